@@ -1,0 +1,1 @@
+"""The NumPy runtime: plan once, run many; needs nothing but NumPy."""

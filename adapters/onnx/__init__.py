@@ -1,0 +1,1 @@
+"""ONNX out, and the ONNX Runtime session."""

@@ -1,0 +1,315 @@
+"""A neutral graph to ONNX nodes: the context that the lowerings of `adapters/onnx/ops` work with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from adapters.onnx.layouts import Initializer, Layout
+from adapters.onnx.registry import lowerings
+from converter import dims
+from converter.dims import Dim, Expr
+from converter.errors import ConverterError, UnsupportedError
+from converter.ir import DType, Graph, Node, TensorSpec
+from converter.opset import bind_operands, check, literal_dtype, lookup, normalize_attributes
+from converter.parameters import ParameterStore
+
+Array = np.ndarray[Any, Any]
+
+ONNX_DTYPES: dict[DType, int] = {dtype: getattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(
+    "FLOAT64", "DOUBLE")) for dtype in DType if hasattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(
+        "FLOAT64", "DOUBLE"))}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value in the ONNX graph: its name there, and its neutral dtype and shape."""
+
+    name: str
+    spec: TensorSpec
+
+    @property
+    def dtype(self) -> DType:
+        return self.spec.dtype
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.spec.shape
+
+    @property
+    def rank(self) -> int:
+        return self.spec.rank
+
+
+class Lowering:
+    """Collects ONNX nodes, constants and initializers while a graph is lowered.
+
+    `opset` is the ai.onnx version to write; a lowering chooses newer operators where it allows them.
+    """
+
+    def __init__(self, graph: Graph, parameters: ParameterStore, opset: int) -> None:
+        self.graph, self.parameters, self.opset = graph, parameters, opset
+        self.specs = check(graph, parameters)
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, Initializer] = {}
+        self.constants: dict[str, Array] = {}
+        self.values: dict[str, Tensor] = {}
+        self.uses = Counter(name for node in graph.nodes for name in node.names)
+        self.uses.update(output.value for output in graph.outputs)
+        self._names = Counter(self.specs.keys())
+        self._names.update(output.name for output in graph.outputs)
+        self._names.update(port.name for port in graph.inputs)
+        self._cache: dict[Any, Any] = {}
+        self._symbol_sources: dict[str, tuple[Tensor, int]] = {}
+        self._current: Node | None = None
+        self._wanted: list[str] = []
+
+    # Emitting --------------------------------------------------------------------------------------------------------
+
+    def node(self, op_type: str, *inputs: Tensor | str | None, spec: TensorSpec | None = None, domain: str = "",
+             **attributes: Any) -> Tensor:
+        """One ONNX node with one output. `spec` is the output's, where later lowering steps ask for it; default: that
+        of the neutral node's first output."""
+        return self.nodes_out(op_type, *inputs, specs=[spec], domain=domain, **attributes)[0]
+
+    def nodes_out(self, op_type: str, *inputs: Tensor | str | None, specs: Sequence[TensorSpec | None], domain: str = "",
+                  **attributes: Any) -> tuple[Tensor, ...]:
+        """One ONNX node with `len(specs)` outputs, all named."""
+        names = [item.name if isinstance(item, Tensor) else item or "" for item in inputs]
+        while names and not names[-1]:
+            names.pop()
+        stem = self._wanted[0] if self._wanted else op_type.lower()
+        outputs = [self.unique(f"{stem}/{op_type}") for _ in specs]
+        attributes = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(onnx.helper.make_node(op_type, names, outputs, name=self.unique(f"{stem}/{op_type}_node"),
+                                                domain=domain, **attributes))
+        default = self.specs.get(self._wanted[0]) if self._wanted else None
+        return tuple(Tensor(name, spec or default or TensorSpec(DType.FLOAT32, ())) for name, spec in zip(outputs, specs, strict=True))
+
+    def unique(self, stem: str) -> str:
+        """A name no other value has."""
+        self._names[stem] += 1
+        return stem if self._names[stem] == 1 else self.unique(f"{stem}_{self._names[stem] - 1}")
+
+    def constant(self, values: Any, dtype: DType = DType.INT64) -> Tensor:
+        """A constant tensor (an initializer); equal ones are shared. Default dtype: int64, for shapes and axes."""
+        array = np.asarray(values, dtype.numpy)
+        key = ("constant", dtype, array.shape, array.tobytes())
+        if key not in self._cache:
+            name = self.unique(f"constant_{len(self.constants)}")
+            self.constants[name] = array
+            self._cache[key] = Tensor(name, TensorSpec(dtype, array.shape))
+        return self._cache[key]  # type: ignore[no-any-return]
+
+    def refuse(self, reason: str) -> UnsupportedError:
+        """The error of a lowering that has no ONNX counterpart: `raise g.refuse("why")`."""
+        op = self._current.op if self._current else "?"
+        return UnsupportedError(reason, items=[{"operator": op, "reason": reason,
+                                                "source": self._current.source if self._current else None}])
+
+    # Sizes -------------------------------------------------------------------------------------------------------------
+
+    def size(self, value: Dim) -> Tensor:
+        """A size as an int64 tensor of shape [1]."""
+        if isinstance(value, int):
+            return self.constant([value])
+        if ("size", value) not in self._cache:
+            self._cache["size", value] = self._compute(value)
+        return self._cache["size", value]  # type: ignore[no-any-return]
+
+    def scalar_size(self, value: Dim) -> Tensor:
+        """A size as a 0-d int64 tensor."""
+        if isinstance(value, int):
+            return self.constant(value)
+        if ("scalar", value) not in self._cache:
+            self._cache["scalar", value] = self.node("Squeeze", self.size(value), spec=TensorSpec(DType.INT64, ()))
+        return self._cache["scalar", value]  # type: ignore[no-any-return]
+
+    def sizes(self, values: Sequence[Dim]) -> Tensor:
+        """Sizes as one int64 vector."""
+        if all(isinstance(value, int) for value in values):
+            return self.constant(list(values))
+        key = ("sizes", tuple(values))
+        if key not in self._cache:
+            parts: list[Tensor] = []
+            run: list[int] = []
+            for value in values:
+                if isinstance(value, int):
+                    run.append(value)
+                    continue
+                if run:
+                    parts.append(self.constant(run))
+                    run = []
+                parts.append(self.size(value))
+            if run:
+                parts.append(self.constant(run))
+            spec = TensorSpec(DType.INT64, (len(values),))
+            self._cache[key] = parts[0] if len(parts) == 1 else self.node("Concat", *parts, spec=spec, axis=0)
+        return self._cache[key]  # type: ignore[no-any-return]
+
+    def _compute(self, value: Expr) -> Tensor:
+        vector = TensorSpec(DType.INT64, (1,))
+        if value.symbol is not None:
+            tensor, axis = self._symbol_sources[value.symbol]
+            # Shape with start and end (opset 15) reads one size without a Gather.
+            return self.node("Shape", tensor, spec=vector, start=axis, end=axis + 1)
+        total: Tensor | None = None
+        for monomial, coefficient in value.terms.items():
+            product: Tensor | None = None if coefficient == 1 and monomial else self.constant([coefficient])
+            for atom, power in monomial:
+                factor = self.size(dims.symbol(atom[1])) if atom[0] == "symbol" else self._function(*atom)
+                for _ in range(power):
+                    product = factor if product is None else self.node("Mul", product, factor, spec=vector)
+            total = product if total is None else self.node("Add", total, product, spec=vector)
+        return total  # type: ignore[return-value]
+
+    def _function(self, function: str, left: Dim, right: Dim) -> Tensor:
+        vector = TensorSpec(DType.INT64, (1,))
+        a, b = self.size(left), self.size(right)
+        if function in ("max", "min"):
+            return self.node(function.capitalize(), a, b, spec=vector)
+        remainder = self.node("Mod", a, b, spec=vector)
+        if function == "%":
+            return remainder
+        # ONNX divides towards zero; a size expression floors. Taking the floored remainder off first makes it exact.
+        return self.node("Div", self.node("Sub", a, remainder, spec=vector), b, spec=vector)
+
+    def reshape(self, x: Tensor, shape: Sequence[Dim]) -> Tensor:
+        """`x` in another shape, with as few size computations as the expressions allow; `x` itself when it has it."""
+        shape = tuple(shape)
+        if shape == x.shape:
+            return x
+        target: list[int] = []
+        unknown = 0
+        # In ONNX, 0 keeps the input's size at that position, and one -1 takes what remains.
+        for axis, size in enumerate(shape):
+            if isinstance(size, int):
+                target.append(size)
+            elif axis < x.rank and x.shape[axis] == size:
+                target.append(0)
+            else:
+                target.append(-1)
+                unknown += 1
+        spec = TensorSpec(x.dtype, shape)
+        holds_zero = any(size == 0 for size in shape)
+        if unknown <= 1 and not holds_zero and not (unknown and any(size == 0 for size in x.shape)):
+            return self.node("Reshape", x, self.constant(target), spec=spec)
+        return self.node("Reshape", x, self.sizes(shape), spec=spec, allowzero=1 if holds_zero else None)
+
+    def transpose(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        """`x` with its axes permuted; `x` itself for the identity."""
+        axes = tuple(axes)
+        if axes == tuple(range(x.rank)):
+            return x
+        return self.node("Transpose", x, spec=TensorSpec(x.dtype, tuple(x.shape[axis] for axis in axes)), perm=list(axes))
+
+    def cast(self, x: Tensor, dtype: DType) -> Tensor:
+        """`x` in another dtype; `x` itself when it has it."""
+        return x if x.dtype is dtype else self.node("Cast", x, spec=TensorSpec(dtype, x.shape), to=self.onnx_dtype(dtype))
+
+    def onnx_dtype(self, dtype: DType) -> int:
+        """ONNX's number for a dtype. Raises `UnsupportedError` for one that ONNX lacks."""
+        if dtype not in ONNX_DTYPES:
+            raise self.refuse(f"ONNX has no {dtype} tensors here")
+        return ONNX_DTYPES[dtype]
+
+    # Parameters ----------------------------------------------------------------------------------------------------------
+
+    def is_parameter(self, x: Tensor) -> bool:
+        return x.name in self.initializers
+
+    def parameter_values(self, x: Tensor) -> Array | None:
+        """A parameter's or a constant's values where a lowering must look at them (small tensors only), else None."""
+        if x.name in self.constants:
+            return self.constants[x.name]
+        if self.is_parameter(x) and self.initializers[x.name].layout.is_plain:
+            return self.parameters.read(x.name)
+        return None
+
+    def rearranged(self, sources: Sequence[Tensor], layout: Layout, name: str) -> Tensor | None:
+        """A new initializer whose values are parameters rearranged by `layout` when the file is written.
+
+        None when a source is no plain parameter, or other nodes need a source too: then emit nodes instead.
+        The file holds the rearranged values in place of the sources, and its metadata how to get them back.
+        """
+        names = [source.name for source in sources]
+        for source in names:
+            plain = source in self.initializers and self.initializers[source].layout.is_plain
+            if not plain or self.uses[source] > 1 or self.parameters.alias_of(source) or self._has_alias(source):
+                return None
+        shape = layout.shape([tuple(int(size) for size in source.shape) for source in sources])  # type: ignore[arg-type]
+        dtype = sources[0].dtype
+        for source in names:
+            del self.initializers[source]
+        key = name if name in names else self.unique(name)
+        self.initializers[key] = Initializer(key, TensorSpec(dtype, shape), tuple(names), layout)
+        return Tensor(key, TensorSpec(dtype, shape))
+
+    def _has_alias(self, name: str) -> bool:
+        if "aliased" not in self._cache:
+            self._cache["aliased"] = {self.parameters.alias_of(other) for other in self.parameters.names()}
+        return name in self._cache["aliased"]
+
+    # The walk ------------------------------------------------------------------------------------------------------------
+
+    def lower(self) -> dict[str, Tensor]:
+        """Lowers every node. Gives each graph output's tensor by its name.
+
+        Raises `UnsupportedError` that lists every node that has no lowering.
+        """
+        for port in self.graph.inputs:
+            self._define(port.name, Tensor(port.name, port.spec))
+        for name in self.parameters.names():
+            target = self.parameters.alias_of(name)
+            spec = self.specs[name]
+            if target is None or self.uses[name]:
+                if target is None:
+                    self.initializers[name] = Initializer(name, spec, (name,), Layout())
+                self.values[name] = Tensor(target or name, spec)
+        problems: dict[tuple[str, str], dict[str, object]] = {}
+        for node in self.graph.nodes:
+            try:
+                self._lower(node)
+            except UnsupportedError as error:
+                for item in error.items or [{"operator": node.op, "reason": error.message}]:
+                    key = (str(item["operator"]), str(item["reason"]))
+                    entry = problems.setdefault(key, {**item, "count": 0})
+                    entry["count"] = int(entry["count"]) + 1  # type: ignore[call-overload]
+                for name in filter(None, node.outputs):
+                    self.values[name] = Tensor(name, self.specs[name])
+            except ConverterError as error:
+                raise error.within(f"node {node}") from error
+        if problems:
+            raise UnsupportedError(f"{len(problems)} operators cannot be written as ONNX opset {self.opset}",
+                                   items=list(problems.values()), fix="try a newer --opset, or run the model with NumPy")
+        return {output.name: self.values[output.value] for output in self.graph.outputs}
+
+    def _lower(self, node: Node) -> None:
+        self._current, self._wanted = node, [name for name in node.outputs if name] or [node.op]
+        operator = lookup(node.op)
+        lowering = lowerings().get(node.op)
+        if lowering is None:
+            raise self.refuse("no ONNX lowering for this operator")
+        dtype = literal_dtype(node.inputs, self.specs)
+        operands = [self.values[item] if isinstance(item, str) else item if item is None else self.constant(item, dtype)  # type: ignore[arg-type]
+                    for item in bind_operands(operator, node.inputs)]
+        attributes = {name: spec.default for name, spec in operator.attributes.items() if not spec.required}
+        attributes |= normalize_attributes(operator, node.attributes)
+        result = lowering(self, *operands, **attributes)
+        results = result if isinstance(result, tuple) else (result,)
+        if len(results) < len(node.outputs):
+            raise self.refuse(f"output {len(results)} of this operator is not available in ONNX")
+        for name, tensor in zip(node.outputs, results, strict=False):
+            if name is not None:
+                self._define(name, Tensor(tensor.name, self.specs[name]))
+
+    def _define(self, name: str, tensor: Tensor) -> None:
+        self.values[name] = tensor
+        for axis, size in enumerate(tensor.shape):
+            if isinstance(size, Expr) and size.symbol is not None:
+                self._symbol_sources.setdefault(size.symbol, (tensor, axis))

@@ -1,0 +1,1 @@
+"""Lowerings, one file per operator family. `adapters.onnx.registry` finds them."""

@@ -1,0 +1,137 @@
+"""torch dtypes, tensors and sizes to neutral ones and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+
+from converter import dims
+from converter.dims import Dim
+from converter.errors import UnsupportedError
+from converter.ir import DType
+
+TO_TORCH: dict[DType, torch.dtype] = {dtype: getattr(torch, dtype.value) for dtype in DType if hasattr(torch, dtype.value)}
+FROM_TORCH: dict[torch.dtype, DType] = {torch_dtype: dtype for dtype, torch_dtype in TO_TORCH.items()}
+
+# NumPy lacks torch's small floats, so their bits travel as integers of the same width.
+_BITS = {1: torch.uint8, 2: torch.int16}
+
+
+def from_torch_dtype(dtype: torch.dtype) -> DType:
+    """Raises `UnsupportedError` for a dtype that the format lacks (quantized ones)."""
+    if dtype not in FROM_TORCH:
+        raise UnsupportedError(f"the dtype {dtype} cannot be carried", expected=", ".join(map(str, DType)), received=str(dtype))
+    return FROM_TORCH[dtype]
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The values as a contiguous NumPy array, bits kept; a view of the tensor's memory where that is possible."""
+    dtype = from_torch_dtype(tensor.dtype)
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    if dtype.numpy.kind == "V" or dtype in (DType.BFLOAT16,) or dtype.value.startswith("float8"):
+        bits = tensor.view(_BITS[dtype.itemsize]).numpy()
+        return bits.view(dtype.numpy)
+    return tensor.numpy()
+
+
+def to_tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A tensor with an array's values, bits kept; always a copy, so that it may be written to."""
+    dtype = DType.of(array.dtype)
+    array = np.array(array, copy=True, order="C")
+    if dtype is DType.BFLOAT16 or dtype.value.startswith("float8"):
+        bits = array.view({1: np.uint8, 2: np.int16}[dtype.itemsize])
+        return torch.from_numpy(bits).view(TO_TORCH[dtype])
+    return torch.from_numpy(array)
+
+
+def to_dim(value: Any, names: dict[str, str] | None = None) -> Dim:
+    """An `int`, `SymInt` or sympy expression as a size. `names` renames torch's symbols.
+
+    Raises `UnsupportedError` for arithmetic that size expressions lack.
+    """
+    if isinstance(value, int):
+        return value
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        value = value.node.expr
+    return _expression(sympy.sympify(value), names or {})
+
+
+def _expression(value: Any, names: dict[str, str]) -> Dim:
+    if value.is_Integer:
+        return int(value)
+    if value.is_Symbol:
+        return dims.symbol(names.get(str(value), str(value)))
+    kind = type(value).__name__
+    arguments = [_expression(item, names) for item in value.args] if kind in _KNOWN else []
+    if kind == "Add":
+        total: Dim = 0
+        for item in arguments:
+            total = total + item
+        return total
+    if kind == "Mul":
+        return dims.product(arguments)
+    if kind in ("Pow", "PowByNatural") and isinstance(arguments[1], int) and arguments[1] >= 0:
+        return dims.product([arguments[0]] * arguments[1])
+    if kind in ("FloorDiv", "CleanDiv"):
+        return dims.floor_divide(*arguments)
+    if kind in ("Mod", "PythonMod"):
+        return dims.remainder(*arguments)
+    if kind in ("Max", "Min"):
+        extreme = dims.maximum if kind == "Max" else dims.minimum
+        result = arguments[0]
+        for item in arguments[1:]:
+            result = extreme(result, item)
+        return result
+    if kind == "ModularIndexing":
+        return dims.remainder(dims.floor_divide(arguments[0], arguments[1]), arguments[2])
+    if kind == "Identity":
+        return arguments[0]
+    if kind in ("floor", "FloorToInt", "TruncToInt", "CeilToInt", "ceiling"):
+        quotient = _rational(value.args[0], names)
+        if quotient is not None:
+            over, under = quotient
+            return dims.floor_divide(over, under) if kind not in ("CeilToInt", "ceiling") else 0 - dims.floor_divide(0 - over, under)
+    if kind == "Piecewise":
+        raise UnsupportedError("a size depends on a condition", received=str(value))
+    raise UnsupportedError("a size uses arithmetic that size expressions lack", expected="+ - * // % max min",
+                           received=f"{value} ({kind})", fix="name the dim as fixed with dims=, or trace at another size")
+
+
+_KNOWN = {"Add", "Mul", "Pow", "PowByNatural", "FloorDiv", "CleanDiv", "Mod", "PythonMod", "Max", "Min", "ModularIndexing",
+          "Identity"}
+
+
+def _rational(value: Any, names: dict[str, str]) -> tuple[Dim, int] | tuple[Dim, Dim] | None:
+    """(numerator, denominator) of an exact ratio of sizes, or None."""
+    kind = type(value).__name__
+    if value.is_Integer or value.is_Symbol:
+        return _expression(value, names), 1
+    if value.is_Rational:
+        return int(value.p), int(value.q)
+    if value.is_Float and float(value).is_integer():
+        return int(value), 1
+    if value.is_Float:
+        numerator, denominator = float(value).as_integer_ratio()
+        return (numerator, denominator) if denominator <= 4096 else None
+    if kind == "ToFloat":
+        return _rational(value.args[0], names)
+    if kind in ("IntTrueDiv", "FloatTrueDiv"):
+        over, under = _rational(value.args[0], names), _rational(value.args[1], names)
+        if over is None or under is None:
+            return None
+        return over[0] * under[1], over[1] * under[0]
+    if kind == "Mul":
+        over, under = 1, 1
+        for item in value.args:
+            part = _rational(item, names)
+            if part is None:
+                return None
+            over, under = over * part[0], under * part[1]
+        return over, under
+    try:
+        return _expression(value, names), 1
+    except UnsupportedError:
+        return None

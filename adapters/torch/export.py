@@ -1,0 +1,359 @@
+"""Live modules in: `torch.export` traces them, and the importers turn the trace into a neutral graph."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch.export import Dim as ExportDim
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+import adapters.torch.recurrent as recurrent
+from adapters.torch.dtypes import from_torch_dtype, to_dim
+from adapters.torch.importer import CHECKS, Importer, target_name
+from adapters.torch.inputs import bind_arguments, enlarge, flat_names
+from adapters.torch.parameters import TorchParameters
+from adapters.torch.registry import importers
+from adapters.torch.simplify import simplify
+from converter.builder import GraphBuilder, Value
+from converter.errors import ConverterError, UnsupportedError
+from converter.ir import DimRange, Graph, Model
+
+AUTO = ExportDim.AUTO
+STATIC = ExportDim.STATIC
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced module with its neutral graph: the two things that a proof of equivalence compares.
+
+    `input_names` are the graph inputs in the order of the flattened call; None marks an argument that is no tensor.
+    `notes` says in words what a person should know: dims that stayed fixed and why, modules switched to evaluation.
+    """
+
+    module: torch.nn.Module
+    exported: ExportedProgram
+    model: Model
+    input_names: tuple[str | None, ...]
+    output_names: tuple[str | None, ...]
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def from_torch(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
+               dims: Any = "auto", name: str | None = None) -> Model:
+    """Converts a live module. See `trace` for the arguments; gives the model alone."""
+    return trace(module, args, kwargs, dims=dims, name=name).model
+
+
+def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *,
+          dims: Any = "auto", name: str | None = None) -> Program:
+    """Traces a module and builds its neutral model.
+
+    Args:
+        module: traced in evaluation mode (it is switched back afterwards).
+        args, kwargs: example arguments of `forward`.
+        dims: `"auto"` frees every size that the module allows; `"static"` fixes all; a mapping from an input's name to
+            the names of its axes (`{"tokens": ["batch", "time"]}`, an integer or None for a fixed one) frees those;
+            anything else is given to `torch.export` as `dynamic_shapes`.
+        name: the graph's name; default: the module's class.
+
+    Raises:
+        UnsupportedError: the trace failed, or holds operators that cannot be converted; all are listed.
+    """
+    arguments = bind_arguments(module, args, kwargs)
+    notes: list[str] = []
+    if module.training:
+        notes.append(f"{type(module).__name__} was in training mode and was traced in evaluation mode")
+    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers():
+        exported, example = _export(module, arguments, dims, notes)
+        exported = prepare(exported)
+    return _import(module, exported, example, dims, name or type(module).__name__, notes)
+
+
+# Tracing -----------------------------------------------------------------------------------------------------------------
+
+
+def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, notes: list[str]) -> tuple[ExportedProgram, dict[str, Any]]:
+    attempts: list[tuple[dict[str, Any], Any]] = []
+    if dims == "static":
+        attempts.append((arguments, None))
+    elif dims == "auto" or isinstance(dims, Mapping) and _names_axes(dims):
+        for sizes in ({0: 2, **{axis: 3 for axis in range(1, 8)}}, {0: 2}, {}):
+            grown = enlarge(arguments, sizes)
+            attempts.append((grown, _free(grown, dims)))
+    else:
+        attempts.append((arguments, dims))
+    failures: list[Exception] = []
+    seen: set[str] = set()
+    for example, shapes in attempts:
+        key = str([tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf for leaf in pytree.tree_leaves(example)])
+        if key in seen:
+            continue
+        seen.add(key)
+        for strict in (False, True):
+            try:
+                args, kwargs, ordered = _call(module, example, shapes)
+                return torch.export.export(module, args, kwargs, dynamic_shapes=ordered, strict=strict), example
+            except Exception as error:  # torch.export raises anything, from any depth
+                failures.append(error)
+    raise UnsupportedError("torch.export cannot trace the module", where=type(module).__name__,
+                           received=_first_line(failures[0]),
+                           fix="make the forward pass traceable, or pass dims= to fix the sizes it depends on") from failures[0]
+
+
+def _call(module: torch.nn.Module, example: dict[str, Any], shapes: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Positional and keyword arguments for `torch.export`, with `dynamic_shapes` in the same structure."""
+    import inspect
+
+    parameters = inspect.signature(module.forward).parameters
+    kinds = {parameter.kind for name, parameter in parameters.items() if name in example}
+    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.POSITIONAL_ONLY in kinds:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, value in example.items():
+            kind = parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                args.extend(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                kwargs.update(value)
+            elif kind is inspect.Parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return tuple(args), kwargs, shapes
+    kwargs = {}
+    for name, value in example.items():
+        kwargs.update(value if parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+    return (), kwargs, shapes
+
+
+def _names_axes(dims: Mapping[str, Any]) -> bool:
+    return all(isinstance(axes, (list, tuple)) and all(isinstance(axis, (str, int, type(None))) and not isinstance(axis, bool)
+                                                      and type(axis) in (str, int, type(None)) for axis in axes)
+               for axes in dims.values())
+
+
+def _free(example: dict[str, Any], dims: Any) -> dict[str, Any]:
+    """`dynamic_shapes` that frees every axis of every tensor, or those that `dims` names."""
+    names = iter(flat_names(example))
+
+    def shapes(leaf: Any) -> Any:
+        name = next(names)
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        if dims == "auto":
+            return tuple(AUTO for _ in leaf.shape)
+        axes = dims.get(name)
+        if axes is None:
+            return tuple(STATIC for _ in leaf.shape)
+        if len(axes) != leaf.dim():
+            raise ConverterError("dims= names another number of axes than the example has", where=f"input {name!r}",
+                                 expected=f"{leaf.dim()} axes", received=str(list(axes)))
+        return tuple(AUTO if isinstance(axis, str) else STATIC for axis in axes)
+
+    return pytree.tree_map(shapes, example)
+
+
+def prepare(exported: ExportedProgram) -> ExportedProgram:
+    """Decomposes the operators that no importer knows, and makes in-place operators functional where there are any."""
+    for _ in range(4):
+        unknown, mutates = _unknown(exported)
+        if not unknown and not mutates:
+            break
+        table = {operator: decomposition for operator, decomposition in torch.export.default_decompositions().items()
+                 if operator in unknown}
+        before = {str(operator) for operator in unknown}
+        exported = exported.run_decompositions(table)
+        if not mutates and before == {str(operator) for operator in _unknown(exported)[0]}:
+            break
+    return exported
+
+
+def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
+    known = importers()
+    unknown, mutates = set(), False
+    for node in exported.graph.nodes:
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if node.target._schema.is_mutable:
+            mutates = True
+        elif target_name(node.target) not in known and target_name(node.target) not in CHECKS and isinstance(
+                node.meta.get("val"), (torch.Tensor, tuple, list)):
+            unknown.add(node.target)
+    return unknown, mutates
+
+
+@contextmanager
+def _evaluation(module: torch.nn.Module):  # type: ignore[no-untyped-def]
+    training = [item for item in module.modules() if item.training]
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    module.eval()
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for item in training:
+            item.training = True
+
+
+@contextmanager
+def _quiet():  # type: ignore[no-untyped-def]
+    """torch.export warns about matters that are handled here."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else ''}"
+
+
+# Importing ---------------------------------------------------------------------------------------------------------------
+
+
+def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], dims: Any, name: str,
+            notes: list[str]) -> Program:
+    signature = exported.graph_signature
+    placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    user_nodes = [placeholders[spec.arg.name] if hasattr(spec.arg, "name") and spec.arg.name in placeholders else None
+                  for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    names = flat_names(example)
+    symbols = _symbol_names(user_nodes, names, dims)
+    builder = GraphBuilder(name, _ranges(exported, symbols))
+    environment: dict[torch.fx.Node, Any] = {}
+    input_names: list[str | None] = []
+    for node, input_name in zip(user_nodes, names, strict=True):
+        value = node.meta.get("val") if node is not None else None
+        if isinstance(value, torch.Tensor):
+            environment[node] = builder.input(builder.unique(input_name), from_torch_dtype(value.dtype),
+                                              [to_dim(size, symbols) for size in value.shape])
+            input_names.append(environment[node].name)
+        else:
+            if node is not None:
+                environment[node] = value
+            input_names.append(None)
+    store = TorchParameters.of(module, exported)
+    for spec in signature.input_specs:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            parameter = store.spec(spec.target)
+            node = placeholders[spec.arg.name]
+            environment[node] = builder.parameter(spec.target, parameter.dtype, parameter.shape)
+    importer = Importer(builder, symbols)
+    results = importer.walk(exported.graph, environment)
+    output_names = _outputs(builder, exported, results)
+    graph = simplify(builder.graph(), store)
+    _report_fixed(graph, dims, notes)
+    metadata = {"source": {"framework": f"torch {torch.__version__}", "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
+    store = store.needed_by(graph)
+    return Program(module, exported, Model(graph, store, (), metadata, store.constants), tuple(input_names), output_names,
+                   tuple(notes))
+
+
+def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any) -> dict[str, str]:
+    """torch's symbols (`s72`) to names that a person reads: those given, else `batch` and `<input>_<axis>`."""
+    symbols: dict[str, str] = {}
+    hints: dict[tuple[int, str], str] = {}
+    for node, name in zip(nodes, names, strict=True):
+        value = node.meta.get("val") if node is not None else None
+        if not isinstance(value, torch.Tensor):
+            continue
+        for axis, size in enumerate(value.shape):
+            if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
+                continue
+            key = str(size.node.expr)
+            if isinstance(dims, Mapping) and _names_axes(dims):
+                wanted = dims.get(name, ())[axis] if name in dims else None
+                if isinstance(wanted, str):
+                    symbols.setdefault(key, wanted)
+                    continue
+            if key in symbols:
+                continue
+            # Sizes that the module does not relate, but that stand on one axis of several inputs and are equal in
+            # the example, are taken to be one size.
+            hint = size.node.hint
+            given = hints.get((axis, str(hint)))
+            fresh = "batch" if axis == 0 and "batch" not in symbols.values() else f"{_identifier(name)}_{axis}"
+            symbols[key] = given or fresh
+            hints.setdefault((axis, str(hint)), symbols[key])
+    return symbols
+
+
+def _identifier(name: str) -> str:
+    text = "".join(char if char.isalnum() and char.isascii() else "_" for char in name)
+    return text if text and not text[0].isdigit() else f"_{text}"
+
+
+def _ranges(exported: ExportedProgram, symbols: dict[str, str]) -> dict[str, DimRange]:
+    """The tracer's ranges. Its lower end of 2 means only that 0 and 1 were not traced, so 1 is allowed."""
+    ranges: dict[str, DimRange] = {}
+    for key, interval in exported.range_constraints.items():
+        name = symbols.get(str(key), str(key))
+        lower, upper = interval.lower, interval.upper
+        low = int(lower) if lower.is_Integer else 0
+        high = int(upper) if upper.is_Integer and int(upper) < 2**31 else None
+        if str(key) in symbols:
+            low = 1 if low <= 2 else low
+        if name in ranges:
+            low = max(low, ranges[name].min)
+            highs = [bound for bound in (high, ranges[name].max) if bound is not None]
+            high = min(highs) if highs else None
+        ranges[name] = DimRange(low, high)
+    return ranges
+
+
+def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any]) -> tuple[str | None, ...]:
+    """Declares the user's outputs under names from the result's structure."""
+    specs = exported.graph_signature.output_specs
+    user = [result for spec, result in zip(specs, results, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
+    tree = pytree.tree_unflatten(list(range(len(user))), exported.call_spec.out_spec)
+    names = [path or "output" for path in flat_names(tree)] if not isinstance(tree, int) else ["output"]
+    taken: set[str] = set()
+    declared: list[str | None] = []
+    for name, result in zip(names, user, strict=True):
+        if name.isdigit():
+            name = f"output_{name}"
+        if result is None:
+            declared.append(None)
+            continue
+        if not isinstance(result, Value):
+            from converter.ir import DType
+
+            dtype = DType.BOOL if isinstance(result, bool) else DType.FLOAT64 if isinstance(result, float) else DType.INT64
+            result = builder.op("full", shape=(), fill_value=result, dtype=dtype)
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        declared.append(name)
+        builder.output(name, result)
+    if not taken:
+        raise UnsupportedError("the module gives no tensor", where=builder.name, expected="at least one tensor output")
+    return tuple(declared)
+
+
+def _report_fixed(graph: Graph, dims: Any, notes: list[str]) -> None:
+    if dims == "static":
+        return
+    for port in graph.inputs:
+        wanted = dims.get(port.name, ()) if isinstance(dims, Mapping) and _names_axes(dims) else [None] * port.spec.rank
+        for axis, size in enumerate(port.spec.shape):
+            asked = isinstance(dims, str) or axis < len(wanted) and isinstance(wanted[axis], str)
+            if isinstance(size, int) and asked:
+                notes.append(f"axis {axis} of {port.name!r} stays fixed at {size}: the module's code or its weights need "
+                             "that size")
+
+

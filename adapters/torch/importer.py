@@ -1,0 +1,210 @@
+"""Walks the graph of an exported program and emits neutral nodes through the importers of `adapters/torch/ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from adapters.torch.dtypes import from_torch_dtype, to_dim
+from adapters.torch.registry import importers
+from converter.builder import BuilderOperand, GraphBuilder, Value
+from converter.dims import Dim, Expr
+from converter.errors import ConverterError, UnsupportedError
+from converter.ir import DType, TensorSpec
+
+# What an exported graph holds that computes nothing: checks that the neutral graph's declared shapes make.
+CHECKS = frozenset({
+    "aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten._assert_async.msg", "aten._assert_async.default",
+    "aten._functional_assert_async.msg", "aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default",
+    "aten._functional_assert_scalar.default",
+})
+
+
+def target_name(target: Any) -> str:
+    """`aten.add.Tensor` for an ATen overload, the function's qualified name for anything else."""
+    if isinstance(target, torch._ops.OpOverload):
+        namespace, _, name = target._schema.name.partition("::")
+        return f"{namespace}.{name}.{target._overloadname}"
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__name__', str(target))}".removeprefix("_")
+
+
+class Importer:
+    """What an importer works with: the builder, the current ATen node, and helpers that emit nodes."""
+
+    def __init__(self, builder: GraphBuilder, symbols: dict[str, str]) -> None:
+        self.builder = builder
+        self.symbols = symbols
+        self.node: torch.fx.Node | None = None
+
+    # For importers ---------------------------------------------------------------------------------------------------
+
+    def op(self, op: str, *inputs: BuilderOperand, name: str | None = None, **attributes: Any) -> Value:
+        """Emits a node of which one output matters. It is named after the ATen node where it is the last one."""
+        return self.add(op, *inputs, names=None if name is None else (name,), **attributes)[0]
+
+    def add(self, op: str, *inputs: BuilderOperand, names: tuple[str | None, ...] | None = None,
+            **attributes: Any) -> tuple[Value, ...]:
+        """Emits a node and gives all its outputs."""
+        return self.builder.add(op, inputs, attributes, names=names, source=self.source)
+
+    @property
+    def source(self) -> str | None:
+        """`file.py:12 in forward`: the user's line that the current ATen node came from."""
+        return source_of(self.node) if self.node is not None else None
+
+    def result_dtype(self, output: int | None = None) -> DType:
+        """The dtype that PyTorch gave the current node's result: what its promotion rules decided."""
+        return from_torch_dtype(self._result(output).dtype)
+
+    def result_shape(self, output: int | None = None) -> tuple[Dim, ...]:
+        """The shape that PyTorch gave the current node's result."""
+        return tuple(to_dim(size, self.symbols) for size in self._result(output).shape)
+
+    def _result(self, output: int | None) -> torch.Tensor:
+        value = self.node.meta["val"]  # type: ignore[union-attr]
+        return value if output is None and isinstance(value, torch.Tensor) else value[output or 0]
+
+    def cast(self, value: Value, dtype: DType | torch.dtype | None) -> Value:
+        """`value` in `dtype`; no node when it is so already."""
+        target = from_torch_dtype(dtype) if isinstance(dtype, torch.dtype) else dtype
+        return value if target is None or value.dtype is target else self.op("astype", value, dtype=target)
+
+    def operand(self, value: Any, dtype: DType) -> Value | bool | int | float | complex:
+        """A tensor cast to `dtype`, a number as a literal of it, or a size as a 0-d tensor of it."""
+        if isinstance(value, Value):
+            return self.cast(value, dtype)
+        if isinstance(value, Expr):
+            return self.op("full", shape=(), fill_value=value, dtype=dtype)
+        if dtype is DType.BOOL:
+            return bool(value)
+        if dtype.is_integer:
+            return int(value)
+        return complex(value) if isinstance(value, complex) else float(value)
+
+    def tensor(self, value: Any, dtype: DType) -> Value:
+        """Like `operand`, but always a tensor: a number becomes a 0-d `full`."""
+        operand = self.operand(value, dtype)
+        return operand if isinstance(operand, Value) else self.op("full", shape=(), fill_value=operand, dtype=dtype)
+
+    def refuse(self, reason: str) -> UnsupportedError:
+        """The error of an importer that cannot express its node: `raise g.refuse("why")`."""
+        name = target_name(self.node.target)  # type: ignore[union-attr]
+        return UnsupportedError(reason, items=[{"operator": name, "reason": reason, "source": self.source}])
+
+    # For the walk ----------------------------------------------------------------------------------------------------
+
+    def walk(self, graph: torch.fx.Graph, environment: dict[torch.fx.Node, Any]) -> list[Any]:
+        """Emits every node; `environment` starts with the placeholders. Gives the output node's arguments.
+
+        Raises `UnsupportedError` that lists every node that could not be expressed.
+        """
+        problems: dict[tuple[str, str, str | None], int] = {}
+        unknown: set[torch.fx.Node] = set()
+        for node in graph.nodes:
+            if node.op == "output":
+                if problems:
+                    break
+                return [self._resolve(item, environment) for item in _flat(node.args[0])]
+            if node.op != "call_function":
+                continue
+            name = target_name(node.target)
+            if name in CHECKS:
+                continue
+            if unknown.intersection(node.all_input_nodes):
+                unknown.add(node)
+                if name not in importers() and not _is_size(node) and name != "operator.getitem":
+                    key = (name, "no importer for this operator", source_of(node))
+                    problems[key] = problems.get(key, 0) + 1
+                continue
+            self.node = node
+            try:
+                environment[node] = self._emit(node, name, environment)
+            except UnsupportedError as error:
+                unknown.add(node)
+                for item in error.items or [{"operator": name, "reason": str(error)}]:
+                    key = (str(item["operator"]), str(item["reason"]), source_of(node))
+                    problems[key] = problems.get(key, 0) + 1
+            except ConverterError as error:
+                raise error.within(f"{name} from {source_of(node)}") from error
+        self.node = None
+        items: list[dict[str, object]] = [{"operator": name, "reason": reason, "count": count, "source": source}
+                                          for (name, reason, source), count in problems.items()]
+        raise UnsupportedError(f"{len({item['operator'] for item in items})} operators cannot be converted", items=items,
+                               fix="rewrite the lines named, or report the operators as gaps")
+
+    def _emit(self, node: torch.fx.Node, name: str, environment: Mapping[torch.fx.Node, Any]) -> Any:
+        if _is_size(node):
+            return self._size(node)
+        if name in ("operator.getitem",):
+            return environment[node.args[0]][node.args[1]]  # type: ignore[index]
+        importer = importers().get(name)
+        if importer is None:
+            raise UnsupportedError("no importer", items=[{"operator": name, "reason": "no importer for this operator"}])
+        args = [self._resolve(item, environment) for item in node.args]
+        kwargs = {key: self._resolve(item, environment) for key, item in node.kwargs.items() if key not in PLACEMENT}
+        result = importer(self, *args, **kwargs)
+        self._agree(node, result)
+        return result
+
+    def _size(self, node: torch.fx.Node) -> Any:
+        value = node.meta["val"]
+        if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
+            return to_dim(value, self.symbols)
+        if isinstance(value, torch.SymFloat) and value.node.expr.is_number:
+            return float(value.node.expr)
+        if isinstance(value, (float, bool)):
+            return value
+        return value
+
+    def _resolve(self, item: Any, environment: Mapping[torch.fx.Node, Any]) -> Any:
+        if isinstance(item, torch.fx.Node):
+            return environment[item]
+        if isinstance(item, (list, tuple)):
+            return [self._resolve(entry, environment) for entry in item]
+        if isinstance(item, slice):
+            return slice(*(self._resolve(entry, environment) for entry in (item.start, item.stop, item.step)))
+        return item
+
+    def _agree(self, node: torch.fx.Node, result: Any) -> None:
+        """Raises when an importer's result has not the dtype and shape that PyTorch says: never guess past that."""
+        values = node.meta.get("val")
+        pairs = zip(values, result, strict=False) if isinstance(values, (list, tuple)) else [(values, result)]
+        for fake, value in pairs:
+            if not isinstance(value, Value) or not isinstance(fake, torch.Tensor):
+                continue
+            expected = TensorSpec(from_torch_dtype(fake.dtype), tuple(to_dim(size, self.symbols) for size in fake.shape))
+            from converter.opset import require_same
+
+            require_same(value.spec, expected, f"{target_name(node.target)} -> {value.name}")
+
+
+PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format"})
+
+
+def _is_size(node: torch.fx.Node) -> bool:
+    """Whether the node computes a size and not a tensor."""
+    return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [item for entry in value for item in _flat(entry)]
+    return [value]
+
+
+def source_of(node: torch.fx.Node) -> str | None:
+    """The innermost line of user code that a node came from, as `file.py:12 in forward`."""
+    trace = node.meta.get("stack_trace")
+    if not trace:
+        return None
+    for line in reversed(trace.splitlines()):
+        line = line.strip()
+        if line.startswith("File ") and "/torch/" not in line:
+            path, _, rest = line[len("File "):].partition(", line ")
+            number, _, function = rest.partition(", in ")
+            return f"{'/'.join(path.strip(chr(34)).split('/')[-2:])}:{number} in {function}"
+    return None
+
+

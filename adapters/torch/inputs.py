@@ -1,0 +1,54 @@
+"""A module's arguments as named, flat tensors, and which of their sizes may vary."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+
+from converter.errors import ConverterError
+
+
+def bind_arguments(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The call's arguments by the names in `forward`, `*args` as a tuple and `**kwargs` flattened.
+
+    Raises `ConverterError` when they do not fit the signature.
+    """
+    try:
+        bound = inspect.signature(module.forward).bind(*args, **(kwargs or {}))
+    except TypeError as error:
+        raise ConverterError("the example's arguments do not fit the module", where=f"{type(module).__name__}.forward",
+                             expected=str(inspect.signature(module.forward)), received=str(error)) from error
+    return dict(bound.arguments)
+
+
+def flat_names(tree: Any) -> list[str]:
+    """A name for each leaf of nested arguments: `past.0.key` for `{"past": [{"key": …}]}`; a one-name path stays bare."""
+    return [".".join(str(_key(step)) for step in path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
+
+
+def _key(step: Any) -> Any:
+    for field in ("key", "idx", "name"):
+        if hasattr(step, field):
+            return getattr(step, field)
+    return step
+
+
+def enlarge(tree: Any, sizes: Mapping[int, int]) -> Any:
+    """Example arguments with axes of size 1 repeated, since the tracer takes a size of 1 for a constant.
+
+    `sizes` maps an axis to its new size; axes not named stay.
+    """
+
+    def grow(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        for axis, size in sizes.items():
+            if axis < leaf.dim() and leaf.shape[axis] == 1:
+                leaf = leaf.repeat_interleave(size, axis)
+        return leaf
+
+    return pytree.tree_map(grow, tree)

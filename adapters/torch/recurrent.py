@@ -1,0 +1,79 @@
+"""Keeps `nn.RNN`, `nn.LSTM` and `nn.GRU` whole while a module is traced.
+
+`torch.export` looks inside recurrent layers and unrolls them at the traced length, which freezes the time axis. While
+`whole_recurrent_layers()` is active, the functions that these layers call are custom operators, opaque to the tracer,
+whose fake implementations keep batch and time symbolic. They compute what the originals compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, _VF
+
+NAMESPACE = "neutral_model"
+ORIGINALS = {name: getattr(_VF, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
+
+
+def _fake(x: Tensor, states: list[Tensor], params: list[Tensor], bidirectional: bool, batch_first: bool) -> list[Tensor]:
+    hidden = states[0].shape[-1] * (2 if bidirectional else 1)
+    return [x.new_empty((*x.shape[:-1], hidden)), *(torch.empty_like(state) for state in states)]
+
+
+def _define(kind: str) -> None:
+    original = ORIGINALS[kind]
+
+    def compute(x: Tensor, states: list[Tensor], params: list[Tensor], bias: bool, layers: int, bidirectional: bool,
+                batch_first: bool) -> list[Tensor]:
+        state = states if kind == "lstm" else states[0]
+        # The layers refuse states that are not contiguous in some builds.
+        state = [item.contiguous() for item in states] if kind == "lstm" else state.contiguous()
+        return [item.clone() for item in original(x, state, params, bias, layers, 0.0, False, bidirectional, batch_first)]
+
+    def fake(x: Tensor, states: list[Tensor], params: list[Tensor], bias: bool, layers: int, bidirectional: bool,
+             batch_first: bool) -> list[Tensor]:
+        return _fake(x, states, params, bidirectional, batch_first)
+
+    annotations = {"x": Tensor, "states": list[Tensor], "params": list[Tensor], "bias": bool, "layers": int,
+                   "bidirectional": bool, "batch_first": bool, "return": list[Tensor]}
+    compute.__annotations__ = fake.__annotations__ = annotations
+    operator = torch.library.custom_op(f"{NAMESPACE}::{kind}", compute, mutates_args=())
+    operator.register_fake(fake)
+
+
+for _kind in ORIGINALS:
+    _define(_kind)
+
+
+@contextmanager
+def whole_recurrent_layers() -> Iterator[None]:
+    """While active, recurrent layers are traced as single operators. Packed sequences keep the original functions."""
+
+    def replacement(kind: str):  # type: ignore[no-untyped-def]
+        original, operator = ORIGINALS[kind], getattr(getattr(torch.ops, NAMESPACE), kind)
+
+        def call(x, states, params, *rest):  # type: ignore[no-untyped-def]
+            if len(rest) != 6:
+                return original(x, states, params, *rest)
+            bias, layers, _dropout, _train, bidirectional, batch_first = rest
+            outputs = operator(x, list(states) if kind == "lstm" else [states], list(params), bias, layers, bidirectional,
+                               batch_first)
+            return tuple(outputs)
+
+        return call
+
+    try:
+        for kind in ORIGINALS:
+            setattr(_VF, kind, replacement(kind))
+        # torch.nn.modules.rnn keeps a table of the plain RNN's functions.
+        import torch.nn.modules.rnn as rnn
+
+        table = dict(rnn._rnn_impls)
+        rnn._rnn_impls.update({"RNN_TANH": _VF.rnn_tanh, "RNN_RELU": _VF.rnn_relu})
+        yield
+    finally:
+        for kind, original in ORIGINALS.items():
+            setattr(_VF, kind, original)
+        rnn._rnn_impls.update(table)

@@ -1,0 +1,139 @@
+"""Graphs written by hand, by an importer, or by an architecture.
+
+    b = GraphBuilder("classifier")
+    x = b.input("x", "float32", ["batch", 64])
+    h = b.op("relu", b.op("linear", x, b.parameter("0.weight", "float32", [32, 64]), b.parameter("0.bias", "float32", [32])))
+    b.output("y", h)
+    graph = b.graph()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from converter.dims import Dim, symbols
+from converter.errors import GraphError
+from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Literal, Node, TensorSpec
+from converter.opset import infer_node, lookup, normalize_attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A named value of a graph being built, with its inferred spec."""
+
+    name: str
+    spec: TensorSpec
+
+    @property
+    def dtype(self) -> DType:
+        return self.spec.dtype
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.spec.shape
+
+    @property
+    def rank(self) -> int:
+        return self.spec.rank
+
+
+BuilderOperand = Value | Literal | None
+
+
+class GraphBuilder:
+    """Collects inputs, parameters, nodes and outputs; every node's output is inferred, and refused, as it is added."""
+
+    def __init__(self, name: str, dims: Mapping[str, DimRange] | None = None) -> None:
+        self.name = name
+        self.dims: dict[str, DimRange] = dict(dims or {})
+        self.specs: dict[str, TensorSpec] = {}
+        self.parameters: dict[str, TensorSpec] = {}
+        self._inputs: list[GraphInput] = []
+        self._outputs: list[GraphOutput] = []
+        self._nodes: list[Node] = []
+        self._counts: dict[str, int] = {}
+
+    def _declare(self, name: str, spec: TensorSpec) -> Value:
+        if name in self.specs:
+            raise GraphError(f"the name {name!r} is given twice", where=f"graph {self.name!r}")
+        self.specs[name] = spec
+        return Value(name, spec)
+
+    def input(self, name: str, dtype: Any, shape: Any) -> Value:
+        """A graph input. Symbols in `shape` that have no range yet get 1 and up."""
+        spec = TensorSpec.of(dtype, shape)
+        for size in spec.shape:
+            for symbol in sorted(symbols(size)):
+                self.dims.setdefault(symbol, DimRange())
+        value = self._declare(name, spec)
+        self._inputs.append(GraphInput(name, spec))
+        return value
+
+    def parameter(self, name: str, dtype: Any, shape: Any) -> Value:
+        """A parameter; the same name twice is the same value."""
+        spec = TensorSpec.of(dtype, shape)
+        if name in self.parameters:
+            if self.parameters[name] != spec:
+                raise GraphError(f"the parameter {name!r} is declared twice, differently", expected=str(self.parameters[name]),
+                                 received=str(spec))
+            return Value(name, spec)
+        value = self._declare(name, spec)
+        self.parameters[name] = spec
+        return value
+
+    def unique(self, stem: str) -> str:
+        """A value name that is free: `stem`, or `stem_1`, `stem_2`, …"""
+        name = stem
+        while name in self.specs:
+            self._counts[stem] = self._counts.get(stem, 0) + 1
+            name = f"{stem}_{self._counts[stem]}"
+        return name
+
+    def add(self, op: str, inputs: tuple[BuilderOperand, ...], attributes: Mapping[str, Any] | None = None, *,
+            names: tuple[str | None, ...] | None = None, source: str | None = None) -> tuple[Value, ...]:
+        """A node, with all its outputs. `names` gives the outputs' names (made unique); default: after the operator."""
+        operands = tuple(operand.name if isinstance(operand, Value) else operand for operand in inputs)
+        while operands and operands[-1] is None:
+            operands = operands[:-1]
+        operator = lookup(op)
+        attributes = normalize_attributes(operator, dict(attributes or {}))
+        probe = Node(op, operands, ("y",), attributes, source)
+        inferred = infer_node(probe, self.specs)
+        if names is None:
+            names = (op,) if len(inferred) == 1 else tuple(
+                f"{op}_{label}" for label in (operator.outputs or map(str, range(len(inferred)))))
+        values = []
+        for name, spec in zip(names, inferred, strict=False):
+            unique = self.unique(name or op)
+            self.specs[unique] = spec
+            values.append(Value(unique, spec))
+        self._nodes.append(Node(op, operands, tuple(value.name for value in values), attributes, source))
+        for attribute in operator.binds:
+            if attribute in attributes:
+                self.dims.setdefault(attributes[attribute].symbol, DimRange(min=0))
+        return tuple(values)
+
+    def op(self, op: str, *inputs: BuilderOperand, name: str | None = None, source: str | None = None, **attributes: Any) -> Value:
+        """A node of which only the first output matters."""
+        names = None if name is None else (name,)
+        return self.add(op, inputs, attributes, names=names, source=source)[0]
+
+    def output(self, name: str, value: Value) -> None:
+        """Declares `value` as the graph's output `name`."""
+        self._outputs.append(GraphOutput(name, value.spec, value.name))
+
+    def graph(self) -> Graph:
+        """The graph so far, without nodes that no output needs, and with unused outputs dropped."""
+        needed = {output.value for output in self._outputs}
+        kept: list[Node] = []
+        for node in reversed(self._nodes):
+            if not any(name in needed for name in node.outputs):
+                continue
+            names = tuple(name if name in needed else None for name in node.outputs)
+            while names and names[-1] is None:
+                names = names[:-1]
+            kept.append(Node(node.op, node.inputs, names, node.attributes, node.source))
+            needed.update(node.names)
+        return Graph(self.name, tuple(self._inputs), tuple(self._outputs), tuple(reversed(kept)), dict(self.dims))

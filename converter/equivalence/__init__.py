@@ -1,0 +1,1 @@
+"""Whether two runs are the same model: inputs, comparison, error budget, reports."""

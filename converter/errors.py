@@ -1,0 +1,71 @@
+"""Every error that a user can cause. Each says where, what was expected, what was received, and what to do."""
+
+from __future__ import annotations
+
+
+class ConverterError(Exception):
+    """The base of all errors meant for the person who uses the converter.
+
+    The message is assembled from its parts, so that no caller forgets one:
+
+    >>> str(ConverterError("'rank' is not an integer", where="node 3 (reshape)", expected="an integer",
+    ...                    received="'two'", fix="write the number of axes"))
+    "node 3 (reshape): 'rank' is not an integer. Expected: an integer. Received: 'two'. To fix: write the number of axes."
+    """
+
+    def __init__(self, message: str, *, where: str | None = None, expected: str | None = None,
+                 received: str | None = None, fix: str | None = None) -> None:
+        self.message, self.where, self.expected, self.received, self.fix = message, where, expected, received, fix
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        parts = [f"{self.where}: {self.message}" if self.where else self.message]
+        for label, text in (("Expected", self.expected), ("Received", self.received), ("To fix", self.fix)):
+            if text is not None:
+                parts.append(f"{label}: {text}")
+        return ". ".join(part.rstrip(".") for part in parts) + "."
+
+    def within(self, place: str) -> ConverterError:
+        """Names an enclosing place: `file.json` around `node 3 (reshape)`. Returns the error itself."""
+        self.where = f"{place}, {self.where}" if self.where else place
+        return self
+
+
+class GraphError(ConverterError):
+    """A graph that breaks the rules of the format: a name, a shape, a dtype, an attribute."""
+
+
+class FormatError(ConverterError):
+    """A file that is not a well-formed neutral model, or a checkpoint that cannot be read."""
+
+
+class ParameterError(ConverterError):
+    """Parameters that are missing, extra, or of another shape or dtype than the graph says."""
+
+
+class RunError(ConverterError):
+    """Inputs that a graph cannot run on: a missing name, a wrong dtype, a size outside its range."""
+
+
+class UnsupportedError(ConverterError):
+    """Something that cannot be converted. `items` lists every such thing, not only the first.
+
+    Each item is a mapping with at least `"operator"` and `"reason"`, and `"count"` and `"source"` where known.
+    """
+
+    def __init__(self, message: str, *, items: list[dict[str, object]] | None = None, where: str | None = None,
+                 expected: str | None = None, received: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message, where=where, expected=expected, received=received, fix=fix)
+        self.items = items or []
+
+    def __str__(self) -> str:
+        lines = [super().__str__()]
+        for item in self.items:
+            count = f" (x{item['count']})" if item.get("count", 1) != 1 else ""
+            source = f", from {item['source']}" if item.get("source") else ""
+            lines.append(f"  - {item['operator']}{count}: {item['reason']}{source}")
+        return "\n".join(lines)
+
+
+class MissingDependencyError(ConverterError):
+    """A library that an optional part needs is not installed."""

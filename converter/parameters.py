@@ -1,0 +1,118 @@
+"""Parameters by name, read a tensor at a time, so that a model is never held whole unless its source is memory."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from converter.errors import ParameterError
+from converter.ir import DType, TensorSpec
+
+Array = np.ndarray[Any, Any]
+
+
+class ParameterStore(ABC):
+    """An ordered set of named tensors. Subclasses read from memory, a mapped checkpoint, JSON, or HDF5."""
+
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Every name, aliases too, in the state_dict's order."""
+
+    @abstractmethod
+    def spec(self, name: str) -> TensorSpec:
+        """dtype and shape (integers), without reading the values. Raises `ParameterError` for an unknown name."""
+
+    @abstractmethod
+    def read(self, name: str) -> Array:
+        """The values, C-contiguous and read-only, little-endian. Raises `ParameterError` for an unknown name."""
+
+    def alias_of(self, name: str) -> str | None:
+        """The earlier name whose memory `name` shares (tied weights), or None."""
+        return None
+
+    def sha256(self, name: str) -> str:
+        """Hexadecimal SHA-256 of the values' little-endian bytes in C order."""
+        cache: dict[str, str] = self.__dict__.setdefault("_sha256", {})
+        if name not in cache:
+            values = self.read(name)
+            cache[name] = hashlib.sha256(as_bytes(values)).hexdigest()
+        return cache[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def unknown(self, name: str) -> ParameterError:
+        """The error for a name that is not here."""
+        known = self.names()
+        return ParameterError(f"no parameter {name!r}", expected=", ".join(known[:8]) + (" …" if len(known) > 8 else ""))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values, each shared tensor once."""
+        total = 0
+        for name in self.names():
+            if self.alias_of(name) is None:
+                spec = self.spec(name)
+                total += spec.dtype.itemsize * int(np.prod(spec.shape, dtype=np.int64))
+        return total
+
+
+def as_bytes(values: Array) -> memoryview:
+    """The little-endian bytes of an array in C order, without a copy where it is so already."""
+    values = np.ascontiguousarray(values)
+    if values.dtype.byteorder == ">" or (values.dtype.byteorder == "=" and not np.little_endian):
+        values = values.astype(values.dtype.newbyteorder("<"))
+    return memoryview(values.reshape(-1).view(np.uint8))
+
+
+class InMemoryParameters(ParameterStore):
+    """Arrays held in memory.
+
+    `aliases` maps a name to the earlier name that it shares memory with; both are parameters.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array] | None = None, aliases: Mapping[str, str] | None = None) -> None:
+        self._arrays: dict[str, Array] = {}
+        self._aliases: dict[str, str] = {}
+        aliases = dict(aliases or {})
+        for name, values in (arrays or {}).items():
+            if name in aliases:
+                continue
+            self._arrays[name] = np.asarray(values)
+        self._order = tuple(dict.fromkeys([*(arrays or {}), *aliases]))
+        for name, target in aliases.items():
+            if target not in self._arrays:
+                raise ParameterError(f"alias {name!r} names no tensor", expected="the name of a tensor that is no alias",
+                                     received=repr(target))
+            self._aliases[name] = target
+
+    def names(self) -> tuple[str, ...]:
+        return self._order
+
+    def alias_of(self, name: str) -> str | None:
+        return self._aliases.get(name)
+
+    def _array(self, name: str) -> Array:
+        try:
+            return self._arrays[self._aliases.get(name, name)]
+        except KeyError:
+            raise self.unknown(name) from None
+
+    def spec(self, name: str) -> TensorSpec:
+        values = self._array(name)
+        return TensorSpec(DType.of(values.dtype), values.shape)
+
+    def read(self, name: str) -> Array:
+        values = np.ascontiguousarray(self._array(name)).reshape(self._array(name).shape).view()
+        values.flags.writeable = False
+        return values

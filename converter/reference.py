@@ -1,0 +1,104 @@
+"""Runs a graph through the reference kernels: the truth, not the fast path.
+
+With `float_dtype="float64"` every float in the model (parameters, inputs, and the dtypes that nodes name) becomes
+float64, which is how a translation is told apart from rounding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from converter.errors import ConverterError, RunError
+from converter.ir import DType, Graph, Model, Node
+from converter.opset import bind_operands, concrete_attributes, lookup, normalize_attributes
+from converter.parameters import ParameterStore
+from converter.sizes import check_inputs, promote
+
+Array = np.ndarray[Any, Any]
+Observer = Callable[[Node, tuple[Array, ...]], None]
+
+
+def run(model: Model, inputs: Mapping[str, Any], *, float_dtype: Any = None, observe: Observer | None = None) -> dict[str, Array]:
+    """The graph's outputs by name, in its order.
+
+    Args:
+        model: the model; parameters are read as they are needed and dropped after their last use.
+        inputs: arrays by input name, of the declared dtypes.
+        float_dtype: the dtype that stands in for every float dtype, or None for the model's own.
+        observe: called with every node and its outputs as they are made.
+
+    Raises:
+        RunError: the inputs do not fit, or a node fails on them.
+    """
+    arrays, bindings = check_inputs(model.graph, inputs)
+    dtype = None if float_dtype is None else DType.of(float_dtype)
+    return run_graph(model.graph, model.parameters, arrays, bindings, dtype, observe)
+
+
+def run_graph(graph: Graph, parameters: ParameterStore, inputs: Mapping[str, Array], bindings: dict[str, int],
+              float_dtype: DType | None = None, observe: Observer | None = None) -> dict[str, Array]:
+    """`run` on inputs that were checked already; sub-graphs come here too."""
+    uses = Counter(name for node in graph.nodes for name in node.names)
+    uses.update(output.value for output in graph.outputs)
+    values: dict[str, Array] = {name: _cast(array, float_dtype) for name, array in inputs.items()}
+    names = set(parameters.names())
+
+    def value(name: str) -> Array:
+        if name not in values and name in names:
+            values[name] = _cast(parameters.read(name), float_dtype)
+        return values[name]
+
+    def release(name: str) -> None:
+        uses[name] -= 1
+        if not uses[name]:
+            values.pop(name, None)
+
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            results = run_node(node, value, bindings, float_dtype)
+            if observe is not None:
+                observe(node, results)
+            for name, result in zip(node.outputs, results, strict=False):
+                if name is not None and uses[name]:
+                    values[name] = result
+            for name in node.names:
+                release(name)
+        return {output.name: value(output.value) for output in graph.outputs}
+
+
+def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int],
+             float_dtype: DType | None = None) -> tuple[Array, ...]:
+    """One node through its reference kernel. `bindings` gains the symbols that its outputs bind."""
+    operator = lookup(node.op)
+    try:
+        operands = bind_operands(operator, node.inputs)
+        arrays = [value(operand) if isinstance(operand, str) else operand for operand in operands]
+        tensors = [array for operand, array in zip(operands, arrays, strict=True) if isinstance(operand, str)]
+        arguments = [np.asarray(array, tensors[-1].dtype) if operand is not None and not isinstance(operand, str) else array
+                     for operand, array in zip(operands, arrays, strict=True)]
+        attributes = normalize_attributes(operator, node.attributes)
+        binds = {name: attributes.pop(name) for name in operator.binds if name in attributes}
+        attributes = concrete_attributes(attributes, bindings)
+        attributes = {name: promote(item, float_dtype) if isinstance(item, DType) else item
+                      for name, item in attributes.items()}
+        result = operator.kernel(*arguments, **attributes)
+    except ConverterError as error:
+        raise error.within(f"node {node}") from error
+    except (ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError) as error:
+        shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in tensors)
+        raise RunError(f"cannot run on these operands ({type(error).__name__}: {error})", where=f"node {node}",
+                       received=shapes) from error
+    results = tuple(np.asarray(item) for item in (result if isinstance(result, tuple) else (result,)))
+    for name, size in binds.items():
+        output, axis = operator.binds[name]
+        bindings[size.symbol] = results[output].shape[axis]
+    return results
+
+
+def _cast(array: Array, float_dtype: DType | None) -> Array:
+    target = promote(DType.of(array.dtype), float_dtype)
+    return array if target.numpy == array.dtype else array.astype(target.numpy)

@@ -1,0 +1,76 @@
+"""What every runtime does before it runs: check the caller's arrays and bind the symbols in their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converter.dims import Expr, substitute
+from converter.errors import RunError
+from converter.ir import DType, Graph, TensorSpec
+
+Array = np.ndarray[Any, Any]
+
+
+def check_inputs(graph: Graph, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, int]]:
+    """The inputs as arrays in the graph's order, and every symbol's value.
+
+    Raises:
+        RunError: a name is missing or unknown, a dtype or a rank differs, sizes contradict each other, or a size lies
+            outside its symbol's range.
+    """
+    names = [port.name for port in graph.inputs]
+    missing, extra = [name for name in names if name not in inputs], [name for name in inputs if name not in names]
+    if missing or extra:
+        raise RunError("the inputs' names do not fit the graph", where=f"graph {graph.name!r}",
+                       expected=", ".join(f"{port.name}: {port.spec}" for port in graph.inputs) or "no inputs",
+                       received=", ".join(inputs) or "none")
+    arrays: dict[str, Array] = {}
+    bindings: dict[str, int] = {}
+    for port in graph.inputs:
+        array = np.asarray(inputs[port.name])
+        if array.dtype != port.spec.dtype.numpy:
+            raise RunError("wrong dtype", where=f"input {port.name!r}", expected=str(port.spec.dtype),
+                           received=str(array.dtype), fix=f"convert it with .astype({str(port.spec.dtype)!r})")
+        if array.ndim != port.spec.rank:
+            raise RunError("wrong number of axes", where=f"input {port.name!r}", expected=str(port.spec),
+                           received=str(list(array.shape)))
+        arrays[port.name] = array
+        bind(port.spec, array.shape, bindings)
+    for port in graph.inputs:
+        check_shape(port.spec, arrays[port.name].shape, bindings, f"input {port.name!r}")
+    for name, size in bindings.items():
+        allowed = graph.dims.get(name)
+        if allowed is not None and size not in allowed:
+            raise RunError(f"the size {name!r} is outside its range", where=f"graph {graph.name!r}",
+                           expected=f"{name} in {allowed}", received=str(size))
+    return arrays, bindings
+
+
+def bind(spec: TensorSpec, shape: tuple[int, ...], bindings: dict[str, int]) -> None:
+    """Gives each symbol that stands bare in `spec` and has no value yet the size found in `shape`."""
+    for size, found in zip(spec.shape, shape, strict=True):
+        if isinstance(size, Expr) and size.symbol and size.symbol not in bindings:
+            bindings[size.symbol] = int(found)
+
+
+def check_shape(spec: TensorSpec, shape: tuple[int, ...], bindings: Mapping[str, int], where: str) -> None:
+    """Raises `RunError` when a shape is not the declared one under `bindings`."""
+    expected = tuple(substitute(size, bindings) for size in spec.shape)
+    if len(expected) != len(shape) or any(isinstance(want, int) and want != got
+                                          for want, got in zip(expected, shape, strict=True)):
+        raise RunError("wrong shape", where=where, received=str(list(shape)),
+                       expected=f"{spec}" + (f", which is [{', '.join(map(str, expected))}] here" if bindings else ""))
+
+
+def promote(dtype: DType, float_dtype: DType | None) -> DType:
+    """`dtype`, or `float_dtype` in its place for a real float (its complex counterpart for a complex one)."""
+    if float_dtype is None:
+        return dtype
+    if dtype.is_float:
+        return float_dtype
+    if dtype.is_complex:
+        return DType.COMPLEX128 if float_dtype is DType.FLOAT64 else DType.COMPLEX64
+    return dtype
