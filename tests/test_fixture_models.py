@@ -146,23 +146,53 @@ def test_a_sentence_of_padding_is_finite() -> None:
 def test_torch_export_keeps_the_declared_sizes(name: str) -> None:
     """One export runs every recorded size. torch.export freezes the time of nn.RNN, nn.LSTM and nn.GRU: not theirs."""
     fixture, samples = FIXTURES[name], recorded(name)
-    dims = {symbol: torch.export.Dim(symbol, min=least, max=most) for symbol, (least, most) in fixture.dims.items()}
-    if name in RECURRENT:
-        del dims["time"]
-    shapes = tuple({axis: dims[size] for axis, size in enumerate(value.shape) if size in dims}
+    free = set(fixture.dims) - ({"time"} if name in RECURRENT else set())
+    shapes = tuple({axis: torch.export.Dim.AUTO for axis, size in enumerate(value.shape) if size in free}
                    for value in fixture.inputs.values())
     args = tuple(torch.from_numpy(samples[0][0][key]) for key in fixture.inputs)
     module = trained(name)
-    program = torch.export.export(module, args, dynamic_shapes=shapes, strict=False).module()
+    exported = torch.export.export(module, args, dynamic_shapes=shapes, strict=False)
+    assert len(exported.range_constraints) == len(free)
+    program = exported.module()
     frozen = args[0].shape[1] if name in RECURRENT else None
     for inputs, _ in samples:
         tensors = [torch.from_numpy(inputs[key]) for key in fixture.inputs]
         if frozen is not None:
             tensors = [tensors[0].repeat_interleave(frozen, 1)[:, :frozen]]
         with torch.no_grad():
-            ours, exported = fixture.named(module(*tensors)), fixture.named(program(*tensors))
+            ours, theirs = fixture.named(module(*tensors)), fixture.named(program(*tensors))
         for key, value in ours.items():
-            torch.testing.assert_close(exported[key], value, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(theirs[key], value, rtol=1e-5, atol=1e-5)
+
+
+def made_up(name: str, sizes: dict[str, int]) -> Arrays:
+    """Seeded inputs of the given sizes."""
+    generator = np.random.default_rng(7)
+    inputs: Arrays = {}
+    for key, value in FIXTURES[name].inputs.items():
+        shape = [size if isinstance(size, int) else sizes[size] for size in value.shape]
+        inputs[key] = (generator.random(shape, np.float32) if value.high is None
+                       else generator.integers(value.high, size=shape))
+    return inputs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ends_of_each_range_run(name: str) -> None:
+    fixture, module = FIXTURES[name], trained(name)
+    for sizes in ({symbol: least for symbol, (least, _) in fixture.dims.items()},
+                  {symbol: most or 70 for symbol, (_, most) in fixture.dims.items()}):
+        outputs = run(name, module, made_up(name, sizes))
+        for key, shape in fixture.outputs.items():
+            assert outputs[key].shape == tuple(size if isinstance(size, int) else sizes[size] for size in shape)
+            assert np.isfinite(outputs[key]).all()
+
+
+@pytest.mark.parametrize(("name", "sizes"), [
+    ("conv_digits", {"batch": 2, "height": 1, "width": 8}), ("conv_digits", {"batch": 2, "height": 8, "width": 1}),
+    ("tied_lm", {"batch": 2, "time": 65})])
+def test_just_outside_a_range_does_not_run(name: str, sizes: dict[str, int]) -> None:
+    with pytest.raises(RuntimeError):
+        run(name, trained(name), made_up(name, sizes))
 
 
 def test_a_name_that_is_no_fixture_is_refused() -> None:

@@ -1,0 +1,39 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else; both make .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := torch,onnx,huggingface,dev,demo
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Two test workers share two cores: more threads in each only get in each other's way.
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+
+.PHONY: demo test lint docs fixtures benchmarks clean
+
+demo: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m fixtures.sentence_encoder.demo
+
+test: $(STAMP)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python -m docs.generate
+
+fixtures: $(STAMP)
+	$(BIN)/python -m fixtures.train
+	$(BIN)/python -m fixtures.convert
+
+benchmarks: $(STAMP)
+	$(BIN)/python -m benchmarks.conversion
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

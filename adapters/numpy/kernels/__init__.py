@@ -1,0 +1,1 @@
+"""Fast kernels, one file per operator family. `adapters.numpy.registry` finds them."""
