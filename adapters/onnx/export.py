@@ -1,26 +1,17 @@
-"""ONNX files out: streamed to disk a parameter at a time, so that writing needs the memory of one tensor.
-
-A protobuf message is the concatenation of its fields, and a field of submessage type is a tag, a length and the
-submessage. So the graph's initializers are written by hand, their values straight from the parameter store, and
-everything else by the protobuf library. Past 2 GB, which protobuf cannot hold, values go to a file beside it.
-"""
+"""A neutral model as an ONNX model: the lowered graph, its inputs and outputs, and what the file says of itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 import onnx
 
-from adapters.onnx.layouts import Initializer
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.dims import Dim
 from converter.errors import ConverterError
 from converter.ir import Model, TensorSpec
-from converter.parameters import as_bytes
 
 DEFAULT_OPSET = 20
 OPSETS = range(18, 24)
@@ -29,8 +20,12 @@ EXTERNAL_THRESHOLD = 2_000_000_000
 PRODUCER = "model-converter"
 
 
-def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET) -> None:
-    """Writes `model` as an ONNX file; values past 2 GB go to `<name>.data` beside it.
+def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
+              external: bool | None = None) -> None:
+    """Writes `model` as an ONNX file.
+
+    Args:
+        external: whether the values go to `<name>.data` beside it; default: when they are past 2 GB.
 
     Raises:
         UnsupportedError: operators without a lowering at this opset, all listed.
@@ -40,8 +35,16 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET) -> 
 
     proto, lowering = build(model, opset)
     path = Path(path)
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        write_model(file, proto, lowering)
+    if external is None:
+        external = total_bytes(lowering) > EXTERNAL_THRESHOLD
+    if not external:
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            write_model(file, proto, lowering)
+        return
+    location = f"{path.name}.data"
+    with atomic_path(path) as temporary, atomic_path(path.with_name(location)) as values:
+        with open(temporary, "wb") as file, open(values, "wb") as data:
+            write_external(file, data, location, proto, lowering)
 
 
 def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lowering]:
@@ -88,65 +91,3 @@ def _name_outputs(lowering: Lowering, outputs: dict[str, Tensor]) -> None:
     for node in lowering.nodes:
         node.input[:] = [rename.get(item, item) for item in node.input]
         node.output[:] = [rename.get(item, item) for item in node.output]
-
-
-# Writing -----------------------------------------------------------------------------------------------------------------
-
-_GRAPH_FIELD = 7  # ModelProto.graph
-_INITIALIZER_FIELD = 5  # GraphProto.initializer
-_RAW_DATA_FIELD = 9  # TensorProto.raw_data
-
-
-def write_model(file: BinaryIO, proto: onnx.ModelProto, lowering: Lowering) -> None:
-    """One self-contained ONNX file, values streamed."""
-    graph = proto.graph.SerializeToString()
-    head = onnx.ModelProto()
-    head.CopyFrom(proto)
-    head.ClearField("graph")
-    entries = [(item, _tensor_head(item, lowering)) for item in lowering.initializers.values()]
-    total = len(graph) + sum(_entry_size(item, tensor) for item, tensor in entries)
-    file.write(head.SerializeToString())
-    file.write(_tag(_GRAPH_FIELD) + _varint(total))
-    file.write(graph)
-    for item, tensor in entries:
-        file.write(_tag(_INITIALIZER_FIELD) + _varint(_body_size(item, tensor)) + tensor)
-        file.write(_tag(_RAW_DATA_FIELD) + _varint(_nbytes(item)))
-        for block in values_of(item, lowering):
-            file.write(block)
-
-
-def values_of(item: Initializer, lowering: Lowering) -> Iterable[memoryview]:
-    """An initializer's little-endian bytes."""
-    yield as_bytes(np.ascontiguousarray(item.layout.apply([lowering.parameters.read(name) for name in item.sources])))
-
-
-def _tensor_head(item: Initializer, lowering: Lowering) -> bytes:
-    return onnx.TensorProto(name=item.name, data_type=lowering.onnx_dtype(item.spec.dtype),
-                            dims=[int(size) for size in item.spec.shape]).SerializeToString()  # type: ignore[arg-type]
-
-
-def _nbytes(item: Initializer) -> int:
-    return item.spec.dtype.itemsize * int(np.prod([int(size) for size in item.spec.shape], dtype=np.int64))  # type: ignore[arg-type]
-
-
-def _body_size(item: Initializer, head: bytes) -> int:
-    size = _nbytes(item)
-    return len(head) + len(_tag(_RAW_DATA_FIELD)) + len(_varint(size)) + size
-
-
-def _entry_size(item: Initializer, head: bytes) -> int:
-    body = _body_size(item, head)
-    return len(_tag(_INITIALIZER_FIELD)) + len(_varint(body)) + body
-
-
-def _tag(field: int) -> bytes:
-    return _varint(field << 3 | 2)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,10 +21,12 @@ from adapters.torch.importer import CHECKS, Importer, target_name
 from adapters.torch.inputs import bind_arguments, enlarge, flat_names
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.registry import importers
-from adapters.torch.simplify import simplify
 from converter.builder import GraphBuilder, Value
+from converter.dims import Expr, evaluate
+from converter.dims import symbols as symbols_of
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import DimRange, Graph, Model
+from converter.ir import DimRange, Graph, Model, TensorSpec
+from converter.rewrite import simplify
 
 AUTO = ExportDim.AUTO
 STATIC = ExportDim.STATIC
@@ -256,7 +258,8 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     importer = Importer(builder, symbols)
     results = importer.walk(exported.graph, environment)
     output_names = _outputs(builder, exported, results)
-    graph = simplify(builder.graph(), store)
+    graph = simplify(builder.graph(), builder.specs, store, store.constants)
+    graph = replace(graph, dims=_least_sizes(graph, builder.specs, set(symbols.values()), notes))
     _report_fixed(graph, dims, notes)
     metadata = {"source": {"framework": f"torch {torch.__version__}", "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
     store = store.needed_by(graph)
@@ -313,6 +316,25 @@ def _ranges(exported: ExportedProgram, symbols: dict[str, str]) -> dict[str, Dim
             highs = [bound for bound in (high, ranges[name].max) if bound is not None]
             high = min(highs) if highs else None
         ranges[name] = DimRange(low, high)
+    return ranges
+
+
+def _least_sizes(graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str]) -> dict[str, DimRange]:
+    """The ranges, with each least size raised until no value in the graph would become empty or negative.
+
+    A pooling that halves an image of 1 leaves nothing; PyTorch refuses that when it runs.
+    """
+    made = {name for node in graph.nodes for name in node.outputs if name is not None}
+    sizes = {size for name in made for size in specs[name].shape if isinstance(size, Expr) and size.symbol is None}
+    ranges = dict(graph.dims)
+    for symbol in sorted(free & ranges.keys()):
+        least = ranges[symbol].min
+        own = [size for size in sizes if symbols_of(size) == {symbol}]
+        while least < 4096 and any(evaluate(size, {symbol: least}) < 1 <= evaluate(size, {symbol: 4096}) for size in own):
+            least += 1
+        if least != ranges[symbol].min:
+            notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")
+            ranges[symbol] = DimRange(least, ranges[symbol].max)
     return ranges
 
 

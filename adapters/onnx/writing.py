@@ -1,0 +1,123 @@
+"""ONNX files to disk, a parameter at a time, so that writing needs the memory of one tensor.
+
+A protobuf message is the concatenation of its fields, and a field of submessage type is a tag, a length and the
+submessage. So the graph's initializers are written by hand, their values straight from the parameter store, and
+everything else by the protobuf library. What protobuf cannot hold (2 GB) goes to a file beside it, as external data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import BinaryIO
+
+import numpy as np
+import onnx
+
+from adapters.onnx.layouts import Initializer
+from adapters.onnx.lowering import Lowering
+from converter.parameters import as_bytes
+
+_GRAPH_FIELD = 7  # ModelProto.graph
+_INITIALIZER_FIELD = 5  # GraphProto.initializer
+_RAW_DATA_FIELD = 9  # TensorProto.raw_data
+
+# Values in an external file start at multiples of a page, so that runtimes can map them.
+PAGE = 4096
+# Small tensors stay in the ONNX file: shape inference and checkers look at them.
+INLINE = 1024
+
+
+def total_bytes(lowering: Lowering) -> int:
+    """Bytes of all initializers."""
+    return sum(nbytes(item) for item in lowering.initializers.values())
+
+
+def write_model(file: BinaryIO, proto: onnx.ModelProto, lowering: Lowering) -> None:
+    """One self-contained ONNX file, values streamed. Holds up to 2 GB."""
+    entries = [(item, _head(item, lowering)) for item in lowering.initializers.values()]
+    _write_around(file, proto, sum(_inline_size(item, head) for item, head in entries))
+    for item, head in entries:
+        file.write(_tag(_INITIALIZER_FIELD) + _varint(_body_size(item, head)) + head)
+        file.write(_tag(_RAW_DATA_FIELD) + _varint(nbytes(item)))
+        for block in values_of(item, lowering):
+            file.write(block)
+
+
+def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.ModelProto, lowering: Lowering) -> None:
+    """An ONNX file whose larger values are in `data`; `location` is that file's name as the ONNX file gives it."""
+    entries: list[bytes] = []
+    for item in lowering.initializers.values():
+        size = nbytes(item)
+        if size <= INLINE:
+            tensor = onnx.TensorProto.FromString(_head(item, lowering))
+            tensor.raw_data = b"".join(values_of(item, lowering))
+        else:
+            position = data.tell()
+            data.write(bytes(-position % PAGE))
+            tensor = onnx.TensorProto.FromString(_head(item, lowering))
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", location), ("offset", str(data.tell())), ("length", str(size))):
+                tensor.external_data.add(key=key, value=value)
+            for block in values_of(item, lowering):
+                data.write(block)
+        body = tensor.SerializeToString()
+        entries.append(_tag(_INITIALIZER_FIELD) + _varint(len(body)) + body)
+    _write_around(file, proto, sum(map(len, entries)))
+    for entry in entries:
+        file.write(entry)
+
+
+def _write_around(file: BinaryIO, proto: onnx.ModelProto, initializers: int) -> None:
+    """Everything but the initializers, whose `initializers` bytes are to follow: the graph is the last field."""
+    graph = proto.graph.SerializeToString()
+    head = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            if field.is_repeated:
+                getattr(head, field.name).extend(value)
+            else:
+                setattr(head, field.name, value)
+    file.write(head.SerializeToString())
+    file.write(_tag(_GRAPH_FIELD) + _varint(len(graph) + initializers))
+    file.write(graph)
+
+
+def values_of(item: Initializer, lowering: Lowering) -> Iterable[memoryview]:
+    """An initializer's little-endian bytes."""
+    yield as_bytes(item.layout.apply([lowering.parameters.read(name) for name in item.sources]))
+
+
+def nbytes(item: Initializer) -> int:
+    """Bytes of an initializer's values."""
+    return item.spec.dtype.itemsize * int(np.prod(_shape(item), dtype=np.int64))
+
+
+def _shape(item: Initializer) -> list[int]:
+    return [int(size) for size in item.spec.shape]  # type: ignore[arg-type]
+
+
+def _head(item: Initializer, lowering: Lowering) -> bytes:
+    return onnx.TensorProto(name=item.name, data_type=lowering.onnx_dtype(item.spec.dtype), dims=_shape(item)).SerializeToString()
+
+
+def _body_size(item: Initializer, head: bytes) -> int:
+    size = nbytes(item)
+    return len(head) + len(_tag(_RAW_DATA_FIELD)) + len(_varint(size)) + size
+
+
+def _inline_size(item: Initializer, head: bytes) -> int:
+    body = _body_size(item, head)
+    return len(_tag(_INITIALIZER_FIELD)) + len(_varint(body)) + body
+
+
+def _tag(field: int) -> bytes:
+    return _varint(field << 3 | 2)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
