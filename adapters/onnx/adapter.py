@@ -1,0 +1,14 @@
+"""What the ONNX adapter offers."""
+
+from __future__ import annotations
+
+from converter.discovery import Adapter, Format, Option, Runtime
+
+ADAPTER = Adapter(
+    "onnx",
+    formats=(Format("onnx", "ONNX model", (".onnx",), "model", "adapters.onnx.load:load_onnx", "adapters.onnx.export:save_onnx",
+                    (Option("opset", int, "The version of ONNX's operators to write, 18 to 23.", 20),), extra="onnx"),),
+    runtimes=(Runtime("onnxruntime", "ONNX Runtime on the CPU", "adapters.onnx.session:OnnxRuntimeSession",
+                      "adapters.onnx.file_session:OnnxFileSession", extra="onnx"),),
+    extra="onnx",
+)
