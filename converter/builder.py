@@ -120,6 +120,10 @@ class GraphBuilder:
         names = None if name is None else (name,)
         return self.add(op, inputs, attributes, names=names, source=source)[0]
 
+    def producer(self, value: Value) -> Node | None:
+        """The node that makes a value; None for an input or a parameter."""
+        return next((node for node in reversed(self._nodes) if value.name in node.outputs), None)
+
     def output(self, name: str, value: Value) -> None:
         """Declares `value` as the graph's output `name`."""
         self._outputs.append(GraphOutput(name, value.spec, value.name))

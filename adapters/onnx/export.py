@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.origin import describe
 from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.dims import Dim
 from converter.errors import ConverterError
@@ -34,6 +35,7 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
     from converter.format.atomic import atomic_path
 
     proto, lowering = build(model, opset)
+    describe(proto, model)
     path = Path(path)
     if external is None:
         external = total_bytes(lowering) > EXTERNAL_THRESHOLD

@@ -7,6 +7,7 @@ whose fake implementations keep batch and time symbolic. They compute what the o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,14 @@ from torch import Tensor, _VF
 
 NAMESPACE = "neutral_model"
 ORIGINALS = {name: getattr(_VF, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
+
+
+@contextmanager
+def quiet_projections() -> Iterator[None]:
+    """torch warns that projections take its plain implementation, which is what is wanted."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="LSTM with projections is not supported")
+        yield
 
 
 def _fake(x: Tensor, states: list[Tensor], params: list[Tensor], bidirectional: bool, batch_first: bool) -> list[Tensor]:
@@ -30,7 +39,9 @@ def _define(kind: str) -> None:
         state = states if kind == "lstm" else states[0]
         # The layers refuse states that are not contiguous in some builds.
         state = [item.contiguous() for item in states] if kind == "lstm" else state.contiguous()
-        return [item.clone() for item in original(x, state, params, bias, layers, 0.0, False, bidirectional, batch_first)]
+        with quiet_projections():
+            outputs = original(x, state, params, bias, layers, 0.0, False, bidirectional, batch_first)
+        return [item.clone() for item in outputs]
 
     def fake(x: Tensor, states: list[Tensor], params: list[Tensor], bias: bool, layers: int, bidirectional: bool,
              batch_first: bool) -> list[Tensor]:
@@ -55,7 +66,8 @@ def whole_recurrent_layers() -> Iterator[None]:
         original, operator = ORIGINALS[kind], getattr(getattr(torch.ops, NAMESPACE), kind)
 
         def call(x, states, params, *rest):  # type: ignore[no-untyped-def]
-            if len(rest) != 6:
+            # The form for packed sequences takes (data, batch_sizes, states, params, bias, …): a list where bias stands here.
+            if len(rest) != 6 or not isinstance(rest[0], bool):
                 return original(x, states, params, *rest)
             bias, layers, _dropout, _train, bidirectional, batch_first = rest
             outputs = operator(x, list(states) if kind == "lstm" else [states], list(params), bias, layers, bidirectional,

@@ -1,12 +1,17 @@
-"""One output of a runtime against the float64 truth, within the error budget that PyTorch's own float32 run sets.
+"""One output against the float64 truth: in structure, and within the error budget that PyTorch's own run sets.
 
-Errors are counted in *ulps of the output*: |actual - truth| over eps * max(|truth|, rms(truth)), element by element,
-where eps is that of the output's dtype. An output may stray `FACTOR` times as far as PyTorch did, and `FLOOR` ulps
-more, for when PyTorch happened to be exact.
+An error is counted in *ulps of a scale*: |actual - truth| / (eps * scale), where eps is that of the output's dtype and
+the scale is, element by element, the larger of |truth| and the root mean square of what the element belongs to. What it
+belongs to is taken in several ways at once, and each must hold: the whole output, and for every axis the slice at the
+element's own index (its row, its channel). So a small channel is not judged by the size of a large one beside it, and
+a value that cancelled to almost nothing is not judged by itself alone.
+
+`docs/equivalence.md` gives the formulas and the reasons for the constants.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,43 +21,117 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 FACTOR = 4.0
+"""A runtime may stray this many times as far as PyTorch did."""
+
 FLOOR = 8.0
+"""And this many ulps more, for when PyTorch happened to be exact."""
+
 STRUCTURE = 1e-9
+"""What float64 runs may differ by, relative to the element itself."""
+
+ROUNDINGS = 1024.0
+"""And this many float64 roundings of the size that PyTorch's float32 run shows."""
+
+SLICE = 16
+"""A slice has a scale of its own when it holds at least this many elements."""
+
+GUARD = 2.0**-20
+"""A slice's scale is at least this part of the whole output's."""
+
+WHOLE = "output"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The verdict on one output: `reason` is empty when it holds. `error` and `allowed` are in ulps of the output."""
+    """The verdict on one output: `reason` is empty when it holds.
+
+    `error` and `allowed` are in ulps, or relative for float64 structure, or counts of values for integers and booleans;
+    they are those of the scale that comes nearest to its limit. `compared` counts the values that were judged: where
+    truth and output are both not finite nothing is learnt.
+    """
 
     error: float
     allowed: float
     reason: str = ""
+    compared: int = 0
+    unit: str = "ulps"
 
     def __bool__(self) -> bool:
         return not self.reason
 
 
-def ulps(actual: Array, truth: Array, eps: float) -> Array:
-    """Element-wise error in ulps of the output; 0 where both are the same infinity or both NaN, infinite where only one is."""
-    wide = np.complex128 if np.iscomplexobj(truth) or np.iscomplexobj(actual) else np.float64
-    actual, truth = np.asarray(actual).astype(wide), np.asarray(truth).astype(wide)
-    finite = np.isfinite(truth)
-    rms = float(np.sqrt(np.mean(np.abs(truth[finite]) ** 2))) if finite.any() else 0.0
-    with np.errstate(all="ignore"):
-        error = np.abs(actual - truth) / (eps * np.maximum(np.abs(truth), max(rms, np.finfo(np.float32).tiny)))
-    same = (actual == truth) | (np.isnan(actual) & np.isnan(truth))
-    return np.where(same, 0.0, np.where(np.isfinite(actual) & finite, error, np.inf))
-
-
 def eps_of(dtype: np.dtype[Any]) -> float:
     """The distance from 1 to the next number of a float or complex dtype."""
-    if dtype.kind == "c":
-        dtype = np.dtype(f"f{dtype.itemsize // 2}")
-    return float(ml_dtypes.finfo(dtype).eps)
+    return float(ml_dtypes.finfo(_real(dtype)).eps)
+
+
+def _real(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
+
+
+def is_exact(dtype: np.dtype[Any]) -> bool:
+    """Whether values of a dtype are compared for equality: integers and booleans."""
+    return dtype.kind in "biu"
+
+
+def distances(actual: Array, truth: Array, dtype: np.dtype[Any]) -> Array:
+    """|actual - truth|, float64; 0 where both are one infinity or both NaN, infinite where only one is finite.
+
+    A truth beyond the range of `dtype` is the infinity that it rounds to.
+    """
+    actual, truth = _wide(actual), _wide(truth)
+    with np.errstate(all="ignore"):
+        nearest = _wide(truth.astype(dtype))
+        error = np.abs(actual - truth)
+        same = (actual == truth) | (np.isnan(actual) & np.isnan(truth)) | (np.isinf(nearest) & (actual == nearest))
+        return np.where(same, 0.0, np.where(np.isfinite(actual) & np.isfinite(truth), error, np.inf))
+
+
+def _wide(values: Array) -> Array:
+    values = np.asarray(values)
+    return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64, copy=False)
+
+
+def scales(truth: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
+    """The scale of every element under each way of taking it, by name: `"output"`, `"axis 0"`, …"""
+    magnitude = np.abs(_wide(truth))
+    magnitude = np.where(np.isfinite(magnitude), magnitude, 0.0)
+    finfo = ml_dtypes.finfo(_real(dtype))
+    # Squares of the largest float64 values overflow, so they are taken of parts of the largest.
+    peak = float(magnitude.max(initial=0.0)) or 1.0
+    squares = np.square(magnitude / peak)
+    whole = max(peak * float(np.sqrt(squares.mean())) if magnitude.size else 0.0, float(finfo.smallest_normal))
+    result = {WHOLE: np.maximum(magnitude, whole)}
+    for axis, size in enumerate(magnitude.shape):
+        if size > 1 and magnitude.size // size >= SLICE:
+            others = tuple(other for other in range(magnitude.ndim) if other != axis)
+            rms = peak * np.sqrt(squares.mean(axis=others, keepdims=True))
+            result[f"axis {axis}"] = np.maximum(magnitude, np.maximum(rms, max(GUARD * whole, float(finfo.smallest_normal))))
+    return result
+
+
+def ulps(actual: Array, truth: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
+    """Element-wise errors in ulps of each scale."""
+    error, eps = distances(actual, truth, dtype), eps_of(dtype)
+    return {name: error / (eps * scale) for name, scale in scales(truth, dtype).items()}
+
+
+def agrees(actual: Array, expected: Array) -> Array:
+    """Where two arrays hold the same values, NaN being equal to NaN."""
+    return (actual == expected) | (actual != actual) & (expected != expected)
+
+
+def refuse_form(actual: Array, truth: Array, dtype: np.dtype[Any]) -> Comparison | None:
+    """The failing verdict on a wrong shape or dtype, or None."""
+    if actual.shape != truth.shape:
+        return Comparison(np.inf, 0.0, f"shape {list(actual.shape)}, expected {list(truth.shape)}")
+    if actual.dtype != dtype:
+        return Comparison(np.inf, 0.0, f"dtype {actual.dtype}, expected {dtype}")
+    return None
 
 
 def compare(actual: Array, truth: Array, budget: Array | None, *, factor: float = FACTOR, floor: float = FLOOR) -> Comparison:
-    """Compares a runtime's output with the float64 truth.
+    """Compares a runtime's output with the float64 truth, the budget being that of this one run.
 
     Args:
         actual: the runtime's output, in the model's own dtype.
@@ -60,28 +139,127 @@ def compare(actual: Array, truth: Array, budget: Array | None, *, factor: float 
         budget: PyTorch's output in the model's own dtype; None leaves only the floor.
     """
     actual, truth = np.asarray(actual), np.asarray(truth)
-    if actual.shape != truth.shape:
-        return Comparison(np.inf, 0.0, f"shape {list(actual.shape)}, expected {list(truth.shape)}")
-    expected = truth.dtype if budget is None else np.asarray(budget).dtype
-    if budget is not None and actual.dtype != expected:
-        return Comparison(np.inf, 0.0, f"dtype {actual.dtype}, expected {expected}")
+    own = None if budget is None else np.asarray(budget)
+    allowed: dict[str, float] = {}
+    if own is not None and own.shape == truth.shape and not is_exact(own.dtype):
+        allowed = {name: factor * peak(errors) for name, errors in ulps(own, truth, own.dtype).items()}
+    return within(actual, truth, allowed, dtype=actual.dtype if own is None else own.dtype, own=own, floor=floor)
+
+
+def peak(errors: Array) -> float:
+    """The largest finite error; 0 when there is none."""
+    return float(np.max(errors, where=np.isfinite(errors), initial=0.0))
+
+
+def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: np.dtype[Any], own: Array | None = None,
+           floor: float = FLOOR, ties: Array | None = None) -> Comparison:
+    """Compares an output with the truth under given allowances.
+
+    Args:
+        actual, truth: as for `compare`.
+        allowed: ulps by scale, the floor not counted; a scale that is not named has only the floor.
+        dtype: what `actual` must have.
+        own: PyTorch's output. Where it is not finite although the truth is (it overflowed), or the other way, and for an
+            integer or boolean where it differs from the truth (a tie that rounding decided), its value is right as well.
+        floor: ulps that are always allowed.
+        ties: for integers and booleans, where a difference is a tie.
+    """
+    wrong = refuse_form(actual, truth, dtype)
+    if wrong is not None:
+        return wrong
+    unit = "values" if is_exact(dtype) else "ulps"
     if actual.size == 0:
-        return Comparison(0.0, 0.0)
-    if actual.dtype.kind in "biu":
-        differing = int(np.count_nonzero(actual != truth))
-        return Comparison(float(differing), 0.0, f"{differing} of {actual.size} values differ" if differing else "")
-    eps = eps_of(actual.dtype)
-    errors = ulps(actual, truth, eps)
-    own = ulps(budget, truth, eps) if budget is not None else np.zeros(truth.shape)
-    # Where PyTorch itself overflowed or lost a NaN to rounding, its value is the expected one.
-    excused = ~np.isfinite(own)
-    if budget is not None and excused.any():
-        agrees = (actual == budget) | (np.isnan(actual.astype(np.complex128)) & np.isnan(np.asarray(budget).astype(np.complex128)))
-        errors = np.where(excused & agrees, 0.0, errors)
-        own = np.where(excused, 0.0, own)
-    error, allowed = float(errors.max()), factor * float(own.max()) + floor
-    if not error <= allowed:
-        worst = np.unravel_index(int(np.argmax(np.where(np.isnan(errors), np.inf, errors))), errors.shape)
-        place = f"[{', '.join(map(str, worst))}]"
-        return Comparison(error, allowed, f"{error:.3g} ulps at {place} ({actual[worst]} for {truth[worst]}), {allowed:.3g} allowed")
-    return Comparison(error, allowed)
+        return Comparison(0.0, 0.0, unit=unit)
+    if own is not None and own.shape != truth.shape:
+        own = None
+    if is_exact(dtype):
+        return _equal(actual, truth, own, ties)
+    errors = ulps(actual, truth, dtype)
+    excused = np.zeros(truth.shape, bool)
+    if own is not None:
+        excused = ~np.isfinite(distances(own, truth, dtype)) & agrees(actual, own)
+    compared = int(np.count_nonzero(np.isfinite(_wide(truth)) & ~excused))
+    worst = Comparison(0.0, floor, "", compared)
+    nearest = -1.0
+    for name, values in errors.items():
+        values = np.where(excused, 0.0, values)
+        error, limit = float(values.max()), allowed.get(name, 0.0) + floor
+        share = error / limit if limit else np.inf if error else 0.0
+        if share <= nearest:
+            continue
+        nearest = share
+        reason = "" if error <= limit else _reason(name, values, actual, truth, limit)
+        worst = Comparison(error, limit, reason, compared)
+    return worst
+
+
+def _equal(actual: Array, truth: Array, own: Array | None, ties: Array | None) -> Comparison:
+    differs = actual != truth
+    if own is not None:
+        differs &= actual != own
+    if ties is not None:
+        differs &= ~ties
+    count = int(np.count_nonzero(differs))
+    if not count:
+        return Comparison(0.0, 0.0, "", actual.size, "values")
+    place = tuple(int(index) for index in np.argwhere(differs)[0])
+    reason = f"{count} of {actual.size} values differ, first at {_place(place)} ({actual[place]} for {truth[place]})"
+    return Comparison(float(count), 0.0, reason, actual.size, "values")
+
+
+def structure(actual: Array, truth: Array, noise: Mapping[str, float], *, ties: Array | None = None) -> Comparison:
+    """Compares two float64 runs of what should be one model.
+
+    Every element must agree to `STRUCTURE` of itself and `ROUNDINGS` float64 roundings, one rounding being as large as
+    PyTorch's run in the model's own dtype shows: `noise` has its largest error, in ulps, by scale.
+
+    Args:
+        actual, truth: the reference's and PyTorch's outputs, in float64 (complex128, integers, booleans).
+        noise: ulps by scale; at least 1 is taken, and 1 for a scale that is not named.
+        ties: for integers and booleans, where a difference is a tie.
+    """
+    actual, truth = np.asarray(actual), np.asarray(truth)
+    wrong = refuse_form(actual, truth, truth.dtype)
+    if wrong is not None:
+        return wrong
+    unit = "values" if is_exact(truth.dtype) else "relative"
+    if actual.size == 0:
+        return Comparison(0.0, 0.0, unit=unit)
+    if is_exact(truth.dtype):
+        return _equal(actual, truth, None, ties)
+    error = distances(actual, truth, truth.dtype)
+    magnitude = np.where(np.isfinite(_wide(truth)), np.abs(_wide(truth)), 0.0)
+    step = ROUNDINGS * eps_of(truth.dtype)
+    own_scales = scales(truth, truth.dtype)
+    rounding = np.full(truth.shape, np.inf)
+    for name, scale in own_scales.items():
+        rounding = np.minimum(rounding, step * max(1.0, noise.get(name, 0.0)) * scale)
+    limit = STRUCTURE * magnitude + rounding
+    ratio = error / limit
+    place = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
+    scale = own_scales[WHOLE][place]
+    relative, allowed = float(error[place] / scale), float(limit[place] / scale)
+    compared = int(np.count_nonzero(np.isfinite(_wide(truth))))
+    reason = ""
+    if not ratio[place] <= 1.0:
+        reason = f"{_number(actual[place])} for {_number(truth[place])} at {_place(place)}: " \
+                 f"{float(error[place]):.3g} apart, {float(limit[place]):.3g} allowed"
+    return Comparison(relative, allowed, reason, compared, "relative")
+
+
+def _reason(scale: str, errors: Array, actual: Array, truth: Array, limit: float) -> str:
+    place = np.unravel_index(int(np.argmax(errors)), errors.shape)
+    if not np.isfinite(errors[place]):
+        count = int(np.count_nonzero(~np.isfinite(errors)))
+        return f"{_number(actual[place])} for {_number(truth[place])} at {_place(place)} ({count} such value{'s' * (count != 1)})"
+    of = "" if scale == WHOLE else f" of its slice along {scale}"
+    return f"{errors[place]:.3g} ulps{of} at {_place(place)} ({_number(actual[place])} for {_number(truth[place])}), " \
+           f"{limit:.3g} allowed"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.9g}" if not isinstance(value, complex) and np.asarray(value).dtype.kind == "f" else str(value)
+
+
+def _place(index: tuple[Any, ...]) -> str:
+    return f"[{', '.join(str(int(item)) for item in index)}]"

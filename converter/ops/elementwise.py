@@ -1,15 +1,48 @@
-"""Arithmetic, comparison and logic, element by element with broadcasting: the Python Array API standard's names.
+"""Arithmetic and rounding, element by element with broadcasting: the Python Array API standard's names.
 
 Operands have one dtype; a literal number takes it. Integer arithmetic wraps around.
 """
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, broadcast_dims, elementwise, require, same_dtype, unary
 from converter.opset import op
+
+
+def is_number(dtype: DType) -> bool:
+    """Anything but bool."""
+    return dtype is not DType.BOOL
+
+
+def is_real_number(dtype: DType) -> bool:
+    """Anything but bool and complex."""
+    return dtype is not DType.BOOL and not dtype.is_complex
+
+
+def is_inexact(dtype: DType) -> bool:
+    """Float or complex."""
+    return dtype.is_float or dtype.is_complex
+
+
+def _modulus(x: TensorSpec) -> TensorSpec:
+    require(is_number(x.dtype), "a dtype that this operator does not take", received=x)
+    real = {DType.COMPLEX64: DType.FLOAT32, DType.COMPLEX128: DType.FLOAT64}
+    return TensorSpec(real.get(x.dtype, x.dtype), x.shape)
+
+
+def _rounding(x: TensorSpec, *, decimals: int = 0) -> TensorSpec:
+    require(x.dtype.is_float or x.dtype.is_integer and decimals == 0, "a dtype that this operator does not take",
+            expected="a float dtype", received=x)
+    return x
+
+
+def _real_unary(x: TensorSpec) -> TensorSpec:
+    require(is_real_number(x.dtype), "a dtype that this operator does not take", expected="a float or integer dtype", received=x)
+    return x
 
 
 @op(infer=elementwise(), literals=True)
@@ -18,7 +51,7 @@ def add(x: Array, y: Array) -> Array:
     return np.add(x, y)
 
 
-@op(infer=elementwise(), literals=True)
+@op(infer=elementwise(kinds=is_number), literals=True)
 def subtract(x: Array, y: Array) -> Array:
     """x - y."""
     return np.subtract(x, y)
@@ -28,6 +61,112 @@ def subtract(x: Array, y: Array) -> Array:
 def multiply(x: Array, y: Array) -> Array:
     """x * y."""
     return np.multiply(x, y)
+
+
+@op(infer=elementwise(kinds=is_inexact), literals=True)
+def divide(x: Array, y: Array) -> Array:
+    """x / y, of float or complex operands; a division by zero gives an infinity or NaN."""
+    return np.divide(x, y)
+
+
+@op(infer=elementwise(kinds=is_real_number), literals=True)
+def floor_divide(x: Array, y: Array) -> Array:
+    """⌊x / y⌋. The float quotient is (x - remainder(x, y)) / y, rounded to an integer, and x / y where y is 0.
+
+    Integers must not be divided by zero.
+    """
+    return np.floor_divide(x, _divisor(y))
+
+
+@op(infer=elementwise(kinds=is_real_number), literals=True)
+def remainder(x: Array, y: Array) -> Array:
+    """x - ⌊x / y⌋ · y: Python's `%`, whose result has the divisor's sign. Integers must not be divided by zero."""
+    return np.remainder(x, _divisor(y))
+
+
+@op(infer=elementwise(kinds=is_real_number), literals=True)
+def fmod(x: Array, y: Array) -> Array:
+    """x - trunc(x / y) · y: C's `fmod`, whose result has the dividend's sign. Integers must not be divided by zero."""
+    return np.fmod(x, _divisor(y))
+
+
+def _divisor(y: Array) -> Array:
+    if y.dtype.kind in "iu" and not y.all():
+        raise ZeroDivisionError("an integer is divided by zero")
+    return y
+
+
+@op(infer=elementwise(kinds=is_number), literals=True)
+def power(x: Array, y: Array) -> Array:
+    """x to the power y. Integers wrap around; an integer to a negative power is 0, except for the bases 1 and -1."""
+    if y.dtype.kind != "i":
+        return np.power(x, y)
+    inverse = np.where(x == 1, 1, np.where(x == -1, np.where(y % 2 == 0, 1, -1), 0))
+    return np.where(y < 0, inverse, np.power(x, np.maximum(y, 0))).astype(y.dtype)
+
+
+@op(infer=unary())
+def negative(x: Array) -> Array:
+    """-x."""
+    return np.negative(x)
+
+
+@op(infer=_modulus)
+def abs(x: Array) -> Array:
+    """|x|; for complex x the modulus, a float."""
+    return np.abs(x)
+
+
+@op(infer=unary())
+def sign(x: Array) -> Array:
+    """-1, 0 or 1 by the sign of x; 0 for NaN. For complex x: x / |x|, and 0 for 0."""
+    if x.dtype.kind == "c":
+        size = np.abs(x)
+        return np.where(size == 0, 0, x / np.where(size == 0, 1, size)).astype(x.dtype)
+    return ((x > 0).astype(np.int8) - (x < 0).astype(np.int8)).astype(x.dtype)
+
+
+@op(infer=unary())
+def square(x: Array) -> Array:
+    """x * x."""
+    return np.multiply(x, x)
+
+
+@op(infer=unary(float_only=True))
+def reciprocal(x: Array) -> Array:
+    """1 / x."""
+    return np.divide(np.ones((), x.dtype), x)
+
+
+@op(infer=elementwise(), literals=True)
+def maximum(x: Array, y: Array) -> Array:
+    """The larger of x and y; NaN where either is NaN."""
+    return np.maximum(x, y)
+
+
+@op(infer=elementwise(), literals=True)
+def minimum(x: Array, y: Array) -> Array:
+    """The smaller of x and y; NaN where either is NaN."""
+    return np.minimum(x, y)
+
+
+@op(infer=elementwise(), literals=True)
+def fmax(x: Array, y: Array) -> Array:
+    """The larger of x and y; the other one where one is NaN."""
+    return np.fmax(x, y)
+
+
+@op(infer=elementwise(), literals=True)
+def fmin(x: Array, y: Array) -> Array:
+    """The smaller of x and y; the other one where one is NaN."""
+    return np.fmin(x, y)
+
+
+@op(infer=elementwise(kinds=is_real_number), literals=True)
+def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
+    """minimum(maximum(x, min), max): NaN stays, and `max` wins over a larger `min`. Either bound may be absent."""
+    y = x if min is None else np.maximum(x, min)
+    return y if max is None else np.minimum(y, max)
 
 
 def _where(condition: TensorSpec, x: TensorSpec, y: TensorSpec) -> TensorSpec:
@@ -41,7 +180,75 @@ def where(condition: Array, x: Array, y: Array) -> Array:
     return np.where(condition, x, y)
 
 
-@op(infer=unary())
-def negative(x: Array) -> Array:
-    """-x."""
-    return np.negative(x)
+@op(infer=elementwise(kinds=is_inexact), literals=True)
+def lerp(start: Array, end: Array, weight: Array) -> Array:
+    """start + weight · (end - start), written as end - (1 - weight) · (end - start) where |weight| ≥ 1/2: torch.lerp."""
+    difference = end - start
+    one = np.ones((), weight.dtype)
+    return np.where(np.abs(weight) < 0.5, start + weight * difference, end - difference * (one - weight)).astype(start.dtype)
+
+
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+def copysign(x: Array, y: Array) -> Array:
+    """|x| with the sign of y; the sign of a zero counts."""
+    return np.copysign(x, y)
+
+
+@op(infer=elementwise(kinds=is_real_number), literals=True)
+def heaviside(x: Array, values: Array) -> Array:
+    """0 where x < 0 or x is NaN, `values` where x = 0, 1 where x > 0: torch.heaviside."""
+    return np.where(x == 0, values, (x > 0).astype(values.dtype))
+
+
+@op(infer=_rounding)
+def floor(x: Array) -> Array:
+    """The largest integer not above x, in x's dtype."""
+    return np.floor(x).astype(x.dtype, copy=False)
+
+
+@op(infer=_rounding)
+def ceil(x: Array) -> Array:
+    """The smallest integer not below x, in x's dtype."""
+    return np.ceil(x).astype(x.dtype, copy=False)
+
+
+@op(infer=_rounding)
+def trunc(x: Array) -> Array:
+    """x without its fraction, in x's dtype."""
+    return np.trunc(x).astype(x.dtype, copy=False)
+
+
+@op(infer=_real_unary)
+def frac(x: Array) -> Array:
+    """x - trunc(x), with x's sign: torch.frac."""
+    return np.subtract(x, np.trunc(x).astype(x.dtype, copy=False))
+
+
+@op(infer=_rounding)
+def round(x: Array, *, decimals: int = 0) -> Array:
+    """The nearest integer, a half to the even one. With decimals d: round(x · 10ᵈ) / 10ᵈ, in x's dtype."""
+    if decimals == 0:
+        return np.rint(x).astype(x.dtype, copy=False)
+    scale = np.asarray(10.0 ** np.abs(decimals), x.dtype)
+    if decimals > 0:
+        return np.divide(np.rint(np.multiply(x, scale)), scale)
+    return np.multiply(np.rint(np.divide(x, scale)), scale)
+
+
+def _nan_to_num(x: TensorSpec, **attributes: float | None) -> TensorSpec:
+    require(not x.dtype.is_complex, "a dtype that this operator does not take", expected="a real dtype", received=x)
+    return x
+
+
+@op(infer=_nan_to_num)
+def nan_to_num(x: Array, *, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
+    """x with NaN and the infinities replaced; None stands for the largest and the smallest finite number of x's dtype.
+
+    Integers and booleans stay as they are.
+    """
+    if x.dtype.kind in "biu":
+        return x
+    limit = float(ml_dtypes.finfo(x.dtype).max)
+    y = np.where(np.isnan(x), np.asarray(nan, x.dtype), x)
+    y = np.where(x == np.inf, np.asarray(limit if posinf is None else posinf, x.dtype), y)
+    return np.where(x == -np.inf, np.asarray(-limit if neginf is None else neginf, x.dtype), y)

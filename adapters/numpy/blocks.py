@@ -1,0 +1,65 @@
+"""Element-wise work in blocks that fit the cache, on as many threads as there are cores.
+
+NumPy's functions let go of the interpreter lock while they compute, so blocks run side by side. A chain of functions
+over one block reads and writes cache, not memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+BLOCK = 1 << 15
+"""Elements a block: with a few temporaries, what a second-level cache holds."""
+
+
+def threads() -> int:
+    """How many threads to use: OMP_NUM_THREADS where it is set, as the matrix products do, else the cores allowed."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(stated)) if stated.isdigit() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads(), thread_name_prefix="neutral-model")
+
+
+def in_blocks(count: int, size: int, work: Callable[[slice], None]) -> None:
+    """Calls `work` with slices that cover `range(count)`, each of `size` at most."""
+    workers = threads()
+    if count <= 2 * size or workers == 1:
+        for start in range(0, count, size):
+            work(slice(start, min(start + size, count)))
+        return
+
+    def share(first: int) -> None:
+        with np.errstate(all="ignore"):
+            for start in range(first * size, count, workers * size):
+                work(slice(start, min(start + size, count)))
+
+    for _ in _pool().map(share, range(workers)):
+        pass
+
+
+def elementwise(x: Array, compute: Callable[[Array, Array], None]) -> Array:
+    """A new array like `x`, filled by `compute(block of x, block of the result)`."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    result = np.empty_like(flat)
+    in_blocks(flat.size, BLOCK, lambda part: compute(flat[part], result[part]))
+    return result.reshape(x.shape)
+
+
+def rowwise(x: Array, compute: Callable[[Array, Array], None], axes: int = 1) -> Array:
+    """A new array like `x`, filled by `compute(rows of x, rows of the result)`; a row is the last `axes` axes, flat."""
+    width = int(np.prod(x.shape[x.ndim - axes:], dtype=np.int64))
+    rows = np.ascontiguousarray(x).reshape(-1, width) if width else x.reshape(0, 1)
+    result = np.empty_like(rows)
+    in_blocks(len(rows), max(1, BLOCK * 2 // max(width, 1)), lambda part: compute(rows[part], result[part]))
+    return result.reshape(x.shape)

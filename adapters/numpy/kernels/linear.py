@@ -1,0 +1,30 @@
+"""Matrix products and affine maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from adapters.numpy.blocks import BLOCK, in_blocks
+from adapters.numpy.registry import kernel
+from converter.opset import lookup
+
+Array = np.ndarray[Any, Any]
+
+
+@kernel("linear")
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    if x.dtype not in (np.float32, np.float64) or weight.ndim != 2 or x.ndim < 2:
+        return lookup("linear").kernel(x, weight, bias)  # type: ignore[no-any-return]
+    # One product over all leading axes: many small ones would each start the threads of the library anew.
+    rows = x.reshape(-1, x.shape[-1])
+    y = np.matmul(rows, weight.T)
+    if bias is not None:
+        add_to_rows(y, bias)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def add_to_rows(rows: Array, vector: Array) -> None:
+    """rows += vector, in place."""
+    in_blocks(len(rows), max(1, BLOCK * 2 // max(rows.shape[1], 1)), lambda part: np.add(rows[part], vector, out=rows[part]))

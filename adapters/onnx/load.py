@@ -1,0 +1,183 @@
+"""ONNX files in: those that were written here, which carry the model that they came from.
+
+An ONNX file of another origin holds a graph of ONNX's operators, which is another thing than the neutral model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import google.protobuf.message
+import numpy as np
+import onnx
+
+from adapters.onnx.layouts import Layout
+from adapters.onnx.lowering import ONNX_DTYPES
+from adapters.onnx.origin import DOCUMENT, LAYOUTS, NODES, fingerprint
+from converter.errors import ConverterError, FormatError, ParameterError, UnsupportedError
+from converter.format.json_encoding import verify_digest
+from converter.format.reading import read_document
+from converter.ir import DType, Model, TensorSpec
+from converter.parameters import ParameterStore
+
+Array = np.ndarray[Any, Any]
+FROM_ONNX: dict[int, DType] = {number: dtype for dtype, number in ONNX_DTYPES.items()}
+
+
+def load_onnx(path: str | Path, *, verify: bool = False) -> Model:
+    """The model in an ONNX file that was written here: the same graph, parameters, aliases and digest.
+
+    Args:
+        path: the file.
+        verify: whether to read every parameter now and compare the model with its digest.
+
+    Raises:
+        UnsupportedError: an ONNX file of another origin.
+        FormatError: not an ONNX file, a damaged one, or one that was edited after it was written.
+    """
+    path = Path(path)
+    try:
+        return _load(path, verify)
+    except ConverterError as error:
+        raise error.within(str(path)) from error
+
+
+def _load(path: Path, verify: bool) -> Model:
+    try:
+        proto = onnx.load_model(str(path), load_external_data=False)
+    except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
+        raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
+    if not proto.HasField("graph"):
+        raise FormatError("not an ONNX file: it holds no graph")
+    notes = {entry.key: entry.value for entry in proto.metadata_props}
+    if DOCUMENT not in notes:
+        raise UnsupportedError("an ONNX file that was not written here", received=f"producer {proto.producer_name or 'unknown'!r}",
+                               expected="a file that carries its neutral model in its metadata",
+                               fix="convert the PyTorch model that it came from")
+    parts = read_document(notes[DOCUMENT].encode("utf-8", "surrogatepass"), ("constant", "alias"))
+    layouts = _layouts(notes.get(LAYOUTS, "{}"), parts.specs)
+    tensors = {item.name: item for item in proto.graph.initializer}
+    stored = frozenset(name for name in parts.specs if name in tensors) | layouts.keys()
+    if fingerprint(proto.graph, stored) != notes.get(NODES):
+        raise FormatError("the ONNX graph is not the one that was written with this model", fix="convert the model again",
+                          expected="a file that nothing has edited since")
+    store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path.parent)
+    model = Model(parts.graph, store, parts.examples, parts.metadata, parts.constants)
+    if verify:
+        verify_digest(model, parts)
+    return model
+
+
+def _json(text: str, kind: type, where: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError("not JSON", where=where, received=str(error)) from error
+    if not isinstance(value, kind):
+        raise FormatError("wrong type", where=where, expected=kind.__name__, received=type(value).__name__)
+    return value
+
+
+def _layouts(text: str, specs: Mapping[str, TensorSpec]) -> dict[str, tuple[tuple[str, ...], Layout]]:
+    """Initializers by name, with the parameters they are made of and how."""
+    result = {}
+    for name, item in _json(text, dict, LAYOUTS).items():
+        sources, steps = (item.get("sources"), item.get("layout")) if isinstance(item, dict) else (None, None)
+        if (not isinstance(sources, list) or not isinstance(steps, list) or not all(source in specs for source in sources)
+                or not all(isinstance(step, list) and step and isinstance(step[0], str) for step in steps)):
+            raise FormatError("not a layout", where=f"{LAYOUTS} {name!r}", received=str(item)[:120])
+        result[name] = (tuple(sources), Layout(tuple(tuple(step) for step in steps)))
+    return result
+
+
+class OnnxParameters(ParameterStore):
+    """The parameters of a model in the initializers of its ONNX file, put back into their own layout as they are read."""
+
+    def __init__(self, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
+                 layouts: Mapping[str, tuple[tuple[str, ...], Layout]], tensors: Mapping[str, onnx.TensorProto], folder: Path) -> None:
+        self._specs, self._aliases, self._tensors, self._folder = dict(specs), dict(aliases), dict(tensors), folder
+        self._layouts = dict(layouts)
+        self._place = {source: name for name, (sources, _) in layouts.items() for source in sources}
+        missing = [name for name in specs if self._place.get(name, aliases.get(name, name)) not in tensors]
+        if missing:
+            raise ParameterError("the ONNX file lacks parameters of its model", received=", ".join(missing[:10]))
+        for name in specs:
+            if name not in self._place and name not in aliases:
+                self._check(name, specs[name])
+
+    def _check(self, name: str, spec: TensorSpec) -> None:
+        tensor = self._tensors[name]
+        if FROM_ONNX.get(tensor.data_type) is not spec.dtype or tuple(tensor.dims) != spec.shape:
+            raise ParameterError("an initializer is not what the model says", where=name, expected=str(spec),
+                                 received=f"{FROM_ONNX.get(tensor.data_type, tensor.data_type)}{list(tensor.dims)}")
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._specs)
+
+    def alias_of(self, name: str) -> str | None:
+        return self._aliases.get(name)
+
+    def spec(self, name: str) -> TensorSpec:
+        if name not in self._specs:
+            raise self.unknown(name)
+        return self._specs[name]
+
+    def read(self, name: str) -> Array:
+        spec = self.spec(name)
+        name = self._aliases.get(name, name)
+        if name not in self._place:
+            values = self._values(name)
+        else:
+            initializer = self._place[name]
+            sources, layout = self._layouts[initializer]
+            try:
+                parts = layout.invert(self._values(initializer), [self._shape(source) for source in sources])
+                values = parts[sources.index(name)]
+            except (ValueError, TypeError, IndexError) as error:
+                raise FormatError("an initializer does not fit its layout", where=initializer, received=str(error)[:120]) from error
+        if values.shape != spec.shape:
+            raise FormatError("an initializer does not fit its layout", where=name, expected=str(spec), received=str(values.shape))
+        values = np.ascontiguousarray(values).reshape(values.shape)
+        values.flags.writeable = False
+        return values
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(int(size) for size in self._specs[name].shape)  # type: ignore[arg-type]
+
+    def _values(self, name: str) -> Array:
+        tensor = self._tensors[name]
+        dtype = FROM_ONNX.get(tensor.data_type)
+        if dtype is None:
+            raise FormatError("a dtype that cannot be read", where=name, received=str(tensor.data_type))
+        data = self._external(tensor) if tensor.data_location == onnx.TensorProto.EXTERNAL else np.frombuffer(tensor.raw_data, np.uint8)
+        nbytes = dtype.itemsize * math.prod(tensor.dims)
+        if data.size != nbytes:
+            raise FormatError("an initializer's values do not fit its shape", where=name, expected=f"{nbytes} bytes",
+                              received=f"{data.size}")
+        return data.view(dtype.numpy).reshape(tuple(tensor.dims))
+
+    def _external(self, tensor: onnx.TensorProto) -> Array:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        location = place.get("location", "")
+        if not location or Path(location).is_absolute() or Path(location).name != location:
+            raise FormatError("the values lie outside of the folder", where=tensor.name, received=repr(location)[:120],
+                              expected="a file beside the ONNX file")
+        path = self._folder / location
+        try:
+            offset, length = int(place.get("offset", "0")), int(place["length"]) if "length" in place else None
+            size = path.stat().st_size
+        except (ValueError, OSError) as error:
+            raise FormatError("the values beside the file cannot be read", where=tensor.name, received=str(error)[:160],
+                              fix="keep the file of values beside the .onnx file") from error
+        length = size - offset if length is None else length
+        if offset < 0 or length < 0 or offset + length > size:
+            raise FormatError("the file of values is too short", where=f"{path}, {tensor.name}", expected=f"{offset + length} bytes",
+                              received=str(size))
+        if not length:
+            return np.zeros(0, np.uint8)
+        values = np.asarray(np.memmap(path, np.uint8, "r", offset=offset, shape=(length,)))
+        return values if values.ctypes.data % 16 == 0 else values.copy()

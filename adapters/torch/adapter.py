@@ -1,0 +1,15 @@
+"""What the PyTorch adapter offers."""
+
+from __future__ import annotations
+
+from converter.discovery import Adapter, Format, Runtime
+
+ADAPTER = Adapter(
+    "torch",
+    formats=(Format("torch", "PyTorch state_dict", (".pt", ".pth", ".bin"), "parameters",
+                    "adapters.torch.checkpoint:load_checkpoint", "adapters.torch.save:save_state_dict", extra="torch"),),
+    runtimes=(Runtime("torch", "PyTorch, operator by operator", "adapters.torch.session:TorchSession", extra="torch"),),
+    tracer="adapters.torch.live:convert",
+    builder="adapters.torch.live:convert_checkpoint",
+    extra="torch",
+)

@@ -1,0 +1,213 @@
+"""From a module to a model with its proof: build or take the module, load its checkpoint, trace it, record examples."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from adapters.torch.dtypes import to_tensor
+from adapters.torch.export import trace
+from adapters.torch.inputs import bind_arguments
+from adapters.torch.parameters import TorchParameters
+from adapters.torch.record import Arrays, call_arguments, record
+from converter.errors import ConverterError, ParameterError
+from converter.ir import DType, Model, TensorSpec
+from converter.parameters import ParameterStore
+
+Array = np.ndarray[Any, Any]
+
+CASES = 3
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted module, and what a person should know about it."""
+
+    model: Model
+    notes: tuple[str, ...]
+
+
+def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, dims: Any = "auto",
+            name: str | None = None, examples: bool = True, ranges: Mapping[str, tuple[int, int]] | None = None) -> Conversion:
+    """Traces a module and records what it gives. See `converter.from_torch` for the arguments.
+
+    `ranges` maps inputs to the lowest and the highest integer to draw for them; default: what the graph's tables allow.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise ConverterError("not a module", expected="a torch.nn.Module", received=type(module).__name__,
+                             fix="wrap the function in a module whose forward calls it")
+    if isinstance(args, (torch.Tensor, np.ndarray)) or not isinstance(args, Sequence):
+        raise ConverterError("the example arguments are no tuple", expected="a tuple, (x,) for one", received=type(args).__name__)
+    args = [_tensor(value) for value in args]
+    kwargs = {key: _tensor(value) for key, value in (kwargs or {}).items()}
+    program = trace(module, args, kwargs, dims=dims, name=name)
+    model, notes = program.model, list(program.notes)
+    if examples:
+        recorded, more = record(program, bind_arguments(module, args, kwargs),
+                                lambda given: _drawn(model, given, ranges or {}))
+        model, notes = replace(model, examples=recorded), [*notes, *more]
+    if notes:
+        model = replace(model, metadata={**model.metadata, "notes": list(notes)})
+    return Conversion(model, tuple(notes))
+
+
+def _tensor(value: Any) -> Any:
+    return to_tensor(value) if isinstance(value, np.ndarray) else value
+
+
+def _drawn(model: Model, given: Mapping[str, Array], ranges: Mapping[str, tuple[int, int]]) -> Iterator[Arrays]:
+    """Inputs at other sizes than the given ones, as the proof of equivalence draws them."""
+    from converter.equivalence.inputs import Planner
+
+    overrides: dict[str, Any] = {name: partial(_integers, *span) for name, span in ranges.items() if name in given}
+    planner = Planner(model.graph, model.parameters, overrides=overrides)
+    for case in range(CASES):
+        try:
+            yield dict(planner.case(case).inputs)
+        except ConverterError:
+            continue
+
+
+def _integers(low: int, high: int, generator: Any, shape: tuple[int, ...]) -> Any:
+    return generator.integers(low, high + 1, shape)
+
+
+# From the command line -----------------------------------------------------------------------------------------------------
+
+
+def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mapping[str, Array] | None, inputs: Sequence[InputLike],
+                       drawn: Iterator[Mapping[str, Array]], *, name: str | None = None, examples: bool = True) -> Conversion:
+    """Loads a state_dict into a module that was just built, and converts it.
+
+    Args:
+        module: what the user's callable gave; it is put into evaluation mode.
+        store: the state_dict, or None for the module's own parameters.
+        arrays: example arguments by name, where there are any.
+        inputs: what was said of the arguments: `.name`, `.axes`, `.span`, `.spec`.
+        drawn: example arguments to try otherwise, small ones first: the first that the module takes is traced.
+
+    Raises:
+        ParameterError: the state_dict is not the module's; all that is missing, extra or of another kind is listed.
+        ConverterError: the module takes none of the example arguments.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise ConverterError("the callable gives no module", where="--module", expected="a torch.nn.Module",
+                             received=type(module).__name__)
+    if store is not None:
+        load_into(module, store)
+    module.eval()
+    if arrays is None:
+        if not inputs:
+            raise ConverterError("nothing says what the module takes", where="--module",
+                                 expected=f"--input for each tensor of forward{inspect.signature(module.forward)}",
+                                 fix="for example --input 'x:float32[batch,64]'")
+        arrays = _first_accepted(module, drawn)
+    else:
+        _check_arrays(arrays, inputs)
+    positional, keyword = call_arguments(module, bind_arguments(module, [], {key: _tensor(value) for key, value in arrays.items()}))
+    dims = {item.name: item.axes for item in inputs} if inputs else "auto"
+    ranges = {item.name: item.span for item in inputs if item.span is not None}
+    return convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges)
+
+
+class InputLike(Protocol):
+    """What the command line says of one argument."""
+
+    name: str
+    spec: TensorSpec
+    span: tuple[int, int] | None
+
+    @property
+    def axes(self) -> list[str | int]: ...
+
+
+def _first_accepted(module: torch.nn.Module, drawn: Iterator[Mapping[str, Array]]) -> Mapping[str, Array]:
+    failure: tuple[Mapping[str, Array], Exception] | None = None
+    for arrays in drawn:
+        bound = bind_arguments(module, [], {key: _tensor(value) for key, value in arrays.items()})
+        args, kwargs = call_arguments(module, bound)
+        try:
+            with torch.no_grad():
+                module(*args, **kwargs)
+        except Exception as error:  # a module may raise anything at a size that it does not allow
+            failure = failure or (arrays, error)
+            continue
+        return arrays
+    assert failure is not None
+    arrays, error = failure
+    raise ConverterError("the module fails on example arguments drawn from --input", where=type(module).__name__,
+                         expected="arguments that forward" + str(inspect.signature(module.forward)) + " takes",
+                         received=", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in arrays.items())
+                         + f"; {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}",
+                         fix="correct --input, or give real arguments with --input-file") from error
+
+
+def _check_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputLike]) -> None:
+    for item in inputs:
+        found = arrays.get(item.name)
+        if found is None or DType.of(found.dtype) is not item.spec.dtype or found.ndim != item.spec.rank:
+            raise ConverterError("the example does not fit what --input says", where=f"input {item.name!r}", expected=str(item.spec),
+                                 received="nothing" if found is None else f"{found.dtype}{list(found.shape)}")
+
+
+def load_into(module: torch.nn.Module, store: ParameterStore) -> None:
+    """Loads a state_dict into a module, bit for bit, without a copy where the tensors are mapped.
+
+    Raises:
+        ParameterError: tensors that are missing, extra, of another shape or dtype, or tied in the module and not equal.
+    """
+    own = TorchParameters({name: value for name, value in module.state_dict(keep_vars=True).items()
+                           if isinstance(value, torch.Tensor)})
+    problems = []
+    for name in store.names():
+        if name in own.names() and own.spec(name) != store.spec(name):
+            problems.append(f"{name!r}: expected {own.spec(name)}, received {store.spec(name)}")
+    for name in own.names():
+        target = own.alias_of(name)
+        if (target is not None and name in store and target in store and store.alias_of(name) != target
+                and store.spec(name) == store.spec(target) and store.sha256(name) != store.sha256(target)):
+            problems.append(f"{name!r}: tied to {target!r} in the module, but its values differ")
+    if problems:
+        raise _unfit(problems)
+    state = _state(module, own, store)
+    result = module.load_state_dict(state, strict=False, assign=True)
+    problems = [f"missing: {name!r} {own.spec(name)}" if name in own.names() else f"missing: {name!r}" for name in result.missing_keys]
+    problems += [f"extra: {name!r} {store.spec(name) if name in store else ''}" for name in result.unexpected_keys]
+    if problems:
+        raise _unfit(problems)
+
+
+def _state(module: torch.nn.Module, own: TorchParameters, store: ParameterStore) -> dict[str, torch.Tensor]:
+    """The store's tensors under the module's names; what the module ties stays one object, so that it stays tied."""
+    learned = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    made: dict[str, torch.Tensor] = {}
+    state: dict[str, torch.Tensor] = {}
+    names = list(store.names())
+    # A file may hold tied weights once (safetensors does).
+    names += [name for name in own.names() if name not in store and (own.alias_of(name) in store)]
+    names += [target for name in store.names() if name in own.names() and (target := own.alias_of(name)) and target not in store
+              and target not in names]
+    for name in dict.fromkeys(names):
+        tied = own.alias_of(name) if name in own.names() else None
+        held = name if name in store else tied if tied in store else next(
+            other for other in store.names() if other in own.names() and own.alias_of(other) == name)
+        key = tied or name if name in own.names() else store.alias_of(held) or held
+        if key not in made:
+            tensor = store.tensor(held) if isinstance(store, TorchParameters) else to_tensor(store.read(held))
+            tensor = tensor.detach()
+            made[key] = torch.nn.Parameter(tensor, requires_grad=False) if name in learned else tensor
+        state[name] = made[key]
+    return state
+
+
+def _unfit(problems: list[str]) -> ParameterError:
+    most = 40
+    lines = problems[:most] + ([f"and {len(problems) - most} more"] if len(problems) > most else [])
+    return ParameterError("the checkpoint is not the module's\n  " + "\n  ".join(lines) + "\n",
+                          fix="give the callable that builds the module this checkpoint was saved from")

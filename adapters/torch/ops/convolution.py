@@ -1,0 +1,87 @@
+"""Convolutions and their transposes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from adapters.torch.importer import Importer
+from adapters.torch.registry import imports, rebuilds
+from converter.builder import Value
+
+CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
+TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+
+
+def fixed(g: Importer, values: Any, axes: int, what: str) -> tuple[int, ...]:
+    """One integer per spatial axis from what ATen lets be one integer or a list."""
+    values = list(values) if isinstance(values, (list, tuple)) else [values]
+    if not all(isinstance(value, int) for value in values):
+        raise g.refuse(f"{what} depends on a size of the input")
+    return tuple(values * axes if len(values) == 1 else values)
+
+
+def trimmed(values: tuple[int, ...], neutral: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Empty where every value is the neutral one."""
+    return () if values == ((neutral,) * len(values) if isinstance(neutral, int) else neutral) else values
+
+
+@imports("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", "aten.conv1d.padding", "aten.conv2d.padding",
+         "aten.conv3d.padding")
+def convolve(g: Importer, input: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0,
+             dilation: Any = 1, groups: int = 1) -> Value:
+    axes = weight.rank - 2
+    stride, dilation = fixed(g, stride, axes, "the stride"), fixed(g, dilation, axes, "the dilation")
+    if padding == "same":
+        # An odd number of zeros in all: the one more stands at the end.
+        totals = [d * (int(k) - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]  # type: ignore[arg-type]
+        before = tuple(total // 2 for total in totals)
+        after = tuple(total - total // 2 for total in totals)
+        pads = before if before == after else before + after
+    else:
+        pads = fixed(g, 0 if padding == "valid" else padding, axes, "the padding")
+    return g.op("convolution", input, weight, bias, stride=trimmed(stride, 1), padding=trimmed(pads, 0),
+                dilation=trimmed(dilation, 1), groups=groups)
+
+
+@imports("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
+def conv_transpose(g: Importer, input: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0,
+                   output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Value:
+    axes = weight.rank - 2
+    return g.op("convolution_transpose", input, weight, bias, stride=trimmed(fixed(g, stride, axes, "the stride"), 1),
+                padding=trimmed(fixed(g, padding, axes, "the padding"), 0),
+                output_padding=trimmed(fixed(g, output_padding, axes, "the output padding"), 0),
+                dilation=trimmed(fixed(g, dilation, axes, "the dilation"), 1), groups=groups)
+
+
+@imports("aten.convolution.default", "aten._convolution.default", "aten._convolution.deprecated", "aten.convolution_overrideable.default")
+def convolution(g: Importer, input: Value, weight: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any,
+                transposed: bool, output_padding: Any, groups: int, *settings: bool) -> Value:
+    if transposed:
+        return conv_transpose(g, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return convolve(g, input, weight, bias, stride, padding, dilation, groups)
+
+
+@imports("aten.mkldnn_convolution.default")
+def mkldnn_convolution(g: Importer, self: Value, weight: Value, bias: Value | None, padding: Any, stride: Any, dilation: Any,
+                       groups: int) -> Value:
+    return convolve(g, self, weight, bias, stride, padding, dilation, groups)
+
+
+@rebuilds("convolution")
+def rebuild_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, stride: tuple[int, ...] = (),
+                        padding: tuple[int, ...] = (), dilation: tuple[int, ...] = (), groups: int = 1) -> torch.Tensor:
+    axes = weight.dim() - 2
+    if len(padding) == 2 * axes:
+        pairs = [(before, after) for before, after in zip(padding[:axes], padding[axes:], strict=True)]
+        x, padding = F.pad(x, [number for pair in reversed(pairs) for number in pair]), ()
+    return CONVOLVE[axes - 1](x, weight, bias, stride or 1, padding or 0, dilation or 1, groups)
+
+
+@rebuilds("convolution_transpose")
+def rebuild_transpose(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, stride: tuple[int, ...] = (),
+                      padding: tuple[int, ...] = (), output_padding: tuple[int, ...] = (), dilation: tuple[int, ...] = (),
+                      groups: int = 1) -> torch.Tensor:
+    return TRANSPOSED[weight.dim() - 3](x, weight, bias, stride or 1, padding or 0, output_padding or 0, groups, dilation or 1)

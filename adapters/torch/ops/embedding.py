@@ -1,0 +1,89 @@
+"""Tables looked up by index."""
+
+from __future__ import annotations
+
+import torch
+
+from adapters.torch.importer import Importer
+from adapters.torch.ops.manipulation import reshaped
+from adapters.torch.registry import imports, rebuilds
+from converter.builder import Value
+from converter.dims import Dim
+
+Tensor = torch.Tensor
+MODES = ("sum", "mean", "max")
+
+
+@imports("aten.embedding.default")
+def embedding(g: Importer, weight: Value, indices: Value, padding_idx: int = -1, scale_grad_by_freq: bool = False,
+              sparse: bool = False) -> Value:
+    return g.op("embedding", indices, weight)
+
+
+@imports("aten.embedding_renorm.default")
+def embedding_renorm(g: Importer, self: Value, indices: Value, max_norm: float, norm_type: float) -> Value:
+    raise g.refuse("max_norm rescales the table while it is used: rescale the weight once and leave max_norm out")
+
+
+@imports("aten.embedding_bag.default", "aten.embedding_bag.padding_idx", "aten._embedding_bag.default",
+         "aten._embedding_bag_forward_only.default")
+def embedding_bag(g: Importer, weight: Value, indices: Value, offsets: Value, scale_grad_by_freq: bool = False, mode: int = 0,
+                  sparse: bool = False, per_sample_weights: Value | None = None, include_last_offset: bool = False,
+                  padding_idx: int | None = None) -> tuple[Value | None, ...]:
+    private = str(g.node.target).startswith("aten._")  # type: ignore[union-attr]
+    padding = None if padding_idx is None or private and padding_idx < 0 else padding_idx
+    if padding is not None and padding < 0:
+        rows = weight.shape[0]
+        padding = padding + rows if isinstance(rows, int) else padding
+    attributes = {"mode": MODES[mode], **({} if padding is None else {"padding_idx": padding})}
+    length = _uniform(g, indices)
+    if length is not None:
+        shape = (indices.shape[0] // length, length)
+        samples = None if per_sample_weights is None else reshaped(g, per_sample_weights, shape)
+        return g.op("embedding_bag", _unflattened(g, indices, shape), weight, None, samples, **attributes), None, None, None
+    if include_last_offset:
+        attributes["include_last_offset"] = True
+    return g.op("embedding_bag", indices, weight, offsets, per_sample_weights, **attributes), None, None, None
+
+
+def _uniform(g: Importer, indices: Value) -> Dim | None:
+    """The length of all bags, where the offsets are arange(0, len(indices), length), which is how torch writes a matrix of indices."""
+    node = g.node.args[2]  # type: ignore[union-attr]
+    if not isinstance(node, torch.fx.Node) or str(node.target) != "aten.arange.start_step":
+        return None
+    start, stop, step = (_size(g, item) for item in (*node.args, 1)[:3])
+    count = indices.shape[0]
+    bags = _size(g, node.meta["val"].shape[0])
+    whole = start == 0 and stop == count and step is not None and step != 0 and step * bags == count  # type: ignore[operator]
+    return step if whole else None
+
+
+def _size(g: Importer, item: object) -> Dim | None:
+    from adapters.torch.dtypes import to_dim
+
+    value = item.meta["val"] if isinstance(item, torch.fx.Node) else item
+    return to_dim(value, g.symbols) if isinstance(value, (int, torch.SymInt)) else None
+
+
+def _unflattened(g: Importer, indices: Value, shape: tuple[Dim, Dim]) -> Value:
+    """Flat indices as the matrix they were: the matrix itself where a reshape made them."""
+    last = next((node for node in reversed(g.builder._nodes) if indices.name in node.outputs), None)
+    if last is not None and last.op == "reshape" and g.builder.specs[last.inputs[0]].shape == shape:  # type: ignore[index]
+        return Value(last.inputs[0], g.builder.specs[last.inputs[0]])  # type: ignore[arg-type,index]
+    return reshaped(g, indices, shape)
+
+
+@rebuilds("embedding")
+def rebuild_embedding(indices: Tensor, weight: Tensor) -> Tensor:
+    return torch.nn.functional.embedding(indices, weight)
+
+
+@rebuilds("embedding_bag")
+def rebuild_embedding_bag(indices: Tensor, weight: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None, *,
+                          mode: str = "sum", include_last_offset: bool = False, padding_idx: int | None = None) -> Tensor:
+    if offsets is not None and offsets.dtype != indices.dtype:
+        indices, offsets = indices.long(), offsets.long()
+    return torch.nn.functional.embedding_bag(indices, weight, offsets, mode=mode, per_sample_weights=per_sample_weights,
+                                             include_last_offset=include_last_offset, padding_idx=padding_idx)
+
+

@@ -1,0 +1,85 @@
+"""Pooling over windows of a fixed size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from adapters.torch.importer import Importer
+from adapters.torch.ops.convolution import fixed, trimmed
+from adapters.torch.registry import imports, rebuilds
+from converter.builder import Value
+
+MAX = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
+AVERAGE = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+
+
+def spatial_axes(g: Importer) -> int:
+    """The digit in `aten.avg_pool2d.default`."""
+    name = g.node.target._schema.name  # type: ignore[union-attr]
+    return int(next(name[index - 1] for index in range(len(name) - 1, 0, -1) if name[index] == "d" and name[index - 1].isdigit()))
+
+
+def _window(g: Importer, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> dict[str, tuple[int, ...]]:
+    axes = spatial_axes(g)
+    kernel = fixed(g, kernel, axes, "the kernel")
+    found = {"kernel": kernel, "padding": trimmed(fixed(g, padding, axes, "the padding"), 0),
+             "stride": trimmed(fixed(g, stride, axes, "the stride"), kernel) if stride not in ([], None) else ()}
+    dilation = trimmed(fixed(g, dilation, axes, "the dilation"), 1)
+    return {**found, "dilation": dilation} if dilation else found
+
+
+@imports("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default")
+def max_pool(g: Importer, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+             ceil_mode: bool = False) -> Value:
+    return g.op("max_pool", self, **_window(g, kernel_size, list(stride), padding, dilation), ceil_mode=ceil_mode)
+
+
+@imports("aten.max_pool1d_with_indices.default", "aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default")
+def max_pool_with_indices(g: Importer, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+                          ceil_mode: bool = False) -> tuple[Value, ...]:
+    return g.add("max_pool", self, **_window(g, kernel_size, list(stride), padding, dilation), ceil_mode=ceil_mode)
+
+
+@imports("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
+def avg_pool(g: Importer, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
+             count_include_pad: bool = True, divisor_override: int | None = None) -> Value:
+    window = _window(g, kernel_size, list(stride), padding)
+    # Without padding the two ways to count are one.
+    return g.op("avg_pool", self, **window, ceil_mode=ceil_mode, divisor_override=divisor_override,
+                count_include_pad=count_include_pad or not window["padding"] or divisor_override is not None)
+
+
+@imports("aten.max_unpool2d.default", "aten.max_unpool3d.default")
+def max_unpool(g: Importer, self: Value, indices: Value, output_size: Any, stride: Any = None, padding: Any = None) -> Value:
+    return g.op("max_unpool", self, indices, size=tuple(output_size))
+
+
+@rebuilds("max_pool")
+def rebuild_max_pool(x: torch.Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
+                     dilation: tuple[int, ...] = (), ceil_mode: bool = False) -> Any:
+    if len(padding) == 2 * len(kernel):
+        raise NotImplementedError("padding that differs between the two sides")
+    return MAX[len(kernel) - 1](x, kernel, stride or kernel, padding or 0, dilation or 1, ceil_mode, True)
+
+
+@rebuilds("avg_pool")
+def rebuild_avg_pool(x: torch.Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
+                     ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> torch.Tensor:
+    if len(padding) == 2 * len(kernel):
+        raise NotImplementedError("padding that differs between the two sides")
+    settings = () if len(kernel) == 1 else (divisor_override,)
+    if len(kernel) == 1 and divisor_override is not None:
+        x, pads = x.unsqueeze(-2), (0, *(padding or (0,)))
+        return F.avg_pool2d(x, (1, *kernel), (1, *(stride or kernel)), pads, ceil_mode, count_include_pad, divisor_override).squeeze(-2)
+    return AVERAGE[len(kernel) - 1](x, kernel, stride or kernel, padding or 0, ceil_mode, count_include_pad, *settings)
+
+
+@rebuilds("max_unpool")
+def rebuild_max_unpool(x: torch.Tensor, indices: torch.Tensor, *, size: tuple[int, ...]) -> torch.Tensor:
+    lead = x.shape[:-len(size)]
+    places = torch.Size(size).numel()
+    y = x.new_zeros((*lead, places)).scatter(-1, indices.flatten(len(lead)), x.flatten(len(lead)))
+    return y.reshape(*lead, *size)

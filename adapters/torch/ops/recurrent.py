@@ -1,0 +1,121 @@
+"""Recurrent layers: whole stacks of Elman, LSTM and GRU layers, and single cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from adapters.torch.importer import Importer
+from adapters.torch.recurrent import quiet_projections
+from adapters.torch.registry import imports, rebuilds
+from converter.builder import Value
+from converter.ops.recurrent import count
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lstm": ("lstm", {}), "gru": ("gru", {}), "rnn_tanh": ("rnn", {}), "rnn_relu": ("rnn", {"nonlinearity": "relu"}),
+}
+
+
+def is_zeros(g: Importer, value: Value) -> bool:
+    """Whether a value is made by a `full` of zeros, through operators that only rearrange it."""
+    node = g.builder.producer(value)
+    while node is not None and node.op in REARRANGING and isinstance(node.inputs[0], str):
+        node = g.builder.producer(Value(node.inputs[0], value.spec))
+    return node is not None and node.op == "full" and node.attributes["fill_value"] == 0
+
+
+REARRANGING = frozenset({"reshape", "broadcast_to", "expand_dims", "squeeze", "permute_dims", "astype"})
+
+
+def _stack(kind: str) -> Callable[..., Any]:
+    operator, fixed = KINDS[kind]
+
+    def importer(g: Importer, x: Value, states: Sequence[Value], params: Sequence[Value], bias: bool, layers: int,
+                 bidirectional: bool, batch_first: bool) -> tuple[Value, ...]:
+        attributes = {"num_layers": layers, "bidirectional": bidirectional, "batch_first": batch_first, "bias": bias, **fixed}
+        if kind == "lstm" and len(params) > count(layers, bidirectional, bias)[1]:
+            attributes["proj_size"] = params[4 if bias else 2].shape[0]
+        initial = () if all(is_zeros(g, state) for state in states) else tuple(states)
+        return g.add(operator, x, *params, *initial, **attributes)
+
+    return importer
+
+
+def _aten(kind: str) -> Callable[..., Any]:
+    stack = _stack(kind)
+
+    def importer(g: Importer, x: Value, hx: Any, params: Sequence[Value], has_biases: bool, num_layers: int, dropout: float,
+                 train: bool, bidirectional: bool, batch_first: bool) -> Any:
+        if train and dropout:
+            raise g.refuse("dropout in training mode")
+        return stack(g, x, hx if kind == "lstm" else [hx], params, has_biases, num_layers, bidirectional, batch_first)
+
+    return importer
+
+
+def _packed() -> Callable[..., Any]:
+    def importer(g: Importer, *args: Any, **kwargs: Any) -> Any:
+        raise g.refuse("packed sequences are not carried: give the layer padded tensors")
+
+    return importer
+
+
+def _cell(kind: str) -> Callable[..., Any]:
+    operator, fixed = KINDS[kind]
+
+    def importer(g: Importer, input: Value, hx: Any, w_ih: Value, w_hh: Value, b_ih: Value | None = None,
+                 b_hh: Value | None = None) -> Any:
+        """A cell is a layer over one time step."""
+        states = list(hx) if kind == "lstm" else [hx]
+        if (b_ih is None) != (b_hh is None):
+            raise g.refuse("a cell with one bias of two")
+        weights = [w_ih, w_hh] + ([b_ih, b_hh] if b_ih is not None else [])
+        initial = [] if all(is_zeros(g, state) for state in states) else [
+            g.op("reshape", state, shape=(1, *state.shape)) for state in states]
+        outputs = g.add(operator, g.op("reshape", input, shape=(1, *input.shape)), *weights, *initial,
+                        bias=b_ih is not None, **fixed)
+        results = tuple(g.op("reshape", output, shape=output.shape[1:]) for output in outputs[1:])
+        return results if kind == "lstm" else results[0]
+
+    return importer
+
+
+for _kind in KINDS:
+    imports(f"neutral_model.{_kind}.default")(_stack(_kind))
+    imports(f"aten.{_kind}.input")(_aten(_kind))
+    imports(f"aten.{_kind}.data")(_packed())
+    imports(f"aten.{_kind}_cell.default")(_cell(_kind))
+imports("aten._pack_padded_sequence.default", "aten._pad_packed_sequence.default")(_packed())
+
+
+# Back to torch -----------------------------------------------------------------------------------------------------------
+
+
+def _rebuild(kind: str) -> Callable[..., Any]:
+    def function(x: torch.Tensor, *tensors: torch.Tensor, num_layers: int = 1, bidirectional: bool = False,
+                 batch_first: bool = False, bias: bool = True, proj_size: int = 0,
+                 nonlinearity: str = "tanh") -> tuple[torch.Tensor, ...]:
+        _, total = count(num_layers, bidirectional, bias, proj_size)
+        params, states = list(tensors[:total]), list(tensors[total:])
+        unbatched = x.dim() == 2
+        if unbatched:
+            x, states = x.unsqueeze(0 if batch_first else 1), [state.unsqueeze(1) for state in states]
+        if not states:
+            rows, batch = num_layers * (2 if bidirectional else 1), x.shape[0 if batch_first else 1]
+            widths = [params[1].shape[1], params[4 if bias else 2].shape[1] if proj_size else params[1].shape[1]]
+            states = [x.new_zeros((rows, batch, width)) for width in widths[:2 if kind == "lstm" else 1]]
+        call = getattr(torch, f"rnn_{nonlinearity}" if kind == "rnn" else kind)
+        with quiet_projections():
+            outputs = call(x, states if kind == "lstm" else states[0], params, bias, num_layers, 0.0, False, bidirectional,
+                           batch_first)
+        if unbatched:
+            outputs = (outputs[0].squeeze(0 if batch_first else 1), *(output.squeeze(1) for output in outputs[1:]))
+        return tuple(outputs)
+
+    return function
+
+
+for _operator in ("rnn", "lstm", "gru"):
+    rebuilds(_operator)(_rebuild(_operator))

@@ -1,0 +1,272 @@
+"""Parts of a tensor that sizes alone decide: slices, borders, diagonals; and the same parts replaced."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+
+import torch
+
+from adapters.torch.importer import Importer
+from adapters.torch.ops.manipulation import inverse, last_axes, permuted, reshaped
+from adapters.torch.registry import imports, rebuilds
+from converter import dims
+from converter.builder import Value
+from converter.dims import Dim, Expr, maximum, minimum
+from converter.errors import GraphError
+from converter.ops.slicing import slice_length
+
+Tensor = torch.Tensor
+MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+TORCH_MODES = {mode: name for name, mode in MODES.items()}
+END = 2**62  # torch writes an open end as 2**63 - 1
+
+
+# Slices --------------------------------------------------------------------------------------------------------------------
+
+
+def never_negative(g: Importer, value: Dim) -> bool:
+    """Whether a size is provably 0 or more, given the ranges of its symbols."""
+    if isinstance(value, int):
+        return value >= 0
+    names = dims.symbols(value)
+    lowest = {name: dims.symbol(name) + (g.builder.dims[name].min if name in g.builder.dims else 0) for name in names}
+    shifted = dims.substitute(value, lowest)
+    if isinstance(shifted, int):
+        return shifted >= 0
+    atoms = [atom for monomial in shifted.terms for atom, _ in monomial]
+    # With every symbol written as its lower end and more, a sum without a minus is at least 0. An atom // % max min
+    # of such sums is 0 or more as well.
+    return all(count >= 0 for count in shifted.terms.values()) and all(
+        atom[0] == "symbol" or all(never_negative(g, side) for side in atom[1:]) for atom in atoms)
+
+
+def _bounds(g: Importer, bound: Dim, size: Dim) -> list[Dim]:
+    """What a bound may mean, counted from the front, the likeliest first; the last one is right in every case."""
+    if isinstance(bound, int) and bound >= END:
+        return [size]
+    if isinstance(bound, int) and bound < 0 or isinstance(bound, Expr) and never_negative(g, -1 - bound):
+        plain = size + bound
+    elif never_negative(g, bound):
+        plain = bound
+    else:
+        raise g.refuse(f"the bound {bound} of a slice may count from either end")
+    if never_negative(g, plain) and never_negative(g, size - plain):
+        return [plain]
+    return [plain, size, 0, maximum(0, minimum(plain, size))]
+
+
+def resolve(g: Importer, size: Dim, start: Dim | None, stop: Dim | None, step: Dim, length: Dim) -> tuple[Dim, Dim | None]:
+    """A slice's bounds as `slice` takes them: inside the axis, and so that the slice has `length` elements.
+
+    PyTorch clamps bounds, and when it traced it decided which of the cases holds, so its `length` tells them apart.
+    """
+    if length == 0:
+        return 0, 0
+    begins, ends = _bounds(g, start or 0, size), _bounds(g, END if stop is None else stop, size)
+    for begin in begins:
+        for end in ends:
+            if slice_length_or_none(size, begin, end, step) == length:
+                return begin, None if end == size else end
+    begin = begins[-1]
+    return begin, maximum(begin, ends[-1])
+
+
+def slice_length_or_none(size: Dim, start: Dim, stop: Dim, step: Dim) -> Dim | None:
+    """The length of a slice, None for bounds known to lie outside the axis."""
+    try:
+        return slice_length(size, start, stop, step)
+    except GraphError:
+        return None
+
+
+def sliced(g: Importer, x: Value, axis: int, start: Dim | None, stop: Dim | None, step: Dim, length: Dim) -> Value:
+    """One slice of `x`; joined with the slice of another axis that `x` itself is, where nothing else uses that one."""
+    size = x.shape[axis]
+    begin, end = resolve(g, size, start, stop, step, length)
+    if begin == 0 and end is None and step == 1:
+        return x
+    return _joined(g, x, axis, begin, end, step) or g.op("slice", x, axes=(axis,), starts=(begin,), stops=(end,),
+                                                         steps=None if step == 1 else (step,))
+
+
+def _joined(g: Importer, x: Value, axis: int, begin: Dim, end: Dim | None, step: Dim) -> Value | None:
+    last = g.builder._nodes[-1] if g.builder._nodes else None
+    source = g.node.args[0]  # type: ignore[union-attr]
+    if last is None or last.op != "slice" or last.outputs != (x.name,) or axis in last.attributes["axes"]:
+        return None
+    if not isinstance(source, torch.fx.Node) or len(source.users) != 1:
+        return None
+    given = last.attributes
+    steps = given.get("steps") or (1,) * len(given["axes"])
+    inner = Value(last.inputs[0], g.builder.specs[last.inputs[0]])  # type: ignore[arg-type,index]
+    joined = (*steps, step)
+    return g.op("slice", inner, axes=(*given["axes"], axis), starts=(*given["starts"], begin), stops=(*given["stops"], end),
+                steps=None if all(item == 1 for item in joined) else joined)
+
+
+@imports("aten.slice.Tensor", "aten.slice_copy.Tensor")
+def slice_(g: Importer, self: Value, dim: int = 0, start: Dim | None = None, end: Dim | None = None, step: Dim = 1) -> Value:
+    axis = dim % self.rank
+    return sliced(g, self, axis, start, end, step, g.result_shape()[axis])
+
+
+@imports("aten.narrow.default", "aten.narrow_copy.default")
+def narrow(g: Importer, self: Value, dim: int, start: Dim, length: Dim) -> Value:
+    axis = dim % self.rank
+    size = self.shape[axis]
+    begin = size + start if isinstance(start, int) and start < 0 else start
+    return sliced(g, self, axis, begin, begin + length, 1, length)
+
+
+@imports("aten.select.int", "aten.select_copy.int")
+def select(g: Importer, self: Value, dim: int, index: Dim) -> Value:
+    axis = dim % self.rank
+    if self.shape[axis] == 1:
+        return g.op("squeeze", self, axis=(axis,))
+    return g.op("select", self, axis=axis, index=index)
+
+
+@imports("aten.slice_scatter.default")
+def slice_scatter(g: Importer, self: Value, src: Value, dim: int = 0, start: Dim | None = None, end: Dim | None = None,
+                  step: Dim = 1) -> Value:
+    axis = dim % self.rank
+    src = g.cast(src, self.dtype)
+    begin, stop = resolve(g, self.shape[axis], start, end, step, src.shape[axis])
+    if begin == 0 and stop is None and step == 1:
+        return src
+    return g.op("slice_scatter", self, src, axis=axis, start=begin, stop=stop, step=step)
+
+
+@imports("aten.select_scatter.default")
+def select_scatter(g: Importer, self: Value, src: Value, dim: int, index: Dim) -> Value:
+    axis = dim % self.rank
+    row = g.op("expand_dims", g.cast(src, self.dtype), axis=(axis,))
+    begin = self.shape[axis] + index if isinstance(index, int) and index < 0 else index
+    return g.op("slice_scatter", self, row, axis=axis, start=begin, stop=begin + 1)
+
+
+# Borders -------------------------------------------------------------------------------------------------------------------
+
+
+def padded(g: Importer, x: Value, pad: Sequence[Dim], mode: str, value: object = 0) -> Value:
+    """`x` with torch's pads: pairs from the last axis to the first."""
+    pairs = list(zip(pad[::2], pad[1::2], strict=True))
+    pads = ((0, 0),) * (x.rank - len(pairs)) + tuple(reversed(pairs))
+    if all(pair == (0, 0) for pair in pads):
+        return x
+    attributes = {} if mode == "constant" else {"mode": MODES[mode]}
+    fill = g.operand(value or 0, x.dtype)
+    if isinstance(fill, (Value, complex)):
+        raise g.refuse("a border of a value that is no real number")
+    return g.op("pad", x, pads=pads, **attributes, **({"value": fill} if fill else {}))
+
+
+@imports("aten.pad.default")
+def pad(g: Importer, self: Value, pad: list[Dim], mode: str = "constant", value: object = None) -> Value:
+    return padded(g, self, pad, mode, value)
+
+
+@imports("aten.constant_pad_nd.default")
+def constant_pad(g: Importer, self: Value, pad: list[Dim], value: object = 0) -> Value:
+    return padded(g, self, pad, "constant", value)
+
+
+@imports("aten.reflection_pad1d.default", "aten.reflection_pad2d.default", "aten.reflection_pad3d.default")
+def reflection_pad(g: Importer, self: Value, padding: list[Dim]) -> Value:
+    return padded(g, self, padding, "reflect")
+
+
+@imports("aten.replication_pad1d.default", "aten.replication_pad2d.default", "aten.replication_pad3d.default")
+def replication_pad(g: Importer, self: Value, padding: list[Dim]) -> Value:
+    return padded(g, self, padding, "replicate")
+
+
+# Diagonals -----------------------------------------------------------------------------------------------------------------
+
+
+@imports("aten.diagonal.default", "aten.diagonal_copy.default", "aten.linalg_diagonal.default")
+def diagonal(g: Importer, self: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    return g.op("diagonal", self, offset=offset, axis1=dim1 % self.rank, axis2=dim2 % self.rank)
+
+
+@imports("aten.diag.default")
+def diag(g: Importer, self: Value, diagonal: int = 0) -> Value:
+    return g.op("diagonal" if self.rank == 2 else "diag_embed", self, offset=diagonal)
+
+
+@imports("aten.diag_embed.default")
+def diag_embed(g: Importer, self: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Value:
+    rank = self.rank + 1
+    first, second = dim1 % rank, dim2 % rank
+    axes = {} if (first, second) == (rank - 2, rank - 1) else {"axis1": first, "axis2": second}
+    return g.op("diag_embed", self, offset=offset, **axes)
+
+
+@imports("aten.diagflat.default")
+def diagflat(g: Importer, self: Value, offset: int = 0) -> Value:
+    return g.op("diag_embed", reshaped(g, self, (dims.product(self.shape),)), offset=offset)
+
+
+@imports("aten.diagonal_scatter.default")
+def diagonal_scatter(g: Importer, self: Value, src: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    """A diagonal is a slice of the flattened plane, one row and one element at a step."""
+    first, second = dim1 % self.rank, dim2 % self.rank
+    rows, columns = self.shape[first], self.shape[second]
+    start: Dim = offset if offset >= 0 else columns * -offset
+    if src.shape[-1] == 0:
+        return self
+    axes = last_axes(self.rank, (first, second))
+    plane = permuted(g, self, axes)
+    flat = reshaped(g, plane, (*plane.shape[:-2], rows * columns))
+    last = start + (src.shape[-1] - 1) * (columns + 1)
+    result = g.op("slice_scatter", flat, g.cast(src, self.dtype), axis=flat.rank - 1, start=start, stop=last + 1, step=columns + 1)
+    return permuted(g, reshaped(g, result, plane.shape), inverse(axes))
+
+
+# PyTorch again -------------------------------------------------------------------------------------------------------------
+
+
+@rebuilds("slice")
+def rebuild_slice(x: Tensor, *, axes: tuple[int, ...], starts: tuple[int, ...], stops: tuple[int | None, ...],
+                  steps: tuple[int, ...] | None = None) -> Tensor:
+    key: list[builtins.slice] = [builtins.slice(None)] * x.dim()
+    for axis, start, stop, step in zip(axes, starts, stops, steps or (1,) * len(axes), strict=True):
+        key[axis] = builtins.slice(start, stop, step)
+    return x[tuple(key)]
+
+
+@rebuilds("select")
+def rebuild_select(x: Tensor, *, axis: int, index: int) -> Tensor:
+    return x.select(axis, index)
+
+
+@rebuilds("slice_scatter")
+def rebuild_slice_scatter(x: Tensor, values: Tensor, *, axis: int, start: int, stop: int | None, step: int = 1) -> Tensor:
+    return torch.slice_scatter(x, values, axis, start, stop, step)
+
+
+@rebuilds("pad")
+def rebuild_pad(x: Tensor, *, pads: tuple[tuple[int, int], ...], mode: str = "constant", value: float = 0) -> Tensor:
+    if mode == "constant":
+        return torch.constant_pad_nd(x, [side for pair in reversed(pads) for side in pair], value)
+    for axis, (before, after) in enumerate(pads):
+        x = x.narrow(axis, max(-before, 0), x.shape[axis] + min(before, 0) + min(after, 0))
+    for axis, (before, after) in enumerate(pads):
+        # torch pads the last axes of a batch only: the axis goes last, beside two others.
+        if before > 0 or after > 0:
+            moved = x.movedim(axis, -1)
+            wide = moved.reshape(1, -1, moved.shape[-1])
+            done = torch.nn.functional.pad(wide, (max(before, 0), max(after, 0)), TORCH_MODES[mode])
+            x = done.reshape(*moved.shape[:-1], -1).movedim(-1, axis)
+    return x
+
+
+@rebuilds("diagonal")
+def rebuild_diagonal(x: Tensor, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    return torch.diagonal(x, offset, axis1, axis2)
+
+
+@rebuilds("diag_embed")
+def rebuild_diag_embed(x: Tensor, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
+    return torch.diag_embed(x, offset, axis1, axis2)

@@ -1,0 +1,164 @@
+"""Order, search and sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from adapters.torch.dtypes import from_torch_dtype
+from adapters.torch.importer import Importer
+from adapters.torch.ops.indexing import data_size
+from adapters.torch.ops.manipulation import reshaped
+from adapters.torch.registry import imports, rebuilds
+from converter import dims
+from converter.builder import Value
+from converter.dims import Dim
+from converter.ir import DType
+
+Tensor = torch.Tensor
+
+
+def _vector(g: Importer, x: Value) -> Value:
+    """`x`, or a vector of one element in place of a number."""
+    return reshaped(g, x, (1,)) if x.rank == 0 else x
+
+
+def _shaped(g: Importer, values: tuple[Value, ...]) -> tuple[Value, ...]:
+    return tuple(reshaped(g, value, g.result_shape(output)) for output, value in enumerate(values))
+
+
+@imports("aten.sort.default", "aten.sort.stable")
+def sort(g: Importer, self: Value, dim: int = -1, descending: bool = False, *, stable: bool | None = None) -> tuple[Value, ...]:
+    x = _vector(g, self)
+    return _shaped(g, g.add("sort", x, axis=dim % x.rank, descending=descending))
+
+
+@imports("aten.argsort.default", "aten.argsort.stable")
+def argsort(g: Importer, self: Value, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Value:
+    x = _vector(g, self)
+    return reshaped(g, g.add("sort", x, axis=dim % x.rank, descending=descending)[1], self.shape)
+
+
+@imports("aten.msort.default")
+def msort(g: Importer, self: Value) -> Value:
+    return self if self.rank == 0 else g.add("sort", self, axis=0)[0]
+
+
+@imports("aten.topk.default")
+def topk(g: Importer, self: Value, k: Dim, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Value, ...]:
+    x = _vector(g, self)
+    return _shaped(g, g.add("topk", x, k=k, axis=dim % x.rank, largest=largest))
+
+
+@imports("aten.kthvalue.default")
+def kthvalue(g: Importer, self: Value, k: Dim, dim: int = -1, keepdim: bool = False) -> tuple[Value, ...]:
+    x = _vector(g, self)
+    axis = dim % x.rank
+    least = g.add("topk", x, k=k, axis=axis, largest=False)
+    picked = tuple(g.op("select", part, axis=axis, index=-1) for part in least)
+    return _shaped(g, picked)
+
+
+@imports("aten.mode.default")
+def mode(g: Importer, self: Value, dim: int = -1, keepdim: bool = False) -> tuple[Value, ...]:
+    x = _vector(g, self)
+    return _shaped(g, g.add("mode", x, axis=dim % x.rank))
+
+
+def _search(g: Importer, sequence: Value, values: object, out_int32: bool, right: bool) -> Value:
+    operands = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in g.node.args[:2]]  # type: ignore[union-attr]
+    dtype = from_torch_dtype(torch.result_type(*operands))
+    result = g.op("searchsorted", g.cast(sequence, dtype), g.operand(values, dtype), right=right)
+    return g.cast(result, DType.INT32 if out_int32 else DType.INT64)
+
+
+@imports("aten.searchsorted.Tensor", "aten.searchsorted.Scalar")
+def searchsorted(g: Importer, sorted_sequence: Value, self: object, *, out_int32: bool = False, right: bool = False,
+                 side: str | None = None, sorter: Value | None = None) -> Value:
+    if sorter is not None:
+        sorted_sequence = g.op("take_along_axis", sorted_sequence, sorter, axis=sorted_sequence.rank - 1)
+    return _search(g, sorted_sequence, self, out_int32, right if side is None else side == "right")
+
+
+@imports("aten.bucketize.Tensor", "aten.bucketize.Scalar")
+def bucketize(g: Importer, self: object, boundaries: Value, *, out_int32: bool = False, right: bool = False) -> Value:
+    return _search(g, boundaries, self, out_int32, right)
+
+
+@imports("aten.isin.Tensor_Tensor", "aten.isin.Tensor_Scalar", "aten.isin.Scalar_Tensor")
+def isin(g: Importer, elements: object, test_elements: object = None, *, test_element: object = None, assume_unique: bool = False,
+         invert: bool = False, element: object = None) -> Value:
+    test = test_element if test_elements is None else test_elements
+    given: list[Any] = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in g.node.args[:2]]  # type: ignore[union-attr]
+    dtype = from_torch_dtype(torch.result_type(*given))
+    result = g.op("isin", g.tensor(elements, dtype), g.operand(test, dtype))
+    return g.op("logical_not", result) if invert else result
+
+
+@imports("aten._unique2.default")
+def unique(g: Importer, self: Value, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> tuple[Value, ...]:
+    return g.add("unique", self, size=data_size(g, g.result_shape(0)[0]))
+
+
+@imports("aten.unique_dim.default")
+def unique_dim(g: Importer, self: Value, dim: int, sorted: bool = True, return_inverse: bool = False,
+               return_counts: bool = False) -> tuple[Value, ...]:
+    axis = dim % self.rank
+    order = (axis, *(other for other in range(self.rank) if other != axis))
+    moved = self if axis == 0 else g.op("permute_dims", self, axes=order)
+    values, inverse, counts = g.add("unique", moved, axis=0, size=data_size(g, g.result_shape(0)[axis]))
+    back = tuple(order.index(place) for place in range(self.rank))
+    return values if axis == 0 else g.op("permute_dims", values, axes=back), inverse, counts
+
+
+@imports("aten.unique_consecutive.default")
+def unique_consecutive(g: Importer, self: Value, return_inverse: bool = False, return_counts: bool = False,
+                       dim: int | None = None) -> tuple[Value, ...]:
+    if dim is not None and self.rank != 1:
+        raise g.refuse("runs of equal slices of a tensor with several axes")
+    flat = reshaped(g, self, (dims.product(self.shape),))
+    values, inverse, counts = g.add("unique_consecutive", flat, size=data_size(g, g.result_shape(0)[0]))
+    return values, reshaped(g, inverse, self.shape), counts
+
+
+# PyTorch again -------------------------------------------------------------------------------------------------------------
+
+
+@rebuilds("sort")
+def rebuild_sort(x: Tensor, *, axis: int, descending: bool = False) -> tuple[Tensor, ...]:
+    return tuple(torch.sort(x, axis, descending, stable=True))
+
+
+@rebuilds("topk")
+def rebuild_topk(x: Tensor, *, k: int, axis: int, largest: bool = True) -> tuple[Tensor, ...]:
+    # torch.topk promises no order of equal elements.
+    values, indices = torch.sort(x, axis, largest, stable=True)
+    return values.narrow(axis, 0, k), indices.narrow(axis, 0, k)
+
+
+@rebuilds("mode")
+def rebuild_mode(x: Tensor, *, axis: int) -> tuple[Tensor, ...]:
+    return tuple(torch.mode(x, axis))
+
+
+@rebuilds("searchsorted")
+def rebuild_searchsorted(sorted_sequence: Tensor, values: Tensor, *, right: bool = False) -> Tensor:
+    return torch.searchsorted(sorted_sequence.contiguous(), values.contiguous(), right=right)
+
+
+@rebuilds("isin")
+def rebuild_isin(x: Tensor, values: Tensor) -> Tensor:
+    return torch.isin(x, values)
+
+
+@rebuilds("unique")
+def rebuild_unique(x: Tensor, *, axis: int | None = None) -> tuple[Tensor, ...]:
+    return torch.unique(x, True, True, True, dim=axis)
+
+
+@rebuilds("unique_consecutive")
+def rebuild_unique_consecutive(x: Tensor) -> tuple[Tensor, ...]:
+    return torch.unique_consecutive(x, True, True)
+
+

@@ -1,0 +1,43 @@
+"""Exponentials, logarithms, roots, trigonometric and hyperbolic functions. Their importers stand in a table of `elementwise`."""
+
+from __future__ import annotations
+
+import torch
+
+from adapters.torch.importer import Importer
+from adapters.torch.registry import imports, rebuilds
+from converter.builder import Value
+
+REBUILT = {
+    "exp": torch.exp, "expm1": torch.expm1, "exp2": torch.exp2, "log": torch.log, "log1p": torch.log1p, "log2": torch.log2,
+    "log10": torch.log10, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan,
+    "asin": torch.asin, "acos": torch.acos, "atan": torch.atan, "sinh": torch.sinh, "cosh": torch.cosh, "tanh": torch.tanh,
+    "asinh": torch.asinh, "acosh": torch.acosh, "atanh": torch.atanh, "atan2": torch.atan2, "hypot": torch.hypot,
+    "logaddexp": torch.logaddexp, "sigmoid": torch.sigmoid,
+}
+for _op, _function in REBUILT.items():
+    rebuilds(_op)(_function)
+
+
+@imports("aten.logaddexp2.default")
+def logaddexp2(g: Importer, self: Value, other: Value) -> Value:
+    """log2(2ˣ + 2ʸ) = logaddexp(x ln 2, y ln 2) / ln 2."""
+    dtype, ln2 = g.result_dtype(), 0.6931471805599453
+    x, y = (g.op("multiply", g.cast(item, dtype), ln2) for item in (self, other))
+    return g.op("divide", g.op("logaddexp", x, y), ln2)
+
+
+@imports("aten.sinc.default", "aten.special_sinc.default")
+def sinc(g: Importer, self: Value) -> Value:
+    """sin(πx) / (πx), 1 at 0."""
+    x = g.op("multiply", g.cast(self, g.result_dtype()), 3.141592653589793)
+    return g.op("where", g.op("equal", x, 0.0), 1.0, g.op("divide", g.op("sin", x), x))
+
+
+@imports("aten.logit.default", "aten.special_logit.default")
+def logit(g: Importer, self: Value, eps: float | None = None) -> Value:
+    """log(x / (1 - x)), x kept in [eps, 1 - eps]."""
+    x = g.cast(self, g.result_dtype())
+    if eps is not None:
+        x = g.op("clip", x, eps, 1.0 - eps)
+    return g.op("log", g.op("divide", x, g.op("subtract", 1.0, x)))

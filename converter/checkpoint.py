@@ -1,0 +1,219 @@
+"""Parameters from a checkpoint: one file, or a folder of shards with an index, whatever format each file has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.discovery import format_of, formats, requiring, resolve
+from converter.errors import ConverterError, FormatError
+from converter.ir import TensorSpec
+from converter.parameters import Array, ParameterStore
+
+WHOLE = ("model.safetensors", "pytorch_model.bin")
+"""The single file of a Hugging Face folder, the preferred one first; `<name>.index.json` lists its shards."""
+
+
+def load_parameters(path: str | Path, key: str | None = None) -> ParameterStore:
+    """The tensors of a checkpoint file or of a folder as Hugging Face lays it out. Runs no code from any file.
+
+    Args:
+        path: the file or the folder.
+        key: the entry of the file that holds the state_dict, where it holds several.
+
+    Raises:
+        FormatError: nothing there that can be read as a checkpoint.
+        MissingDependencyError: the format's library is not installed.
+    """
+    path = existing(path)
+    if path.is_dir():
+        return _load_folder(path)
+    return _load_file(path, key)
+
+
+def existing(path: str | Path) -> Path:
+    """`path`. Raises `FormatError` when nothing is there."""
+    path = Path(path)
+    if not path.exists():
+        near = sorted(item.name for item in path.parent.glob("*") if item.suffix == path.suffix)[:5] if path.parent.is_dir() else []
+        raise FormatError("there is no such file", where=str(path), expected=f"one of {', '.join(near)}" if near else None)
+    return path
+
+
+def _load_file(path: Path, key: str | None) -> ParameterStore:
+    found = format_of(path, to="load")
+    if found.holds != "parameters":
+        raise FormatError(f"a {found.title}, not a checkpoint", where=str(path), fix=f"load it with converter.load({path.name!r})",
+                          expected=", ".join(text for item in formats().values() if item.holds == "parameters" and item.load
+                                             for text in item.suffixes))
+    if found.load is None:
+        raise FormatError(f"a {found.title} cannot be read", where=str(path))
+    function = resolve(found.load, found.extra)
+    with requiring(found.extra):
+        if key is None:
+            return function(path)  # type: ignore[no-any-return]
+        try:
+            return function(path, key=key)  # type: ignore[no-any-return]
+        except TypeError:
+            raise FormatError(f"a {found.title} file is one state_dict, without entries", where=str(path), received=f"key {key!r}",
+                              fix="leave the key out") from None
+
+
+# Folders -----------------------------------------------------------------------------------------------------------------
+
+
+def checkpoint_files(path: str | Path) -> list[Path]:
+    """The files that a checkpoint's tensors come from. Raises `FormatError` as `load_parameters` does."""
+    path = existing(path)
+    if not path.is_dir():
+        return [path]
+    index = _index(path)
+    if index is None:
+        return [_single(path)]
+    return [path / name for name in dict.fromkeys(_weight_map(index).values())]
+
+
+def _load_folder(folder: Path) -> ParameterStore:
+    index = _index(folder)
+    if index is None:
+        return _load_file(_single(folder), None)
+    places = _weight_map(index)
+    shards: dict[str, ParameterStore] = {}
+    for name in dict.fromkeys(places.values()):
+        shard = folder / name
+        if not shard.is_file():
+            raise FormatError("a shard of the checkpoint is missing", where=str(index), expected=name,
+                              fix="download the folder again")
+        shards[name] = _load_file(shard, None)
+    held = {tensor: name for name, shard in shards.items() for tensor in shard.names()}
+    missing = [tensor for tensor, name in places.items() if tensor not in shards[name]]
+    extra = [tensor for tensor in held if tensor not in places]
+    if missing or extra:
+        raise FormatError("the index does not fit the shards", where=str(index),
+                          received="; ".join(f"{label}: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
+                                             for label, names in (("missing", missing), ("not in the index", extra)) if names))
+    return ShardedParameters(places, shards)
+
+
+def _index(folder: Path) -> Path | None:
+    for name in WHOLE:
+        if (folder / name).is_file():
+            return None
+        if (folder / f"{name}.index.json").is_file():
+            return folder / f"{name}.index.json"
+    return None
+
+
+def _single(folder: Path) -> Path:
+    for name in WHOLE:
+        if (folder / name).is_file():
+            return folder / name
+    raise FormatError("the folder holds no checkpoint", where=str(folder),
+                      expected=", ".join(text for name in WHOLE for text in (name, f"{name}.index.json")),
+                      received=", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "an empty folder",
+                      fix="name the file itself")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor names to files beside the index. Raises `FormatError` for a file outside of the folder."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError("the index is not JSON", where=str(index), received=str(error)) from error
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise FormatError("the index has no map of tensors to files", where=str(index),
+                          expected='{"weight_map": {"tensor": "file", …}}')
+    folder = index.parent.resolve()
+    for tensor, name in places.items():
+        # A link within the folder is how download caches store files; a name that leads out of it is not.
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or "\\" in name:
+            raise FormatError(f"the index places {tensor!r} outside of the folder", where=str(index), expected=f"a file in {folder.name}",
+                              received=repr(name)[:120])
+    return places
+
+
+class ShardedParameters(ParameterStore):
+    """Tensors of several stores; `places` names each tensor's store, in order."""
+
+    def __init__(self, places: Mapping[str, str], shards: Mapping[str, ParameterStore]) -> None:
+        self._places, self._shards = dict(places), dict(shards)
+
+    def _shard(self, name: str) -> ParameterStore:
+        try:
+            return self._shards[self._places[name]]
+        except KeyError:
+            raise self.unknown(name) from None
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._places)
+
+    def alias_of(self, name: str) -> str | None:
+        target = self._shard(name).alias_of(name)
+        return target if target in self._places else None
+
+    def spec(self, name: str) -> TensorSpec:
+        return self._shard(name).spec(name)
+
+    def read(self, name: str) -> Array:
+        return self._shard(name).read(name)
+
+    def sha256(self, name: str) -> str:
+        return self._shard(name).sha256(name)
+
+
+class SelectedParameters(ParameterStore):
+    """A store without some of its names. An alias of a name left out becomes the tensor that the other aliases share."""
+
+    def __init__(self, store: ParameterStore, without: frozenset[str]) -> None:
+        self._store = store
+        self._names = tuple(name for name in store.names() if name not in without)
+        self._first: dict[str, str] = {}
+        for name in self._names:
+            self._first.setdefault(store.alias_of(name) or name, name)
+
+    def _known(self, name: str) -> str:
+        if name not in self._names:
+            raise self.unknown(name)
+        return name
+
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def alias_of(self, name: str) -> str | None:
+        first = self._first[self._store.alias_of(self._known(name)) or name]
+        return first if first != name else None
+
+    def spec(self, name: str) -> TensorSpec:
+        return self._store.spec(self._known(name))
+
+    def read(self, name: str) -> Array:
+        return self._store.read(self._known(name))
+
+    def sha256(self, name: str) -> str:
+        return self._store.sha256(self._known(name))
+
+
+# Where it came from ------------------------------------------------------------------------------------------------------
+
+
+def source_metadata(path: str | Path) -> dict[str, Any]:
+    """The file's name and SHA-256, or those of each shard, for a model's metadata. Reads the files whole."""
+    files = checkpoint_files(path)
+    digests = {}
+    for file in files:
+        with file.open("rb") as stream:
+            digests[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    if len(files) == 1:
+        return {"file": files[0].name, "sha256": digests[files[0].name]}
+    return {"files": digests}
+
+
+def refuse_model(path: str | Path) -> ConverterError:
+    """The error for a checkpoint where a whole model is needed."""
+    return FormatError("a checkpoint holds parameters and no computation", where=str(path), expected="a graph for them",
+                       fix="give the graph (architecture=, --architecture graph.json) or the code that builds the module "
+                           "(from_torch, --module PKG.MOD:CALLABLE)")

@@ -1,0 +1,91 @@
+"""What a person sees: sizes and times in words, tables, and progress on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+
+from converter.ir import TensorSpec
+from converter.parameters import Array, ParameterStore
+
+
+def size(nbytes: float) -> str:
+    """`1.2 MB`: three digits, powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 999.5 or unit == "GB":
+            return f"{nbytes:.0f} {unit}" if unit == "B" or nbytes >= 99.5 else f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    raise AssertionError
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 node`, `2 nodes`, `1,234 nodes`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = (), right: Sequence[int] = ()) -> str:
+    """Columns aligned with spaces, readable in a pipe as on a terminal. `right` lists columns of numbers."""
+    texts = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    if not texts:
+        return ""
+    widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
+    lines = ["  ".join(cell.rjust(width) if column in right else cell.ljust(width)
+                       for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in texts]
+    return "\n".join("  " + line for line in lines)
+
+
+def warn(message: str, quiet: bool) -> None:
+    """A note that does not stop the work, on stderr."""
+    if not quiet:
+        click.echo(f"Note: {message}.", err=True)
+
+
+Update = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def progress(text: str, quiet: bool) -> Iterator[Update]:
+    """A line that says what is going on, on a terminal only. Gives a function that changes its text."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text) as status:
+        yield status.update
+
+
+class Watched(ParameterStore):
+    """A store that tells how many bytes have been read: progress for whatever reads it."""
+
+    def __init__(self, store: ParameterStore, update: Update, text: str) -> None:
+        self._store, self._update, self._text = store, update, text
+        self._total, self._seen = store.nbytes, 0
+        self._done: set[str] = set()
+
+    def names(self) -> tuple[str, ...]:
+        return self._store.names()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._store
+
+    def alias_of(self, name: str) -> str | None:
+        return self._store.alias_of(name)
+
+    def spec(self, name: str) -> TensorSpec:
+        return self._store.spec(name)
+
+    def sha256(self, name: str) -> str:
+        return self._store.sha256(name)
+
+    def read(self, name: str) -> Array:
+        values = self._store.read(name)
+        if name not in self._done:
+            self._done.add(name)
+            self._seen += values.nbytes
+            self._update(f"{self._text}  {size(min(self._seen, self._total))} of {size(self._total)}")
+        return values

@@ -1,0 +1,87 @@
+"""What every command has: --quiet, --debug, and errors as one paragraph with the right exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from converter.errors import ConverterError, UnsupportedError
+
+OK, DIFFERENT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+Command = Callable[..., Any]
+
+
+def guarded(function: Command) -> Command:
+    """Adds --quiet and --debug, and turns every exception into a message on stderr and an exit code.
+
+    A ConverterError, a file that cannot be read, and a lack of memory exit with 2, Ctrl-C with 130. With --json (where
+    the command has it) the error is an object on stdout. --debug lets the traceback through.
+    """
+
+    @click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and errors.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(function)
+    def command(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> None:
+        with failures(debug, bool(kwargs.get("as_json"))):
+            function(*args, quiet=quiet, **kwargs)
+
+    return command
+
+
+@contextlib.contextmanager
+def failures(debug: bool, as_json: bool) -> Iterator[None]:
+    """A block whose exceptions end the program as `guarded` says."""
+    try:
+        yield
+    except (click.exceptions.Exit, click.ClickException, click.Abort):
+        raise
+    except KeyboardInterrupt:
+        click.echo("Interrupted; nothing was written.", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output is gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BAD_INPUT)
+    except Exception as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        elif as_json:
+            click.echo(json.dumps({"error": described(error)}, indent=2))
+        message = str(error) if isinstance(error, ConverterError) else explain(error)
+        click.echo(f"Error: {message}", err=True)
+        sys.exit(BAD_INPUT)
+
+
+def explain(error: Exception) -> str:
+    """An exception that is no ConverterError, for a person."""
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return f"{place}{error.strerror or error}."
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory ({error})." if str(error) else "There is not enough memory."
+    if isinstance(error, RecursionError):
+        return "The input is nested too deeply."
+    text = str(error).strip().partition("\n")[0][:300]
+    return (f"An internal error, which is a defect of the converter: {type(error).__name__}{f': {text}' if text else ''}. "
+            "--debug shows where; please report it.")
+
+
+def described(error: Exception) -> dict[str, Any]:
+    """An error as data: its kind, its parts, and every unsupported item."""
+    if not isinstance(error, ConverterError):
+        return {"kind": type(error).__name__, "message": explain(error)}
+    parts = {"kind": type(error).__name__, "message": error.message, "where": error.where, "expected": error.expected,
+             "received": error.received, "fix": error.fix}
+    if isinstance(error, UnsupportedError):
+        parts["items"] = error.items  # type: ignore[assignment]
+    return {key: value for key, value in parts.items() if value is not None}

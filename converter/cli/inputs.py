@@ -1,0 +1,132 @@
+"""`--input 'tokens:int64[batch,time]{0..30000}'`: what a module takes, written on a command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.dims import Expr
+from converter.errors import ConverterError, FormatError
+from converter.ir import TensorSpec
+
+Array = np.ndarray[Any, Any]
+
+PATTERN = re.compile(r"(?P<name>[^:\[\]{}]+):(?P<dtype>\w+)\[(?P<shape>[^\[\]]*)\](?:\{(?P<low>-?\d+)\.\.(?P<high>-?\d+)\})?\Z")
+EXAMPLE = "'tokens:int64[batch,time]', or 'tokens:int64[batch,time]{0..30000}' to draw from a range"
+SIZES = ((2, 3, 5, 7, 11, 13), (8, 12, 20, 28, 44, 52), (32, 48, 40, 56, 88, 104), (64, 96, 80, 112, 176, 208),
+         (224, 256, 288, 320, 352, 384))
+"""Sizes for the symbols in the order they are named, tried one row after the other: small ones first, all distinct."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One argument of a module: its spec, and the range of its integers."""
+
+    name: str
+    spec: TensorSpec
+    span: tuple[int, int] | None
+
+    @property
+    def axes(self) -> list[str | int]:
+        """The axes as `dims=` takes them: names of free sizes, integers for fixed ones."""
+        return [size if isinstance(size, int) else str(size) for size in self.spec.shape]
+
+
+def parse_input(text: str) -> InputSpec:
+    """Raises `ConverterError` for a text that is not of the form above."""
+    where = f"--input {text!r}"
+    found = PATTERN.match(text.strip())
+    if found is None:
+        raise ConverterError("not an input", where=where, expected=EXAMPLE, received=repr(text))
+    sizes: list[int | str] = []
+    for part in filter(None, (piece.strip() for piece in found["shape"].split(","))):
+        sizes.append(int(part) if re.fullmatch(r"\d+", part) else part)
+    try:
+        spec = TensorSpec.of(found["dtype"], sizes)
+    except ConverterError as error:
+        raise error.within(where) from error
+    for size in spec.shape:
+        if isinstance(size, Expr) and size.symbol is None:
+            raise ConverterError("a size of an input must be a name or an integer", where=where, received=str(size), expected=EXAMPLE)
+    span = None
+    if found["low"] is not None:
+        span = (int(found["low"]), int(found["high"]))
+        if not spec.dtype.is_integer:
+            raise ConverterError("a range is for integers", where=where, received=str(spec.dtype))
+        limits = np.iinfo(spec.dtype.numpy)
+        if not limits.min <= span[0] <= span[1] <= limits.max:
+            raise ConverterError("not a range", where=where, expected=f"lowest..highest within {spec.dtype}",
+                                 received=f"{span[0]}..{span[1]}")
+    return InputSpec(found["name"].strip(), spec, span)
+
+
+def parse_inputs(texts: Sequence[str]) -> tuple[InputSpec, ...]:
+    """All of them. Raises `ConverterError` for one that is not an input, or for a name given twice."""
+    inputs = tuple(map(parse_input, texts))
+    names = [item.name for item in inputs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConverterError(f"the input {name!r} is given twice", where="--input")
+    return inputs
+
+
+def draw_examples(inputs: Sequence[InputSpec]) -> Iterator[dict[str, Array]]:
+    """Example arguments at growing sizes: every name of a size gets its own, of 2 and up."""
+    names = list(dict.fromkeys(str(size) for item in inputs for size in item.spec.shape if not isinstance(size, int)))
+    for row in SIZES[:1] if not names else SIZES:
+        sizes = {name: row[index] if index < len(row) else row[-1] + 2 * index for index, name in enumerate(names)}
+        generator = np.random.default_rng(0)
+        yield {item.name: _draw(item, sizes, generator) for item in inputs}
+
+
+def _draw(item: InputSpec, sizes: Mapping[str, int], generator: np.random.Generator) -> Array:
+    shape = tuple(size if isinstance(size, int) else sizes[str(size)] for size in item.spec.shape)
+    dtype = item.spec.dtype
+    if dtype.is_integer:
+        low, high = item.span or (0, 1)
+        return np.asarray(generator.integers(low, high, shape, endpoint=True)).astype(dtype.numpy)
+    if dtype.is_float or dtype.is_complex:
+        values = np.asarray(generator.standard_normal(shape))
+        return (values + 1j * generator.standard_normal(shape) if dtype.is_complex else values).astype(dtype.numpy)
+    return np.asarray(generator.integers(0, 2, shape)).astype(bool)
+
+
+def read_arrays(path: str | Path) -> dict[str, Array]:
+    """The arrays of an .npz file by name. Raises `FormatError`; never unpickles."""
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise FormatError("one array, where a file of named arrays is needed", where=str(path), expected="an .npz file",
+                                  fix="numpy.savez(path, name=array, …)")
+            return {name: content[name] for name in content.files}
+    except (ValueError, EOFError, OSError, KeyError) as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:  # zipfile and zlib have errors of their own
+        if isinstance(error, ConverterError):
+            raise
+        raise _unreadable(path, error) from error
+
+
+def read_array(path: str | Path) -> Array:
+    """The array of an .npy file. Raises `FormatError`; never unpickles."""
+    path = Path(path)
+    try:
+        content = np.load(path, allow_pickle=False)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(content, np.ndarray):
+        raise FormatError("several arrays, where one is needed", where=str(path), expected="an .npy file",
+                          fix="give the .npz by itself: --input-file")
+    return content
+
+
+def _unreadable(path: Path, error: Exception) -> ConverterError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged, or holds Python objects"
+    return FormatError("cannot read the arrays", where=str(path), expected="a file that numpy.save or numpy.savez wrote",
+                       received=reason)

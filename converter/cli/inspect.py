@@ -1,0 +1,180 @@
+"""`convert inspect`: what is in a file, for a person."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converter.cli.console import plural, size, table
+from converter.cli.guard import guarded
+from converter.ir import Model, Node
+from converter.parameters import ParameterStore
+
+HELP = """Shows what is in a model or a checkpoint: inputs, outputs, operators, parameters, digest, where it came from, and what
+was recorded. Reads every parameter for the digest.
+
+\b
+Example:
+  convert inspect model.json --nodes
+"""
+
+
+@click.command("inspect", help=HELP, short_help="what is in a file")
+@click.argument("file", metavar="FILE")
+@click.option("--nodes", is_flag=True, help="List every node.")
+@click.option("--parameters", is_flag=True, help="List every parameter.")
+@click.option("--no-digest", is_flag=True, help="Do not read the parameters' values.")
+@click.option("--key", metavar="NAME", help="The entry of a checkpoint that holds the state_dict.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@guarded
+def command(file: str, nodes: bool, parameters: bool, no_digest: bool, key: str | None, as_json: bool, quiet: bool) -> None:
+    facts = describe(file, not no_digest, key)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        click.echo(render(facts, nodes, parameters))
+
+
+def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str, Any]:
+    """Everything that the command shows, as data."""
+    from converter.checkpoint import checkpoint_files, existing, load_parameters
+    from converter.discovery import format_of
+    from converter.loading import load
+
+    path = existing(file)
+    folder = path.is_dir()
+    form = None if folder else format_of(Path(file), to="load")
+    if form is None or form.holds == "parameters":
+        store = load_parameters(file, key)
+        title = "Hugging Face folder" if form is None else form.title
+        return {"file": file, "format": title, "bytes": sum(item.stat().st_size for item in checkpoint_files(file)),
+                **({"key": store.key} if getattr(store, "key", None) else {}), "parameters": _parameters(store)}
+    model = load(file)
+    return {"file": file, "format": form.title, "bytes": path.stat().st_size, **describe_model(model, digest)}
+
+
+def describe_model(model: Model, digest: bool) -> dict[str, Any]:
+    """A model's graph, parameters, examples and metadata as data."""
+    from converter.format import model_digest
+
+    graph = model.graph
+    facts: dict[str, Any] = {
+        "name": graph.name,
+        "inputs": {port.name: str(port.spec) for port in graph.inputs},
+        "outputs": {port.name: str(port.spec) for port in graph.outputs},
+        "dims": {name: str(span) for name, span in graph.dims.items()},
+        "operators": dict(Counter(node.op for node in graph.nodes).most_common()),
+        "nodes": [_node(node) for node in graph.nodes],
+        "parameters": _parameters(model.parameters, model.constants),
+        "examples": [{"made_by": example.made_by,
+                      "inputs": {name: list(array.shape) for name, array in example.inputs.items()}} for example in model.examples],
+        "metadata": json.loads(json.dumps(dict(model.metadata), default=dict)),
+    }
+    if digest:
+        facts["digest"] = model_digest(model)
+    return facts
+
+
+def _node(node: Node) -> str:
+    inputs = ", ".join("-" if item is None else str(item) for item in node.inputs)
+    attributes = "".join(f", {name}={_value(value)}" for name, value in node.attributes.items())
+    return f"{', '.join(name or '_' for name in node.outputs)} = {node.op}({inputs}{attributes})"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return f"graph {value.name!r}" if hasattr(value, "nodes") else str(value)
+
+
+def _parameters(store: ParameterStore, constants: frozenset[str] = frozenset()) -> dict[str, Any]:
+    entries = {}
+    for name in store.names():
+        alias = store.alias_of(name)
+        entries[name] = {"spec": str(store.spec(name)), **({"alias": alias} if alias else {}),
+                         **({"constant": True} if name in constants else {})}
+    tensors = [name for name in entries if "alias" not in entries[name]]
+    elements = sum(_count(store.spec(name).shape) for name in tensors)
+    return {"tensors": len(tensors), "elements": elements, "bytes": store.nbytes,
+            "dtypes": dict(Counter(str(store.spec(name).dtype) for name in tensors).most_common()), "entries": entries}
+
+
+def _count(shape: Any) -> int:
+    total = 1
+    for length in shape:
+        total *= int(length)
+    return total
+
+
+# Words -------------------------------------------------------------------------------------------------------------------
+
+
+def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:
+    """The facts as text."""
+    blocks = [f"{facts['file']}: {facts['format']}, {size(facts['bytes'])}"
+              + (f", state_dict under {facts['key']!r}" if "key" in facts else "")]
+    if "name" in facts:
+        blocks.append(_graph(facts))
+        rows = [(name, f"{count:,}") for name, count in facts["operators"].items()]
+        blocks.append(f"Operators: {plural(len(facts['nodes']), 'node')}\n" + table(rows, right=(1,)))
+    blocks.append(_store(facts["parameters"]))
+    if "name" in facts:
+        blocks.append(_origin(facts))
+    if nodes and "nodes" in facts:
+        blocks.append("Nodes\n" + "\n".join(f"  {line}" for line in facts["nodes"]))
+    if parameters:
+        rows = [(name, item["spec"], f"= {item['alias']}" if "alias" in item else "constant" if "constant" in item else "")
+                for name, item in facts["parameters"]["entries"].items()]
+        blocks.append("Every parameter\n" + table(rows))
+    return "\n\n".join(blocks)
+
+
+def _graph(facts: dict[str, Any]) -> str:
+    rows = [("input", name, spec) for name, spec in facts["inputs"].items()]
+    rows += [("output", name, spec) for name, spec in facts["outputs"].items()]
+    lines = [f"Graph {facts['name']}", table(rows)]
+    if facts["dims"]:
+        lines.append("  sizes: " + ", ".join(f"{name} {_span(span)}" for name, span in facts["dims"].items()))
+    return "\n".join(lines)
+
+
+def _span(span: str) -> str:
+    low, _, high = span.partition("..")
+    return f"{low} to {high}" if high else f"{low} and up"
+
+
+def _store(found: dict[str, Any]) -> str:
+    dtypes = ", ".join(f"{count:,} {name}" if len(found["dtypes"]) > 1 else name for name, count in found["dtypes"].items())
+    text = f"Parameters: {plural(found['tensors'], 'tensor')}, {found['elements']:,} values, {size(found['bytes'])}" + (
+        f" ({dtypes})" if dtypes else "")
+    tied = [f"{name} = {item['alias']}" for name, item in found["entries"].items() if "alias" in item]
+    constants = [name for name, item in found["entries"].items() if "constant" in item]
+    for label, names in (("tied", tied), ("constants, no part of the state_dict", constants)):
+        if names:
+            text += f"\n  {label}: {', '.join(names[:6])}{f' and {len(names) - 6} more' if len(names) > 6 else ''}"
+    return text
+
+
+def _origin(facts: dict[str, Any]) -> str:
+    rows = []
+    if "digest" in facts:
+        rows.append(("digest", facts["digest"]))
+    metadata = facts["metadata"]
+    source = metadata.get("source")
+    if isinstance(source, dict):
+        rows += [(f"source {name}", value if isinstance(value, str) else json.dumps(value)) for name, value in source.items()]
+    for example in facts["examples"]:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in example["inputs"].items())
+        rows.append(("example", f"{shapes}, by {example['made_by']}"))
+    if not facts["examples"]:
+        rows.append(("examples", "none recorded"))
+    notes = metadata.get("notes")
+    rows += [("note", str(note)) for note in notes] if isinstance(notes, list) else []
+    others = [name for name in metadata if name not in ("source", "notes")]
+    if others:
+        rows.append(("metadata", ", ".join(others)))
+    return "Origin\n" + table(rows)

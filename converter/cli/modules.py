@@ -1,0 +1,79 @@
+"""`--module PKG.MOD:CALLABLE`: the user's own code that builds a module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ConverterError
+
+FORM = "PKG.MOD:CALLABLE or FILE.py:CALLABLE, a function or a class that builds the module without arguments"
+
+
+def build_module(text: str) -> Any:
+    """What the callable gives. The current directory is importable, as for a script that is run there.
+
+    Raises `ConverterError` for a text of another form, a module or a name that is not there, or code that fails.
+    """
+    where = f"--module {text}"
+    place, _, name = text.rpartition(":")
+    if not place or not name:
+        raise ConverterError("not a callable's name", where=where, expected=FORM, received=repr(text))
+    found: Any = _import(place, where)
+    for step in name.split("."):
+        if not hasattr(found, step):
+            near = [item for item in dir(found) if not item.startswith("_") and callable(getattr(found, item))][:8]
+            raise ConverterError(f"there is no {step!r} in {place}", where=where, expected=", ".join(near) or None)
+        found = getattr(found, step)
+    if hasattr(found, "state_dict") and not isinstance(found, type):
+        return found
+    if not callable(found):
+        raise ConverterError("not a callable", where=where, expected=FORM, received=type(found).__name__)
+    try:
+        return found()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _failed("the callable fails", where, error) from error
+
+
+def _import(place: str, where: str) -> Any:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        path = Path(place)
+        if not path.is_file():
+            raise ConverterError("there is no such file", where=where, received=place)
+        spec = importlib.util.spec_from_file_location(f"_user_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ConverterError("not a Python file", where=where, received=place)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        sys.path.insert(0, str(path.resolve().parent))
+        spec.loader.exec_module(module)
+        return module
+    except (KeyboardInterrupt, ConverterError):
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and (place == error.name or place.startswith(f"{error.name}.")):
+            raise ConverterError(f"there is no module {error.name!r}", where=where, expected=FORM,
+                                 fix=f"run the command in the folder that holds {error.name.partition('.')[0]}, or install it") from error
+        raise _failed("the module fails to import", where, error) from error
+    except BaseException as error:
+        raise _failed("the module fails to import", where, error) from error
+
+
+def _failed(message: str, where: str, error: BaseException) -> ConverterError:
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return ConverterError(message, where=where, received=f"{type(error).__name__}: {str(error).strip()[:300]}{place}",
+                          fix="try it in Python first; --debug shows the whole traceback")

@@ -1,0 +1,208 @@
+"""What adapters declare, and how they are found: data only, so that finding an adapter imports no framework.
+
+An adapter is a package with a module `adapter` that holds one value, `ADAPTER`. Every function in it is named by a
+string, `"package.module:function"`, and imported when it is called. Those of the `adapters` package are found by
+listing it; an installed plug-in names its own under the entry point group `model_converter.adapters`:
+
+    [project.entry-points."model_converter.adapters"]
+    mxnet = "converter_mxnet.adapter:ADAPTER"
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from converter.errors import ConverterError, MissingDependencyError
+
+ENTRY_POINTS = "model_converter.adapters"
+PACKAGE = "model-converter"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A keyword of a format's `save`, which the command line offers as `--name`."""
+
+    name: str
+    type: type
+    help: str
+    default: Any = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file.
+
+    `holds` says what is in it: a whole `"model"`, or `"parameters"` alone (a state_dict). Accordingly `load(path)` gives
+    a `Model` or a `ParameterStore`, and `save(thing, path, **options)` takes one. None: cannot be read, or written.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    holds: Literal["model", "parameters"]
+    load: str | None = None
+    save: str | None = None
+    options: tuple[Option, ...] = ()
+    extra: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A way to run a model: `session(model)` gives an object whose `run(inputs)` gives `{name: array}`.
+
+    `file_session(path)`, where given, runs a file of the runtime's own format exactly as it lies there.
+    """
+
+    name: str
+    title: str
+    session: str
+    file_session: str | None = None
+    extra: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """All that a framework's adapter offers.
+
+    `tracer` converts live modules: see `converter.loading.from_torch`. `builder` does so for the command line, from a
+    module that was just built, a state_dict for it, and what was said of its inputs.
+    """
+
+    name: str
+    formats: tuple[Format, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
+    tracer: str | None = None
+    builder: str | None = None
+    extra: str | None = None
+
+
+NEUTRAL = Adapter(
+    "neutral",
+    formats=(
+        Format("json", "neutral model as JSON text", (".json",), "model", "converter.format:load_json", "converter.format:save_json",
+               (Option("encoding", str, "How values are written: digits that a person can read, base64, or an HDF5 file "
+                       "beside the JSON; auto takes digits for small models and base64 for large ones.", "auto",
+                       ("auto", "values", "base64", "file")),)),
+        Format("hdf5", "neutral model as HDF5", (".h5", ".hdf5"), "model", "converter.format:load_hdf5", "converter.format:save_hdf5"),
+    ),
+    runtimes=(Runtime("reference", "the defining NumPy kernels, slow and exact", "converter.loading:ReferenceSession"),),
+)
+
+
+# Finding -----------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def adapters() -> Mapping[str, Adapter]:
+    """Every adapter by name, the neutral formats first. Imports no framework.
+
+    Raises `ConverterError` for a plug-in that does not load or takes a name that is taken.
+    """
+    import adapters as package
+
+    found = {NEUTRAL.name: NEUTRAL}
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
+        name = f"{package.__name__}.{module.name}.adapter"
+        if module.ispkg and importlib.util.find_spec(name) is not None:
+            _add(found, importlib.import_module(name).ADAPTER, name)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            _add(found, point.load(), point.value)
+        except ConverterError:
+            raise
+        except Exception as error:
+            raise ConverterError(f"the plug-in does not load ({type(error).__name__}: {error})", where=point.value,
+                                 fix="update it, or uninstall it") from error
+    return found
+
+
+def _add(found: dict[str, Adapter], adapter: Any, where: str) -> None:
+    if not isinstance(adapter, Adapter):
+        raise ConverterError("not an adapter", where=where, expected="a converter.discovery.Adapter", received=type(adapter).__name__)
+    if adapter.name in found:
+        raise ConverterError(f"two adapters are called {adapter.name!r}", where=where, fix="uninstall one of the two")
+    taken = {item.name for other in found.values() for item in (*other.formats, *other.runtimes)}
+    for item in (*adapter.formats, *adapter.runtimes):
+        if item.name in taken:
+            raise ConverterError(f"the adapter {adapter.name!r} takes a name that is taken", where=where, received=item.name)
+    found[adapter.name] = adapter
+
+
+def formats() -> Mapping[str, Format]:
+    """Every format by name."""
+    return {item.name: item for adapter in adapters().values() for item in adapter.formats}
+
+
+def runtimes() -> Mapping[str, Runtime]:
+    """Every runtime by name."""
+    return {item.name: item for adapter in adapters().values() for item in adapter.runtimes}
+
+
+def format_of(path: str | Path, *, to: Literal["load", "save"], where: str | None = None) -> Format:
+    """The format that a path's suffix names. Raises `ConverterError` for one that none can load, or save."""
+    suffix = Path(path).suffix.lower()
+    able = [item for item in formats().values() if getattr(item, to) is not None]
+    for item in able:
+        if suffix in item.suffixes:
+            return item
+    verb = "read" if to == "load" else "written"
+    raise ConverterError(f"no format that can be {verb} has the suffix {suffix!r}" if suffix
+                         else f"without a suffix nothing says which format is to be {verb}",
+                         where=where or str(path), expected=", ".join(text for item in able for text in item.suffixes),
+                         received=suffix or "no suffix", fix="name the file after its format")
+
+
+def runtime(name: str) -> Runtime:
+    """The runtime `name`. Raises `ConverterError` for an unknown one."""
+    found = runtimes().get(name)
+    if found is None:
+        raise ConverterError(f"no runtime is called {name!r}", expected=", ".join(runtimes()), received=repr(name))
+    return found
+
+
+def live(role: Literal["tracer", "builder"]) -> tuple[Callable[..., Any], str | None]:
+    """The function that converts live modules, and the extra that it needs. Raises `ConverterError` where there is none."""
+    for adapter in adapters().values():
+        target = getattr(adapter, role)
+        if target is not None:
+            return resolve(target, adapter.extra), adapter.extra
+    raise ConverterError("no adapter converts live modules")
+
+
+# Calling -----------------------------------------------------------------------------------------------------------------
+
+
+def resolve(target: str, extra: str | None = None) -> Callable[..., Any]:
+    """The function that `"package.module:function"` names.
+
+    Raises:
+        MissingDependencyError: a library that it needs is not installed; names the `extra` that brings it.
+    """
+    module, _, name = target.partition(":")
+    with requiring(extra):
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+class requiring:
+    """A block in which a missing library becomes a `MissingDependencyError` that names the extra to install."""
+
+    def __init__(self, extra: str | None) -> None:
+        self.extra = extra
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        # Only a library that is absent: a module of our own that is missing, or a name within one, is a defect.
+        if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("converter", "adapters"):
+            wanted = f"{PACKAGE}[{self.extra}]" if self.extra else error.name
+            raise MissingDependencyError(f"the library {error.name.partition('.')[0]!r} is not installed",
+                                         fix=f"pip install '{wanted}'") from error

@@ -1,0 +1,209 @@
+"""Inputs for a graph, drawn from a seed: sizes across each symbol's range, and values by dtype and role.
+
+The same seed gives the same bits in any language that follows `docs/equivalence.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converter.dims import Dim, evaluate
+from converter.equivalence.generator import Generator, stream_seed
+from converter.equivalence.roles import DEFAULT_INTEGERS, Role, Specs, roles
+from converter.errors import GraphError, RunError
+from converter.ir import DimRange, DType, Graph, GraphInput
+from converter.parameters import ParameterStore
+from converter.sizes import bind, check_inputs
+
+Array = np.ndarray[Any, Any]
+Override = Array | Callable[[Generator, tuple[int, ...]], Any]
+
+PLAIN, EXTREME, GIVEN, RECORDED = "plain", "extreme", "given", "recorded"
+
+COUNT = 6
+ODD_SIZES = (3, 7, 5, 11, 13)
+HIGH_END = 128
+"""The upper end of a range is tried when it is at most this."""
+
+ROW_SCALES = (1.0, 32.0, 2.0**-20, 0.0)
+"""Factors of consecutive rows (axis 0) of a float input in an extreme case; the zeros carry both signs."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs. `profile` says where its values come from: plain, extreme, given, or recorded."""
+
+    label: str
+    profile: str
+    sizes: Mapping[str, int]
+    inputs: Mapping[str, Array]
+
+
+def generate(graph: Graph, specs: ParameterStore | Specs | None = None, seed: int = 0, count: int = COUNT, *,
+             overrides: Mapping[str, Override] | None = None) -> list[dict[str, Array]]:
+    """`count` sets of inputs for `graph`, by name. See `Planner`; `specs` are its parameters, or their specs."""
+    planner = Planner(graph, specs, seed, overrides=overrides)
+    return [dict(planner.case(index).inputs) for index in range(count)]
+
+
+class Planner:
+    """Draws the cases of a graph.
+
+    Args:
+        graph: the graph.
+        parameters: its parameters or their specs, from which the sizes of tables are read.
+        seed: any integer.
+        typical: sizes of the first case, where they are known (those of a recorded example).
+        overrides: for an input's name, an array that stands in every case, or a function of a `Generator` and a shape.
+
+    Raises:
+        GraphError: the graph breaks the operators' rules.
+        RunError: an override names no input, or does not fit the input's spec.
+    """
+
+    def __init__(self, graph: Graph, parameters: ParameterStore | Specs | None = None, seed: int = 0, *,
+                 typical: Mapping[str, int] | None = None, overrides: Mapping[str, Override] | None = None) -> None:
+        self.graph, self.seed, self.overrides = graph, seed, dict(overrides or {})
+        self.roles = roles(graph, parameters)
+        self.typical = dict(typical or {})
+        self.symbols = input_symbols(graph)
+        self.fixed: dict[str, int] = {}
+        ports = {port.name: port for port in graph.inputs}
+        for name, override in self.overrides.items():
+            if name not in ports:
+                raise RunError(f"no input is called {name!r}", expected=", ".join(ports), received=repr(name))
+            if not callable(override):
+                self.overrides[name] = array = np.asarray(override)
+                spec = ports[name].spec
+                if array.dtype != spec.dtype.numpy or array.ndim != spec.rank:
+                    raise RunError("wrong dtype or number of axes", where=f"input {name!r}", expected=str(spec),
+                                   received=f"{array.dtype}{list(array.shape)}")
+                bind(spec, array.shape, self.fixed)
+
+    def sizes(self, index: int) -> dict[str, int]:
+        """Every symbol's size in case `index`: typical, low end, odd, odd, high end where it is near, then odd ones."""
+        result = {}
+        ranges = {name: self.graph.dims.get(name, DimRange()) for name in self.symbols}
+        high = index == 4 and any(span.max is not None and span.max <= HIGH_END for span in ranges.values())
+        for position, name in enumerate(self.symbols):
+            span = ranges[name]
+            odd = ODD_SIZES[(index + position) % len(ODD_SIZES)]
+            if index == 0:
+                size = self.typical.get(name, max(span.min, 4 + 2 * position))
+            elif index == 1:
+                size = span.min
+            elif high:
+                size = span.max if span.max is not None and span.max <= HIGH_END else max(span.min, 2)
+            else:
+                size = odd if odd >= span.min else span.min + odd
+            size = max(size, span.min)
+            result[name] = size if span.max is None else min(size, span.max)
+        return {**result, **self.fixed}
+
+    def grown(self, sizes: Mapping[str, int]) -> dict[str, int] | None:
+        """Sizes about twice as large, for a graph that cannot run at small ones; None when no range allows any."""
+        result = {}
+        for name, size in sizes.items():
+            span = self.graph.dims.get(name, DimRange())
+            larger = size if name in self.fixed else 2 * size + 1
+            result[name] = larger if span.max is None else min(larger, span.max)
+        return None if result == dict(sizes) else result
+
+    def profile(self, index: int) -> str:
+        """Whether case `index` has rows of extreme values."""
+        return EXTREME if index % 4 == 3 else PLAIN
+
+    def case(self, index: int, sizes: Mapping[str, int] | None = None) -> Case:
+        """Case `index`, at its own sizes or at given ones. Raises `RunError` for sizes that no input can have."""
+        sizes = self.sizes(index) if sizes is None else sizes
+        profile = self.profile(index)
+        inputs = {}
+        for port in self.graph.inputs:
+            shape = concrete_shape(port, sizes)
+            generator = Generator(stream_seed(self.seed, index, port.name))
+            override = self.overrides.get(port.name)
+            if override is None:
+                inputs[port.name] = draw(generator, port.spec.dtype, shape, self.roles[port.name], index, sizes)
+            else:
+                inputs[port.name] = np.asarray(override(generator, shape) if callable(override) else override)
+        return Case(f"seed {self.seed}, case {index}", profile, sizes, inputs)
+
+
+def input_symbols(graph: Graph) -> tuple[str, ...]:
+    """The symbols that inputs bind, in the order they appear."""
+    found: dict[str, None] = {}
+    for port in graph.inputs:
+        for size in port.spec.shape:
+            name = getattr(size, "symbol", None)
+            if name is not None:
+                found[name] = None
+    return tuple(found)
+
+
+def concrete_shape(port: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """An input's shape at given sizes. Raises `RunError` for a negative size."""
+    shape = tuple(evaluate(size, sizes) for size in port.spec.shape)
+    if any(size < 0 for size in shape):
+        raise RunError("a size would be negative", where=f"input {port.name!r}", expected=str(port.spec),
+                       received=", ".join(f"{name}={size}" for name, size in sizes.items()))
+    return shape
+
+
+def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role, index: int, sizes: Mapping[str, int]) -> Array:
+    """The values of one input in case `index`."""
+    if role.mask:
+        return _mask(generator, shape, index).astype(dtype.numpy)
+    if dtype.is_integer:
+        found = role.integer_range(lambda bound: _size(bound, sizes))
+        low, high = DEFAULT_INTEGERS if found is None else found
+        limits = np.iinfo(dtype.numpy)
+        return generator.integers(max(low, int(limits.min)), min(high, int(limits.max) + 1), shape).astype(dtype.numpy)
+    if dtype.is_complex:
+        real = generator.normal(shape)
+        return (real + 1j * generator.normal(shape)).astype(dtype.numpy)
+    if role.domain is not None:
+        low_end, high_end = role.domain
+        return (low_end + (high_end - low_end) * generator.uniform(shape)).astype(dtype.numpy)
+    values = generator.normal(shape)
+    if index % 4 == 3 and shape:
+        scales = np.resize(np.array(ROW_SCALES), shape[0])
+        values = values * scales.reshape(-1, *[1] * (len(shape) - 1))
+    if dtype is DType.FLOAT8_E8M0FNU:
+        values = np.abs(values) + 2.0**-20
+    return values.astype(dtype.numpy)
+
+
+def _mask(generator: Generator, shape: tuple[int, ...], index: int) -> Array:
+    """Booleans. Along the last axis the first is true; row 0 is all true; others end early (even cases) or have holes."""
+    if not shape:
+        return generator.integers(0, 2, ()) == 1
+    if shape[-1] == 0 or 0 in shape:
+        return np.zeros(shape, bool)
+    if index % 2:
+        mask = generator.integers(0, 2, shape) == 1
+    else:
+        lengths = generator.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+        mask = np.arange(shape[-1]) < lengths
+    rows = mask.reshape(-1, shape[-1])
+    rows[:, 0] = True
+    if len(shape) > 1:
+        rows[0] = True
+    return rows.reshape(shape)
+
+
+def _size(bound: Dim, sizes: Mapping[str, int]) -> int:
+    try:
+        return evaluate(bound, sizes)
+    except GraphError:
+        # A size that only the data decide: ids below 1 fit any table that is not empty.
+        return 1
+
+
+def given(graph: Graph, inputs: Mapping[str, Any], label: str, profile: str = GIVEN) -> Case:
+    """A case of the caller's own arrays. Raises `RunError` when they do not fit the graph."""
+    arrays, bindings = check_inputs(graph, inputs)
+    return Case(label, profile, bindings, arrays)

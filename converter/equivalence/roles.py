@@ -1,0 +1,181 @@
+"""What an input is for, read off the graph: ids of a table, a mask, a value of a function's domain.
+
+Values follow an input from node to node as long as only their place, shape or dtype changes. The first operator that
+does more with them says what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from converter.dims import Dim, Expr
+from converter.ir import DType, Graph, Node, TensorSpec
+from converter.opset import check, lookup, normalize_attributes
+from converter.parameters import ParameterStore
+
+Specs = Mapping[str, TensorSpec]
+
+LARGE = 1000.0
+"""A literal factor of at least this much makes what it multiplies an additive mask."""
+
+DEFAULT_INTEGERS = (0, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What an input's values must be.
+
+    `bounds` are upper bounds (sizes of tables, exclusive) with what the graph adds to the ids before it looks them up;
+    `domain` is an interval of floats.
+    """
+
+    bounds: tuple[tuple[Dim, int], ...] = ()
+    mask: bool = False
+    domain: tuple[float, float] | None = None
+
+    def integer_range(self, size: Callable[[Dim], int]) -> tuple[int, int] | None:
+        """[low, high) that every table allows, `size` giving a bound's value; None when there is no such id or no table."""
+        if not self.bounds:
+            return None
+        low = max(-shift for _, shift in self.bounds)
+        high = min(size(bound) - shift for bound, shift in self.bounds)
+        return (low, high) if low < high else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A value that holds an input's values plus `shift`."""
+
+    value: str
+    shift: int = 0
+
+
+# Operators that move values about; the positions of the operands that carry them (None: all).
+CARRIES: Mapping[str, tuple[int, ...] | None] = {
+    "reshape": (0,), "permute_dims": (0,), "expand_dims": (0,), "squeeze": (0,), "broadcast_to": (0,), "flip": (0,),
+    "roll": (0,), "tile": (0,), "repeat_interleave": (0,), "slice": (0,), "select": (0,), "split": (0,), "unstack": (0,),
+    "pad": (0,), "concat": None, "stack": None, "where": (1, 2), "astype": (0,), "diagonal": (0,), "unfold": (0,),
+    "tril": (0,), "triu": (0,), "take": (0,), "take_along_axis": (0,), "clip": (0,), "maximum": None, "minimum": None,
+    "max": (0,), "min": (0,), "amax": (0,), "amin": (0,), "cummax": (0,), "cummin": (0,), "sort": (0,),
+}
+
+# Operators that look ids up: (position of the ids, position of the table or None, attribute of the axis, its default).
+TABLES: Mapping[str, tuple[int, int | None, str, Any]] = {
+    "embedding": (0, 1, "", 0), "embedding_bag": (0, 1, "", 0), "take": (1, 0, "axis", 0),
+    "take_along_axis": (1, 0, "axis", -1), "index_select": (1, 0, "axis", 0), "gather": (1, 0, "axis", 0),
+    "scatter": (1, 0, "axis", 0), "scatter_add": (1, 0, "axis", 0), "scatter_reduce": (1, 0, "axis", 0),
+    "one_hot": (0, None, "num_classes", None), "cross_entropy": (1, 0, "", 1), "nll_loss": (1, 0, "", 1),
+    "bincount": (0, None, "minlength", None),
+}
+
+# Functions that are defined on an interval only.
+DOMAINS: Mapping[str, tuple[float, float]] = {
+    "log": (0.1, 4.0), "log2": (0.1, 4.0), "log10": (0.1, 4.0), "log1p": (-0.75, 4.0), "sqrt": (0.0, 4.0), "rsqrt": (0.1, 4.0),
+    "asin": (-0.95, 0.95), "acos": (-0.95, 0.95), "atanh": (-0.95, 0.95), "acosh": (1.05, 4.0), "erfinv": (-0.95, 0.95),
+    "logit": (0.05, 0.95), "lgamma": (0.1, 4.0), "digamma": (0.1, 4.0), "xlogy": (0.1, 4.0),
+}
+
+MASKING = {"logical_not", "logical_and", "logical_or", "logical_xor", "any", "all", "masked_fill", "scaled_dot_product_attention"}
+
+
+def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dict[str, Role]:
+    """The role of every input by name. Raises `GraphError` as `converter.opset.check` does."""
+    specs = check(graph, parameters)
+    consumers: dict[str, list[tuple[Node, int]]] = {}
+    for node in graph.nodes:
+        for position, operand in enumerate(node.inputs):
+            if isinstance(operand, str):
+                consumers.setdefault(operand, []).append((node, position))
+    return {port.name: _role(port.name, port.spec.dtype, consumers, specs) for port in graph.inputs}
+
+
+def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]]], specs: Specs) -> Role:
+    role = Role(mask=dtype is DType.BOOL)
+    waiting, seen = [_Use(name)], set()
+    while waiting:
+        use = waiting.pop()
+        if use in seen:
+            continue
+        seen.add(use)
+        for node, position in consumers.get(use.value, ()):
+            role = _read(role, node, position, use, dtype, specs)
+            waiting += _follow(node, position, use)
+    return role
+
+
+def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs: Specs) -> Role:
+    """What one node says about the values that reach it."""
+    if dtype.is_float:
+        return replace(role, domain=DOMAINS[node.op]) if node.op in DOMAINS and role.domain is None else role
+    bound = _table(node, position, specs)
+    if bound is not None:
+        return replace(role, bounds=(*role.bounds, (bound, use.shift)))
+    if not role.mask and _masks(node, specs):
+        return replace(role, mask=True)
+    return role
+
+
+def _table(node: Node, position: int, specs: Specs) -> Dim | None:
+    """How many ids the node takes at this position, or None when it looks nothing up there."""
+    if node.op not in TABLES:
+        return None
+    ids, table, attribute, default = TABLES[node.op]
+    if position != ids:
+        return None
+    value = _attribute(node, attribute, default)
+    if table is None:
+        return value if isinstance(value, (int, Expr)) and not isinstance(value, bool) and value != -1 else None
+    operand = node.inputs[table]
+    if not isinstance(operand, str) or not isinstance(value, int):
+        return None
+    shape = specs[operand].shape
+    # A lookup without an axis takes every class loss's second axis, or the only axis there is.
+    return shape[value if -len(shape) <= value < len(shape) else -1] if shape else None
+
+
+def _attribute(node: Node, name: str, default: Any) -> Any:
+    operator = lookup(node.op)
+    if name not in operator.attributes:
+        return default
+    found = normalize_attributes(operator, node.attributes)
+    return found.get(name, operator.attributes[name].default)
+
+
+def _literal(node: Node) -> float | None:
+    for operand in node.inputs:
+        if isinstance(operand, (int, float)) and not isinstance(operand, bool):
+            return float(operand)
+    return None
+
+
+def _masks(node: Node, specs: Specs) -> bool:
+    """Whether a node treats an integer as a truth value."""
+    literal = _literal(node)
+    if node.op == "astype":
+        return _attribute(node, "dtype", None) is DType.BOOL
+    if node.op in ("equal", "not_equal", "greater", "less", "greater_equal", "less_equal"):
+        return literal in (0.0, 1.0)
+    if node.op == "subtract":
+        return literal == 1.0 and isinstance(node.inputs[0], (int, float))
+    if node.op == "multiply":
+        return literal is not None and abs(literal) >= LARGE
+    return node.op in MASKING
+
+
+def _follow(node: Node, position: int, use: _Use) -> list[_Use]:
+    """The outputs in which the values live on."""
+    outputs = [name for name in node.outputs if name is not None]
+    literal = _literal(node)
+    if node.op in ("add", "subtract") and literal is not None and literal == int(literal) and position == 0:
+        shift = int(literal) if node.op == "add" else -int(literal)
+        return [_Use(name, use.shift + shift) for name in outputs]
+    if node.op == "add" and literal is not None and literal == int(literal):
+        return [_Use(name, use.shift + int(literal)) for name in outputs]
+    if node.op == "subtract" and literal == 1.0:
+        return [_Use(name, use.shift) for name in outputs]
+    carried = CARRIES.get(node.op, ())
+    if carried is None or position in carried:
+        return [_Use(name, use.shift) for name in outputs]
+    return []

@@ -1,0 +1,115 @@
+"""Integers and booleans that rounding decides: the float operands that an output was chosen from, and what a tie is.
+
+An `argmax` over two values that are closer than their rounding errors may give either. So for an output that such an
+operator makes, the operands are looked at in the float64 run: a difference is a tie when the margin there is within
+what both values may stray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converter.ir import Graph, Node
+from converter.opset import lookup, normalize_attributes
+
+Array = np.ndarray[Any, Any]
+
+# Operators that leave the flat order of their operand as it is.
+TRANSPARENT = frozenset({"reshape", "expand_dims", "squeeze", "astype"})
+
+
+@dataclass(frozen=True, slots=True)
+class TieRule:
+    """How to judge one output: the node that chose it, and the names of the float values it chose from."""
+
+    node: Node
+    operands: tuple[str | float, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(operand for operand in self.operands if isinstance(operand, str))
+
+    def excuses(self, actual: Array, truth: Array, values: Mapping[str, Array], tolerance: Mapping[str, Array]) -> Array:
+        """Where a difference is a tie, bool in the output's shape.
+
+        Args:
+            actual, truth: the output of a runtime and of the float64 run.
+            values: the operands in the float64 run.
+            tolerance: how far each element of an operand may stray, same shapes.
+        """
+        operands = [values[item] if isinstance(item, str) else np.float64(item) for item in self.operands]
+        strays = [tolerance[item] if isinstance(item, str) else np.float64(0.0) for item in self.operands]
+        attributes = normalize_attributes(lookup(self.node.op), self.node.attributes)
+        if self.node.op not in CHOICES:
+            margin = np.abs(operands[0] - operands[1])
+            tied = np.broadcast_to(margin <= strays[0] + strays[1], np.broadcast_shapes(operands[0].shape, operands[1].shape))
+            return tied.reshape(truth.shape) if tied.size == truth.size else np.zeros(truth.shape, bool)
+        return CHOICES[self.node.op](actual, truth, operands[0], strays[0], attributes)
+
+
+def tie_rules(graph: Graph, floats: Callable[[str], bool]) -> dict[str, TieRule]:
+    """The rule of each output that has one. `floats` says whether a value is floating."""
+    makers = {name: (node, position) for node in graph.nodes for position, name in enumerate(node.outputs) if name is not None}
+    rules = {}
+    for output in graph.outputs:
+        if output.spec.dtype.is_float or output.spec.dtype.is_complex:
+            continue
+        name = output.value
+        while name in makers and makers[name][0].op in TRANSPARENT and not floats(name):
+            name = makers[name][0].names[0]
+        if name not in makers:
+            continue
+        node, position = makers[name]
+        chosen = position == 1 if node.op in ("topk", "sort") else position == 0
+        if node.op in COMPARISONS or node.op in CHOICES and chosen:
+            operands = tuple(item for item in node.inputs[:2 if node.op in COMPARISONS else 1]
+                             if isinstance(item, (str, int, float)))
+            if operands and all(floats(item) for item in operands if isinstance(item, str)):
+                rules[output.name] = TieRule(node, operands)
+    return rules
+
+
+def _one(actual: Array, truth: Array, x: Array, stray: Array, attributes: Mapping[str, Any]) -> Array:
+    """argmax and argmin: the value at the chosen place is as extreme as that at the true one."""
+    axis = attributes.get("axis")
+    if axis is None:
+        x, stray, axis = x.reshape(-1), stray.reshape(-1), 0
+    return _as_extreme(actual, truth, np.moveaxis(x, axis, -1)[..., None, :], np.moveaxis(stray, axis, -1)[..., None, :], -1)
+
+
+def _several(actual: Array, truth: Array, x: Array, stray: Array, attributes: Mapping[str, Any]) -> Array:
+    """topk and sort: the value at each chosen place is that at the true one, and no place is chosen twice."""
+    axis = attributes["axis"] % x.ndim
+    shape = list(x.shape)
+    shape[axis] = truth.size // max(1, x.size // max(1, shape[axis]))
+    if truth.size != int(np.prod(shape)):
+        return np.zeros(truth.shape, bool)
+    chosen = np.moveaxis(actual.reshape(shape), axis, -1)
+    wanted = np.moveaxis(truth.reshape(shape), axis, -1)
+    tied = _as_extreme(chosen, wanted, np.moveaxis(x, axis, -1), np.moveaxis(stray, axis, -1), None)
+    ordered = np.sort(chosen, axis=-1)
+    distinct = np.all(ordered[..., 1:] != ordered[..., :-1], axis=-1, keepdims=True)
+    return np.moveaxis(tied & distinct, -1, axis).reshape(truth.shape)
+
+
+def _as_extreme(actual: Array, truth: Array, x: Array, stray: Array, axis: int | None) -> Array:
+    """Where x at `actual` is within both strays of x at `truth`. The last axis of x is the one chosen from."""
+    flat = actual.shape
+    places, wanted = actual.astype(np.int64), truth.astype(np.int64)
+    if axis is not None:
+        places, wanted = places.reshape(*x.shape[:-1]), wanted.reshape(*x.shape[:-1])
+    inside = (places >= 0) & (places < x.shape[-1])
+    places = np.where(inside, places, 0)
+    margin = np.abs(np.take_along_axis(x, places, -1) - np.take_along_axis(x, wanted, -1))
+    allowed = np.take_along_axis(stray, places, -1) + np.take_along_axis(stray, wanted, -1)
+    return (inside & (margin <= allowed)).reshape(flat)
+
+
+CHOICES: Mapping[str, Callable[[Array, Array, Array, Array, Mapping[str, Any]], Array]] = {
+    "argmax": _one, "argmin": _one, "topk": _several, "sort": _several,
+}
+COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"})

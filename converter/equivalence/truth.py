@@ -1,0 +1,188 @@
+"""The float64 truth of each case, and the runs that set the budget: the source's, recorded ones, the reference's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from converter import reference
+from converter.equivalence.budget import Budget
+from converter.equivalence.compare import FACTOR, FLOOR, ROUNDINGS, STRUCTURE, WHOLE, eps_of, is_exact, scales
+from converter.equivalence.inputs import PLAIN, Case
+from converter.equivalence.ties import TieRule, tie_rules
+from converter.errors import ConverterError
+from converter.ir import Model, Node
+from converter.opset import check
+
+Array = np.ndarray[Any, Any]
+Outputs = Mapping[str, Array]
+
+
+class Source(Protocol):
+    """What a model came from, able to run: `float_dtype="float64"` replaces every float dtype in it."""
+
+    def run(self, inputs: Mapping[str, Any], float_dtype: Any = None) -> Mapping[str, Array]:
+        """The outputs by the neutral graph's names."""
+        ...
+
+
+class Refused(Exception):
+    """A case that something cannot run. `by` is "graph" or "source"."""
+
+    def __init__(self, by: str, error: BaseException) -> None:
+        super().__init__(first_line(error))
+        self.by = by
+
+
+@dataclass
+class Prepared:
+    """A case with its truth.
+
+    `own` is what the source, or the recording, gave in the model's own dtypes; `kernels` what the reference gave;
+    `operands` the float64 values that tie rules look at, `rough` the same in the model's own dtypes.
+    """
+
+    case: Case
+    graph: Outputs
+    truth: Outputs
+    own: Outputs | None = None
+    kernels: Outputs | None = None
+    operands: Mapping[str, Array] = field(default_factory=dict)
+    rough: Mapping[str, Array] = field(default_factory=dict)
+
+
+class Judge:
+    """Runs cases through the reference and the source, and pools the errors that make the budget."""
+
+    def __init__(self, model: Model, source: Source | None = None) -> None:
+        self.model, self.source = model, source
+        self.specs = check(model.graph, model.parameters)
+        self.dtypes = {output.name: output.spec.dtype.numpy for output in model.graph.outputs}
+        self.ties = tie_rules(model.graph, lambda name: self.specs[name].dtype.is_float)
+        self.seconds: dict[str, float] = {}
+
+    def prepare(self, case: Case, recorded: Outputs | None = None, *, kernels: bool = False) -> Prepared:
+        """The truth of a case. Raises `Refused` when the graph or the source cannot run it.
+
+        Args:
+            case: the inputs.
+            recorded: what PyTorch gave for them once.
+            kernels: whether to run the reference in the model's own dtypes too.
+        """
+        operands: dict[str, Array] = {}
+        rough: dict[str, Array] = {}
+        try:
+            graph = self._reference(case, "float64", operands)
+            found = self._reference(case, None, rough) if kernels or self.ties else None
+        except ConverterError as error:
+            raise Refused("graph", error) from error
+        if self.source is None:
+            return Prepared(case, graph, graph, recorded, found, operands, rough)
+        try:
+            truth = self._timed("source in float64", lambda: self._source("float64", case))
+            own = self._timed("source", lambda: self._source(None, case))
+        except Exception as error:  # a traced program raises anything, from any depth
+            raise Refused("source", error) from error
+        return Prepared(case, graph, truth, own, found, operands, rough)
+
+    def _source(self, float_dtype: str | None, case: Case) -> Outputs:
+        assert self.source is not None
+        return {name: np.asarray(value) for name, value in self.source.run(case.inputs, float_dtype=float_dtype).items()}
+
+    def _reference(self, case: Case, float_dtype: str | None, operands: dict[str, Array]) -> Outputs:
+        wanted = {name for rule in self.ties.values() for name in rule.names}
+        model = self.model
+
+        def observe(node: Node, results: tuple[Array, ...]) -> None:
+            operands.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name in wanted)
+
+        for name in wanted:
+            if name in case.inputs:
+                operands[name] = np.asarray(case.inputs[name])
+            elif name in model.parameters:
+                operands[name] = model.parameters.read(name)
+        label = "reference" if float_dtype is None else "reference in float64"
+        return self._timed(label, lambda: reference.run(model, case.inputs, float_dtype=float_dtype, observe=observe if wanted else None))
+
+    def _timed(self, label: str, function: Any) -> Any:
+        start = time.perf_counter()
+        result = function()
+        self.seconds[label] = self.seconds.get(label, 0.0) + time.perf_counter() - start
+        return result
+
+    # Budgets -------------------------------------------------------------------------------------------------------------
+
+    def source_budget(self, prepared: Iterable[Prepared], name: str) -> Budget:
+        """The source's errors on one output. In float64 the truth is no better than the run, so the graph's run counts too."""
+        budget = Budget(self.dtypes[name], "source")
+        for item in prepared:
+            if item.own is None or name not in item.own or name not in item.truth:
+                continue
+            budget.add(item.own[name], item.truth[name], item.case.profile)
+            if self._is_double(name) and name in item.graph:
+                budget.add(item.graph[name], item.truth[name], item.case.profile)
+        return budget
+
+    def kernel_budget(self, prepared: Iterable[Prepared], name: str) -> Budget:
+        """The reference's errors, in the model's own dtypes, on one output."""
+        budget = Budget(self.dtypes[name], "reference")
+        for item in prepared:
+            if item.kernels is not None and name in item.kernels:
+                budget.add(item.kernels[name], item.truth[name], item.case.profile)
+        return budget
+
+    def _is_double(self, name: str) -> bool:
+        return not is_exact(self.dtypes[name]) and eps_of(self.dtypes[name]) <= float(np.finfo(np.float64).eps)
+
+    def floats(self) -> list[str]:
+        """The names of the outputs that rounding touches."""
+        return [name for name, dtype in self.dtypes.items() if not is_exact(dtype)]
+
+    # Ties ----------------------------------------------------------------------------------------------------------------
+
+    def rounding_ties(self, prepared: list[Prepared], name: str) -> dict[str, float]:
+        """For each operand of an output's tie rule: how many ulps of the whole it may stray in the model's own dtypes."""
+        rule = self.ties.get(name)
+        strays: dict[str, float] = {}
+        for operand in () if rule is None else rule.names:
+            budget = Budget(self.specs[operand].dtype.numpy, "reference")
+            for item in prepared:
+                if operand in item.operands and operand in item.rough:
+                    budget.add(item.rough[operand], item.operands[operand], PLAIN)
+            strays[operand] = budget.allowed(PLAIN).get(WHOLE, 0.0) + FLOOR
+        return strays
+
+    def excused(self, item: Prepared, name: str, actual: Array, strays: Mapping[str, float] | None) -> Array | None:
+        """Where an integer or boolean output differs by a tie; None when no rule applies. `strays` None: float64 runs."""
+        rule: TieRule | None = self.ties.get(name)
+        truth = item.truth.get(name)
+        if rule is None or truth is None or actual.shape != truth.shape or any(operand not in item.operands for operand in rule.names):
+            return None
+        values, tolerance = {}, {}
+        for operand in rule.names:
+            values[operand] = value = np.asarray(item.operands[operand]).astype(np.float64)
+            dtype = np.dtype(np.float64) if strays is None else self.specs[operand].dtype.numpy
+            roundings = ROUNDINGS if strays is None else strays[operand]
+            tolerance[operand] = scales(value, dtype)[WHOLE] * eps_of(dtype) * roundings
+            if strays is None:
+                tolerance[operand] = tolerance[operand] + STRUCTURE * np.abs(value)
+        return rule.excuses(actual, truth, values, tolerance)
+
+
+def merged(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    """The larger allowance for each scale."""
+    return {name: max(first.get(name, 0.0), second.get(name, 0.0)) for name in {**first, **second}}
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line."""
+    text = str(error).strip()
+    name = "" if isinstance(error, ConverterError) else f"{type(error).__name__}: "
+    return f"{name}{text.splitlines()[0][:300] if text else ''}"
+
+
+DESCRIBED = f"times {FACTOR:g}, plus {FLOOR:g} ulps"

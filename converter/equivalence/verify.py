@@ -1,0 +1,375 @@
+"""Whether runtimes, files and recordings are one model: cases in, a `Report` out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from converter.equivalence.budget import MIN_SAMPLES, Budget
+from converter.equivalence.compare import Comparison, is_exact, structure, within
+from converter.equivalence.inputs import COUNT, RECORDED, Case, Planner, given
+from converter.equivalence.models import compare_models, compare_parameters
+from converter.equivalence.report import Report, Row, Stage, failure, row
+from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, Refused, Source, first_line, merged
+from converter.errors import ConverterError, MissingDependencyError, RunError
+from converter.ir import Model
+from converter.sizes import bind
+
+Array = np.ndarray[Any, Any]
+Runtimes = Sequence[str] | Mapping[str, Any] | None
+
+DEFAULT_RUNTIMES = ("numpy", "onnxruntime")
+EXTRA_CASES = 16
+GROWTHS = 6
+
+
+def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = None,
+           inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, seed: int = 0, cases: int = COUNT,
+           label: str | None = None) -> Report:
+    """Judges whether runtimes compute a model, and whether several models are one.
+
+    Args:
+        model: a model; or several that claim to be the same, as a sequence or a mapping from labels, of which the first
+            is the standard. One that is no `Model` but has `run(inputs)` is judged as a runtime is.
+        runtimes: names of runtimes (`"numpy"`, `"onnxruntime"`, `"torch"`, `"reference"`), or a mapping from a label to a
+            name, a session, or a function that makes a session of a model. None: numpy and onnxruntime where installed.
+        source: what the model came from. Its float64 run is the truth, its own run the budget. Without it the truth is
+            the reference in float64, and the model's recorded examples set the budget after they are judged themselves.
+        inputs: the caller's own: one set, or several. A set that lacks some inputs has those drawn.
+        seed: of the drawn cases.
+        cases: how many to draw.
+        label: what to call the model in the report.
+
+    Raises:
+        MissingDependencyError: a runtime that was named is not installed.
+        ConverterError: an unknown runtime, inputs that do not fit, or a graph that breaks the operators' rules.
+    """
+    start = time.perf_counter()
+    things = _labelled(model, label)
+    name, standard = next(iter(things.items()))
+    if not isinstance(standard, Model):
+        raise ConverterError("the first of several must be a model", where=name, expected="a Model", received=type(standard).__name__)
+    from converter.format import model_digest
+
+    report = Report(name, model_digest(standard), seed=seed)
+    sessions = _sessions(runtimes, report)
+    for other, thing in list(things.items())[1:]:
+        if isinstance(thing, Model):
+            report.add(compare_models(standard, thing, other))
+        else:
+            sessions[other] = thing
+    origin = getattr(source, "model", None)
+    if isinstance(origin, Model):
+        report.add(compare_parameters(origin.parameters, standard.parameters, "source"))
+    judge = Judge(standard, source)
+    prepared = _prepare(judge, report, _cases(standard, inputs, seed), seed, cases)
+    if source is not None:
+        _structure(judge, report, prepared)
+    allowances = _allowances(judge, report, prepared)
+    for runtime, thing in sessions.items():
+        _judge_runtime(judge, report, prepared, runtime, thing, allowances)
+    _nothing_compared(judge, report, [*sessions], source is not None)
+    report.versions |= _versions([*sessions], source)
+    report.seconds |= judge.seconds
+    report.seconds["all"] = time.perf_counter() - start
+    return report
+
+
+# What is judged ----------------------------------------------------------------------------------------------------------
+
+
+def _labelled(model: Any, label: str | None) -> dict[str, Any]:
+    if isinstance(model, Mapping):
+        things = dict(model)
+    elif isinstance(model, Sequence) and not isinstance(model, str):
+        things = {f"model {index}": thing for index, thing in enumerate(model)}
+    else:
+        things = {label or (model.graph.name if isinstance(model, Model) else "model"): model}
+    if not things:
+        raise ConverterError("nothing to verify", expected="at least one model")
+    for name, thing in things.items():
+        if not isinstance(thing, Model) and not hasattr(thing, "run"):
+            raise ConverterError("neither a model nor a session", where=name, expected="a Model, or an object with run(inputs)",
+                                 received=type(thing).__name__, fix="read a file with converter.load")
+    return things
+
+
+def _sessions(runtimes: Runtimes, report: Report) -> dict[str, Any]:
+    """What runs the model, by label: names and functions are kept until their turn."""
+    if isinstance(runtimes, Mapping):
+        return dict(runtimes)
+    if runtimes is not None:
+        return {name: name for name in ([runtimes] if isinstance(runtimes, str) else runtimes)}
+    from converter import discovery
+
+    found: dict[str, Any] = {}
+    for name in DEFAULT_RUNTIMES:
+        try:
+            runtime = discovery.runtime(name)
+            discovery.resolve(runtime.session, runtime.extra)
+            found[name] = name
+        except MissingDependencyError as error:
+            report.notes.append(f"{name} was not judged: {first_line(error)}")
+    return found
+
+
+def _open(thing: Any, model: Model) -> Any:
+    if isinstance(thing, str):
+        from converter.loading import session
+
+        return session(model, thing)
+    return thing if hasattr(thing, "run") and not isinstance(thing, type) else thing(model)
+
+
+# Cases -------------------------------------------------------------------------------------------------------------------
+
+
+def _cases(model: Model, inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, seed: int) -> list[Case]:
+    """The caller's cases, those that lack inputs completed."""
+    sets = [] if inputs is None else [inputs] if isinstance(inputs, Mapping) else list(inputs)
+    found = []
+    names = {port.name for port in model.graph.inputs}
+    for index, arrays in enumerate(sets):
+        text = "given" if len(sets) == 1 else f"given {index}"
+        if names - arrays.keys():
+            planner = Planner(model.graph, model.parameters, seed, typical=_typical(model), overrides=dict(arrays))
+            arrays = planner.case(0).inputs
+        found.append(given(model.graph, arrays, text))
+    return found
+
+
+def _typical(model: Model) -> dict[str, int]:
+    """The sizes of the first recorded example; none when there is none."""
+    sizes: dict[str, int] = {}
+    for example in model.examples[:1]:
+        for port in model.graph.inputs:
+            if port.name in example.inputs and example.inputs[port.name].ndim == port.spec.rank:
+                bind(port.spec, example.inputs[port.name].shape, sizes)
+    return sizes
+
+
+def _prepare(judge: Judge, report: Report, given_cases: list[Case], seed: int, count: int) -> list[Prepared]:
+    """Recorded, given and drawn cases with their truth. What cannot run is a failing row, or a note on the range."""
+    model, source = judge.model, judge.source
+    stage: Stage = "structure" if source is not None else "rounding"
+    found: list[Prepared] = []
+    for index, example in enumerate(model.examples):
+        try:
+            case = given(model.graph, example.inputs, f"example {index} ({example.made_by})", RECORDED)
+            found.append(judge.prepare(case, example.outputs, kernels=source is None))
+        except (Refused, RunError) as error:
+            report.add([failure("recorded", f"example {index}", "", f"the recorded inputs cannot be run: {first_line(error)}")])
+    for case in given_cases:
+        try:
+            found.append(judge.prepare(case, kernels=source is None))
+        except Refused as error:
+            report.add([failure(stage, error.by, "", f"cannot run: {error}", case.label, case.sizes)])
+    planner = Planner(model.graph, model.parameters, seed, typical=_typical(model))
+    for index in range(count):
+        drawn = _draw(judge, report, planner, index)
+        if drawn is not None:
+            found.append(drawn)
+    if count:
+        _extra(judge, report, planner, found, count)
+    return found
+
+
+def _draw(judge: Judge, report: Report, planner: Planner, index: int) -> Prepared | None:
+    """Case `index`, at larger sizes where the graph and its source both refuse its own."""
+    sizes: dict[str, int] | None = planner.sizes(index)
+    refusal: Refused | RunError | None = None
+    for _ in range(GROWTHS):
+        if sizes is None:
+            break
+        try:
+            return judge.prepare(planner.case(index, sizes), kernels=judge.source is None)
+        except (Refused, RunError) as error:
+            written = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "its only sizes"
+            if isinstance(error, Refused) and error.by == "graph" and _source_runs(judge, planner.case(index, sizes)):
+                report.add([failure("structure", "graph", "", f"cannot run what the source runs: {error}", f"case {index}", sizes)])
+                return None
+            if refusal is None:
+                by = error.by if isinstance(error, Refused) else "graph"
+                report.notes.append(f"the {by} cannot run at {written}, which the ranges of its sizes allow: {first_line(error)}")
+            refusal = error
+            sizes = planner.grown(sizes)
+    report.add([failure("structure" if judge.source is not None else "rounding", "graph", "",
+                        f"cannot run at any size tried: {refusal}", f"case {index}")])
+    return None
+
+
+def _source_runs(judge: Judge, case: Case) -> bool:
+    if judge.source is None:
+        return False
+    try:
+        judge.source.run(case.inputs)
+    except Exception:  # a traced program raises anything, from any depth
+        return False
+    return True
+
+
+def _extra(judge: Judge, report: Report, planner: Planner, found: list[Prepared], count: int) -> None:
+    """More drawn cases, while some output has given too few values to tell how far rounding strays."""
+    for index in range(count, count + EXTRA_CASES):
+        values = {name: sum(item.truth[name].size for item in found if name in item.truth) for name in judge.floats()}
+        if not any(size < MIN_SAMPLES for size in values.values()):
+            return
+        drawn = _draw(judge, report, planner, index)
+        if drawn is None:
+            return
+        found.append(drawn)
+
+
+# Stages ------------------------------------------------------------------------------------------------------------------
+
+
+def _structure(judge: Judge, report: Report, prepared: list[Prepared]) -> None:
+    """Stage 1: the graph in float64 against the source in float64, and the declared outputs against the source's own."""
+    budgets = {name: judge.source_budget(prepared, name) for name in judge.floats()}
+    for item in prepared:
+        case, sizes = item.case.label, item.case.sizes
+        report.add(_names("structure", "graph", item, item.truth, judge))
+        for name, dtype in judge.dtypes.items():
+            if name not in item.truth or item.own is None or name not in item.own:
+                continue
+            own, truth, actual = item.own[name], item.truth[name], item.graph[name]
+            if own.dtype != dtype:
+                report.add([failure("structure", "graph", name, f"declared {dtype}, the source gives {own.dtype}", case, sizes)])
+                continue
+            noise = {} if is_exact(dtype) else budgets[name].noise(item.case.profile)
+            ties = judge.excused(item, name, actual, None) if is_exact(dtype) else None
+            report.add([row("structure", "graph", name, case, sizes, structure(actual, truth, noise, ties=ties))])
+
+
+def _names(stage: Stage, subject: str, item: Prepared, outputs: Outputs, judge: Judge) -> list[Row]:
+    """Failing rows for outputs that are missing or extra."""
+    rows = []
+    for name in judge.dtypes:
+        if name not in outputs:
+            rows.append(failure(stage, subject, name, "the output is missing", item.case.label, item.case.sizes))
+    for name in outputs:
+        if name not in judge.dtypes:
+            rows.append(failure(stage, subject, name, "an output that the graph does not have", item.case.label, item.case.sizes))
+    return rows
+
+
+Allowance = Callable[[Prepared, str], dict[str, float]]
+
+
+def _allowances(judge: Judge, report: Report, prepared: list[Prepared]) -> Allowance:
+    """What a runtime may stray in a case, by output and scale; judges recorded outputs on the way."""
+    floats = judge.floats()
+    if judge.source is not None:
+        own = {name: judge.source_budget(prepared, name) for name in floats}
+        report.budget = f"the source's own errors, {DESCRIBED}"
+        return lambda item, name: own[name].allowed(item.case.profile)
+    kernels = {name: judge.kernel_budget(prepared, name) for name in floats}
+    recorded = [item for item in prepared if item.case.profile == RECORDED]
+    if not recorded:
+        report.budget = f"no example is recorded: the errors of the reference kernels in the model's own dtypes, {DESCRIBED}"
+        report.notes.append("without recorded examples nothing here comes from PyTorch: the runtimes are judged against the graph alone")
+        return lambda item, name: kernels[name].allowed(item.case.profile)
+    proven = _recorded(judge, report, recorded, kernels)
+    own = {name: judge.source_budget([item for item in recorded if proven[item.case.label, name]], name) for name in floats}
+    trusted = {name: _kernels_hold(recorded, own[name], name) for name in floats}
+    report.budget = f"errors of the recorded outputs and, on other inputs, of the reference kernels, {DESCRIBED}"
+    for name in floats:
+        if not trusted[name]:
+            report.notes.append(f"output {name!r}: the reference kernels stray further than PyTorch did, so only its errors count")
+
+    def allowed(item: Prepared, name: str) -> dict[str, float]:
+        found = own[name].allowed(RECORDED)
+        enough = own[name].samples(RECORDED) >= MIN_SAMPLES and item.case.profile == RECORDED
+        if enough or not trusted[name]:
+            return found
+        return merged(found, kernels[name].allowed(item.case.profile))
+
+    return allowed
+
+
+def _recorded(judge: Judge, report: Report, recorded: list[Prepared], kernels: Mapping[str, Budget]) -> dict[tuple[str, str], bool]:
+    """Judges what was recorded as a runtime is judged, the reference's own errors being its budget."""
+    proven = {}
+    for item in recorded:
+        outputs = item.own or {}
+        report.add(_names("recorded", "recording", item, outputs, judge))
+        for name in judge.dtypes:
+            if name in outputs:
+                allowed = kernels[name].allowed(RECORDED) if name in kernels else {}
+                found = _compare(judge, recorded, item, name, outputs[name], item.kernels, allowed)
+                report.add([row("recorded", "recording", name, item.case.label, item.case.sizes, found)])
+                proven[item.case.label, name] = bool(found)
+    return {**{(item.case.label, name): False for item in recorded for name in judge.dtypes}, **proven}
+
+
+def _kernels_hold(recorded: list[Prepared], own: Budget, name: str) -> bool:
+    """Whether the reference, in the model's own dtypes, stays within the recorded outputs' budget."""
+    return all(within(item.kernels[name], item.truth[name], own.allowed(RECORDED), dtype=own.dtype)
+               for item in recorded if item.kernels is not None)
+
+
+def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtime: str, thing: Any, allowances: Allowance) -> None:
+    """Stage 2 for one runtime."""
+    start = time.perf_counter()
+    try:
+        session = _open(thing, judge.model)
+    except MissingDependencyError:
+        raise
+    except Exception as error:  # a runtime raises anything, from any depth
+        report.add([failure("rounding", runtime, "", f"cannot load the model: {first_line(error)}")])
+        return
+    report.seconds[f"{runtime} load"] = time.perf_counter() - start
+    report.seconds[runtime] = 0.0
+    for item in prepared:
+        start = time.perf_counter()
+        try:
+            outputs = {name: np.asarray(value) for name, value in session.run(item.case.inputs).items()}
+        except Exception as error:  # as above
+            report.add([failure("rounding", runtime, "", f"cannot run: {first_line(error)}", item.case.label, item.case.sizes)])
+            continue
+        report.seconds[runtime] += time.perf_counter() - start
+        report.add(_names("rounding", runtime, item, outputs, judge))
+        for name, dtype in judge.dtypes.items():
+            if name in outputs and name in item.truth:
+                allowed = {} if is_exact(dtype) else allowances(item, name)
+                found = _compare(judge, prepared, item, name, outputs[name], item.own or item.kernels, allowed)
+                report.add([row("rounding", runtime, name, item.case.label, item.case.sizes, found)])
+
+
+def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, actual: Array, own: Outputs | None,
+             allowed: Mapping[str, float]) -> Comparison:
+    dtype = judge.dtypes[name]
+    ties = None
+    if is_exact(dtype) and actual.shape == item.truth[name].shape and not np.array_equal(actual, item.truth[name]):
+        ties = judge.excused(item, name, actual, judge.rounding_ties(prepared, name))
+    return within(actual, item.truth[name], allowed, dtype=dtype, own=None if own is None else own.get(name), ties=ties)
+
+
+def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structured: bool) -> None:
+    """A failing row for each output of which no value was judged."""
+    wanted: list[tuple[Stage, str]] = [("rounding", runtime) for runtime in runtimes]
+    wanted += [("structure", "graph")] if structured else []
+    for stage, subject in wanted:
+        for name in judge.dtypes:
+            rows = [item for item in report.rows if (item.stage, item.subject) == (stage, subject) and item.output in (name, "")]
+            if all(item.passed for item in rows) and not sum(item.compared for item in rows):
+                report.add([failure(stage, subject, name, "no value was compared: every one is empty or not finite" if rows
+                                    else "nothing was compared")])
+    if not wanted and not report.rows:
+        report.add([failure("rounding", "", "", "nothing was compared")])
+
+
+def _versions(runtimes: list[str], source: Any) -> dict[str, str]:
+    found = {}
+    for name in ("model-converter", "numpy", *runtimes):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            continue
+    return found | dict(getattr(source, "versions", {}) or {})
+
+

@@ -1,0 +1,195 @@
+"""Tensors as native HDF5 datasets under `/parameters`, contiguous and aligned, so that a reader may map them.
+
+Only this module imports h5py. Whatever a file says is held against the document's dtypes and shapes: no soft or
+external links, no virtual or external storage, no filters or chunks, nothing beyond what is declared.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from converter.errors import FormatError, MissingDependencyError
+from converter.format.tensors import byte_count, from_bytes
+from converter.ir import DType, TensorSpec
+from converter.parameters import Array, ParameterStore
+
+try:
+    import h5py
+except ImportError as missing:
+    raise MissingDependencyError("HDF5 files need the library h5py", fix="pip install h5py") from missing
+
+GROUP = "parameters"
+ALIGNMENT = 64
+_STORED_AS_BITS: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2")}
+
+
+def storage_dtype(dtype: DType) -> np.dtype[Any]:
+    """What HDF5 holds: the dtype itself, or for bool (0 and 1), bfloat16 and the float8 kinds their bits, unsigned."""
+    if dtype is DType.BOOL or dtype.value.startswith(("bfloat", "float8")):
+        return _STORED_AS_BITS[dtype.itemsize]
+    return dtype.numpy.newbyteorder("<")
+
+
+def dataset_name(name: str) -> str:
+    """A parameter's name as an HDF5 link: `%`, `/` and NUL are percent-escaped, so is a name that is only dots.
+
+    The empty name is a single `%`.
+    """
+    if not name:
+        return "%"
+    escaped = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    return escaped.replace(".", "%2E") if not escaped.strip(".") else escaped
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """An HDF5 file to read. Whatever HDF5 makes of a malformed one becomes a `FormatError`."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES, errno.EISDIR):
+            raise
+        raise FormatError(f"not a readable HDF5 file ({str(error)[:160]})", where=str(path)) from error
+
+
+class ValueWriter:
+    """Writes datasets under `/parameters` of a new file, one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = h5py.File(path, "w", libver=("earliest", "v110"), alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT)
+        self.group = self.file.create_group(GROUP)
+
+    def __enter__(self) -> ValueWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.file.close()
+
+    def write(self, name: str, array: Array) -> None:
+        """One tensor, C-contiguous and little-endian."""
+        stored = storage_dtype(DType.of(array.dtype))
+        data = array.reshape(-1).view(stored).reshape(array.shape)
+        self.group.create_dataset(dataset_name(name).encode("utf-8"), data=data)
+
+
+class HDF5Values(ParameterStore):
+    """Parameters in an HDF5 file, mapped: a read costs nothing until the values are used.
+
+    Args:
+        path: the file, which must not be changed in place while the store is in use.
+        specs: what the document declares, for every name, aliases too.
+        aliases: the name that a name shares; it has no dataset of its own.
+        only: whether the file may hold no other datasets.
+
+    Raises:
+        FormatError: a dataset that is missing, not plain, or not as declared.
+    """
+
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], *, only: bool = True) -> None:
+        self._specs, self._aliases, self._path = dict(specs), dict(aliases), path
+        own = {dataset_name(name): name for name in specs if name not in aliases}
+        with opened(path) as file:
+            group = plain_member(file, GROUP, h5py.Group, str(path))
+            if only:
+                extra = [link for link in group if link not in own]
+                if extra:
+                    raise FormatError(f"datasets that the document does not name: {', '.join(map(repr, extra[:5]))}",
+                                      where=f"{path}, /{GROUP}", fix="remove them")
+            self._offsets = {name: _offset(group, link, specs[name], f"{path}, parameters[{name[:80]!r}]")
+                             for link, name in own.items()}
+        with path.open("rb") as mapped:
+            self._size = os.fstat(mapped.fileno()).st_size
+            self._data = mmap.mmap(mapped.fileno(), 0, access=mmap.ACCESS_READ)
+        for name, offset in self._offsets.items():
+            if offset + byte_count(specs[name]) > self._size:
+                raise FormatError("the file ends before a tensor does", where=f"{path}, parameters[{name[:80]!r}]",
+                                  fix="it is cut short; copy or write it again")
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._specs)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs
+
+    def spec(self, name: str) -> TensorSpec:
+        if name not in self._specs:
+            raise self.unknown(name)
+        return self._specs[name]
+
+    def alias_of(self, name: str) -> str | None:
+        self.spec(name)
+        return self._aliases.get(name)
+
+    def sha256(self, name: str) -> str:
+        return super().sha256(self.alias_of(name) or name)
+
+    def read(self, name: str) -> Array:
+        spec = self.spec(name)
+        name = self._aliases.get(name, name)
+        size = byte_count(spec)
+        data = np.frombuffer(self._data, np.uint8, size, self._offsets[name]) if size else np.empty(0, np.uint8)
+        if not self._aligned(spec, name):
+            data = data.copy()
+        array = from_bytes(data, spec, f"{self._path}, parameters[{name[:80]!r}]")
+        array.flags.writeable = False
+        return array
+
+    def _aligned(self, spec: TensorSpec, name: str) -> bool:
+        return self._offsets[name] % max(1, spec.dtype.numpy.alignment) == 0
+
+
+def plain_member(group: Any, name: str, kind: type, where: str) -> Any:
+    """A group's own member of a kind. Raises `FormatError` where it is missing, a link to elsewhere, or another kind."""
+    link = group.get(name, getlink=True) if name in group.keys() else None  # noqa: SIM118
+    if link is None:
+        raise FormatError(f"no {name[:80]!r} in the file", where=where, expected=f"an HDF5 {kind.__name__.lower()}")
+    if not isinstance(link, h5py.HardLink):
+        raise FormatError(f"{name[:80]!r} is a link to elsewhere", where=where, received=type(link).__name__,
+                          expected="an object of the file itself")
+    found = group[name]
+    if not isinstance(found, kind):
+        raise FormatError(f"{name[:80]!r} is of another kind", where=where, expected=kind.__name__, received=type(found).__name__)
+    return found
+
+
+def plain_dataset(group: Any, name: str, where: str) -> Any:
+    """A dataset whose bytes lie in one piece in the file itself. Raises `FormatError` for any other."""
+    dataset = plain_member(group, name, h5py.Dataset, where)
+    plist = dataset.id.get_create_plist()
+    refused = (("a virtual dataset", dataset.is_virtual), ("data in external files", plist.get_external_count() > 0),
+               ("filters (compression)", plist.get_nfilters() > 0),
+               ("chunks", plist.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)))
+    for what, found in refused:
+        if found:
+            raise FormatError(f"a dataset with {what}" if "dataset" not in what else what, where=where,
+                              expected="a plain contiguous dataset", fix="repack it: h5repack -f NONE -l CONTI in.h5 out.h5")
+    return dataset
+
+
+def _offset(group: Any, link: str, spec: TensorSpec, where: str) -> int:
+    dataset = plain_dataset(group, link, where)
+    expected = storage_dtype(spec.dtype)
+    if dataset.dtype != expected or h5py.check_dtype(enum=dataset.dtype) is not None:
+        raise FormatError("a dataset of another dtype than the document declares", where=where, received=str(dataset.dtype),
+                          expected=f"{expected} for {spec.dtype}")
+    if dataset.shape != spec.shape:
+        raise FormatError("a dataset of another shape than the document declares", where=where, expected=str(spec),
+                          received=str(dataset.shape))
+    size = byte_count(spec)
+    if not size:
+        return 0
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.id.get_storage_size() != size:
+        raise FormatError("a dataset without its data", where=where, expected=f"{size} contiguous bytes",
+                          received=f"{dataset.id.get_storage_size()} bytes")
+    return int(offset)

@@ -1,0 +1,307 @@
+"""The JSON encoding: a model as text that streams out a tensor at a time, and in as each tensor is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from converter.errors import ConverterError, FormatError
+from converter.format.atomic import STDOUT, atomic_path
+from converter.format.digest import ModelDigest, check_digest, graph_digest, model_digest
+from converter.format.document import check_aliases
+from converter.format.reading import DocumentParts, check_parameters, listed, read_document
+from converter.format.tensors import TensorEntry, beside, decode_entry, integers, write_values
+from converter.format.writing import (
+    Pieces,
+    Progress,
+    check_model,
+    document_pieces,
+    example_pieces,
+    parameter_pieces,
+    read_checked,
+    spec_text,
+    string_text,
+)
+from converter.ir import Graph, Model, TensorSpec
+from converter.parameters import Array, ParameterStore
+
+ENCODINGS = ("auto", "values", "base64", "file")
+READABLE = 200_000
+"""The number of parameter elements up to which `auto` writes digits."""
+
+Source = str | os.PathLike[str] | BinaryIO
+Target = Source
+
+
+def save_json(model: Model, target: Target, *, encoding: str = "auto", progress: Progress | None = None) -> str:
+    """Writes a model as JSON and returns its digest.
+
+    Parameters are read, written and forgotten one at a time. A path is written atomically.
+
+    Args:
+        model: the model.
+        target: a path, `"-"` for standard output, or a binary file object.
+        encoding: `"values"` (nested lists of digits), `"base64"`, `"file"` (an HDF5 file `<stem>.weights.h5` beside the
+            text), or `"auto"`: digits up to 200,000 elements, base64 beyond.
+        progress: called with a parameter's name and its bytes after each one.
+
+    Raises:
+        GraphError, ParameterError, FormatError: the model breaks the format's rules; nothing is written.
+        ConverterError: the file cannot be written.
+    """
+    if encoding not in ENCODINGS:
+        raise ConverterError("no such encoding", expected=", ".join(ENCODINGS), received=repr(encoding))
+    check_model(model)
+    size = sum(math.prod(integers(model.parameters.spec(name))) for name in model.parameters)
+    readable = encoding == "values" or (encoding == "auto" and size <= READABLE)
+    examples = example_pieces(model.examples, "values" if readable else "base64") if model.examples else None
+    digest = ModelDigest(model.graph)
+
+    def text(values: Callable[[str, Array], Pieces]) -> Pieces:
+        return document_pieces(
+            model.graph, parameter_pieces(model.parameters, model.constants, values, digest, progress), examples, model.metadata,
+            lambda: {"graph": graph_digest(model.graph), "model": digest.value()})
+
+    def inside(name: str, array: Array) -> Pieces:
+        yield b", "
+        yield from write_values(array, "values" if readable else "base64", "      ")
+
+    if encoding == "file":
+        _save_beside(target, text)
+    else:
+        with _open_target(target) as out:
+            out.writelines(text(inside))
+    return digest.value()
+
+
+def _save_beside(target: Target, text: Callable[[Callable[[str, Array], Pieces]], Pieces]) -> None:
+    from converter.format.hdf5_values import ValueWriter
+
+    if not isinstance(target, (str, os.PathLike)) or os.fspath(target) == STDOUT:
+        raise ConverterError("values in another file need a path to lie beside", expected="a path", fix="choose base64")
+    path = Path(target)
+    weights = path.with_name(f"{path.stem}.weights.h5")
+    reference = b', "file": ' + string_text(weights.name)
+    # Both files are complete before either takes its place.
+    with _open_target(path) as out, atomic_path(weights) as temporary, ValueWriter(temporary) as writer:
+        def elsewhere(name: str, array: Array) -> Pieces:
+            writer.write(name, array)
+            yield reference
+
+        out.writelines(text(elsewhere))
+
+
+def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Target, *, aliases: Mapping[str, str] | None = None,
+               metadata: Mapping[str, Any] | None = None, constants: ParameterStore | None = None) -> str:
+    """Writes a graph with its parameters' dtypes and shapes, and without their values. Returns the graph's digest.
+
+    `constants` are parameters that no checkpoint holds; their values are written.
+
+    Raises:
+        GraphError, ParameterError, FormatError: the graph breaks the format's rules; nothing is written.
+        ConverterError: the file cannot be written.
+    """
+    aliases = dict(aliases or {})
+    check_aliases(specs, aliases)
+    check_parameters(graph, specs)
+    digest = graph_digest(graph)
+
+    def members(name: str, spec: TensorSpec) -> Pieces:
+        constant = constants is not None and name in constants
+        yield spec_text(spec) + (b', "constant": true' if constant else b"")
+        if name in aliases:
+            yield b', "alias": ' + string_text(aliases[name])
+        elif constants is not None and constant:
+            array = read_checked(constants, name)
+            yield b", "
+            yield from write_values(array, "values" if array.size <= READABLE else "base64", "      ")
+
+    parameters = ((name, members(name, spec)) for name, spec in specs.items())
+    with _open_target(target) as out:
+        out.writelines(document_pieces(graph, parameters, None, metadata or {}, lambda: {"graph": digest}))
+    return digest
+
+
+@contextlib.contextmanager
+def _open_target(target: Target) -> Iterator[BinaryIO]:
+    if not isinstance(target, (str, os.PathLike)):
+        yield target
+        return
+    with atomic_path(target) as temporary, temporary.open("wb", buffering=1 << 20) as out:
+        yield out
+
+
+# Reading -----------------------------------------------------------------------------------------------------------
+
+
+class JsonParameters(ParameterStore):
+    """Parameters in a mapped JSON text: each is decoded when it is read, a piece at a time."""
+
+    def __init__(self, data: Any, entries: Mapping[str, TensorEntry], label: str, directory: Path | None) -> None:
+        self._data, self._entries, self._label = data, dict(entries), label
+        self._files: dict[str, ParameterStore] = {}
+        by_file: dict[str, dict[str, TensorSpec]] = {}
+        for name, entry in self._entries.items():
+            if entry.source == "file":
+                by_file.setdefault(entry.target, {})[name] = entry.spec
+        for target, specs in by_file.items():
+            from converter.format.hdf5_values import HDF5Values
+
+            path = beside(directory, target, f"parameters[{next(iter(specs))[:80]!r}].file")
+            self._files[target] = HDF5Values(path, specs, {}, only=False)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def _entry(self, name: str) -> TensorEntry:
+        if name not in self._entries:
+            raise self.unknown(name)
+        return self._entries[name]
+
+    def spec(self, name: str) -> TensorSpec:
+        return self._entry(name).spec
+
+    def alias_of(self, name: str) -> str | None:
+        entry = self._entry(name)
+        return entry.target if entry.source == "alias" else None
+
+    def sha256(self, name: str) -> str:
+        return super().sha256(self.alias_of(name) or name)
+
+    def read(self, name: str) -> Array:
+        name = self.alias_of(name) or name
+        entry = self._entry(name)
+        if entry.source == "file":
+            return self._files[entry.target].read(name)
+        try:
+            array = decode_entry(self._data, entry, f"parameters[{name[:80]!r}]")
+        except ConverterError as error:
+            raise error.within(self._label) from None
+        array.flags.writeable = False
+        return array
+
+
+def load_json(source: Source, *, verify: bool = False) -> Model:
+    """The model in a JSON file. Parameters stay in the file, which must not be changed in place, until they are read.
+
+    Args:
+        source: a path, `"-"` for standard input, or a binary file object.
+        verify: whether to read every parameter now and compare the model with its digest. The graph's digest is always
+            compared where the file has it.
+
+    Raises:
+        FormatError: the file is not a neutral model, or is malformed.
+        GraphError, ParameterError: its graph or parameters break the format's rules.
+    """
+    parts, data, label, directory = _read(source)
+    without = [name for name, entry in (parts.entries or {}).items() if entry.source is None]
+    try:
+        if without:
+            raise FormatError("the parameters' values are missing: this is a graph without values", expected="a whole model",
+                              received=f"no values for {listed(without, 5)}",
+                              fix="bind a checkpoint to it: convert torch-to-json CHECKPOINT --architecture this-file")
+        if parts.entries is None:
+            try:
+                check_parameters(parts.graph, {})
+            except ConverterError as error:
+                raise FormatError("the parameters' values are missing: this is a graph without parameters",
+                                  expected='the field "parameters"', received=str(error)) from None
+        model = Model(parts.graph, JsonParameters(data, parts.entries or {}, label, directory), parts.examples,
+                      parts.metadata, parts.constants)
+        if verify:
+            verify_digest(model, parts)
+    except ConverterError as error:
+        raise (error if (error.where or "").startswith(label) else error.within(label)) from None
+    return model
+
+
+def verify_digest(model: Model, parts: DocumentParts) -> None:
+    """Raises `FormatError` when a model is not the one its document's digest names, or when the document has none."""
+    if "model" not in parts.digest:
+        raise FormatError("the file holds no digest of the model to verify", expected='"digest": {"model": "sha256:..."}')
+    check_digest("model", parts.digest["model"], model_digest(model))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A graph with what it says of its parameters. `constants` holds those that no checkpoint does."""
+
+    graph: Graph
+    specs: dict[str, TensorSpec]
+    aliases: dict[str, str]
+    metadata: dict[str, Any]
+    constants: ParameterStore
+
+
+def load_architecture(source: Source) -> Architecture:
+    """The graph of a file, with or without values. Raises what `load_json` does, but for missing values.
+
+    Raises:
+        FormatError: beside the above, a constant without its values.
+    """
+    parts, data, label, directory = _read(source)
+    constant = {name: entry for name, entry in (parts.entries or {}).items() if entry.constant}
+    # An alias of a constant is left to the table of aliases.
+    constant = {name: entry for name, entry in constant.items() if entry.source != "alias"}
+    without = [name for name, entry in constant.items() if entry.source is None]
+    if without:
+        raise FormatError("constants without values", where=label, received=listed(without, 5))
+    return Architecture(parts.graph, parts.specs, parts.aliases, parts.metadata, JsonParameters(data, constant, label, directory))
+
+
+def load_graph(source: Source) -> tuple[Graph, dict[str, TensorSpec], dict[str, str], dict[str, Any]]:
+    """The graph of a file, with or without values: (graph, parameters' specs, aliases, metadata).
+
+    Raises what `load_architecture` does, which gives the constants too.
+    """
+    found = load_architecture(source)
+    return found.graph, found.specs, found.aliases, found.metadata
+
+
+def _read(source: Source) -> tuple[DocumentParts, Any, str, Path | None]:
+    data, label, directory = _mapped(source)
+    try:
+        return read_document(data), data, label, directory
+    except ConverterError as error:
+        raise error.within(label) from None
+    except RecursionError as error:
+        raise FormatError("lists and objects within each other, too deep", where=label) from error
+
+
+def _mapped(source: Source) -> tuple[Any, str, Path | None]:
+    """The text of a source, mapped, with a name for errors and the directory that it lies in."""
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source) != STDOUT:
+        path = Path(source)
+        try:
+            with path.open("rb") as file:
+                if path.is_file():
+                    return _map(file), str(path), path.parent
+                return _spooled(file), str(path), None
+        except (OSError, ValueError) as error:
+            raise FormatError(f"cannot read ({getattr(error, 'strerror', None) or error})", where=str(path)) from error
+    stream: BinaryIO = sys.stdin.buffer if isinstance(source, (str, os.PathLike)) else source
+    return _spooled(stream), "the input" if isinstance(source, (str, os.PathLike)) else "the file", None
+
+
+def _spooled(stream: BinaryIO) -> Any:
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(stream, file, 1 << 20)
+        file.flush()
+        return _map(file)
+
+
+def _map(file: Any) -> Any:
+    # An empty file cannot be mapped.
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""

@@ -1,0 +1,194 @@
+"""Models in and out by suffix, sessions by name: what the public functions do, formats and runtimes being found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from converter import discovery
+from converter.checkpoint import SelectedParameters, existing, load_parameters, refuse_model, source_metadata
+from converter.discovery import format_of, requiring, resolve
+from converter.errors import ConverterError, ParameterError
+from converter.ir import Graph, Model, TensorSpec
+from converter.opset import check
+from converter.parameters import InMemoryParameters, ParameterStore
+
+Array = np.ndarray[Any, Any]
+PathLike = str | Path
+
+
+class Session(Protocol):
+    """A model ready to run."""
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Outputs by name, in the graph's order. Raises `RunError` for inputs that do not fit."""
+        ...
+
+
+class ReferenceSession:
+    """Runs a model through the operators' defining NumPy kernels."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """The outputs by name. Raises `RunError` for inputs that do not fit the graph."""
+        from converter.reference import run
+
+        return run(self.model, inputs)
+
+
+def load(path: PathLike) -> Model:
+    """Reads a model; the suffix says the format (`.json`, `.h5`, `.hdf5`, or an `.onnx` that was written here).
+
+    Parameters stay in the file and are read as they are needed.
+
+    Raises:
+        FormatError: no such file, or not a well-formed one.
+        MissingDependencyError: the format's library is not installed.
+    """
+    path = existing(path)
+    if path.is_dir():
+        raise refuse_model(path)
+    found = format_of(path, to="load")
+    if found.holds != "model":
+        raise refuse_model(path)
+    with requiring(found.extra):
+        return resolve(found.load or "", found.extra)(path)  # type: ignore[no-any-return]
+
+
+def save(model: Model, path: PathLike, **options: Any) -> None:
+    """Writes a model; the suffix says the format. The file appears whole or not at all.
+
+    `.json .h5 .hdf5 .onnx` hold the model; `.pt .pth .bin .safetensors` its state_dict: the parameters without the
+    model's `constants`.
+
+    Args:
+        model: the model.
+        path: where to.
+        options: the format's own: `encoding="auto" | "values" | "base64" | "file"` for JSON, `opset=18…23` for ONNX.
+
+    Raises:
+        ConverterError: no format has the suffix, or an option is not the format's.
+        UnsupportedError: the format cannot hold the model; everything that it cannot hold is listed.
+    """
+    save_as(format_of(path, to="save"), model, path, **options)
+
+
+def save_as(form: discovery.Format, model: Model | ParameterStore, path: PathLike, **options: Any) -> None:
+    """`save` in a given format, whatever the suffix."""
+    known = {option.name for option in form.options}
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise ConverterError(f"a {form.title} has no option {unknown[0]!r}", expected=", ".join(sorted(known)) or "no options",
+                             received=", ".join(unknown))
+    function = resolve(form.save or "", form.extra)
+    content: Any = model
+    if form.holds == "parameters":
+        content = SelectedParameters(model.parameters, model.constants) if isinstance(model, Model) else model
+    with requiring(form.extra):
+        function(content, path, **options)
+
+
+def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> Session:
+    """A model ready to run, once or many times.
+
+    Args:
+        model: the model, or the path of one.
+        runtime: `"numpy"`, `"onnxruntime"`, `"torch"`, or `"reference"`.
+        options: the runtime's own (`opset=` for ONNX Runtime).
+
+    Raises:
+        UnsupportedError: the runtime lacks operators of the model; all are listed.
+        MissingDependencyError: the runtime's library is not installed.
+    """
+    found = discovery.runtime(runtime)
+    function = resolve(found.session, found.extra)
+    if not isinstance(model, Model):
+        model = load(model)
+    with requiring(found.extra):
+        return function(model, **options)  # type: ignore[no-any-return]
+
+
+def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, dims: Any = "auto", *,
+               name: str | None = None, examples: bool = True) -> Model:
+    """Converts a live `torch.nn.Module` by tracing it with `torch.export`.
+
+    Args:
+        module: traced in evaluation mode; it is left as it was.
+        args, kwargs: example arguments of `forward`; a tuple, as for `torch.export.export`.
+        dims: which sizes stay free. `"auto"`: all that the module allows; `"static"`: none; a mapping from an input to
+            the names of its axes, `{"tokens": ["batch", "time"]}`; or `torch.export`'s own `dynamic_shapes`.
+        name: the graph's name; default: the module's class.
+        examples: whether to run the module and keep what it gave, as the model's proof. The given arguments come first,
+            then drawn ones at other sizes; those that would make the file much larger are left out.
+
+    Raises:
+        UnsupportedError: the module cannot be traced, or has operators that cannot be converted; all are listed, with
+            the lines of code they came from.
+        MissingDependencyError: PyTorch is not installed.
+    """
+    function, extra = discovery.live("tracer")
+    with requiring(extra):
+        return function(module, args, kwargs, dims=dims, name=name, examples=examples).model  # type: ignore[no-any-return]
+
+
+def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None, *, key: str | None = None) -> Model:
+    """A model from a state_dict and the graph that it belongs to.
+
+    Args:
+        path: `.pt`, `.pth`, `.bin`, `.safetensors`, or a folder as Hugging Face lays it out. No code in it is run.
+        architecture: the graph, or a file that holds one without parameters (`convert torch-to-json --graph-only`).
+        key: the entry of the checkpoint that holds the state_dict, where there are several.
+
+    Raises:
+        ParameterError: tensors that are missing, extra, or of another dtype or shape; all are listed.
+        FormatError: the checkpoint or the graph cannot be read, or no graph was given.
+    """
+    store = load_parameters(path, key)
+    if architecture is None:
+        raise refuse_model(path)
+    return bind(store, architecture, source_metadata(path), str(path))
+
+
+def bind(store: ParameterStore, architecture: Graph | PathLike, source: Mapping[str, Any], where: str) -> Model:
+    """A model of a graph and a store of its parameters. Raises as `from_checkpoint` does."""
+    from converter.format import Architecture, bind_parameters, load_architecture
+
+    if isinstance(architecture, Graph):
+        found = Architecture(architecture, _declared_by(architecture, store), {}, {}, InMemoryParameters())
+    else:
+        found = load_architecture(existing(architecture))
+    try:
+        parameters = bind_parameters(found.specs, found.aliases, store, constants=found.constants)
+        check(found.graph, parameters)
+    except ConverterError as error:
+        raise error.within(where) from error
+    own = found.metadata.get("source")
+    metadata = {**found.metadata, "source": {**(own if isinstance(own, Mapping) else {}), **source}}
+    return Model(found.graph, parameters, (), metadata, frozenset(found.constants.names()))
+
+
+def _declared_by(graph: Graph, store: ParameterStore) -> dict[str, TensorSpec]:
+    """The specs of a graph's parameters where the graph is all there is: what the store has, if nothing is missing."""
+    made = {port.name for port in graph.inputs} | {name for node in graph.nodes for name in node.outputs if name}
+    used = {name for node in graph.nodes for name in node.names} | {output.value for output in graph.outputs}
+    missing = sorted(used - made - set(store.names()))
+    if missing:
+        extra = [name for name in store.names() if name not in used]
+        raise ParameterError("the parameters are not the graph's", received=f"missing: {', '.join(missing[:20])}; "
+                             f"extra: {', '.join(extra[:20]) or 'none'}",
+                             fix="give the checkpoint that belongs to this graph, or the graph of this checkpoint")
+    return {name: store.spec(name) for name in store.names()}
+
+
+def verify(model: Any, *arguments: Any, **options: Any) -> Any:
+    """Whether runtimes compute the model: see `converter.equivalence.verify`, which this calls."""
+    from converter.equivalence import verify as function
+
+    return function(model, *arguments, **options)
+
+

@@ -1,0 +1,80 @@
+"""What convolution, pooling and resizing share: windows over the last axes, their sizes, and the dtype to compute in."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from converter.dims import Dim, minimum
+from converter.errors import GraphError
+from converter.ir import TensorSpec
+from converter.ops._rules import Array, require
+
+
+def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype to compute in: float32 for the floats that are smaller, else the dtype itself."""
+    small_float = dtype.itemsize < 4 and dtype.kind not in "biu"
+    return np.dtype(np.float32) if small_float else dtype
+
+
+def filled(values: tuple[int, ...], axes: int, default: tuple[int, ...] | int, what: str, least: int) -> tuple[int, ...]:
+    """One integer per spatial axis: `values`, or the default where it is empty. Raises `GraphError`."""
+    if not values:
+        values = (default,) * axes if isinstance(default, int) else default
+    require(len(values) == axes, f"wrong length of {what!r}", expected=f"{axes} numbers", received=list(values))
+    require(all(value >= least for value in values), f"{what!r} out of range", expected=f"{least} or more", received=list(values))
+    return values
+
+
+def padding_pairs(padding: tuple[int, ...], axes: int) -> tuple[tuple[int, int], ...]:
+    """(before, after) for each spatial axis, of `axes` numbers (both sides) or twice as many (all befores, then all afters)."""
+    padding = padding or (0,) * axes
+    require(len(padding) in (axes, 2 * axes), "wrong length of 'padding'", expected=f"{axes} or {2 * axes} numbers",
+            received=list(padding))
+    require(all(value >= 0 for value in padding), "'padding' out of range", expected="0 or more", received=list(padding))
+    return tuple(zip(padding[:axes], padding[-axes:], strict=True))
+
+
+def spatial_rank(x: TensorSpec, axes: int) -> None:
+    """Raises `GraphError` unless `x` is [batch, channels, *spatial] or [channels, *spatial]."""
+    require(x.rank in (axes + 1, axes + 2), "wrong number of axes of the input",
+            expected=f"{axes + 2}, or {axes + 1} without a batch axis", received=x)
+
+
+def window_count(size: Dim, kernel: int, stride: int, pad: tuple[int, int], dilation: int, ceil_mode: bool = False) -> Dim:
+    """How many windows fit along an axis: torch's `pooling_output_shape`. Raises `GraphError` for none.
+
+    With `ceil_mode` a last window that does not fit whole counts too, unless it would start in the padding after.
+    """
+    span = dilation * (kernel - 1) + 1
+    padded = size + pad[0] + pad[1]
+    if ceil_mode:
+        count = minimum((padded - span + stride - 1) // stride + 1, (size + pad[0] - 1) // stride + 1)
+    else:
+        count = (padded - span) // stride + 1
+    if isinstance(count, int) and count < 1:
+        raise GraphError("the kernel is larger than the padded input", expected=f"a size of {span} or more", received=str(padded))
+    return count
+
+
+def padded_for_windows(x: Array, counts: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
+                       pads: tuple[tuple[int, int], ...], dilation: tuple[int, ...], fill: Any) -> Array:
+    """`x` with its last axes padded by `fill` so that every window lies inside."""
+    axes = len(kernel)
+    widths = [(0, 0)] * (x.ndim - axes)
+    for size, count, k, s, (before, _), d in zip(x.shape[-axes:], counts, kernel, stride, pads, dilation, strict=True):
+        widths.append((before, max(0, (count - 1) * s + d * (k - 1) + 1 - size - before)))
+    return np.pad(x, widths, constant_values=fill) if any(pair != (0, 0) for pair in widths) else x
+
+
+def kernel_positions(kernel: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Every position in a window, the last axis fastest."""
+    return list(product(*(range(size) for size in kernel)))
+
+
+def taps(position: tuple[int, ...], counts: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[Any, ...]:
+    """The index that takes, from a padded array, what every window has at `position`."""
+    return (..., *(slice(p * d, p * d + (count - 1) * s + 1, s)
+                   for p, count, s, d in zip(position, counts, stride, dilation, strict=True)))

@@ -1,0 +1,209 @@
+"""Activation functions, element by element, under torch.nn.functional's names. The smaller floats compute in float32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from converter.ir import DType, TensorSpec
+from converter.ops._rules import Array, axis_of, require, require_float, require_rank, require_size, same_dtype, unary
+from converter.ops._spatial import wide
+from converter.opset import op
+
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+
+
+def _numbers(x: TensorSpec, **attributes: Any) -> TensorSpec:
+    require(x.dtype is not DType.BOOL and not x.dtype.is_complex, "a dtype that this operator does not take", received=x)
+    return x
+
+
+def _within(x: Array, function: Callable[[Array], Array]) -> Array:
+    """`function` of x in a dtype wide enough, back in x's."""
+    return np.asarray(function(x.astype(wide(x.dtype), copy=False))).astype(x.dtype, copy=False)
+
+
+def _sigmoid(x: Array) -> Array:
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+@op(infer=_numbers)
+def relu(x: Array) -> Array:
+    """max(x, 0)."""
+    return np.maximum(x, x.dtype.type(0))
+
+
+@op(infer=unary(float_only=True))
+def gelu(x: Array, *, approximate: Literal["none", "tanh"] = "none") -> Array:
+    """x · Φ(x), Φ the normal distribution's cumulative function: torch.nn.functional.gelu.
+
+    `approximate="none"`: x/2 · (1 + erf(x / √2)). `"tanh"`: x/2 · (1 + tanh(√(2/π) · (x + 0.044715·x³))).
+    """
+    from converter.ops._erf import erfc
+
+    if approximate == "tanh":
+        return _within(x, lambda x: 0.5 * x * (1 + np.tanh(x.dtype.type(math.sqrt(2 / math.pi)) * (x + 0.044715 * x * x * x))))
+    # erfc keeps its digits where 1 + erf(x / √2) cancels.
+    return _within(x, lambda x: 0.5 * x * erfc(-x * x.dtype.type(math.sqrt(0.5))).astype(x.dtype, copy=False))
+
+
+@op(infer=unary(float_only=True))
+def silu(x: Array) -> Array:
+    """x · sigmoid(x)."""
+    return _within(x, lambda x: x * _sigmoid(x))
+
+
+@op(infer=unary(float_only=True))
+def elu(x: Array, *, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Array:
+    """scale · x for x > 0, else scale · alpha · (exp(input_scale · x) - 1): torch.nn.functional.elu."""
+    return _within(x, lambda x: np.where(x > 0, scale * x, scale * alpha * np.expm1(np.minimum(input_scale * x, 0))))
+
+
+@op(infer=unary(float_only=True))
+def selu(x: Array) -> Array:
+    """1.0507009873554805 · x for x > 0, else 1.0507009873554805 · 1.6732632423543772 · (exp(x) - 1)."""
+    return _within(x, lambda x: SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0))))
+
+
+@op(infer=unary(float_only=True))
+def celu(x: Array, *, alpha: float = 1.0) -> Array:
+    """x for x > 0, else alpha · (exp(x / alpha) - 1)."""
+    return _within(x, lambda x: np.where(x > 0, x, alpha * np.expm1(np.where(x > 0, 0, x) / alpha)))
+
+
+@op(infer=unary(float_only=True))
+def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Array:
+    """x for x > 0, else negative_slope · x."""
+    return _within(x, lambda x: np.where(x > 0, x, x * x.dtype.type(negative_slope)))
+
+
+def _prelu(x: TensorSpec, weight: TensorSpec) -> TensorSpec:
+    require_float(x)
+    require_rank(weight, 0, 1, what="the weight")
+    if weight.rank == 1 and weight.shape[0] != 1:
+        require(x.rank >= 1, "several slopes for a number", expected="one slope", received=weight)
+        require_size(weight.shape[0], x.shape[1 if x.rank > 1 else 0], "the weight")
+    return TensorSpec(same_dtype(x, weight), x.shape)
+
+
+@op(infer=_prelu)
+def prelu(x: Array, weight: Array) -> Array:
+    """x for x > 0, else weight · x: torch.nn.functional.prelu. weight: one slope, or one per channel (axis 1; axis 0 of a vector)."""
+    slope = weight.reshape(-1, *[1] * (x.ndim - 2)) if weight.size > 1 else weight.reshape(())
+    return np.where(x > 0, x, x * slope).astype(x.dtype, copy=False)
+
+
+@op(infer=unary(float_only=True))
+def softplus(x: Array, *, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """log(1 + exp(beta · x)) / beta, and x itself where beta · x > threshold: torch.nn.functional.softplus."""
+    def compute(x: Array) -> Array:
+        scaled = x * x.dtype.type(beta)
+        return np.where(scaled > threshold, x, np.logaddexp(0, scaled).astype(x.dtype) / x.dtype.type(beta))
+
+    return _within(x, compute)
+
+
+@op(infer=unary(float_only=True))
+def log_sigmoid(x: Array) -> Array:
+    """log(1 / (1 + exp(-x))), computed as min(x, 0) - log(1 + exp(-|x|)): torch.nn.functional.logsigmoid."""
+    return _within(x, lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x))))
+
+
+@op(infer=unary(float_only=True))
+def softshrink(x: Array, *, lambd: float = 0.5) -> Array:
+    """x - lambd for x > lambd, x + lambd for x < -lambd, else 0 (NaN stays)."""
+    return _within(x, lambda x: np.where(x > lambd, x - x.dtype.type(lambd), np.where(x < -lambd, x + x.dtype.type(lambd), x * 0)))
+
+
+@op(infer=unary(float_only=True))
+def hardshrink(x: Array, *, lambd: float = 0.5) -> Array:
+    """0 for -lambd ≤ x ≤ lambd, else x."""
+    return _within(x, lambda x: np.where((x >= -lambd) & (x <= lambd), 0, x))
+
+
+@op(infer=_numbers)
+def threshold(x: Array, *, threshold: float, value: float) -> Array:
+    """`value` for x ≤ threshold, else x: torch.nn.functional.threshold."""
+    return np.where(x <= _in_dtype(threshold, x), _in_dtype(value, x), x)
+
+
+def _in_dtype(value: float, x: Array) -> Any:
+    return np.asarray(value).astype(x.dtype)
+
+
+@op(infer=_numbers)
+def hardtanh(x: Array, *, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    """x, at least `min_val` and at most `max_val`: torch.nn.functional.hardtanh; relu6 is hardtanh from 0 to 6."""
+    return np.minimum(np.maximum(x, _in_dtype(min_val, x)), _in_dtype(max_val, x))
+
+
+@op(infer=unary(float_only=True))
+def hardsigmoid(x: Array) -> Array:
+    """min(max(x + 3, 0), 6) / 6."""
+    return _within(x, lambda x: np.minimum(np.maximum(x + 3, 0), 6) / 6)
+
+
+@op(infer=unary(float_only=True))
+def hardswish(x: Array) -> Array:
+    """x · min(max(x + 3, 0), 6) / 6."""
+    return _within(x, lambda x: x * np.minimum(np.maximum(x + 3, 0), 6) / 6)
+
+
+@op(infer=unary(float_only=True))
+def mish(x: Array) -> Array:
+    """x · tanh(log(1 + exp(x)))."""
+    return _within(x, lambda x: x * np.tanh(np.logaddexp(0, x).astype(x.dtype)))
+
+
+def _glu(x: TensorSpec, *, axis: int = -1) -> TensorSpec:
+    require_float(x)
+    position = axis_of(axis, x.rank)
+    size = x.shape[position]
+    require(not isinstance(size, int) or size % 2 == 0, "an axis that cannot be halved", expected="an even size", received=x)
+    return TensorSpec(x.dtype, (*x.shape[:position], size // 2, *x.shape[position + 1:]))
+
+
+@op(infer=_glu)
+def glu(x: Array, *, axis: int = -1) -> Array:
+    """The first half of an axis times the sigmoid of the second: torch.nn.functional.glu. y: x's shape with half of `axis`."""
+    first, second = np.split(x.astype(wide(x.dtype), copy=False), 2, axis)
+    return (first * _sigmoid(second)).astype(x.dtype, copy=False)
+
+
+def _softmax(x: TensorSpec, *, axis: int = -1) -> TensorSpec:
+    require_float(x)
+    axis_of(axis, max(x.rank, 1))
+    return x
+
+
+def _exponents(x: Array, axis: int) -> tuple[Array, Array]:
+    """x (a number as a vector of one) in a wide dtype less the largest along the axis, and its exponential."""
+    wider = np.atleast_1d(x).astype(wide(x.dtype), copy=False)
+    shifted = wider - wider.max(axis=axis, keepdims=True, initial=-np.inf)
+    return shifted, np.exp(shifted)
+
+
+@op(infer=_softmax)
+def softmax(x: Array, *, axis: int = -1) -> Array:
+    """exp(x) / Σ exp(x) along `axis`."""
+    _, exponents = _exponents(x, axis)
+    return (exponents / exponents.sum(axis=axis, keepdims=True)).reshape(x.shape).astype(x.dtype, copy=False)
+
+
+@op(infer=_softmax)
+def log_softmax(x: Array, *, axis: int = -1) -> Array:
+    """x - log Σ exp(x) along `axis`, computed from x less its largest value."""
+    shifted, exponents = _exponents(x, axis)
+    return (shifted - np.log(exponents.sum(axis=axis, keepdims=True))).reshape(x.shape).astype(x.dtype, copy=False)
+
+
+@op(infer=_softmax)
+def safe_softmax(x: Array, *, axis: int = -1) -> Array:
+    """`softmax`, but zeros where every value along `axis` is -infinity (a row that a mask hides whole)."""
+    hidden = (np.atleast_1d(x) == -np.inf).all(axis=axis, keepdims=True)
+    return np.where(hidden, 0, np.atleast_1d(softmax(x, axis=axis))).reshape(x.shape).astype(x.dtype, copy=False)

@@ -1,0 +1,98 @@
+"""Comparison, logic, and tests for NaN and infinities, element by element with broadcasting: the Array API's names.
+
+All give bool. Operands of a comparison have one dtype; a literal number takes it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.ir import DType
+from converter.ops._rules import Array, elementwise, unary
+from converter.opset import op
+
+
+def _ordered(dtype: DType) -> bool:
+    return not dtype.is_complex
+
+
+def _boolean(dtype: DType) -> bool:
+    return dtype is DType.BOOL
+
+
+@op(infer=elementwise(DType.BOOL), literals=True)
+def equal(x: Array, y: Array) -> Array:
+    """Whether x == y; false where either is NaN."""
+    return np.equal(x, y).astype(np.bool_, copy=False)
+
+
+@op(infer=elementwise(DType.BOOL), literals=True)
+def not_equal(x: Array, y: Array) -> Array:
+    """Whether x ≠ y; true where either is NaN."""
+    return np.not_equal(x, y).astype(np.bool_, copy=False)
+
+
+@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True)
+def less(x: Array, y: Array) -> Array:
+    """Whether x < y; false where either is NaN."""
+    return np.less(x, y).astype(np.bool_, copy=False)
+
+
+@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True)
+def less_equal(x: Array, y: Array) -> Array:
+    """Whether x ≤ y; false where either is NaN."""
+    return np.less_equal(x, y).astype(np.bool_, copy=False)
+
+
+@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True)
+def greater(x: Array, y: Array) -> Array:
+    """Whether x > y; false where either is NaN."""
+    return np.greater(x, y).astype(np.bool_, copy=False)
+
+
+@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True)
+def greater_equal(x: Array, y: Array) -> Array:
+    """Whether x ≥ y; false where either is NaN."""
+    return np.greater_equal(x, y).astype(np.bool_, copy=False)
+
+
+@op(infer=elementwise(kinds=_boolean), literals=True)
+def logical_and(x: Array, y: Array) -> Array:
+    """Whether both hold. Operands are bool."""
+    return np.logical_and(x, y)
+
+
+@op(infer=elementwise(kinds=_boolean), literals=True)
+def logical_or(x: Array, y: Array) -> Array:
+    """Whether at least one holds. Operands are bool."""
+    return np.logical_or(x, y)
+
+
+@op(infer=elementwise(kinds=_boolean), literals=True)
+def logical_xor(x: Array, y: Array) -> Array:
+    """Whether exactly one holds. Operands are bool."""
+    return np.logical_xor(x, y)
+
+
+@op(infer=elementwise(kinds=_boolean))
+def logical_not(x: Array) -> Array:
+    """Whether x does not hold. The operand is bool."""
+    return np.logical_not(x)
+
+
+@op(infer=unary(dtype=DType.BOOL))
+def isnan(x: Array) -> Array:
+    """Whether x is NaN; false for every integer."""
+    return np.isnan(x)
+
+
+@op(infer=unary(dtype=DType.BOOL))
+def isinf(x: Array) -> Array:
+    """Whether x is an infinity; false for every integer."""
+    return np.isinf(x)
+
+
+@op(infer=unary(dtype=DType.BOOL))
+def isfinite(x: Array) -> Array:
+    """Whether x is neither NaN nor an infinity; true for every integer."""
+    return np.isfinite(x)

@@ -1,0 +1,94 @@
+"""Complex numbers: their parts, and making them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.ir import DType, TensorSpec
+from converter.ops._rules import Array, broadcast_dims, require, require_size, same_dtype
+from converter.opset import op
+
+REAL_OF = {DType.COMPLEX64: DType.FLOAT32, DType.COMPLEX128: DType.FLOAT64}
+COMPLEX_OF = {real: whole for whole, real in REAL_OF.items()}
+
+
+def _part(x: TensorSpec) -> TensorSpec:
+    require(x.dtype.is_complex, "wrong dtype of the input", expected="a complex dtype", received=x)
+    return TensorSpec(REAL_OF[x.dtype], x.shape)
+
+
+def _conj(x: TensorSpec) -> TensorSpec:
+    require(x.dtype.is_complex, "wrong dtype of the input", expected="a complex dtype", received=x)
+    return x
+
+
+def _angle(x: TensorSpec) -> TensorSpec:
+    require(x.dtype.is_complex or x.dtype.is_float, "wrong dtype of the input", expected="a float or complex dtype", received=x)
+    return TensorSpec(REAL_OF.get(x.dtype, x.dtype), x.shape)
+
+
+def _complex_of(dtype: DType) -> DType:
+    require(dtype in COMPLEX_OF, "no complex numbers of this dtype", expected="float32 or float64", received=dtype)
+    return COMPLEX_OF[dtype]
+
+
+def _complex(real: TensorSpec, imag: TensorSpec) -> TensorSpec:
+    return TensorSpec(_complex_of(same_dtype(real, imag)), broadcast_dims(real.shape, imag.shape))
+
+
+def _view_as_complex(x: TensorSpec) -> TensorSpec:
+    require(x.rank >= 1, "wrong number of axes of the input", expected="at least 1", received=x)
+    require_size(x.shape[-1], 2, "the last axis")
+    return TensorSpec(_complex_of(x.dtype), x.shape[:-1])
+
+
+def _view_as_real(x: TensorSpec) -> TensorSpec:
+    part = _part(x)
+    return TensorSpec(part.dtype, (*x.shape, 2))
+
+
+@op(infer=_part)
+def real(x: Array) -> Array:
+    """The real part of a complex tensor."""
+    return np.real(x)
+
+
+@op(infer=_part)
+def imag(x: Array) -> Array:
+    """The imaginary part of a complex tensor."""
+    return np.imag(x)
+
+
+@op(infer=_conj)
+def conj(x: Array) -> Array:
+    """The complex conjugate."""
+    return np.conj(x)
+
+
+@op(infer=_angle)
+def angle(x: Array) -> Array:
+    """The angle in radians, in [-π, π]. For floats: 0, or π below 0, and NaN for NaN."""
+    if x.dtype.kind == "c":
+        return np.angle(x)
+    return np.where(np.isnan(x), x, np.where(x < 0, np.asarray(np.pi, x.dtype), np.zeros((), x.dtype)))
+
+
+@op(infer=_complex, literals=True, name="complex")
+def complex_(real: Array, imag: Array) -> Array:
+    """real + i · imag: complex64 from float32, complex128 from float64."""
+    shape = np.broadcast_shapes(real.shape, imag.shape)
+    y = np.empty(shape, np.complex64 if real.dtype == np.float32 else np.complex128)
+    y.real, y.imag = real, imag
+    return y
+
+
+@op(infer=_view_as_complex)
+def view_as_complex(x: Array) -> Array:
+    """[..., 2] floats, real and imaginary part, as [...] complex numbers: torch.view_as_complex."""
+    return complex_(x[..., 0], x[..., 1])
+
+
+@op(infer=_view_as_real)
+def view_as_real(x: Array) -> Array:
+    """[...] complex numbers as [..., 2] floats, real and imaginary part: torch.view_as_real."""
+    return np.stack([x.real, x.imag], -1)

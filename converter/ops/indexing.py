@@ -1,0 +1,139 @@
+"""Elements picked by tensors of indices or by masks. A negative index counts from the end; one outside its axis is an error."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.dims import Dim, differ
+from converter.errors import GraphError
+from converter.ir import DType, TensorSpec
+from converter.ops._rules import Array, axis_of, broadcast_dims, require
+from converter.opset import op
+
+INDEX_DTYPES = (DType.INT32, DType.INT64)
+
+
+def require_indices(spec: TensorSpec) -> None:
+    """Raises `GraphError` unless `spec` can index."""
+    require(spec.dtype in INDEX_DTYPES, "wrong dtype of the indices", expected="int32 or int64", received=spec)
+
+
+def require_symbol(size: Dim | None) -> Dim:
+    """The size that a run finds in the data. Raises `GraphError` unless it is a bare symbol."""
+    if isinstance(size, int) or size is None or size.symbol is None:
+        raise GraphError("the result's size depends on the data and needs a symbol", expected="the attribute `size`, a new symbol",
+                         received=str(size))
+    return size
+
+
+def _take(x: TensorSpec, indices: TensorSpec, axis: int) -> TensorSpec:
+    place = axis_of(axis, x.rank)
+    require_indices(indices)
+    return TensorSpec(x.dtype, x.shape[:place] + indices.shape + x.shape[place + 1:])
+
+
+@op(infer=_take)
+def take(x: Array, indices: Array, *, axis: int) -> Array:
+    """The slices of x at `indices` along `axis`. Array API: take, with indices of any shape.
+
+    x: [*before, n, *after]; indices: int32 or int64, any shape. y: [*before, *indices.shape, *after].
+    """
+    return np.take(x, indices, axis)
+
+
+def _take_along_axis(x: TensorSpec, indices: TensorSpec, axis: int) -> TensorSpec:
+    place = axis_of(axis, x.rank)
+    require_indices(indices)
+    require(indices.rank == x.rank, "wrong number of axes of the indices", expected=str(x.rank), received=indices)
+    for other, (size, taken) in enumerate(zip(x.shape, indices.shape, strict=True)):
+        require(other == place or not isinstance(size, int) or not isinstance(taken, int) or taken <= size,
+                f"more indices than elements on axis {other}", expected=f"at most {size}", received=taken)
+    return TensorSpec(x.dtype, indices.shape)
+
+
+@op(infer=_take_along_axis)
+def take_along_axis(x: Array, indices: Array, *, axis: int) -> Array:
+    """y[i, j, k] = x[indices[i, j, k], j, k] for axis 0, and so on: torch.gather (Array API: take_along_axis).
+
+    indices: as many axes as x; on the other axes no larger than x. y: the shape of the indices. Nothing broadcasts.
+    """
+    place = axis % x.ndim
+    part = x[tuple(slice(None) if other == place else slice(size) for other, size in enumerate(indices.shape))]
+    if any(other != place and size != wanted for other, (size, wanted) in enumerate(zip(part.shape, indices.shape, strict=True))):
+        raise ValueError(f"the indices {indices.shape} are larger than the tensor {x.shape}")
+    return np.take_along_axis(part, indices.astype(np.int64), place)
+
+
+def index_shape(x: TensorSpec, indices: tuple[TensorSpec | None, ...]) -> tuple[Dim, ...]:
+    """The shape that advanced indexing gives. Raises `GraphError` for indices that do not fit."""
+    places = [axis for axis, item in enumerate(indices) if item is not None]
+    require(0 < len(places) and len(indices) <= x.rank, "wrong number of indices", expected=f"1 to {x.rank}", received=len(places))
+    for item in indices:
+        if item is not None:
+            require_indices(item)
+    picked = broadcast_dims(*(item.shape for item in indices if item is not None))
+    rest = tuple(size for axis, size in enumerate(x.shape) if axis not in places)
+    lead = places[0] if places == list(range(places[0], places[0] + len(places))) else 0
+    return rest[:lead] + picked + rest[lead:]
+
+
+def index_key(indices: tuple[Array | None, ...]) -> tuple[Array | slice, ...]:
+    """NumPy's index for the operands of `index`."""
+    return tuple(slice(None) if item is None else item for item in indices)
+
+
+def _index(x: TensorSpec, *indices: TensorSpec | None) -> TensorSpec:
+    return TensorSpec(x.dtype, index_shape(x, indices))
+
+
+@op(infer=_index)
+def index(x: Array, *indices: Array | None) -> Array:
+    """x[i, j, …] with tensors of indices: NumPy's and PyTorch's advanced indexing.
+
+    indices: one for each of x's first axes, null for an axis taken whole; they broadcast against each other. The
+    broadcast shape stands in place of the indexed axes where those are neighbours, and first where they are not.
+    """
+    return x[index_key(indices)]
+
+
+def _masked_select(x: TensorSpec, mask: TensorSpec, size: Dim | None = None) -> TensorSpec:
+    require(mask.dtype is DType.BOOL and 1 <= mask.rank <= x.rank, "wrong mask", expected=f"bool, 1 to {x.rank} axes", received=mask)
+    for axis, (a, b) in enumerate(zip(x.shape, mask.shape, strict=False)):
+        require(not differ(a, b), f"a mask of another size on axis {axis}", expected=str(a), received=b)
+    return TensorSpec(x.dtype, (require_symbol(size), *x.shape[mask.rank:]))
+
+
+@op(infer=_masked_select, binds={"size": (0, 0)})
+def masked_select(x: Array, mask: Array, *, size: Dim | None = None) -> Array:
+    """x[mask]: the slices of x where `mask` holds, in row-major order. torch.masked_select where the mask has all axes.
+
+    x: [*m, *rest]; mask: bool [*m]. y: [size, *rest]; `size` is a symbol that the data give a value.
+    """
+    return x[mask]
+
+
+def _nonzero(x: TensorSpec, size: Dim | None = None) -> TensorSpec:
+    return TensorSpec(DType.INT64, (require_symbol(size), x.rank))
+
+
+@op(infer=_nonzero, binds={"size": (0, 0)})
+def nonzero(x: Array, *, size: Dim | None = None) -> Array:
+    """The positions of the elements that are not zero, in row-major order: torch.nonzero.
+
+    y: int64 [size, axes of x]; `size` is a symbol that the data give a value.
+    """
+    return np.argwhere(np.asarray(x) != 0)
+
+
+def _one_hot(x: TensorSpec, num_classes: int) -> TensorSpec:
+    require(x.dtype.is_integer and num_classes > 0, "wrong classes", expected="integers, and 1 class and up",
+            received=f"{x}, {num_classes}")
+    return TensorSpec(DType.INT64, (*x.shape, num_classes))
+
+
+@op(infer=_one_hot)
+def one_hot(x: Array, *, num_classes: int) -> Array:
+    """y[…, c] = 1 where x[…] is c, else 0: torch.nn.functional.one_hot. x: integers in [0, num_classes). y: int64."""
+    if x.size and not 0 <= x.min() <= x.max() < num_classes:
+        raise ValueError(f"classes outside 0 to {num_classes - 1}")
+    return (x[..., np.newaxis] == np.arange(num_classes)).astype(np.int64)

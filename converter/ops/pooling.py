@@ -1,0 +1,141 @@
+"""Pooling over windows of a fixed size: the largest value, the mean, the norm; and its undoing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.dims import Dim
+from converter.ir import DType, TensorSpec
+from converter.ops._rules import Array, require, require_float, same_dtype
+from converter.ops._spatial import filled, kernel_positions, padded_for_windows, padding_pairs, spatial_rank, taps, wide, window_count
+from converter.opset import op
+
+
+def _geometry(x: TensorSpec, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
+              dilation: tuple[int, ...], ceil_mode: bool) -> tuple[Dim, ...]:
+    axes = len(kernel)
+    require(axes in (1, 2, 3), "wrong length of 'kernel'", expected="1 to 3 numbers", received=list(kernel))
+    kernel = filled(kernel, axes, 1, "kernel", 1)
+    spatial_rank(x, axes)
+    stride, dilation = filled(stride, axes, kernel, "stride", 1), filled(dilation, axes, 1, "dilation", 1)
+    pads = padding_pairs(padding, axes)
+    require(all(2 * max(pair) <= k for pair, k in zip(pads, kernel, strict=True)), "'padding' out of range",
+            expected="at most half the kernel", received=list(padding))
+    return tuple(window_count(*item, ceil_mode) for item in zip(x.shape[-axes:], kernel, stride, pads, dilation, strict=True))
+
+
+def _max_pool(x: TensorSpec, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
+              dilation: tuple[int, ...] = (), ceil_mode: bool = False) -> tuple[TensorSpec, TensorSpec]:
+    require(x.dtype is not DType.BOOL and not x.dtype.is_complex, "a dtype that this operator does not take", received=x)
+    shape = x.shape[:-len(kernel)] + _geometry(x, kernel, stride, padding, dilation, ceil_mode)
+    return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
+
+
+def lowest(dtype: np.dtype) -> object:  # type: ignore[type-arg]
+    """The value below all others of a dtype."""
+    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
+
+
+@op(infer=_max_pool, outputs=("y", "indices"))
+def max_pool(x: Array, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
+             dilation: tuple[int, ...] = (), ceil_mode: bool = False) -> tuple[Array, Array]:
+    """The largest value of each window, and where it is: torch.nn.functional.max_pool1d, 2d, 3d.
+
+    x: [batch, channels, *spatial] or [channels, *spatial]. y: [batch?, channels, *n] with
+    n = (size + padding before and after - dilation·(kernel - 1) - 1) // stride + 1 for each spatial axis; with `ceil_mode`
+    the division rounds up, but no window starts in the padding after. NaN counts as largest.
+    indices: int64 of y's shape, the position in the flattened spatial axes of x; of equal values the first.
+    `stride` empty: the kernel. `dilation` empty: ones. `padding`: as in `convolution`, never chosen as largest.
+    """
+    axes = len(kernel)
+    stride, dilation = filled(stride, axes, kernel, "stride", 1), filled(dilation, axes, 1, "dilation", 1)
+    pads = padding_pairs(padding, axes)
+    sizes = x.shape[-axes:]
+    counts = tuple(int(window_count(*item, ceil_mode)) for item in zip(sizes, kernel, stride, pads, dilation, strict=True))  # type: ignore[call-overload]
+    padded = padded_for_windows(x, counts, kernel, stride, pads, dilation, lowest(x.dtype))
+    y = np.empty(x.shape[:-axes] + counts, x.dtype)
+    indices = np.full(y.shape, -1, np.int64)
+    for position in kernel_positions(kernel):
+        inside, flat = np.ones((1,) * axes, bool), np.zeros((1,) * axes, np.int64)
+        for axis, size in enumerate(sizes):
+            place = np.arange(counts[axis]) * stride[axis] + position[axis] * dilation[axis] - pads[axis][0]
+            place = place.reshape([-1 if other == axis else 1 for other in range(axes)])
+            inside = inside & (place >= 0) & (place < size)
+            flat = flat * size + place
+        value = padded[taps(position, counts, stride, dilation)]
+        better = inside & ((indices < 0) | (value > y) | (value != value))
+        y = np.where(better, value, y)
+        indices = np.where(better, flat, indices)
+    return y, indices
+
+
+def _avg_pool(x: TensorSpec, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
+              ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> TensorSpec:
+    require_float(x)
+    require(divisor_override != 0, "'divisor_override' out of range", expected="not 0", received=0)
+    return TensorSpec(x.dtype, x.shape[:-len(kernel)] + _geometry(x, kernel, stride, padding, (), ceil_mode))
+
+
+def window_totals(x: Array, counts: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
+                  pads: tuple[tuple[int, int], ...]) -> Array:
+    """The sum over each window, zeros outside; x in the dtype to add up in."""
+    ones = (1,) * len(kernel)
+    padded = padded_for_windows(x, counts, kernel, stride, pads, ones, 0)
+    total = np.zeros(x.shape[:-len(kernel)] + counts, x.dtype)
+    for position in kernel_positions(kernel):
+        total += padded[taps(position, counts, stride, ones)]
+    return total
+
+
+def window_lengths(size: int, count: int, kernel: int, stride: int, pad: tuple[int, int], include_pad: bool) -> Array:
+    """How many elements of an axis each window holds; with `include_pad` those of the padding too."""
+    start = np.arange(count) * stride - pad[0]
+    end = np.minimum(start + kernel, size + pad[1])
+    return end - start if include_pad else np.minimum(end, size) - np.maximum(start, 0)
+
+
+@op(infer=_avg_pool)
+def avg_pool(x: Array, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
+             ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> Array:
+    """The mean of each window: torch.nn.functional.avg_pool1d, 2d, 3d.
+
+    x: [batch, channels, *spatial] or [channels, *spatial]; y as of `max_pool`. `stride` empty: the kernel.
+    The sum of a window is divided by `divisor_override` where that is given, else by the number of its elements:
+    with `count_include_pad` those in the padding too (which are zero), but never those beyond it that `ceil_mode` adds.
+    """
+    axes = len(kernel)
+    stride = filled(stride, axes, kernel, "stride", 1)
+    pads = padding_pairs(padding, axes)
+    sizes = x.shape[-axes:]
+    counts = tuple(int(window_count(*item, 1, ceil_mode)) for item in zip(sizes, kernel, stride, pads, strict=True))  # type: ignore[call-overload]
+    total = window_totals(x.astype(wide(x.dtype), copy=False), counts, kernel, stride, pads)
+    if divisor_override is not None:
+        return (total / divisor_override).astype(x.dtype, copy=False)
+    for axis in range(axes):
+        lengths = window_lengths(sizes[axis], counts[axis], kernel[axis], stride[axis], pads[axis], count_include_pad)
+        total /= lengths.astype(total.dtype).reshape([-1 if other == axis else 1 for other in range(axes)])
+    return total.astype(x.dtype, copy=False)
+
+
+def _max_unpool(x: TensorSpec, indices: TensorSpec, *, size: tuple[Dim, ...]) -> TensorSpec:
+    require(len(size) in (1, 2, 3), "wrong length of 'size'", expected="1 to 3 sizes", received=list(map(str, size)))
+    spatial_rank(x, len(size))
+    require(indices.dtype is DType.INT64 and indices.rank == x.rank, "indices that do not fit", received=indices,
+            expected=f"int64 of the shape of {x}")
+    return TensorSpec(same_dtype(x), x.shape[:-len(size)] + size)
+
+
+@op(infer=_max_unpool)
+def max_unpool(x: Array, indices: Array, *, size: tuple[Dim, ...]) -> Array:
+    """Puts each value where `max_pool` found it, zeros elsewhere: torch.nn.functional.max_unpool1d, 2d, 3d.
+
+    x: [batch, channels, *spatial] or [channels, *spatial]; indices: int64 of x's shape, positions in the flattened
+    spatial axes of y. y: [batch?, channels, *size]. Where an index comes twice the last value stands.
+    """
+    axes = len(size)
+    places = int(np.prod(size))
+    require(indices.size == 0 or bool(0 <= indices.min() and indices.max() < places), "an index lies outside the output",
+            expected=f"0 to {places - 1}")
+    y = np.zeros((int(np.prod(x.shape[:-axes])), places), x.dtype)
+    np.put_along_axis(y, indices.reshape(y.shape[0], -1), x.reshape(y.shape[0], -1), 1)
+    return y.reshape(x.shape[:-axes] + tuple(size))  # type: ignore[arg-type]

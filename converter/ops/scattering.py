@@ -1,0 +1,128 @@
+"""Elements replaced or accumulated at places that tensors of indices or masks name.
+
+A negative index counts from the end. Where one place is written twice without a reduction, which value stays is not
+defined.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from converter.ir import DType, TensorSpec
+from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_size, same_dtype
+from converter.ops.indexing import index_key, index_shape, require_indices
+from converter.opset import op
+
+Reduction = Literal["none", "add", "multiply", "maximum", "minimum", "mean"]
+_UFUNCS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum, "mean": np.add}
+
+
+def identity(reduction: str, dtype: np.dtype[Any]) -> Any:
+    """What `reduction` leaves as it is: 0, 1, or the lowest or highest number of the dtype."""
+    if reduction in ("add", "mean", "multiply"):
+        return int(reduction == "multiply")
+    if dtype.kind in "iub":
+        limits = (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        return limits[reduction == "minimum"]
+    return np.inf if reduction == "minimum" else -np.inf
+
+
+def _scatter(x: TensorSpec, indices: TensorSpec, values: TensorSpec, axis: int, reduction: str = "none",
+             include_self: bool = True) -> TensorSpec:
+    place = axis_of(axis, x.rank)
+    dtype = same_dtype(x, values)
+    require_indices(indices)
+    require(indices.rank == x.rank == values.rank, "wrong number of axes", expected=f"{x.rank} of indices and values",
+            received=f"{indices}, {values}")
+    for other, (size, wanted, given) in enumerate(zip(x.shape, indices.shape, values.shape, strict=True)):
+        require_size(given, wanted, f"the values on axis {other}")
+        require(other == place or not isinstance(size, int) or not isinstance(wanted, int) or wanted <= size,
+                f"more indices than elements on axis {other}", expected=f"at most {size}", received=wanted)
+    return TensorSpec(dtype, x.shape)
+
+
+@op(infer=_scatter)
+def scatter(x: Array, indices: Array, values: Array, *, axis: int, reduction: Reduction = "none",
+            include_self: bool = True) -> Array:
+    """x with values[i, j, k] put at [indices[i, j, k], j, k] for axis 0, and so on: torch.scatter, torch.scatter_reduce.
+
+    indices, values: one shape, as many axes as x, on the other axes no larger than x.
+    reduction: how a value meets those already there; "mean" of integers rounds down. Without `include_self` an
+    element of x that receives values takes no part in its reduction.
+    """
+    place = axis % x.ndim
+    key = list(np.ogrid[tuple(slice(size) for size in indices.shape)])
+    key[place] = indices
+    if reduction == "none":
+        y = x.copy()
+        y[tuple(key)] = values
+        return y
+    return _accumulate(x, tuple(key), values, reduction, include_self)
+
+
+def _accumulate(x: Array, key: tuple[Any, ...], values: Array, reduction: str, include_self: bool = True) -> Array:
+    narrow = x.dtype.kind not in "iubc" and x.dtype.itemsize < 4
+    wide = np.dtype(np.float32) if narrow else x.dtype
+    y, values = x.astype(wide, copy=True), values.astype(wide)
+    if not include_self:
+        y[key] = identity(reduction, wide)
+    _UFUNCS[reduction].at(y, key, values)
+    if reduction == "mean":
+        count = np.full(x.shape, int(include_self), np.int64)
+        np.add.at(count, key, 1)
+        count = np.maximum(count, 1)
+        y = np.floor_divide(y, count.astype(wide)) if wide.kind in "iu" else y / count.astype(wide)
+    return y.astype(x.dtype)
+
+
+def _index_put(x: TensorSpec, values: TensorSpec, *indices: TensorSpec | None, accumulate: bool = False) -> TensorSpec:
+    dtype = same_dtype(x, values)
+    shape = index_shape(x, indices)
+    require(values.rank <= len(shape), "values with more axes than the places", expected=f"at most {len(shape)}", received=values)
+    for size, wanted in zip(values.shape, shape[len(shape) - values.rank:], strict=True):
+        if size != 1:
+            require_size(size, wanted, "the values")
+    broadcast_dims(values.shape, shape)
+    return TensorSpec(dtype, x.shape)
+
+
+@op(infer=_index_put)
+def index_put(x: Array, values: Array, *indices: Array | None, accumulate: bool = False) -> Array:
+    """x with x[i, j, …] = values, or += values with `accumulate`: torch.index_put.
+
+    indices: as for `index`; values: broadcast to the shape that `index` gives.
+    """
+    key = index_key(indices)
+    if accumulate and x.dtype != bool:
+        return _accumulate(x, key, values, "add")
+    y = x.copy()
+    if accumulate:
+        np.logical_or.at(y, key, values)
+    else:
+        y[key] = values
+    return y
+
+
+def _masked_scatter(x: TensorSpec, mask: TensorSpec, values: TensorSpec) -> TensorSpec:
+    require(mask.dtype is DType.BOOL, "wrong dtype of the mask", expected="bool", received=mask)
+    dtype = same_dtype(x, values)
+    require(mask.rank == x.rank, "wrong number of axes of the mask", expected=str(x.rank), received=mask)
+    for axis, (size, wanted) in enumerate(zip(mask.shape, x.shape, strict=True)):
+        require_size(size, wanted, f"the mask on axis {axis}")
+    return TensorSpec(dtype, x.shape)
+
+
+@op(infer=_masked_scatter)
+def masked_scatter(x: Array, mask: Array, values: Array) -> Array:
+    """x with the elements where `mask` holds replaced by the first ones of `values`, in row-major order: torch's masked_scatter.
+
+    mask: bool, the shape of x; values: any shape with at least as many elements as the mask has true ones.
+    """
+    y = x.copy()
+    count = int(np.count_nonzero(mask))
+    if values.size < count:
+        raise ValueError(f"{count} values are needed, there are {values.size}")
+    y[mask] = values.ravel()[:count]
+    return y

@@ -1,0 +1,181 @@
+"""Parts of a tensor that sizes alone decide: slices, borders, diagonals; and the same parts replaced."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Literal
+
+import numpy as np
+
+from converter.dims import Dim, maximum, minimum
+from converter.ir import TensorSpec
+from converter.ops._rules import Array, axes_of, axis_of, require, require_size, same_dtype
+from converter.opset import op
+
+
+def slice_length(size: Dim, start: Dim, stop: Dim | None, step: Dim) -> Dim:
+    """How many elements `slice` takes from an axis. Raises `GraphError` for bounds known to lie outside it."""
+    require(not (isinstance(step, int) and step < 1), "wrong step of a slice", expected="1 and up", received=step)
+    begin, end = bounds(size, start, stop)
+    if isinstance(size, int):
+        for bound in (begin, end):
+            require(not isinstance(bound, int) or 0 <= bound <= size, "a slice that leaves its axis",
+                    expected=f"bounds of {-size} to {size}", received=f"{start}:{stop}")
+    length = end - begin
+    require(not (isinstance(length, int) and length < 0), "a slice that ends before it starts", received=f"{start}:{stop}")
+    return length if step == 1 else (length + step - 1) // step
+
+
+def bounds(size: Dim, start: Dim, stop: Dim | None) -> tuple[Dim, Dim]:
+    """The bounds counted from the front: a negative integer counts from the end, None is the end."""
+    begin = size + start if isinstance(start, int) and start < 0 else start
+    end = size if stop is None else size + stop if isinstance(stop, int) and stop < 0 else stop
+    return begin, end
+
+
+def _key(x: Array, axis: int, start: int, stop: int | None, step: int) -> tuple[builtins.slice, ...]:
+    """The index that selects a slice. Raises `ValueError` for bounds outside the axis: none is clamped."""
+    size = x.shape[axis]
+    begin, end = bounds(size, start, stop)
+    if not 0 <= begin <= end <= size or step < 1:
+        raise ValueError(f"the slice {begin}:{end}:{step} leaves an axis of size {size}")
+    return (*(builtins.slice(None),) * (axis % x.ndim), builtins.slice(begin, end, step))
+
+
+def _slice(x: TensorSpec, axes: tuple[int, ...], starts: tuple[Dim, ...], stops: tuple[Dim | None, ...],
+           steps: tuple[Dim, ...] | None = None) -> TensorSpec:
+    axes_of(axes, x.rank)
+    steps = (1,) * len(axes) if steps is None else steps
+    require(len(axes) == len(starts) == len(stops) == len(steps), "one start, stop and step an axis",
+            expected=f"{len(axes)} each", received=f"{len(starts)}, {len(stops)}, {len(steps)}")
+    sizes = list(x.shape)
+    for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
+        sizes[axis] = slice_length(sizes[axis], start, stop, step)
+    return TensorSpec(x.dtype, tuple(sizes))
+
+
+@op(infer=_slice, name="slice")
+def slice_(x: Array, *, axes: tuple[int, ...], starts: tuple[Dim, ...], stops: tuple[Dim | None, ...],
+           steps: tuple[Dim, ...] | None = None) -> Array:
+    """x[start:stop:step] along each of `axes`: Python's slices, except that no bound is clamped.
+
+    A negative integer counts from the end; a stop of null is the end. 0 <= start <= stop <= size must hold, and
+    step >= 1 (`flip` reverses). The size of the result is ceil((stop - start) / step). `steps` null: all 1.
+    """
+    for axis, start, stop, step in zip(axes, starts, stops, steps or (1,) * len(axes), strict=True):
+        x = x[_key(x, axis, start, stop, step)]
+    return x
+
+
+def _select(x: TensorSpec, axis: int, index: Dim) -> TensorSpec:
+    place = axis_of(axis, x.rank)
+    size = x.shape[place]
+    if isinstance(size, int) and isinstance(index, int):
+        require(-size <= index < size, "an index that leaves its axis", expected=f"{-size} to {size - 1}", received=index)
+    return TensorSpec(x.dtype, x.shape[:place] + x.shape[place + 1:])
+
+
+@op(infer=_select)
+def select(x: Array, *, axis: int, index: Dim) -> Array:
+    """The slice of x at `index` along `axis`, without that axis: torch.select. A negative index counts from the end."""
+    return np.take(x, index, axis)
+
+
+def _slice_scatter(x: TensorSpec, values: TensorSpec, axis: int, start: Dim, stop: Dim | None, step: Dim = 1) -> TensorSpec:
+    dtype = same_dtype(x, values)
+    place = axis_of(axis, x.rank)
+    require(values.rank == x.rank, "wrong number of axes of the values", expected=str(x.rank), received=values)
+    for other, size in enumerate(x.shape):
+        require_size(values.shape[other], slice_length(size, start, stop, step) if other == place else size, "the values")
+    return TensorSpec(dtype, x.shape)
+
+
+@op(infer=_slice_scatter)
+def slice_scatter(x: Array, values: Array, *, axis: int, start: Dim, stop: Dim | None, step: Dim = 1) -> Array:
+    """x with the slice start:stop:step along `axis` replaced by `values`, which has that slice's shape: torch.slice_scatter.
+
+    The bounds are those of `slice`.
+    """
+    y = x.copy()
+    part = y[_key(x, axis, start, stop, step)]
+    if part.shape != values.shape:
+        raise ValueError(f"the values have the shape {values.shape}, the slice {part.shape}")
+    part[...] = values
+    return y
+
+
+def _pad(x: TensorSpec, pads: tuple[tuple[Dim, Dim], ...], mode: str = "constant", value: object = 0) -> TensorSpec:
+    require(len(pads) == x.rank, "one pair of pads an axis", expected=f"{x.rank} pairs", received=len(pads))
+    sizes: list[Dim] = []
+    for size, (before, after) in zip(x.shape, pads, strict=True):
+        padded = size + before + after
+        require(not (isinstance(padded, int) and padded < 0), "negative pads that take more than there is",
+                expected=f"at most {size}", received=f"{before}, {after}")
+        if isinstance(size, int) and isinstance(before, int) and isinstance(after, int) and mode != "constant":
+            inner = size + min(before, 0) + min(after, 0)
+            limit = inner - 1 if mode == "reflect" else inner if mode == "wrap" else None
+            require(max(before, after) <= 0 or inner > 0, "an empty axis has no border", received=f"{before}, {after}")
+            require(limit is None or max(before, after) <= max(limit, 0), f"pads too wide for the mode {mode!r}",
+                    expected=f"at most {limit}", received=f"{before}, {after}")
+        sizes.append(padded)
+    return TensorSpec(x.dtype, tuple(sizes))
+
+
+@op(infer=_pad)
+def pad(x: Array, *, pads: tuple[tuple[Dim, Dim], ...], mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
+        value: bool | int | float = 0) -> Array:
+    """x with borders: torch.nn.functional.pad, whose modes "replicate" and "circular" are "edge" and "wrap" here.
+
+    pads: elements before and after, for every axis from the first to the last; a negative number takes elements away,
+    before any are added. "constant" adds `value`; "reflect" mirrors without the edge itself, by less than the axis
+    has; "edge" repeats the edge; "wrap" continues at the other end, by no more than the axis has.
+    """
+    key = tuple(builtins.slice(max(-before, 0), size + min(after, 0)) for size, (before, after) in zip(x.shape, pads, strict=True))
+    if any(item.stop < item.start for item in key):
+        raise ValueError(f"the pads {pads} take more than the shape {x.shape} has")
+    x = x[key]
+    widths = [(max(before, 0), max(after, 0)) for before, after in pads]
+    if mode == "constant":
+        return np.pad(x, widths, constant_values=np.asarray(value, x.dtype))
+    for size, width in zip(x.shape, widths, strict=True):
+        if max(width) > (size - 1 if mode == "reflect" else size if mode == "wrap" else max(width)):
+            raise ValueError(f"pads of {max(width)} are too wide for an axis of size {size} in the mode {mode!r}")
+    return np.pad(x, widths, mode=mode)
+
+
+def _plane(x: TensorSpec, axis1: int, axis2: int) -> tuple[int, int]:
+    first, second = axis_of(axis1, x.rank), axis_of(axis2, x.rank)
+    require(first != second, "two different axes are needed", received=f"{axis1} and {axis2}")
+    return first, second
+
+
+def _diagonal(x: TensorSpec, offset: int = 0, axis1: int = 0, axis2: int = 1) -> TensorSpec:
+    first, second = _plane(x, axis1, axis2)
+    rows, columns = x.shape[first] - max(-offset, 0), x.shape[second] - max(offset, 0)
+    length = minimum(rows, columns) if offset == 0 else maximum(minimum(rows, columns), 0)
+    return TensorSpec(x.dtype, (*(size for axis, size in enumerate(x.shape) if axis not in (first, second)), length))
+
+
+@op(infer=_diagonal)
+def diagonal(x: Array, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
+    """The elements whose index on axis2 is that on axis1 plus `offset`, as a new last axis: torch.diagonal."""
+    return np.diagonal(x, offset, axis1, axis2)
+
+
+def _diag_embed(x: TensorSpec, offset: int = 0, axis1: int = -2, axis2: int = -1) -> TensorSpec:
+    require(x.rank > 0, "wrong number of axes of the input", expected="1 and up", received=x)
+    first, second = axis_of(axis1, x.rank + 1), axis_of(axis2, x.rank + 1)
+    require(first != second, "two different axes are needed", received=f"{axis1} and {axis2}")
+    sizes = iter(x.shape[:-1])
+    size = x.shape[-1] + abs(offset)
+    return TensorSpec(x.dtype, tuple(size if axis in (first, second) else next(sizes) for axis in range(x.rank + 1)))
+
+
+@op(infer=_diag_embed)
+def diag_embed(x: Array, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Array:
+    """Zeros with the last axis of x on the diagonal `offset` of the planes axis1 × axis2: torch.diag_embed."""
+    size = x.shape[-1] + abs(offset)
+    y = np.zeros((*x.shape[:-1], size, size), x.dtype)
+    steps = np.arange(x.shape[-1])
+    y[..., steps + max(-offset, 0), steps + max(offset, 0)] = x
+    return np.moveaxis(y, (-2, -1), (axis1, axis2))

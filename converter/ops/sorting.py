@@ -1,0 +1,151 @@
+"""Order, search and sets. NaN counts as larger than every number, as in PyTorch; equal elements keep their order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.dims import Dim
+from converter.ir import DType, TensorSpec
+from converter.ops._rules import Array, axis_of, require, require_size, same_dtype
+from converter.ops.indexing import require_symbol
+from converter.opset import op
+
+
+def _ordered(x: Array) -> Array:
+    """x in a dtype that NumPy sorts with NaN last: its own, or float32 for the small floats."""
+    return x.astype(np.float32) if x.dtype.kind not in "biufc" else x
+
+
+def _argsort(x: Array, axis: int, descending: bool) -> Array:
+    x = _ordered(x)
+    if not descending:
+        return np.argsort(x, axis, kind="stable")
+    # Reversing before and after the sort puts the largest first and leaves equal elements in their order.
+    return x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+
+
+def _sort(x: TensorSpec, axis: int, descending: bool = False) -> tuple[TensorSpec, TensorSpec]:
+    axis_of(axis, x.rank)
+    require(not x.dtype.is_complex, "complex numbers have no order", received=x)
+    return x, TensorSpec(DType.INT64, x.shape)
+
+
+@op(infer=_sort, outputs=("values", "indices"))
+def sort(x: Array, *, axis: int, descending: bool = False) -> tuple[Array, Array]:
+    """x in order along `axis`, and where each element was (int64): torch.sort(stable=True), Array API sort and argsort.
+
+    Equal elements keep their order in both directions. NaN counts as the largest.
+    """
+    indices = _argsort(x, axis, descending)
+    return np.take_along_axis(x, indices, axis), indices
+
+
+def _topk(x: TensorSpec, k: Dim, axis: int, largest: bool = True) -> tuple[TensorSpec, TensorSpec]:
+    place = axis_of(axis, x.rank)
+    size = x.shape[place]
+    require(not isinstance(k, int) or k >= 0 and (not isinstance(size, int) or k <= size), "wrong number of elements",
+            expected=f"0 to {size}", received=k)
+    shape = (*x.shape[:place], k, *x.shape[place + 1:])
+    return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
+
+
+@op(infer=_topk, outputs=("values", "indices"))
+def topk(x: Array, *, k: Dim, axis: int, largest: bool = True) -> tuple[Array, Array]:
+    """The k largest (or smallest) elements along `axis`, the best first, and where they were (int64): torch.topk.
+
+    Of equal elements the one that comes first in x is taken first. NaN counts as the largest.
+    """
+    if not 0 <= k <= x.shape[axis]:
+        raise ValueError(f"{k} elements of an axis of size {x.shape[axis]}")
+    indices = np.take(_argsort(x, axis, largest), np.arange(k), axis)
+    return np.take_along_axis(x, indices, axis), indices
+
+
+def _mode(x: TensorSpec, axis: int) -> tuple[TensorSpec, TensorSpec]:
+    place = axis_of(axis, x.rank)
+    shape = x.shape[:place] + x.shape[place + 1:]
+    return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
+
+
+@op(infer=_mode, outputs=("values", "indices"))
+def mode(x: Array, *, axis: int) -> tuple[Array, Array]:
+    """The most frequent element along `axis`, the smallest of several, and its last place (int64): torch.mode."""
+    x = np.moveaxis(x, axis, -1)
+    ordered = np.sort(_ordered(x), axis=-1)
+    equal = ordered[..., :, np.newaxis] == ordered[..., np.newaxis, :]
+    first = np.argmax(np.count_nonzero(equal, axis=-1), axis=-1)
+    values = np.take_along_axis(ordered, first[..., np.newaxis], -1)
+    places = x.shape[-1] - 1 - np.argmax(np.flip(_ordered(x) == values, -1), axis=-1)
+    return np.take_along_axis(x, places[..., np.newaxis], -1)[..., 0], places
+
+
+def _searchsorted(sorted_sequence: TensorSpec, values: TensorSpec, right: bool = False) -> TensorSpec:
+    same_dtype(sorted_sequence, values)
+    require(sorted_sequence.rank in (1, values.rank), "wrong number of axes of the sorted sequence",
+            expected=f"1 or {values.rank}", received=sorted_sequence)
+    if sorted_sequence.rank > 1:
+        for a, b in zip(sorted_sequence.shape[:-1], values.shape[:-1], strict=True):
+            require_size(b, a, "the values")
+    return TensorSpec(DType.INT64, values.shape)
+
+
+@op(infer=_searchsorted, literals=True)
+def searchsorted(sorted_sequence: Array, values: Array, *, right: bool = False) -> Array:
+    """Where each value would go into an ascending sequence (int64): torch.searchsorted, torch.bucketize.
+
+    sorted_sequence: [n], for all values; or [*lead, n] with values [*lead, m]. The place is before the elements equal
+    to the value, or after them with `right`.
+    """
+    ordered, values = _ordered(sorted_sequence), _ordered(values)
+    if ordered.ndim == 1:
+        return np.searchsorted(ordered, values, "right" if right else "left").astype(np.int64)
+    element, value = ordered[..., np.newaxis, :], values[..., :, np.newaxis]
+    return np.count_nonzero(~(element > value if right else element >= value), axis=-1)
+
+
+def _isin(x: TensorSpec, values: TensorSpec) -> TensorSpec:
+    same_dtype(x, values)
+    return TensorSpec(DType.BOOL, x.shape)
+
+
+@op(infer=_isin, literals=True)
+def isin(x: Array, values: Array) -> Array:
+    """Whether each element of x equals some element of `values` (any shape): torch.isin. NaN equals nothing."""
+    return np.isin(_ordered(x), _ordered(values))
+
+
+def _unique(x: TensorSpec, axis: int | None = None, size: Dim | None = None) -> tuple[TensorSpec, TensorSpec, TensorSpec]:
+    count = require_symbol(size)
+    if axis is None:
+        return TensorSpec(x.dtype, (count,)), TensorSpec(DType.INT64, x.shape), TensorSpec(DType.INT64, (count,))
+    require(axis == 0 and x.rank > 0, "unique slices are found along axis 0 only", expected="0 or null", received=axis)
+    return TensorSpec(x.dtype, (count, *x.shape[1:])), TensorSpec(DType.INT64, x.shape[:1]), TensorSpec(DType.INT64, (count,))
+
+
+@op(infer=_unique, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)})
+def unique(x: Array, *, axis: int | None = None, size: Dim | None = None) -> tuple[Array, Array, Array]:
+    """The distinct elements of x in ascending order, where each element of x is among them, and how often: torch.unique.
+
+    values: [size], or [size, *rest], the distinct slices along axis 0 in lexicographic order; inverse: int64, the shape
+    of x (of its axis 0); counts: int64 [size]. `size` is a symbol that the data give a value. NaNs are all distinct.
+    """
+    _, first, inverse, counts = np.unique(_ordered(x), True, True, True, axis=axis, equal_nan=False)
+    values = x.ravel()[first] if axis is None else x[first]
+    return values, inverse.reshape(x.shape if axis is None else -1), counts
+
+
+def _unique_consecutive(x: TensorSpec, size: Dim | None = None) -> tuple[TensorSpec, TensorSpec, TensorSpec]:
+    require(x.rank == 1, "wrong number of axes", expected="1", received=x)
+    count = require_symbol(size)
+    return TensorSpec(x.dtype, (count,)), TensorSpec(DType.INT64, x.shape), TensorSpec(DType.INT64, (count,))
+
+
+@op(infer=_unique_consecutive, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)})
+def unique_consecutive(x: Array, *, size: Dim | None = None) -> tuple[Array, Array, Array]:
+    """The first element of each run of equal ones in a vector, each element's run, and the runs' lengths: torch.unique_consecutive.
+
+    x: [n]. values: [size]; inverse: int64 [n]; counts: int64 [size]. `size` is a symbol that the data give a value.
+    """
+    starts = np.ones(x.shape, np.bool_)
+    starts[1:] = x[1:] != x[:-1]
+    return x[starts], np.cumsum(starts) - 1, np.diff(np.append(np.flatnonzero(starts), len(x)))

@@ -1,0 +1,166 @@
+"""Exponentials, logarithms, roots, trigonometric and hyperbolic functions, element by element.
+
+Names and values are those of the Python Array API standard. Operands are float or complex, and keep their dtype.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.ops._rules import Array, elementwise, unary
+from converter.opset import op
+
+
+@op(infer=unary(float_only=True))
+def exp(x: Array) -> Array:
+    """eˣ."""
+    return np.exp(x)
+
+
+@op(infer=unary(float_only=True))
+def expm1(x: Array) -> Array:
+    """eˣ - 1, exact to rounding near 0."""
+    return np.expm1(x)
+
+
+@op(infer=unary(float_only=True))
+def exp2(x: Array) -> Array:
+    """2ˣ."""
+    return np.exp2(x)
+
+
+@op(infer=unary(float_only=True))
+def log(x: Array) -> Array:
+    """The natural logarithm: -inf at 0, NaN below."""
+    return np.log(x)
+
+
+@op(infer=unary(float_only=True))
+def log1p(x: Array) -> Array:
+    """log(1 + x), exact to rounding near 0."""
+    return np.log1p(x)
+
+
+@op(infer=unary(float_only=True))
+def log2(x: Array) -> Array:
+    """The logarithm to base 2."""
+    return np.log2(x)
+
+
+@op(infer=unary(float_only=True))
+def log10(x: Array) -> Array:
+    """The logarithm to base 10."""
+    return np.log10(x)
+
+
+@op(infer=unary(float_only=True))
+def sqrt(x: Array) -> Array:
+    """The square root; NaN below 0."""
+    return np.sqrt(x)
+
+
+@op(infer=unary(float_only=True))
+def rsqrt(x: Array) -> Array:
+    """1 / √x."""
+    return np.divide(np.ones((), x.dtype), np.sqrt(x))
+
+
+@op(infer=unary(float_only=True))
+def sin(x: Array) -> Array:
+    """The sine of x radians."""
+    return np.sin(x)
+
+
+@op(infer=unary(float_only=True))
+def cos(x: Array) -> Array:
+    """The cosine of x radians."""
+    return np.cos(x)
+
+
+@op(infer=unary(float_only=True))
+def tan(x: Array) -> Array:
+    """The tangent of x radians."""
+    return np.tan(x)
+
+
+@op(infer=unary(float_only=True))
+def asin(x: Array) -> Array:
+    """The inverse sine, in [-π/2, π/2]."""
+    return np.arcsin(x)
+
+
+@op(infer=unary(float_only=True))
+def acos(x: Array) -> Array:
+    """The inverse cosine, in [0, π]."""
+    return np.arccos(x)
+
+
+@op(infer=unary(float_only=True))
+def atan(x: Array) -> Array:
+    """The inverse tangent, in [-π/2, π/2]."""
+    return np.arctan(x)
+
+
+@op(infer=unary(float_only=True))
+def sinh(x: Array) -> Array:
+    """The hyperbolic sine."""
+    return np.sinh(x)
+
+
+@op(infer=unary(float_only=True))
+def cosh(x: Array) -> Array:
+    """The hyperbolic cosine."""
+    return np.cosh(x)
+
+
+@op(infer=unary(float_only=True))
+def tanh(x: Array) -> Array:
+    """The hyperbolic tangent."""
+    return np.tanh(x)
+
+
+@op(infer=unary(float_only=True))
+def asinh(x: Array) -> Array:
+    """The inverse hyperbolic sine."""
+    return np.arcsinh(x)
+
+
+@op(infer=unary(float_only=True))
+def acosh(x: Array) -> Array:
+    """The inverse hyperbolic cosine; NaN below 1."""
+    return np.arccosh(x)
+
+
+@op(infer=unary(float_only=True))
+def atanh(x: Array) -> Array:
+    """The inverse hyperbolic tangent; NaN outside [-1, 1]."""
+    return np.arctanh(x)
+
+
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+def atan2(y: Array, x: Array) -> Array:
+    """The angle of the point (x, y), in [-π, π]; the signs of zeros count."""
+    return np.arctan2(y, x)
+
+
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+def hypot(x: Array, y: Array) -> Array:
+    """√(x² + y²), without overflow on the way."""
+    return np.hypot(x, y)
+
+
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+def logaddexp(x: Array, y: Array) -> Array:
+    """log(eˣ + eʸ), without overflow on the way."""
+    return np.logaddexp(x, y)
+
+
+@op(infer=unary(float_only=True))
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e⁻ˣ)."""
+    one = np.ones((), x.dtype)
+    if x.dtype.kind == "c":
+        return one / (one + np.exp(-x))
+    # e to the power -|x| cannot overflow.
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, one, small) / (one + small)

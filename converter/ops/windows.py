@@ -1,0 +1,139 @@
+"""Sliding windows and blocks of images: unfold, fold, pixel shuffles."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from converter.dims import Dim
+from converter.ir import TensorSpec
+from converter.ops._rules import Array, axis_of, require, require_rank, require_size
+from converter.opset import op
+
+Pair = tuple[int, int]
+
+
+def _unfold(x: TensorSpec, axis: int, size: int, step: int) -> TensorSpec:
+    place = axis_of(axis, x.rank)
+    require(size >= 0 and step >= 1, "wrong size or step of a window", expected="a size of 0 and up, a step of 1 and up",
+            received=f"{size}, {step}")
+    length = x.shape[place]
+    require(not isinstance(length, int) or size <= length, "a window wider than its axis", expected=f"at most {length}", received=size)
+    return TensorSpec(x.dtype, (*x.shape[:place], (length - size) // step + 1, *x.shape[place + 1:], size))
+
+
+@op(infer=_unfold)
+def unfold(x: Array, *, axis: int, size: int, step: int) -> Array:
+    """Windows of `size` elements, `step` apart, along `axis`: torch.Tensor.unfold.
+
+    The axis becomes the number of windows, (n - size) // step + 1; a new last axis holds each window's elements.
+    """
+    place = axis % x.ndim
+    if size == 0:
+        return np.zeros((*x.shape[:place], x.shape[place] // step + 1, *x.shape[place + 1:], 0), x.dtype)
+    return sliding_window_view(x, size, place)[(*(slice(None),) * place, slice(None, None, step))]
+
+
+def blocks(size: Dim, kernel: int, dilation: int, padding: int, stride: int) -> Dim:
+    """How many windows fit an axis, after torch.nn.Unfold: (n + 2 padding - dilation (kernel - 1) - 1) // stride + 1."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _check_window(kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> None:
+    require(min(*kernel_size, *dilation, *stride) >= 1 and min(padding) >= 0, "wrong window",
+            expected="sizes, dilations and strides of 1 and up, paddings of 0 and up",
+            received=f"{kernel_size}, {dilation}, {stride}, {padding}")
+
+
+def _im2col(x: TensorSpec, kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0), stride: Pair = (1, 1)) -> TensorSpec:
+    require_rank(x, 3, 4)
+    _check_window(kernel_size, dilation, padding, stride)
+    counts = [blocks(size, *window) for size, window in
+              zip(x.shape[-2:], zip(kernel_size, dilation, padding, stride, strict=True), strict=True)]
+    require(not any(isinstance(count, int) and count < 1 for count in counts), "a window larger than the image", received=x)
+    return TensorSpec(x.dtype, (*x.shape[:-3], x.shape[-3] * kernel_size[0] * kernel_size[1], counts[0] * counts[1]))
+
+
+@op(infer=_im2col)
+def im2col(x: Array, *, kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0), stride: Pair = (1, 1)) -> Array:
+    """The windows of an image as columns: torch.nn.functional.unfold.
+
+    x: [..., C, H, W], with one leading axis or none. y: [..., C * kernel height * kernel width, number of windows].
+    The border of `padding` elements holds zeros.
+    """
+    height, width = kernel_size
+    x = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(edge, edge) for edge in padding])
+    windows = sliding_window_view(x, [dilation[0] * (height - 1) + 1, dilation[1] * (width - 1) + 1], (-2, -1))
+    windows = windows[..., ::stride[0], ::stride[1], ::dilation[0], ::dilation[1]]
+    y = np.moveaxis(windows, (-2, -1), (-4, -3))
+    return y.reshape(*x.shape[:-3], x.shape[-3] * height * width, -1)
+
+
+def _col2im(x: TensorSpec, output_size: tuple[Dim, Dim], kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0),
+            stride: Pair = (1, 1)) -> TensorSpec:
+    require_rank(x, 2, 3)
+    _check_window(kernel_size, dilation, padding, stride)
+    counts = [blocks(size, *window) for size, window in
+              zip(output_size, zip(kernel_size, dilation, padding, stride, strict=True), strict=True)]
+    require_size(x.shape[-1], counts[0] * counts[1], "the last axis of the input")
+    area = kernel_size[0] * kernel_size[1]
+    require_size(x.shape[-2] % area, 0, "the remainder of the columns over the window")
+    return TensorSpec(x.dtype, (*x.shape[:-2], x.shape[-2] // area, *output_size))
+
+
+@op(infer=_col2im)
+def col2im(x: Array, *, output_size: tuple[Dim, Dim], kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0),
+           stride: Pair = (1, 1)) -> Array:
+    """Columns added up into an image: torch.nn.functional.fold.
+
+    x: [..., C * kernel height * kernel width, number of windows]. y: [..., C, *output_size]. Where windows overlap
+    their values are added; what falls on the border of `padding` elements is dropped.
+    """
+    counts = [blocks(size, *window) for size, window in
+              zip(output_size, zip(kernel_size, dilation, padding, stride, strict=True), strict=True)]
+    lead, channels = x.shape[:-2], x.shape[-2] // (kernel_size[0] * kernel_size[1])
+    wide = x.dtype if x.dtype.itemsize > 2 else np.dtype(np.float32)
+    columns = x.reshape(*lead, channels, *kernel_size, *counts).astype(wide)
+    image = np.zeros((*lead, channels, output_size[0] + 2 * padding[0], output_size[1] + 2 * padding[1]), wide)
+    for row in range(kernel_size[0]):
+        for column in range(kernel_size[1]):
+            top, left = row * dilation[0], column * dilation[1]
+            image[..., top:top + stride[0] * counts[0]:stride[0], left:left + stride[1] * counts[1]:stride[1]] += (
+                columns[..., row, column, :, :])
+    image = image[..., padding[0]:padding[0] + output_size[0], padding[1]:padding[1] + output_size[1]]
+    return image.astype(x.dtype)
+
+
+def _pixel_shuffle(x: TensorSpec, factor: int) -> TensorSpec:
+    require(x.rank >= 3 and factor >= 1, "wrong number of axes or factor", expected="[..., C, H, W] and 1 and up",
+            received=f"{x}, {factor}")
+    channels, height, width = x.shape[-3:]
+    require_size(channels % (factor * factor), 0, "the remainder of the channels over factor squared")
+    return TensorSpec(x.dtype, (*x.shape[:-3], channels // (factor * factor), height * factor, width * factor))
+
+
+@op(infer=_pixel_shuffle)
+def pixel_shuffle(x: Array, *, factor: int) -> Array:
+    """[..., C * factor², H, W] to [..., C, H * factor, W * factor]: torch.nn.functional.pixel_shuffle."""
+    *lead, channels, height, width = x.shape
+    y = x.reshape(*lead, channels // (factor * factor), factor, factor, height, width)
+    y = np.moveaxis(y, (-4, -3), (-3, -1))
+    return y.reshape(*lead, channels // (factor * factor), height * factor, width * factor)
+
+
+def _pixel_unshuffle(x: TensorSpec, factor: int) -> TensorSpec:
+    require(x.rank >= 3 and factor >= 1, "wrong number of axes or factor", expected="[..., C, H, W] and 1 and up",
+            received=f"{x}, {factor}")
+    channels, height, width = x.shape[-3:]
+    require_size(height % factor, 0, "the remainder of the height over the factor")
+    require_size(width % factor, 0, "the remainder of the width over the factor")
+    return TensorSpec(x.dtype, (*x.shape[:-3], channels * factor * factor, height // factor, width // factor))
+
+
+@op(infer=_pixel_unshuffle)
+def pixel_unshuffle(x: Array, *, factor: int) -> Array:
+    """[..., C, H * factor, W * factor] to [..., C * factor², H, W]: torch.nn.functional.pixel_unshuffle."""
+    *lead, channels, height, width = x.shape
+    y = x.reshape(*lead, channels, height // factor, factor, width // factor, factor)
+    y = np.moveaxis(y, (-3, -1), (-4, -3))
+    return y.reshape(*lead, channels * factor * factor, height // factor, width // factor)
