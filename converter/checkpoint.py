@@ -39,7 +39,7 @@ def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         near = sorted(item.name for item in path.parent.glob("*") if item.suffix == path.suffix)[:5] if path.parent.is_dir() else []
-        raise FormatError("there is no such file", where=str(path), expected=f"one of {', '.join(near)}" if near else None)
+        raise FormatError("there is no such file", where=str(path), fix=f"beside it lies {', '.join(near)}" if near else None)
     return path
 
 

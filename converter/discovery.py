@@ -58,13 +58,15 @@ class Format:
 class Runtime:
     """A way to run a model: `session(model)` gives an object whose `run(inputs)` gives `{name: array}`.
 
-    `file_session(path)`, where given, runs a file of the runtime's own format exactly as it lies there.
+    `file_session(path)`, where given, runs a file of the runtime's own format, with one of `suffixes`, exactly as it lies
+    there.
     """
 
     name: str
     title: str
     session: str
     file_session: str | None = None
+    suffixes: tuple[str, ...] = ()
     extra: str | None = None
 
 

@@ -39,6 +39,10 @@ class FormatError(ConverterError):
     """A file that is not a well-formed neutral model, or a checkpoint that cannot be read."""
 
 
+class DigestError(FormatError):
+    """A well-formed file that does not hold what its digest names: it was changed after it was written."""
+
+
 class ParameterError(ConverterError):
     """Parameters that are missing, extra, or of another shape or dtype than the graph says."""
 

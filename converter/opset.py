@@ -165,6 +165,11 @@ def normalize_attributes(operator: Operator, attributes: Mapping[str, Any]) -> d
     return result
 
 
+def filled_attributes(operator: Operator, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Normalized attributes with the defaults of those left out."""
+    return {name: attributes.get(name, spec.default) for name, spec in operator.attributes.items()}
+
+
 def _coerce(annotation: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation == Dim:
@@ -281,7 +286,7 @@ def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
                 arguments.append(specs[operand])
             else:
                 arguments.append(TensorSpec(_check_literal(operator, operand, dtype), ()))
-        result = operator.infer(*arguments, **attributes)
+        result = operator.infer(*arguments, **filled_attributes(operator, attributes))
         outputs = result if isinstance(result, tuple) else (result,)
         if len(node.outputs) > len(outputs) or not node.outputs:
             raise GraphError(f"{operator.name} has {len(outputs)} outputs here", received=str(len(node.outputs)))

@@ -82,6 +82,12 @@ def drop(*path: Any) -> Callable[[Any], None]:
     return change
 
 
+def in_file(name: str) -> Callable[[Any], None]:
+    """Says that the values of a parameter are in a file."""
+    return put("parameters", "shift", {"dtype": "float32", "shape": [], "file": name})
+
+
+SCALAR = {"dtype": "bool", "shape": [], "values": True}
 W = ("parameters", "layer.weight")
 G = ("graph",)
 REFUSED = {
@@ -164,8 +170,8 @@ REFUSED = {
     "one value too many": (lambda d: d["parameters"]["layer.weight"]["values"][3].append(1.0), "nested"),
     "one row too few": (lambda d: d["parameters"]["layer.weight"]["values"].pop(), "nested|fewer"),
     "one row too many": (lambda d: d["parameters"]["layer.weight"]["values"].append([1.0, 2.0, 3.0]), "nested"),
-    "flat values": (put(*W, "values", [0.5] * 12), "brackets"),
-    "values too deep": (put(*W, "values", [[[0.5] * 3] * 4]), "brackets"),
+    "flat values": (put(*W, "values", [0.5] * 12), "a list of 12 at depth 1"),
+    "values too deep": (put(*W, "values", [[[0.5] * 3] * 4]), "a list of 1 at depth 1"),
     "values of mixed depth": (put(*W, "values", [[0.5] * 3, [0.5] * 3, [0.5] * 3, [0.5, 0.5, [0.5]]]), "brackets|does not fit"),
     "values moved to another row": (put(*W, "values", [[0.5] * 3, [0.5] * 3, [0.5] * 2, [0.5] * 4]), "row"),
     "value that is text": (lambda d: put(*W, "values", 0, 0, "0.5")(d), "does not fit"),
@@ -178,16 +184,16 @@ REFUSED = {
     "value with a bracket": (lambda d: put(*W, "values", 0, 0, "]")(d), "brackets"),
     "value outside the dtype": (lambda d: put(*W, "values", 0, 0, 1e39)(d), "outside the range"),
     "values that are text": (put(*W, "values", "0.5"), "fewer|not nested|no list"),
-    "values that are one number": (put(*W, "values", 123456789012345678901234567890), "brackets"),
+    "values that are one number": (put(*W, "values", 123456789012345678901234567890), "no list at depth 1"),
     "scalar in a list": (put("parameters", "shift", "values", [0.5]), "does not fit"),
-    "file in a directory": (put("parameters", "shift", {"dtype": "float32", "shape": [], "file": "sub/w.h5"}), "name of a file beside"),
-    "file above": (put("parameters", "shift", {"dtype": "float32", "shape": [], "file": "../w.h5"}), "name of a file beside"),
-    "file that is above": (put("parameters", "shift", {"dtype": "float32", "shape": [], "file": ".."}), "name of a file beside"),
-    "file absolute": (put("parameters", "shift", {"dtype": "float32", "shape": [], "file": "/etc/passwd"}), "name of a file beside"),
-    "file with a drive": (put("parameters", "shift", {"dtype": "float32", "shape": [], "file": "C:w.h5"}), "name of a file beside"),
-    "file without a name": (put("parameters", "shift", {"dtype": "float32", "shape": [], "file": ""}), "name of a file beside"),
-    "file missing": (put("parameters", "shift", {"dtype": "float32", "shape": [], "file": "w.h5"}), "is missing"),
-    "file with a long name": (put("parameters", "shift", {"dtype": "float32", "shape": [], "file": "w" * 1000}), "cannot be found|missing"),
+    "file in a directory": (in_file("sub/w.h5"), "name of a file beside"),
+    "file above": (in_file("../w.h5"), "name of a file beside"),
+    "file that is above": (in_file(".."), "name of a file beside"),
+    "file absolute": (in_file("/etc/passwd"), "name of a file beside"),
+    "file with a drive": (in_file("C:w.h5"), "name of a file beside"),
+    "file without a name": (in_file(""), "name of a file beside"),
+    "file missing": (in_file("w.h5"), "is missing"),
+    "file with a long name": (in_file("w" * 1000), "cannot be found|missing"),
     "input that is a list": (put(*G, "nodes", 0, "inputs", 0, []), "not a number"),
     "input that is no literal": (put(*G, "nodes", 1, "inputs", 1, {"literal": "one"}), "not a literal"),
     "literal with more": (put(*G, "nodes", 1, "inputs", 1, {"literal": "NaN", "a": 1}), "unknown field 'a'"),
@@ -211,9 +217,9 @@ REFUSED = {
     "parameter name too long": (put("parameters", "x" * 5000, {"dtype": "float32", "shape": [], "values": 1.0}), "too long"),
     "example without inputs": (drop("examples", 0, "inputs"), "'inputs' is missing"),
     "example without an input": (drop("examples", 0, "inputs", "x"), "not the graph's"),
-    "example of another output": (put("examples", 0, "outputs", "z", {"dtype": "bool", "shape": [], "values": True}), "not the graph's"),
+    "example of another output": (put("examples", 0, "outputs", "z", SCALAR), "not the graph's"),
     "example without values": (drop("examples", 0, "inputs", "x", "values"), "values are missing"),
-    "example in a file": (put("examples", 0, "inputs", "x", {"dtype": "float32", "shape": [2, 3], "file": "x"}), "unknown field 'file'"),
+    "example in a file": (put("examples", 0, "inputs", "x", {"dtype": "bool", "shape": [], "file": "x"}), "unknown field 'file'"),
     "example with wrong values": (put("examples", 0, "inputs", "x", "values", [[1.0]]), "fewer|nested"),
     "example of another type of maker": (put("examples", 0, "made_by", 3), "wrong type"),
     "metadata too deep": (put("metadata", {"a": json.loads("[" * 200 + "]" * 200)}), "too deep"),
@@ -250,16 +256,34 @@ def test_unused_parameters_may_stand_there(tmp_path: Path, document: str) -> Non
 
 
 @pytest.mark.parametrize(("dtype", "values", "message"), [
-    ("int8", "[1, 128]", "does not fit"), ("uint8", "[1, -1]", "does not fit"), ("int32", "[1, 2.0]", "does not fit"),
-    ("int32", "[1, 2e0]", "does not fit"), ("int64", "[1, 9223372036854775808]", "does not fit"),
-    ("uint64", "[1, 18446744073709551616]", "does not fit"), ("int32", "[1, true]", "does not fit"), ("bool", "[true, 1]", "does not fit"),
-    ("bool", '[true, "true"]', "does not fit"), ("int32", '[1, "2"]', "does not fit"), ("int32", "[1, null]", "does not fit"),
-    ("float8_e4m3fn", '[1, "Infinity"]', "has no Infinity"), ("float8_e8m0fnu", "[1, -1]", "outside the range"),
-    ("float32", "[1, NaN]", "not valid JSON"), ("float32", "[1, 01]", "not valid JSON"), ("float32", "[1, +1]", "not valid JSON"),
-    ("float32", "[1, .5]", "not valid JSON"), ("float32", "[1, 5.]", "not valid JSON"), ("float32", "[1, 1e999]", "not valid JSON"),
-    ("float32", "[1, 2,]", "not valid JSON"), ("float32", "[1 2]", "fewer|nested|not valid JSON"), ("float32", "1[,2]", "JSON|list"),
-    ("float32", "[1],[2]", "key|brackets"), ("float32", "[1, 0x2]", "not valid JSON"), ("float32", "[1, \x00 2]", "not valid JSON"),
-    ("float32", "[1, '2']", "not valid JSON"), ("complex64", "[1, 2]", "brackets|fewer"), ("complex64", "[[1, 2], [3, 4, 5]]", "row")])
+    ("int8", "[1, 128]", "does not fit"),
+    ("uint8", "[1, -1]", "does not fit"),
+    ("int32", "[1, 2.0]", "does not fit"),
+    ("int32", "[1, 2e0]", "does not fit"),
+    ("int64", "[1, 9223372036854775808]", "does not fit"),
+    ("uint64", "[1, 18446744073709551616]", "does not fit"),
+    ("int32", "[1, true]", "does not fit"),
+    ("bool", "[true, 1]", "does not fit"),
+    ("bool", '[true, "true"]', "does not fit"),
+    ("int32", '[1, "2"]', "does not fit"),
+    ("int32", "[1, null]", "does not fit"),
+    ("float8_e4m3fn", '[1, "Infinity"]', "has no Infinity"),
+    ("float8_e8m0fnu", "[1, -1]", "outside the range"),
+    ("float32", "[1, NaN]", "not valid JSON"),
+    ("float32", "[1, 01]", "not valid JSON"),
+    ("float32", "[1, +1]", "not valid JSON"),
+    ("float32", "[1, .5]", "not valid JSON"),
+    ("float32", "[1, 5.]", "not valid JSON"),
+    ("float32", "[1, 1e999]", "not valid JSON"),
+    ("float32", "[1, 2,]", "not valid JSON"),
+    ("float32", "[1 2]", "fewer|nested|not valid JSON"),
+    ("float32", "1[,2]", "JSON|list"),
+    ("float32", "[1],[2]", "not valid JSON"),
+    ("float32", "[1, 0x2]", "not valid JSON"),
+    ("float32", "[1, \x00 2]", "not valid JSON"),
+    ("float32", "[1, '2']", "not valid JSON"),
+    ("complex64", "[1, 2]", "brackets|fewer"),
+    ("complex64", "[[1, 2], [3, 4, 5]]", "row")])
 def test_values_refused(tmp_path: Path, dtype: str, values: str, message: str) -> None:
     save_json(holding({"w": np.zeros(2, DType.of(dtype).numpy)}), tmp_path / "m.json", encoding="values")
     text = (tmp_path / "m.json").read_text()
@@ -270,9 +294,15 @@ def test_values_refused(tmp_path: Path, dtype: str, values: str, message: str) -
 
 
 @pytest.mark.parametrize(("base64", "message"), [
-    ("AACAPw==", "less data"), ("AACAPwAAgD8AAIA/", "not as many bytes"), ("AACAPwAAgD8=AACA", "not base64|not as many"),
-    ("AACAPwAA*D8=", "not base64"), ("AACAPwAAgD8", "less data"), ("AACAPwA\\nAgD8=", "not base64"), ("AACA====gD8=", "not base64"),
-    ("AACAPwAAgD\\u00e9=", "not base64"), ("\\ud800" * 4, "not base64")])
+    ("AACAPw==", "less data"),
+    ("AACAPwAAgD8AAIA/", "not as many bytes"),
+    ("AACAPwAAgD8=AACA", "not base64|not as many"),
+    ("AACAPwAA*D8=", "not base64"),
+    ("AACAPwAAgD8", "less data"),
+    ("AACAPwA\\nAgD8=", "not base64"),
+    ("AACA====gD8=", "not base64"),
+    ("AACAPwAAgD\\u00e9=", "not base64"),
+    ("\\ud800" * 4, "not base64")])
 def test_base64_refused(tmp_path: Path, base64: str, message: str) -> None:
     save_json(holding({"w": np.ones(2, np.float32)}), tmp_path / "m.json", encoding="base64")
     text = (tmp_path / "m.json").read_text()
@@ -304,10 +334,13 @@ def test_double_keys(tmp_path: Path, document: str, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    b"", b" ", b"{", b"[]", b"null", b"3", b"{}", b'{"format"', b"\xef\xbb\xbf{}", b"\xff\xfe{\x00}\x00", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04",
+    b"", b" ", b"{", b"[]", b"null", b"3", b"{}", b'{"format"', b"\xef\xbb\xbf{}", b"\xff\xfe{\x00}\x00", b"\x89HDF\r\n\x1a\n",
+    b"PK\x03\x04",
     b'{"format": "neutral-model", }', b'{"format": "neutral\xff"}', b'{"format\\ud800": 1}', b'{"a" "b"}', b"[" * 100000,
-    b'{"graph":' + b"[" * 100000, b'{"parameters":' + b'{"a":' * 100000, b'{"a":' * 100000, b'{"format": NaN}', b'{"metadata": {"a": \x00}}',
-    b'{"metadata": {"a": 1e400}}', b'{"metadata": {"a": "\n"}}', b'{"metadata": {"a": [}]}}', b"\0" * 100, b'{"' + b"a" * 100000 + b'":1}'])
+    b'{"graph":' + b"[" * 100000, b'{"parameters":' + b'{"a":' * 100000, b'{"a":' * 100000,
+    b'{"format": NaN}', b'{"metadata": {"a": \x00}}',
+    b'{"metadata": {"a": 1e400}}',
+    b'{"metadata": {"a": "\n"}}', b'{"metadata": {"a": [}]}}', b"\0" * 100, b'{"' + b"a" * 100000 + b'":1}'])
 def test_texts_that_are_no_documents(tmp_path: Path, text: bytes) -> None:
     for name, read in (("m.json", load_json), ("g.json", load_graph), ("m.h5", load_hdf5)):
         (tmp_path / name).write_bytes(text)
@@ -502,7 +535,7 @@ def test_binding_tied_tensors() -> None:
         assert bound.alias_of("b") == "a"
         assert all(same_bits(bound.read(name), values) for name in specs)
     for tied in ({"b": "a"}, {"a": "b"}):
-        bound = bind_parameters(specs, aliases, InMemoryParameters({target: values for target in tied.values()}, tied))
+        bound = bind_parameters(specs, aliases, InMemoryParameters(dict.fromkeys(tied.values(), values), tied))
         assert (bound.alias_of("a"), bound.alias_of("b")) == (None, "a")
     bound = bind_parameters(specs, {}, InMemoryParameters({"a": values}, {"b": "a"}))
     assert (bound.alias_of("a"), bound.alias_of("b")) == (None, "a")

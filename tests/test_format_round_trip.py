@@ -116,8 +116,8 @@ def test_random_names(tmp_path_factory: pytest.TempPathFactory, names: list[str]
 
 @pytest.mark.parametrize("encoding", ["values", "file", "hdf5"])
 def test_odd_names(tmp_path: Path, encoding: str) -> None:
-    names = ["", ".", "..", "...", "a/b", "/", "//a", "a.b", "é", "日本", "%", "%25", "%2F", "a b", '"', "\\", "\n", "\0", "n" * 4096,
-             "values", "__proto__"]
+    names = ["", ".", "..", "...", "a/b", "/", "//a", "a.b", "é", "日本", "%", "%25", "%2F", "a b", '"', "\\", "\n", "\0",
+             "n" * 4096, "values", "__proto__"]
     model = holding({name: np.array([index]) for index, name in enumerate(names)}, {"tied": "a/b"})
     assert_equal(model, cycle(model, tmp_path / "model.x", encoding))
 
@@ -423,5 +423,6 @@ def test_a_file_is_replaced_while_it_is_read(tmp_path: Path) -> None:
 
 
 def test_importing_the_format_imports_no_h5py() -> None:
-    script = "import converter.format, sys; assert 'h5py' not in sys.modules; converter.format.save_hdf5; assert 'h5py' in sys.modules"
+    script = ("import converter.format, sys; assert 'h5py' not in sys.modules; "
+              "converter.format.save_hdf5; assert 'h5py' in sys.modules")
     subprocess.run([sys.executable, "-c", script], check=True)

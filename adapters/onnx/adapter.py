@@ -9,6 +9,6 @@ ADAPTER = Adapter(
     formats=(Format("onnx", "ONNX model", (".onnx",), "model", "adapters.onnx.load:load_onnx", "adapters.onnx.export:save_onnx",
                     (Option("opset", int, "The version of ONNX's operators to write, 18 to 23.", 20),), extra="onnx"),),
     runtimes=(Runtime("onnxruntime", "ONNX Runtime on the CPU", "adapters.onnx.session:OnnxRuntimeSession",
-                      "adapters.onnx.file_session:OnnxFileSession", extra="onnx"),),
+                      "adapters.onnx.file_session:OnnxFileSession", (".onnx",), extra="onnx"),),
     extra="onnx",
 )

@@ -16,7 +16,7 @@ from converter import dims
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType, Graph, Node, TensorSpec
-from converter.opset import bind_operands, check, literal_dtype, lookup, normalize_attributes
+from converter.opset import bind_operands, check, filled_attributes, literal_dtype, lookup, normalize_attributes
 from converter.parameters import ParameterStore
 
 Array = np.ndarray[Any, Any]
@@ -298,8 +298,7 @@ class Lowering:
         dtype = literal_dtype(node.inputs, self.specs)
         operands = [self.values[item] if isinstance(item, str) else item if item is None else self.constant(item, dtype)  # type: ignore[arg-type]
                     for item in bind_operands(operator, node.inputs)]
-        attributes = {name: spec.default for name, spec in operator.attributes.items() if not spec.required}
-        attributes |= normalize_attributes(operator, node.attributes)
+        attributes = filled_attributes(operator, normalize_attributes(operator, node.attributes))
         result = lowering(self, *operands, **attributes)
         results = result if isinstance(result, tuple) else (result,)
         if len(results) < len(node.outputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,9 @@ def _rational(value: Any, names: dict[str, str]) -> tuple[Dim, int] | tuple[Dim,
         return over[0] * under[1], over[1] * under[0]
     if kind == "Mul":
         over, under = 1, 1
+        decimal = _decimal_multiple(value, names)
+        if decimal is not None:
+            return decimal
         for item in value.args:
             part = _rational(item, names)
             if part is None:
@@ -135,3 +139,22 @@ def _rational(value: Any, names: dict[str, str]) -> tuple[Dim, int] | tuple[Dim,
         return _expression(value, names), 1
     except UnsupportedError:
         return None
+
+
+def _decimal_multiple(value: Any, names: dict[str, str]) -> tuple[Dim, int] | None:
+    """(p * size, q) for 0.6 * size and its kind, where rounding p / q to a float changes no size below 65536; else None."""
+    numbers = [item for item in value.args if item.is_Float]
+    others = [item for item in value.args if not item.is_Float]
+    if len(numbers) != 1 or len(others) != 1:
+        return None
+    factor = float(numbers[0])
+    ratio = Fraction(factor).limit_denominator(1000)
+    size = _rational(others[0], names)
+    if size is None or size[1] != 1 or ratio.numerator / ratio.denominator != factor or factor <= 0:
+        return None
+    sizes = np.arange(1 << 16)
+    exact = sizes * ratio.numerator
+    if not np.array_equal(np.floor(factor * sizes), exact // ratio.denominator) or not np.array_equal(
+            np.ceil(factor * sizes), -(-exact // ratio.denominator)):
+        return None
+    return size[0] * ratio.numerator, ratio.denominator

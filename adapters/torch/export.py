@@ -15,18 +15,18 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
+import adapters.torch.pooling_1d as pooling_1d
 import adapters.torch.recurrent as recurrent
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import CHECKS, Importer, target_name
 from adapters.torch.inputs import bind_arguments, enlarge, flat_names
 from adapters.torch.parameters import TorchParameters
+from adapters.torch.ranges import possible_ranges, traced_ranges
 from adapters.torch.registry import importers
 from converter.builder import GraphBuilder, Value
-from converter.dims import Expr, evaluate
-from converter.dims import symbols as symbols_of
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import DimRange, Graph, Model, TensorSpec
-from converter.rewrite import simplify
+from converter.ir import Graph, Model
+from converter.rewriting import simplify
 
 AUTO = ExportDim.AUTO
 STATIC = ExportDim.STATIC
@@ -73,7 +73,7 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
     notes: list[str] = []
     if module.training:
         notes.append(f"{type(module).__name__} was in training mode and was traced in evaluation mode")
-    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers():
+    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), pooling_1d.free_lengths():
         exported, example = _export(module, arguments, dims, notes)
         exported = prepare(exported)
     return _import(module, exported, example, dims, name or type(module).__name__, notes)
@@ -88,7 +88,7 @@ def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, notes
         attempts.append((arguments, None))
     elif dims == "auto" or isinstance(dims, Mapping) and _names_axes(dims):
         for sizes in ({0: 2, **{axis: 3 for axis in range(1, 8)}}, {0: 2}, {}):
-            grown = enlarge(arguments, sizes)
+            grown = enlarge(arguments, sizes, dims if isinstance(dims, Mapping) else None)
             attempts.append((grown, _free(grown, dims)))
     else:
         attempts.append((arguments, dims))
@@ -236,7 +236,7 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
                   for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     names = flat_names(example)
     symbols = _symbol_names(user_nodes, names, dims)
-    builder = GraphBuilder(name, _ranges(exported, symbols))
+    builder = GraphBuilder(name, traced_ranges(exported, symbols))
     environment: dict[torch.fx.Node, Any] = {}
     input_names: list[str | None] = []
     for node, input_name in zip(user_nodes, names, strict=True):
@@ -258,8 +258,8 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     importer = Importer(builder, symbols)
     results = importer.walk(exported.graph, environment)
     output_names = _outputs(builder, exported, results)
-    graph = simplify(builder.graph(), builder.specs, store, store.constants)
-    graph = replace(graph, dims=_least_sizes(graph, builder.specs, set(symbols.values()), notes))
+    graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
+    graph = replace(graph, dims=possible_ranges(graph, specs, set(symbols.values()), notes))
     _report_fixed(graph, dims, notes)
     metadata = {"source": {"framework": f"torch {torch.__version__}", "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
     store = store.needed_by(graph)
@@ -299,43 +299,6 @@ def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any
 def _identifier(name: str) -> str:
     text = "".join(char if char.isalnum() and char.isascii() else "_" for char in name)
     return text if text and not text[0].isdigit() else f"_{text}"
-
-
-def _ranges(exported: ExportedProgram, symbols: dict[str, str]) -> dict[str, DimRange]:
-    """The tracer's ranges. Its lower end of 2 means only that 0 and 1 were not traced, so 1 is allowed."""
-    ranges: dict[str, DimRange] = {}
-    for key, interval in exported.range_constraints.items():
-        name = symbols.get(str(key), str(key))
-        lower, upper = interval.lower, interval.upper
-        low = int(lower) if lower.is_Integer else 0
-        high = int(upper) if upper.is_Integer and int(upper) < 2**31 else None
-        if str(key) in symbols:
-            low = 1 if low <= 2 else low
-        if name in ranges:
-            low = max(low, ranges[name].min)
-            highs = [bound for bound in (high, ranges[name].max) if bound is not None]
-            high = min(highs) if highs else None
-        ranges[name] = DimRange(low, high)
-    return ranges
-
-
-def _least_sizes(graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str]) -> dict[str, DimRange]:
-    """The ranges, with each least size raised until no value in the graph would become empty or negative.
-
-    A pooling that halves an image of 1 leaves nothing; PyTorch refuses that when it runs.
-    """
-    made = {name for node in graph.nodes for name in node.outputs if name is not None}
-    sizes = {size for name in made for size in specs[name].shape if isinstance(size, Expr) and size.symbol is None}
-    ranges = dict(graph.dims)
-    for symbol in sorted(free & ranges.keys()):
-        least = ranges[symbol].min
-        own = [size for size in sizes if symbols_of(size) == {symbol}]
-        while least < 4096 and any(evaluate(size, {symbol: least}) < 1 <= evaluate(size, {symbol: 4096}) for size in own):
-            least += 1
-        if least != ranges[symbol].min:
-            notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")
-            ranges[symbol] = DimRange(least, ranges[symbol].max)
-    return ranges
 
 
 def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any]) -> tuple[str | None, ...]:

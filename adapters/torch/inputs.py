@@ -37,17 +37,21 @@ def _key(step: Any) -> Any:
     return step
 
 
-def enlarge(tree: Any, sizes: Mapping[int, int]) -> Any:
+def enlarge(tree: Any, sizes: Mapping[int, int], named: Mapping[str, Sequence[Any]] | None = None) -> Any:
     """Example arguments with axes of size 1 repeated, since the tracer takes a size of 1 for a constant.
 
-    `sizes` maps an axis to its new size; axes not named stay.
+    `sizes` maps an axis to its new size; axes not in it stay, and, where `named` gives the axes of each input by its
+    name, so do all that have no name there.
     """
+    names = iter(flat_names(tree))
 
     def grow(leaf: Any) -> Any:
+        axes = (named or {}).get(next(names), ())
         if not isinstance(leaf, torch.Tensor):
             return leaf
         for axis, size in sizes.items():
-            if axis < leaf.dim() and leaf.shape[axis] == 1:
+            free = named is None or axis < len(axes) and isinstance(axes[axis], str)
+            if free and axis < leaf.dim() and leaf.shape[axis] == 1:
                 leaf = leaf.repeat_interleave(size, axis)
         return leaf
 

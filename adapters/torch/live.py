@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from adapters.torch.dtypes import to_tensor
-from adapters.torch.export import trace
+from adapters.torch.export import Program, trace
 from adapters.torch.inputs import bind_arguments
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.record import Arrays, call_arguments, record
@@ -31,6 +31,14 @@ class Conversion:
 
     model: Model
     notes: tuple[str, ...]
+    program: Program
+
+    @property
+    def source(self) -> Any:
+        """The traced module, as `converter.verify(model, source=…)` takes it."""
+        from adapters.torch.run import ProgramSource
+
+        return ProgramSource(self.program)
 
 
 def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, dims: Any = "auto",
@@ -54,7 +62,7 @@ def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
         model, notes = replace(model, examples=recorded), [*notes, *more]
     if notes:
         model = replace(model, metadata={**model.metadata, "notes": list(notes)})
-    return Conversion(model, tuple(notes))
+    return Conversion(model, tuple(notes), program)
 
 
 def _tensor(value: Any) -> Any:

@@ -47,6 +47,22 @@ def run_exported(program: Program, inputs: Mapping[str, Any], *, float_dtype: An
             for name, item in zip(program.output_names, user, strict=True) if name is not None}
 
 
+class ProgramSource:
+    """A traced program as the source that `converter.verify(model, source=…)` compares with.
+
+    `model` is the neutral model that the trace gave, so that a model read from a file is compared with it too.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.model = program.model
+        self.versions = {"torch": str(torch.__version__)}
+
+    def run(self, inputs: Mapping[str, Any], float_dtype: Any = None) -> dict[str, Array]:
+        """The program's outputs by the neutral graph's names; see `run_exported`."""
+        return run_exported(self.program, inputs, float_dtype=float_dtype)
+
+
 def _cast(tensor: torch.Tensor, target: DType | None) -> torch.Tensor:
     dtype = from_torch_dtype(tensor.dtype)
     # A copy in every case: an in-place operator in the traced program must not reach the module's parameters.

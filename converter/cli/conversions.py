@@ -118,18 +118,22 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
 
 def convert(conversion: Conversion, *, source: str | None, output: str, quiet: bool, **given: Any) -> None:
     """One conversion, from the command line's arguments to the line that says what was written."""
+    from converter.checkpoint import SelectedParameters
     from converter.cli.console import Watched, progress
     from converter.ir import Model
     from converter.loading import save_as
 
     started = time.perf_counter()
     target = _target(conversion, output)
+    _check_output(output)
     options = {item.name: given.pop(item.name) for item in conversion.target.options}
     options = {name: value for name, value in options.items() if name in {item.name for item in target.options}}
     with progress(f"reading {source or given.get('module')}", quiet) as update:
         content, notes = _read(conversion, source, update, given)
         for note in notes:
             _note(note, quiet)
+        if target.holds == "parameters" and isinstance(content, Model):
+            content = SelectedParameters(content.parameters, content.constants)
         update(f"writing {output}")
         if given.get("graph_only"):
             _save_graph(content, output)
@@ -143,6 +147,17 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
         _print_json(content, output, notes)
     elif not quiet:
         _summary(content, output, bool(given.get("graph_only")), seconds)
+
+
+def _check_output(output: str) -> None:
+    """Refuses, before any work, an output that could not be written at the end of it."""
+    if output == STREAM:
+        return
+    path = Path(output)
+    if path.is_dir():
+        raise ConverterError("the output is a folder", where=output, expected="the name of a file")
+    if not path.parent.is_dir():
+        raise ConverterError("the output's folder does not exist", where=output, fix=f"mkdir -p {path.parent}")
 
 
 def _target(conversion: Conversion, output: str) -> Format:

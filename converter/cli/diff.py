@@ -33,12 +33,14 @@ MOST = 20
 def command(first: str, second: str, as_json: bool, quiet: bool) -> None:
     a, b = _open(first), _open(second)
     graph = graph_differences(a, b)
-    parameters = list(parameter_differences(_store(a), _store(b)))
+    # A checkpoint has no constants, so it is compared with a model's state_dict.
+    whole = isinstance(a, Model) and isinstance(b, Model)
+    parameters = list(parameter_differences(_store(a, whole), _store(b, whole)))
     same = not graph and not parameters
     if as_json:
         click.echo(json.dumps({"same": same, "graph": graph, "parameters": parameters}, indent=2))
     elif not quiet:
-        _print(first, second, a, graph, parameters)
+        _print(first, second, whole, graph, parameters)
     if not same:
         raise SystemExit(DIFFERENT)
 
@@ -57,8 +59,12 @@ def _open(path: str) -> Model | ParameterStore:
     return load(path)
 
 
-def _store(content: Model | ParameterStore) -> ParameterStore:
-    return content.parameters if isinstance(content, Model) else content
+def _store(content: Model | ParameterStore, whole: bool) -> ParameterStore:
+    from converter.checkpoint import SelectedParameters
+
+    if not isinstance(content, Model):
+        return content
+    return content.parameters if whole else SelectedParameters(content.parameters, content.constants)
 
 
 def graph_differences(a: Model | ParameterStore, b: Model | ParameterStore) -> list[str]:
@@ -108,8 +114,8 @@ def distance(a: Any, b: Any) -> dict[str, Any]:
     return {"count": int(bits.any(1).sum()), "of": int(a.size), "max_abs": largest if np.isfinite(largest) else None}
 
 
-def _print(first: str, second: str, content: Any, graph: list[str], parameters: list[dict[str, Any]]) -> None:
-    what = "graph and parameters" if isinstance(content, Model) else "parameters"
+def _print(first: str, second: str, whole: bool, graph: list[str], parameters: list[dict[str, Any]]) -> None:
+    what = "graph and parameters" if whole else "parameters"
     if not graph and not parameters:
         click.echo(f"{first} and {second} are the same: {what}, bit for bit.")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import click
 
 from converter.cli.console import plural, size, table
 from converter.cli.guard import guarded
-from converter.ir import Model, Node
-from converter.parameters import ParameterStore
+from converter.discovery import Format
+from converter.errors import ConverterError, FormatError, ParameterError
+from converter.ir import Model, Node, TensorSpec
+from converter.parameters import Array, ParameterStore
 
 HELP = """Shows what is in a model or a checkpoint: inputs, outputs, operators, parameters, digest, where it came from, and what
 was recorded. Reads every parameter for the digest.
@@ -43,6 +46,7 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
     """Everything that the command shows, as data."""
     from converter.checkpoint import checkpoint_files, existing, load_parameters
     from converter.discovery import format_of
+    from converter.format import graph_digest
     from converter.loading import load
 
     path = existing(file)
@@ -53,8 +57,50 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
         title = "Hugging Face folder" if form is None else form.title
         return {"file": file, "format": title, "bytes": sum(item.stat().st_size for item in checkpoint_files(file)),
                 **({"key": store.key} if getattr(store, "key", None) else {}), "parameters": _parameters(store)}
-    model = load(file)
-    return {"file": file, "format": form.title, "bytes": path.stat().st_size, **describe_model(model, digest)}
+    facts = {"file": file, "format": form.title, "bytes": path.stat().st_size}
+    try:
+        model = load(file)
+    except FormatError:
+        model = _graph_alone(form, file)
+        if model is None:
+            raise
+        return {**facts, "format": "graph without parameters' values, JSON", **describe_model(model, False),
+                "digest": graph_digest(model.graph)}
+    return {**facts, **describe_model(model, digest)}
+
+
+def _graph_alone(form: Format, file: str) -> Model | None:
+    """The graph of a file without parameters' values, or None where the file is something else."""
+    from converter.format import load_architecture
+
+    if form.name != "json":
+        return None
+    try:
+        found = load_architecture(file)
+    except ConverterError:
+        return None
+    return Model(found.graph, DeclaredParameters(found.specs, found.aliases), (), found.metadata, frozenset(found.constants.names()))
+
+
+class DeclaredParameters(ParameterStore):
+    """Parameters of which only dtypes and shapes are known."""
+
+    def __init__(self, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str]) -> None:
+        self._specs, self._aliases = dict(specs), dict(aliases)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._specs)
+
+    def spec(self, name: str) -> TensorSpec:
+        if name not in self._specs:
+            raise self.unknown(name)
+        return self._specs[name]
+
+    def alias_of(self, name: str) -> str | None:
+        return self._aliases.get(name)
+
+    def read(self, name: str) -> Array:
+        raise ParameterError(f"the values of {name!r} are not here", expected=str(self.spec(name)))
 
 
 def describe_model(model: Model, digest: bool) -> dict[str, Any]:

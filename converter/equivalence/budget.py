@@ -7,6 +7,8 @@ rests on. Cases with extreme values have a pool of their own beside the plain on
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +23,23 @@ MIN_SAMPLES = 32
 """How many values a pool should rest on: with so many, an honest runtime's chance to leave the budget is below 1e-9."""
 
 
+def typical_size(truths: Iterable[Array]) -> float:
+    """The root mean square of an output over the cases, each counted once; 0 when no value is finite."""
+    squares = []
+    for truth in truths:
+        magnitude = np.abs(truth.astype(np.complex128 if truth.dtype.kind == "c" else np.float64))
+        finite = magnitude[np.isfinite(magnitude)]
+        if finite.size:
+            squares.append(float(finite.max()) ** 2 * float(np.mean(np.square(finite / (finite.max() or 1.0)))))
+    return math.sqrt(sum(squares) / len(squares)) if squares else 0.0
+
+
 @dataclass
 class Budget:
-    """The pooled errors of one output, in ulps of each scale, by profile. `source` says whose errors they are."""
+    """The pooled errors of one output, in ulps of each scale, by profile. `typical` is as for `compare.scales`."""
 
     dtype: np.dtype[Any]
-    source: str
+    typical: float = 0.0
     pools: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -35,7 +48,7 @@ class Budget:
         if own.shape != truth.shape or own.dtype != self.dtype or not own.size:
             return
         pool = self.pools.setdefault(profile, {})
-        for name, errors in ulps(own, truth, self.dtype).items():
+        for name, errors in ulps(own, truth, self.dtype, self.typical).items():
             pool[name] = max(pool.get(name, 0.0), peak(errors))
         self.counts[profile] = self.counts.get(profile, 0) + int(np.count_nonzero(np.isfinite(truth.astype(np.complex128))))
 

@@ -30,7 +30,8 @@ STRUCTURE = 1e-9
 """What float64 runs may differ by, relative to the element itself."""
 
 ROUNDINGS = 1024.0
-"""And this many float64 roundings of the size that PyTorch's float32 run shows."""
+"""And this many float64 roundings of the size that PyTorch's float32 run shows. Also the floor of float64 outputs, whose
+truth is no better than what is judged."""
 
 SLICE = 16
 """A slice has a scale of its own when it holds at least this many elements."""
@@ -69,6 +70,11 @@ def _real(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
 
 
+def floor_of(dtype: np.dtype[Any], floor: float = FLOOR) -> float:
+    """How many ulps a runtime is always allowed."""
+    return max(floor, ROUNDINGS) if eps_of(dtype) <= np.finfo(np.float64).eps else floor
+
+
 def is_exact(dtype: np.dtype[Any]) -> bool:
     """Whether values of a dtype are compared for equality: integers and booleans."""
     return dtype.kind in "biu"
@@ -92,8 +98,12 @@ def _wide(values: Array) -> Array:
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64, copy=False)
 
 
-def scales(truth: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
-    """The scale of every element under each way of taking it, by name: `"output"`, `"axis 0"`, …"""
+def scales(truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> dict[str, Array]:
+    """The scale of every element under each way of taking it, by name: `"output"`, `"axis 0"`, …
+
+    `typical` is the root mean square of the output over many cases, which stands in for that of an output of fewer than
+    `SLICE` values: a single value is no measure of its own size.
+    """
     magnitude = np.abs(_wide(truth))
     magnitude = np.where(np.isfinite(magnitude), magnitude, 0.0)
     finfo = ml_dtypes.finfo(_real(dtype))
@@ -101,6 +111,8 @@ def scales(truth: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
     peak = float(magnitude.max(initial=0.0)) or 1.0
     squares = np.square(magnitude / peak)
     whole = max(peak * float(np.sqrt(squares.mean())) if magnitude.size else 0.0, float(finfo.smallest_normal))
+    if magnitude.size < SLICE:
+        whole = max(whole, typical)
     result = {WHOLE: np.maximum(magnitude, whole)}
     for axis, size in enumerate(magnitude.shape):
         if size > 1 and magnitude.size // size >= SLICE:
@@ -110,10 +122,10 @@ def scales(truth: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
     return result
 
 
-def ulps(actual: Array, truth: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
+def ulps(actual: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> dict[str, Array]:
     """Element-wise errors in ulps of each scale."""
     error, eps = distances(actual, truth, dtype), eps_of(dtype)
-    return {name: error / (eps * scale) for name, scale in scales(truth, dtype).items()}
+    return {name: error / (eps * scale) for name, scale in scales(truth, dtype, typical).items()}
 
 
 def agrees(actual: Array, expected: Array) -> Array:
@@ -152,7 +164,7 @@ def peak(errors: Array) -> float:
 
 
 def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: np.dtype[Any], own: Array | None = None,
-           floor: float = FLOOR, ties: Array | None = None) -> Comparison:
+           floor: float = FLOOR, ties: Array | None = None, typical: float = 0.0) -> Comparison:
     """Compares an output with the truth under given allowances.
 
     Args:
@@ -161,8 +173,9 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
         dtype: what `actual` must have.
         own: PyTorch's output. Where it is not finite although the truth is (it overflowed), or the other way, and for an
             integer or boolean where it differs from the truth (a tie that rounding decided), its value is right as well.
-        floor: ulps that are always allowed.
+        floor: ulps that are always allowed; `ROUNDINGS` for float64.
         ties: for integers and booleans, where a difference is a tie.
+        typical: as for `scales`.
     """
     wrong = refuse_form(actual, truth, dtype)
     if wrong is not None:
@@ -174,7 +187,8 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
         own = None
     if is_exact(dtype):
         return _equal(actual, truth, own, ties)
-    errors = ulps(actual, truth, dtype)
+    errors = ulps(actual, truth, dtype, typical)
+    floor = floor_of(dtype, floor)
     excused = np.zeros(truth.shape, bool)
     if own is not None:
         excused = ~np.isfinite(distances(own, truth, dtype)) & agrees(actual, own)
@@ -207,7 +221,8 @@ def _equal(actual: Array, truth: Array, own: Array | None, ties: Array | None) -
     return Comparison(float(count), 0.0, reason, actual.size, "values")
 
 
-def structure(actual: Array, truth: Array, noise: Mapping[str, float], *, ties: Array | None = None) -> Comparison:
+def structure(actual: Array, truth: Array, noise: Mapping[str, float], *, ties: Array | None = None,
+              typical: float = 0.0) -> Comparison:
     """Compares two float64 runs of what should be one model.
 
     Every element must agree to `STRUCTURE` of itself and `ROUNDINGS` float64 roundings, one rounding being as large as
@@ -217,6 +232,7 @@ def structure(actual: Array, truth: Array, noise: Mapping[str, float], *, ties: 
         actual, truth: the reference's and PyTorch's outputs, in float64 (complex128, integers, booleans).
         noise: ulps by scale; at least 1 is taken, and 1 for a scale that is not named.
         ties: for integers and booleans, where a difference is a tie.
+        typical: as for `scales`.
     """
     actual, truth = np.asarray(actual), np.asarray(truth)
     wrong = refuse_form(actual, truth, truth.dtype)
@@ -230,7 +246,7 @@ def structure(actual: Array, truth: Array, noise: Mapping[str, float], *, ties: 
     error = distances(actual, truth, truth.dtype)
     magnitude = np.where(np.isfinite(_wide(truth)), np.abs(_wide(truth)), 0.0)
     step = ROUNDINGS * eps_of(truth.dtype)
-    own_scales = scales(truth, truth.dtype)
+    own_scales = scales(truth, truth.dtype, typical)
     rounding = np.full(truth.shape, np.inf)
     for name, scale in own_scales.items():
         rounding = np.minimum(rounding, step * max(1.0, noise.get(name, 0.0)) * scale)

@@ -157,6 +157,10 @@ def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role,
     """The values of one input in case `index`."""
     if role.mask:
         return _mask(generator, shape, index).astype(dtype.numpy)
+    if role.offsets is not None and len(shape) == 1:
+        places = np.sort(generator.integers(0, _size(role.offsets, sizes) + 1, shape))
+        places[:1] = 0
+        return places.astype(dtype.numpy)
     if dtype.is_integer:
         found = role.integer_range(lambda bound: _size(bound, sizes))
         low, high = DEFAULT_INTEGERS if found is None else found

@@ -28,12 +28,13 @@ class Role:
     """What an input's values must be.
 
     `bounds` are upper bounds (sizes of tables, exclusive) with what the graph adds to the ids before it looks them up;
-    `domain` is an interval of floats.
+    `domain` is an interval of floats; `offsets` is the value whose first axis they part into bags, in order.
     """
 
     bounds: tuple[tuple[Dim, int], ...] = ()
     mask: bool = False
     domain: tuple[float, float] | None = None
+    offsets: Dim | None = None
 
     def integer_range(self, size: Callable[[Dim], int]) -> tuple[int, int] | None:
         """[low, high) that every table allows, `size` giving a bound's value; None when there is no such id or no table."""
@@ -64,11 +65,12 @@ CARRIES: Mapping[str, tuple[int, ...] | None] = {
 # Operators that look ids up: (position of the ids, position of the table or None, attribute of the axis, its default).
 TABLES: Mapping[str, tuple[int, int | None, str, Any]] = {
     "embedding": (0, 1, "", 0), "embedding_bag": (0, 1, "", 0), "take": (1, 0, "axis", 0),
-    "take_along_axis": (1, 0, "axis", -1), "index_select": (1, 0, "axis", 0), "gather": (1, 0, "axis", 0),
-    "scatter": (1, 0, "axis", 0), "scatter_add": (1, 0, "axis", 0), "scatter_reduce": (1, 0, "axis", 0),
-    "one_hot": (0, None, "num_classes", None), "cross_entropy": (1, 0, "", 1), "nll_loss": (1, 0, "", 1),
-    "bincount": (0, None, "minlength", None),
+    "take_along_axis": (1, 0, "axis", -1), "scatter": (1, 0, "axis", 0), "one_hot": (0, None, "num_classes", None),
+    "cross_entropy": (1, 0, "", 1), "nll_loss": (1, 0, "", 1), "bincount": (0, None, "minlength", None),
 }
+
+# Operators whose operands from a position on index the axes of the first, in order.
+INDEXED: Mapping[str, int] = {"index": 1, "index_put": 2}
 
 # Functions that are defined on an interval only.
 DOMAINS: Mapping[str, tuple[float, float]] = {
@@ -109,6 +111,8 @@ def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs:
     """What one node says about the values that reach it."""
     if dtype.is_float:
         return replace(role, domain=DOMAINS[node.op]) if node.op in DOMAINS and role.domain is None else role
+    if node.op == "embedding_bag" and position == 2 and isinstance(node.inputs[0], str):
+        return replace(role, offsets=specs[node.inputs[0]].shape[0])
     bound = _table(node, position, specs)
     if bound is not None:
         return replace(role, bounds=(*role.bounds, (bound, use.shift)))
@@ -119,6 +123,11 @@ def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs:
 
 def _table(node: Node, position: int, specs: Specs) -> Dim | None:
     """How many ids the node takes at this position, or None when it looks nothing up there."""
+    if position >= INDEXED.get(node.op, position + 1):
+        operand = node.inputs[0]
+        shape = specs[operand].shape if isinstance(operand, str) else ()
+        axis = position - INDEXED[node.op]
+        return shape[axis] if axis < len(shape) else None
     if node.op not in TABLES:
         return None
     ids, table, attribute, default = TABLES[node.op]

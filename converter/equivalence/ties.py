@@ -7,6 +7,7 @@ what both values may stray.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,11 @@ def _one(actual: Array, truth: Array, x: Array, stray: Array, attributes: Mappin
     axis = attributes.get("axis")
     if axis is None:
         x, stray, axis = x.reshape(-1), stray.reshape(-1), 0
-    return _as_extreme(actual, truth, np.moveaxis(x, axis, -1)[..., None, :], np.moveaxis(stray, axis, -1)[..., None, :], -1)
+    x, stray = np.moveaxis(x, axis, -1), np.moveaxis(stray, axis, -1)
+    lead = (*x.shape[:-1], 1)
+    if truth.size != math.prod(lead):
+        return np.zeros(truth.shape, bool)
+    return _as_extreme(actual.reshape(lead), truth.reshape(lead), x, stray).reshape(truth.shape)
 
 
 def _several(actual: Array, truth: Array, x: Array, stray: Array, attributes: Mapping[str, Any]) -> Array:
@@ -86,27 +91,24 @@ def _several(actual: Array, truth: Array, x: Array, stray: Array, attributes: Ma
     axis = attributes["axis"] % x.ndim
     shape = list(x.shape)
     shape[axis] = truth.size // max(1, x.size // max(1, shape[axis]))
-    if truth.size != int(np.prod(shape)):
+    if truth.size != math.prod(shape):
         return np.zeros(truth.shape, bool)
     chosen = np.moveaxis(actual.reshape(shape), axis, -1)
     wanted = np.moveaxis(truth.reshape(shape), axis, -1)
-    tied = _as_extreme(chosen, wanted, np.moveaxis(x, axis, -1), np.moveaxis(stray, axis, -1), None)
+    tied = _as_extreme(chosen, wanted, np.moveaxis(x, axis, -1), np.moveaxis(stray, axis, -1))
     ordered = np.sort(chosen, axis=-1)
     distinct = np.all(ordered[..., 1:] != ordered[..., :-1], axis=-1, keepdims=True)
     return np.moveaxis(tied & distinct, -1, axis).reshape(truth.shape)
 
 
-def _as_extreme(actual: Array, truth: Array, x: Array, stray: Array, axis: int | None) -> Array:
-    """Where x at `actual` is within both strays of x at `truth`. The last axis of x is the one chosen from."""
-    flat = actual.shape
+def _as_extreme(actual: Array, truth: Array, x: Array, stray: Array) -> Array:
+    """Where x at `actual` is within both strays of x at `truth`. The last axis of all is the one chosen from."""
     places, wanted = actual.astype(np.int64), truth.astype(np.int64)
-    if axis is not None:
-        places, wanted = places.reshape(*x.shape[:-1]), wanted.reshape(*x.shape[:-1])
     inside = (places >= 0) & (places < x.shape[-1])
     places = np.where(inside, places, 0)
     margin = np.abs(np.take_along_axis(x, places, -1) - np.take_along_axis(x, wanted, -1))
     allowed = np.take_along_axis(stray, places, -1) + np.take_along_axis(stray, wanted, -1)
-    return (inside & (margin <= allowed)).reshape(flat)
+    return inside & (margin <= allowed)
 
 
 CHOICES: Mapping[str, Callable[[Array, Array, Array, Array, Mapping[str, Any]], Array]] = {

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from converter import reference
-from converter.equivalence.budget import Budget
+from converter.equivalence.budget import Budget, typical_size
 from converter.equivalence.compare import FACTOR, FLOOR, ROUNDINGS, STRUCTURE, WHOLE, eps_of, is_exact, scales
 from converter.equivalence.inputs import PLAIN, Case
 from converter.equivalence.ties import TieRule, tie_rules
-from converter.errors import ConverterError
+from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Model, Node
 from converter.opset import check
 
@@ -63,6 +63,7 @@ class Judge:
         self.specs = check(model.graph, model.parameters)
         self.dtypes = {output.name: output.spec.dtype.numpy for output in model.graph.outputs}
         self.ties = tie_rules(model.graph, lambda name: self.specs[name].dtype.is_float)
+        self.typical: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
 
     def prepare(self, case: Case, recorded: Outputs | None = None, *, kernels: bool = False) -> Prepared:
@@ -114,11 +115,16 @@ class Judge:
         self.seconds[label] = self.seconds.get(label, 0.0) + time.perf_counter() - start
         return result
 
+    def settle(self, prepared: list[Prepared]) -> None:
+        """Learns the outputs' typical sizes, once every case has its truth."""
+        plain = [item for item in prepared if item.case.profile == PLAIN] or prepared
+        self.typical = {name: typical_size(item.truth[name] for item in plain if name in item.truth) for name in self.floats()}
+
     # Budgets -------------------------------------------------------------------------------------------------------------
 
     def source_budget(self, prepared: Iterable[Prepared], name: str) -> Budget:
         """The source's errors on one output. In float64 the truth is no better than the run, so the graph's run counts too."""
-        budget = Budget(self.dtypes[name], "source")
+        budget = Budget(self.dtypes[name], self.typical.get(name, 0.0))
         for item in prepared:
             if item.own is None or name not in item.own or name not in item.truth:
                 continue
@@ -129,7 +135,7 @@ class Judge:
 
     def kernel_budget(self, prepared: Iterable[Prepared], name: str) -> Budget:
         """The reference's errors, in the model's own dtypes, on one output."""
-        budget = Budget(self.dtypes[name], "reference")
+        budget = Budget(self.dtypes[name], self.typical.get(name, 0.0))
         for item in prepared:
             if item.kernels is not None and name in item.kernels:
                 budget.add(item.kernels[name], item.truth[name], item.case.profile)
@@ -149,7 +155,7 @@ class Judge:
         rule = self.ties.get(name)
         strays: dict[str, float] = {}
         for operand in () if rule is None else rule.names:
-            budget = Budget(self.specs[operand].dtype.numpy, "reference")
+            budget = Budget(self.specs[operand].dtype.numpy)
             for item in prepared:
                 if operand in item.operands and operand in item.rough:
                     budget.add(item.rough[operand], item.operands[operand], PLAIN)
@@ -181,6 +187,9 @@ def merged(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str,
 def first_line(error: BaseException) -> str:
     """An error in one line."""
     text = str(error).strip()
+    if isinstance(error, UnsupportedError):
+        named = ", ".join(dict.fromkeys(str(item.get("operator")) for item in error.items))
+        text = f"{error.message}: {named}"
     name = "" if isinstance(error, ConverterError) else f"{type(error).__name__}: "
     return f"{name}{text.splitlines()[0][:300] if text else ''}"
 

@@ -67,6 +67,7 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
         report.add(compare_parameters(origin.parameters, standard.parameters, "source"))
     judge = Judge(standard, source)
     prepared = _prepare(judge, report, _cases(standard, inputs, seed), seed, cases)
+    judge.settle(prepared)
     if source is not None:
         _structure(judge, report, prepared)
     allowances = _allowances(judge, report, prepared)
@@ -242,7 +243,8 @@ def _structure(judge: Judge, report: Report, prepared: list[Prepared]) -> None:
                 continue
             noise = {} if is_exact(dtype) else budgets[name].noise(item.case.profile)
             ties = judge.excused(item, name, actual, None) if is_exact(dtype) else None
-            report.add([row("structure", "graph", name, case, sizes, structure(actual, truth, noise, ties=ties))])
+            found = structure(actual, truth, noise, ties=ties, typical=judge.typical.get(name, 0.0))
+            report.add([row("structure", "graph", name, case, sizes, found)])
 
 
 def _names(stage: Stage, subject: str, item: Prepared, outputs: Outputs, judge: Judge) -> list[Row]:
@@ -307,8 +309,10 @@ def _recorded(judge: Judge, report: Report, recorded: list[Prepared], kernels: M
 
 
 def _kernels_hold(recorded: list[Prepared], own: Budget, name: str) -> bool:
-    """Whether the reference, in the model's own dtypes, stays within the recorded outputs' budget."""
-    return all(within(item.kernels[name], item.truth[name], own.allowed(RECORDED), dtype=own.dtype)
+    """Whether the reference, in the model's own dtypes, stays within the recorded outputs' budget; true for lack of values."""
+    if own.samples(RECORDED) < MIN_SAMPLES:
+        return True
+    return all(within(item.kernels[name], item.truth[name], own.allowed(RECORDED), dtype=own.dtype, typical=own.typical)
                for item in recorded if item.kernels is not None)
 
 
@@ -346,7 +350,8 @@ def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, 
     ties = None
     if is_exact(dtype) and actual.shape == item.truth[name].shape and not np.array_equal(actual, item.truth[name]):
         ties = judge.excused(item, name, actual, judge.rounding_ties(prepared, name))
-    return within(actual, item.truth[name], allowed, dtype=dtype, own=None if own is None else own.get(name), ties=ties)
+    return within(actual, item.truth[name], allowed, dtype=dtype, own=None if own is None else own.get(name), ties=ties,
+                  typical=judge.typical.get(name, 0.0))
 
 
 def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structured: bool) -> None:

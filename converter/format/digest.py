@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from converter.errors import FormatError
+from converter.errors import DigestError
 from converter.format.canonical import canonical_json
 from converter.format.document import graph_to_document, parameter_to_document
 from converter.format.limits import FORMAT
@@ -55,7 +55,7 @@ def _sha256(document: Any) -> str:
 
 
 def check_digest(kind: str, declared: str, found: str) -> None:
-    """Raises `FormatError` when a digest in a file is not that of what the file holds."""
+    """Raises `DigestError` when a digest in a file is not that of what the file holds."""
     if declared != found:
-        raise FormatError(f"the {kind} is not the one that its digest names", expected=declared, received=found,
+        raise DigestError(f"the {kind} is not the one that its digest names", expected=declared, received=found,
                           fix='if the change is meant, remove the field "digest"; if not, get the file again')

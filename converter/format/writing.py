@@ -107,7 +107,8 @@ def document_pieces(graph: Graph, parameters: Iterable[tuple[str, Pieces]], exam
         yield from examples
     if metadata:
         yield b",\n" + metadata_member
-    yield b',\n  "digest": ' + _text(dict(digest())) + b"\n}\n"
+    digests = b",\n".join(b"    " + _text(kind) + b": " + _text(value) for kind, value in digest().items())
+    yield b',\n  "digest": {\n' + digests + b"\n  }\n}\n"
 
 
 def parameter_pieces(store: ParameterStore, constants: Collection[str], values: Callable[[str, Array], Pieces],

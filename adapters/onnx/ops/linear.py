@@ -1,21 +1,200 @@
-"""Matrix products and affine maps."""
+"""Matrix products, affine maps, and distances."""
 
 from __future__ import annotations
+
+import math
 
 from adapters.onnx.layouts import Layout
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.registry import lowers
-from converter.ir import TensorSpec
+from converter.dims import Dim, product
+from converter.ir import DType, TensorSpec
+from converter.ops._rules import axis_of, broadcast_dims
+from converter.ops.linear import letter_sizes, parse_equation
+
+# ONNX Runtime multiplies matrices of these; narrower integers go through int32, whose low bits are the same.
+PRODUCTS = frozenset({DType.FLOAT16, DType.FLOAT32, DType.FLOAT64, DType.INT32, DType.INT64, DType.UINT32, DType.UINT64})
 
 
 @lowers("linear")
 def linear(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if x.rank == 2 and weight.rank == 2:
+    if x.rank == 2 and weight.rank == 2 and x.dtype.is_float:
         return g.node("Gemm", x, weight, bias, transB=1)
     if weight.rank == 1:
-        y = g.node("MatMul", x, weight, spec=TensorSpec(x.dtype, x.shape[:-1]))
+        y = multiplied(g, x, weight)
     else:
-        spec = TensorSpec(x.dtype, x.shape[:-1] + weight.shape[:1])
+        # A weight with other uses is transposed at run time, which ONNX Runtime folds into the product.
         flipped = g.rearranged([weight], Layout((("transpose", (1, 0)),)), weight.name) or g.transpose(weight, (1, 0))
-        y = g.node("MatMul", x, flipped, spec=spec)
-    return y if bias is None else g.node("Add", y, bias)
+        y = multiplied(g, x, flipped)
+    return y if bias is None else g.node("Add", y, bias, spec=y.spec)
+
+
+@lowers("matmul")
+def matmul(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
+    return multiplied(g, x, y)
+
+
+def multiplied(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
+    """x · y by one MatMul, in a dtype that ONNX Runtime multiplies."""
+    rows, columns = x.shape[-2:-1], y.shape[-1:] if y.rank > 1 else ()
+    shape = (*broadcast_dims(x.shape[:-2], y.shape[:-2]), *rows, *columns)
+    dtype = x.dtype
+    if dtype.is_complex:
+        raise g.refuse("a product of complex matrices")
+    wide = dtype if dtype in PRODUCTS else DType.FLOAT32 if dtype.is_float else DType.INT32
+    result = g.node("MatMul", g.cast(x, wide), g.cast(y, wide), spec=TensorSpec(wide, shape))
+    return g.cast(result, dtype)
+
+
+# Einsum ------------------------------------------------------------------------------------------------------------------
+
+
+@lowers("einsum")
+def einsum(g: Lowering, *operands: Tensor, equation: str) -> Tensor:
+    """Products of pairs from the left; each a MatMul between transposes and reshapes."""
+    if operands[0].dtype.is_complex:
+        raise g.refuse("an einsum of complex tensors")
+    terms, result = parse_equation(equation, tuple(operand.rank for operand in operands))
+    if any(len(set(term)) != len(term) for term in terms):
+        return _whole(g, operands, terms, result)
+    sizes = letter_sizes(terms, [operand.shape for operand in operands])
+    items = [_stretched(g, operand, term, sizes) for operand, term in zip(operands, terms, strict=True)]
+    current, term = items[0]
+    for index, (other, letters) in enumerate(items[1:], start=2):
+        later = set(result).union(*(rest for _, rest in items[index:]))
+        current, term = _pair(g, current, term, other, letters, later)
+    current, term = _summed(g, current, term, set(result))
+    current, term = _ordered(g, current, term, "".join(letter for letter in result if letter in term))
+    # Letters that every operand holds with size 1.
+    return g.reshape(current, [sizes[letter] for letter in result])
+
+
+def _whole(g: Lowering, operands: tuple[Tensor, ...], terms: list[str], result: str) -> Tensor:
+    """Diagonals: ONNX's own Einsum."""
+    dtype = operands[0].dtype
+    kinds = (DType.FLOAT32, DType.FLOAT64, DType.INT32, DType.INT64)
+    wide = dtype if dtype in kinds else DType.FLOAT32 if dtype.is_float else DType.INT64
+    inputs = [g.cast(operand, wide) for operand in operands]
+    spec = TensorSpec(wide, g.specs[g._wanted[0]].shape)
+    return g.cast(g.node("Einsum", *inputs, spec=spec, equation=f"{','.join(terms)}->{result}"), dtype)
+
+
+def _stretched(g: Lowering, x: Tensor, term: str, sizes: dict[str, Dim]) -> tuple[Tensor, str]:
+    """Without the axes of size 1: what does not vary along a letter does not need it."""
+    kept = [axis for axis, size in enumerate(x.shape) if size != 1]
+    if len(kept) == len(term):
+        return x, term
+    return g.reshape(x, [x.shape[axis] for axis in kept]), "".join(term[axis] for axis in kept)
+
+
+def _summed(g: Lowering, x: Tensor, term: str, needed: set[str]) -> tuple[Tensor, str]:
+    axes = [axis for axis, letter in enumerate(term) if letter not in needed]
+    if not axes:
+        return x, term
+    shape = tuple(size for axis, size in enumerate(x.shape) if axis not in axes)
+    wide = x.dtype if x.dtype in (DType.FLOAT16, DType.FLOAT32, DType.FLOAT64, DType.INT32, DType.INT64) else DType.INT64
+    total = g.node("ReduceSum", g.cast(x, wide), g.constant(axes), spec=TensorSpec(wide, shape), keepdims=0)
+    return g.cast(total, x.dtype), "".join(letter for letter in term if letter in needed)
+
+
+def _ordered(g: Lowering, x: Tensor, term: str, wanted: str) -> tuple[Tensor, str]:
+    return g.transpose(x, [term.index(letter) for letter in wanted]), wanted
+
+
+def _pair(g: Lowering, x: Tensor, left: str, y: Tensor, right: str, later: set[str]) -> tuple[Tensor, str]:
+    """The product of two operands, summed over the letters that nothing later needs."""
+    x, left = _summed(g, x, left, later | set(right))
+    y, right = _summed(g, y, right, later | set(left))
+    shared = [letter for letter in left if letter in right]
+    batch = [letter for letter in shared if letter in later]
+    inner = [letter for letter in shared if letter not in later]
+    rows, columns = [letter for letter in left if letter not in right], [letter for letter in right if letter not in left]
+    sizes = dict(zip(left, x.shape, strict=True)) | dict(zip(right, y.shape, strict=True))
+
+    def size(letters: list[str]) -> Dim:
+        return product([sizes[letter] for letter in letters])
+
+    if not inner:
+        # No sum: a product with broadcasting.
+        full = "".join(batch + rows + columns)
+        a, _ = _ordered(g, x, left, "".join(batch + rows))
+        b, _ = _ordered(g, y, right, "".join(batch + columns))
+        a = g.reshape(a, [*(sizes[letter] for letter in batch + rows), *[1] * (len(columns) if rows or batch else 0)])
+        if rows:
+            b = g.reshape(b, [*(sizes[letter] for letter in batch), *[1] * len(rows), *(sizes[letter] for letter in columns)])
+        wide = a.dtype if a.dtype in PRODUCTS else DType.FLOAT32 if a.dtype.is_float else DType.INT32
+        spec = TensorSpec(wide, tuple(sizes[letter] for letter in full))
+        return g.cast(g.node("Mul", g.cast(a, wide), g.cast(b, wide), spec=spec), x.dtype), full
+    front = [sizes[letter] for letter in batch]
+    # Keep the operands' axes where they are when a MatMul takes them so.
+    a, _ = _ordered(g, x, left, "".join(batch + rows + inner))
+    b, _ = _ordered(g, y, right, "".join(batch + inner + columns))
+    a = g.reshape(a, [*front, size(rows), size(inner)])
+    b = g.reshape(b, [*front, size(inner), size(columns)])
+    full = "".join(batch + rows + columns)
+    return g.reshape(multiplied(g, a, b), [sizes[letter] for letter in full]), full
+
+
+# Vectors and distances ---------------------------------------------------------------------------------------------------
+
+
+@lowers("cross")
+def cross(g: Lowering, x: Tensor, y: Tensor, *, axis: int) -> Tensor:
+    place = axis_of(axis, x.rank)
+    if x.dtype.is_complex:
+        raise g.refuse("a cross product of complex vectors")
+    wide = x.dtype if x.dtype in PRODUCTS else DType.FLOAT32 if x.dtype.is_float else DType.INT32
+    x, y = g.cast(x, wide), g.cast(y, wide)
+
+    def turned(item: Tensor, order: list[int]) -> Tensor:
+        return g.node("Gather", item, g.constant(order), spec=item.spec, axis=place)
+
+    spec = TensorSpec(wide, broadcast_dims(x.shape, y.shape))
+    first = g.node("Mul", turned(x, [1, 2, 0]), turned(y, [2, 0, 1]), spec=spec)
+    second = g.node("Mul", turned(x, [2, 0, 1]), turned(y, [1, 2, 0]), spec=spec)
+    dtype = g.specs[g._wanted[0]].dtype
+    return g.cast(g.node("Sub", first, second, spec=spec), dtype)
+
+
+@lowers("cdist")
+def cdist(g: Lowering, x: Tensor, y: Tensor, *, p: float) -> Tensor:
+    dtype = x.dtype
+    wide = dtype if dtype in (DType.FLOAT32, DType.FLOAT64) else DType.FLOAT32
+    x, y = g.cast(x, wide), g.cast(y, wide)
+    shape = (*broadcast_dims(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-2])
+    spec, full = TensorSpec(wide, shape), TensorSpec(wide, (*shape, x.shape[-1]))
+    a = g.node("Unsqueeze", x, g.constant([-2]), spec=TensorSpec(wide, (*x.shape[:-1], 1, x.shape[-1])))
+    b = g.node("Unsqueeze", y, g.constant([-3]), spec=TensorSpec(wide, (*y.shape[:-2], 1, *y.shape[-2:])))
+    gap = g.node("Sub", a, b, spec=full)
+    last = g.constant([-1])
+    if p in (1, 2):
+        result = g.node(f"ReduceL{int(p)}", gap, last, spec=spec, keepdims=0)
+    else:
+        gap = g.node("Abs", gap, spec=full)
+        if p == math.inf:
+            result = g.node("ReduceMax", gap, last, spec=spec, keepdims=0)
+        elif p == 0:
+            result = g.node("ReduceSum", g.node("Sign", gap, spec=full), last, spec=spec, keepdims=0)
+        else:
+            total = g.node("ReduceSum", g.node("Pow", gap, g.constant(p, wide), spec=full), last, spec=spec, keepdims=0)
+            result = g.node("Pow", total, g.constant(1 / p, wide), spec=spec)
+    return g.cast(result, dtype)
+
+
+@lowers("cosine_similarity")
+def cosine_similarity(g: Lowering, x: Tensor, y: Tensor, *, axis: int, eps: float) -> Tensor:
+    dtype = x.dtype
+    wide = dtype if dtype in (DType.FLOAT32, DType.FLOAT64) else DType.FLOAT32
+    shape = broadcast_dims(x.shape, y.shape)
+    place = axis_of(axis, len(shape))
+    axes, least = g.constant([place - len(shape)]), g.constant(eps, wide)
+    parts = []
+    for item in (g.cast(x, wide), g.cast(y, wide)):
+        if item.rank < len(shape) - place or item.shape[place - len(shape)] != shape[place]:
+            item = g.node("Expand", item, g.sizes(shape), spec=TensorSpec(wide, shape))
+        kept = TensorSpec(wide, tuple(1 if index == item.rank - len(shape) + place else size for index, size in enumerate(item.shape)))
+        norm = g.node("Max", g.node("ReduceL2", item, axes, spec=kept, keepdims=1), least, spec=kept)
+        parts.append(g.node("Div", item, norm, spec=item.spec))
+    terms = g.node("Mul", *parts, spec=TensorSpec(wide, shape))
+    left = TensorSpec(wide, shape[:place] + shape[place + 1:])
+    return g.cast(g.node("ReduceSum", terms, axes, spec=left, keepdims=0), dtype)

@@ -34,4 +34,4 @@ def rebuild_grid_sample(x: torch.Tensor, grid: torch.Tensor, *, mode: str = "lin
 
 @rebuilds("affine_grid")
 def rebuild_affine_grid(theta: torch.Tensor, *, size: tuple[int, ...], align_corners: bool = False) -> torch.Tensor:
-    return F.affine_grid(theta, list(size), align_corners)
+    return torch.affine_grid_generator(theta, list(size), align_corners)

@@ -48,13 +48,6 @@ def reshape(g: Importer, self: Value, *_: object, **__: object) -> Value:
     return reshaped(g, self, g.result_shape())
 
 
-@imports("aten.view.dtype")
-def view_dtype(g: Importer, self: Value, dtype: torch.dtype) -> Value:
-    if g.result_dtype() is self.dtype:
-        return self
-    raise g.refuse("the bits of a tensor are read as another dtype")
-
-
 @imports("aten.permute.default", "aten.permute_copy.default")
 def permute(g: Importer, self: Value, dims: list[int]) -> Value:
     return permuted(g, self, tuple(axis % self.rank for axis in dims))

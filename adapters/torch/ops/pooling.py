@@ -26,27 +26,27 @@ def _window(g: Importer, kernel: Any, stride: Any, padding: Any, dilation: Any =
     axes = spatial_axes(g)
     kernel = fixed(g, kernel, axes, "the kernel")
     found = {"kernel": kernel, "padding": trimmed(fixed(g, padding, axes, "the padding"), 0),
-             "stride": trimmed(fixed(g, stride, axes, "the stride"), kernel) if stride not in ([], None) else ()}
+             "stride": trimmed(fixed(g, stride, axes, "the stride"), kernel) if stride not in ([], (), None) else ()}
     dilation = trimmed(fixed(g, dilation, axes, "the dilation"), 1)
     return {**found, "dilation": dilation} if dilation else found
 
 
-@imports("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default")
+@imports("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default", "neutral_model.max_pool1d.default")
 def max_pool(g: Importer, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
              ceil_mode: bool = False) -> Value:
-    return g.op("max_pool", self, **_window(g, kernel_size, list(stride), padding, dilation), ceil_mode=ceil_mode)
+    return g.op("max_pool", self, **_window(g, kernel_size, stride, padding, dilation), ceil_mode=ceil_mode)
 
 
 @imports("aten.max_pool1d_with_indices.default", "aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default")
 def max_pool_with_indices(g: Importer, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
                           ceil_mode: bool = False) -> tuple[Value, ...]:
-    return g.add("max_pool", self, **_window(g, kernel_size, list(stride), padding, dilation), ceil_mode=ceil_mode)
+    return g.add("max_pool", self, **_window(g, kernel_size, stride, padding, dilation), ceil_mode=ceil_mode)
 
 
 @imports("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
 def avg_pool(g: Importer, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
              count_include_pad: bool = True, divisor_override: int | None = None) -> Value:
-    window = _window(g, kernel_size, list(stride), padding)
+    window = _window(g, kernel_size, stride, padding)
     # Without padding the two ways to count are one.
     return g.op("avg_pool", self, **window, ceil_mode=ceil_mode, divisor_override=divisor_override,
                 count_include_pad=count_include_pad or not window["padding"] or divisor_override is not None)

@@ -1,0 +1,85 @@
+"""Elements replaced or accumulated at places that tensors of indices or masks name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.indexing import arrangement, stacked
+from adapters.onnx.ops.manipulation import expand, unsqueeze, zeros
+from adapters.onnx.registry import lowers
+from converter.dims import Dim, product
+from converter.ir import DType, TensorSpec
+from converter.ops.scattering import identity
+
+REDUCTIONS = {"add": "add", "multiply": "mul", "maximum": "max", "minimum": "min", "mean": "add"}
+# What ONNX Runtime cannot reduce in, and what stands in for it.
+WIDER = {DType.BOOL: DType.INT32, DType.INT8: DType.INT32, DType.INT16: DType.INT32, DType.UINT8: DType.INT32,
+         DType.UINT16: DType.INT32, DType.FLOAT16: DType.FLOAT32, DType.BFLOAT16: DType.FLOAT32}
+
+
+@lowers("scatter")
+def scatter(g: Lowering, x: Tensor, indices: Tensor, values: Tensor, *, axis: int, reduction: str, include_self: bool) -> Tensor:
+    place = axis % x.rank
+    if reduction == "none":
+        return g.node("ScatterElements", x, indices, values, axis=place)
+    inner = WIDER.get(x.dtype, x.dtype)
+    base, values = g.cast(x, inner), g.cast(values, inner)
+    if not include_self:
+        blank = zeros(g, indices.shape, inner, identity(reduction, inner.numpy))
+        base = g.node("ScatterElements", base, indices, blank, spec=base.spec, axis=place)
+    y = g.node("ScatterElements", base, indices, values, spec=base.spec, axis=place, reduction=REDUCTIONS[reduction])
+    if reduction == "mean":
+        y = _divided(g, y, indices, place, include_self)
+    return g.cast(y, x.dtype)
+
+
+def _divided(g: Lowering, total: Tensor, indices: Tensor, axis: int, include_self: bool) -> Tensor:
+    start = zeros(g, total.shape, total.dtype, int(include_self))
+    ones = zeros(g, indices.shape, total.dtype, 1)
+    counts = g.node("ScatterElements", start, indices, ones, spec=total.spec, axis=axis, reduction="add")
+    if not include_self:
+        counts = g.node("Max", counts, g.constant(1, total.dtype), spec=total.spec)
+    if total.dtype.is_integer:
+        # ONNX divides towards zero; taking the floored remainder off first rounds down.
+        total = g.node("Sub", total, g.node("Mod", total, counts, spec=total.spec), spec=total.spec)
+    return g.node("Div", total, counts, spec=total.spec)
+
+
+@lowers("index_put")
+def index_put(g: Lowering, x: Tensor, values: Tensor, *indices: Tensor | None, accumulate: bool) -> Tensor:
+    axes = [axis for axis, item in enumerate(indices) if item is not None]
+    given = [item for item in indices if item is not None]
+    inner = WIDER.get(x.dtype, x.dtype) if accumulate else x.dtype
+    base, values = g.cast(x, inner), g.cast(values, inner)
+    # Booleans add up to their "or".
+    reduction = None if not accumulate else "max" if x.dtype is DType.BOOL else "add"
+    if len(given) == 1 and axes[0] > 0 and given[0].rank == 1:
+        return g.cast(_along(g, base, values, given[0], axes[0], reduction), x.dtype)
+    places = stacked(g, given)
+    width = places.rank - 1
+    first, back = arrangement(x.rank, axes, width)
+    moved = g.transpose(base, first)
+    ahead = (*places.shape[:-1], *moved.shape[len(axes):])
+    placed = expand(g, values, tuple(ahead[axis] for axis in back))
+    updates = g.transpose(placed, np.argsort(back).tolist())
+    y = g.node("ScatterND", moved, places, updates, spec=moved.spec, reduction=reduction)
+    return g.cast(g.transpose(y, np.argsort(first).tolist()), x.dtype)
+
+
+def _along(g: Lowering, x: Tensor, values: Tensor, indices: Tensor, axis: int, reduction: str | None) -> Tensor:
+    shape = (*x.shape[:axis], indices.shape[0], *x.shape[axis + 1:])
+    column = unsqueeze(g, indices, [*range(axis), *range(axis + 1, x.rank)])
+    return g.node("ScatterElements", x, expand(g, column, shape), expand(g, values, shape), spec=x.spec, axis=axis, reduction=reduction)
+
+
+@lowers("masked_scatter")
+def masked_scatter(g: Lowering, x: Tensor, mask: Tensor, values: Tensor) -> Tensor:
+    """The k-th true element takes value k: a cumulative sum of the mask is k, and an element put before the values is number 0."""
+    count: Dim = product(x.shape)
+    numbers = g.reshape(g.cast(mask, DType.INT32), (count,))
+    order = g.reshape(g.node("CumSum", numbers, g.constant(0), spec=numbers.spec), x.shape)
+    flat = g.reshape(values, (product(values.shape),))
+    longer = g.node("Concat", g.constant([0], x.dtype), flat, spec=TensorSpec(x.dtype, (flat.shape[0] + 1,)), axis=0)
+    picked = g.node("Gather", longer, order, spec=x.spec, axis=0)
+    return g.node("Where", mask, picked, x)

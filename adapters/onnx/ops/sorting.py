@@ -1,0 +1,118 @@
+"""Order, search and sets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.manipulation import unsqueeze
+from adapters.onnx.registry import lowers
+from converter.dims import Dim, product
+from converter.ir import DType, TensorSpec
+
+# What ONNX Runtime cannot order or compare, and what stands in for it.
+WIDER = {DType.BOOL: DType.INT32, DType.INT8: DType.INT32, DType.INT16: DType.INT32, DType.UINT8: DType.INT32,
+         DType.UINT16: DType.INT32, DType.UINT32: DType.INT64, DType.FLOAT16: DType.FLOAT32, DType.BFLOAT16: DType.FLOAT32}
+
+
+def _wide(g: Lowering, x: Tensor) -> Tensor:
+    return g.cast(x, WIDER.get(x.dtype, x.dtype))
+
+
+def _ranked(g: Lowering, x: Tensor, k: Dim, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
+    place = axis % x.rank
+    shape = (*x.shape[:place], k, *x.shape[place + 1:])
+    wide = _wide(g, x)
+    values, indices = g.nodes_out("TopK", wide, g.size(k), specs=[TensorSpec(wide.dtype, shape), TensorSpec(DType.INT64, shape)],
+                                  axis=place, largest=int(largest), sorted=1)
+    return g.cast(values, x.dtype), indices
+
+
+@lowers("sort")
+def sort(g: Lowering, x: Tensor, *, axis: int, descending: bool) -> tuple[Tensor, Tensor]:
+    return _ranked(g, x, x.shape[axis], axis, descending)
+
+
+@lowers("topk")
+def topk(g: Lowering, x: Tensor, *, k: Dim, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
+    return _ranked(g, x, k, axis, largest)
+
+
+@lowers("mode")
+def mode(g: Lowering, x: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
+    place = axis % x.rank
+    wide = _wide(g, x)
+    last = g.transpose(wide, [*(other for other in range(x.rank) if other != place), place])
+    shape, size = last.shape, last.shape[-1]
+    end = x.rank - 1
+    equal = g.node("Equal", unsqueeze(g, last, [end + 1]), unsqueeze(g, last, [end]), spec=TensorSpec(DType.BOOL, (*shape, size)))
+    number = TensorSpec(DType.INT32, shape)
+    one = (*shape[:-1], 1)
+    counts = g.node("ReduceSum", g.cast(equal, DType.INT32), g.constant([end + 1]), spec=number, keepdims=0)
+    most = g.node("ReduceMax", counts, g.constant([end]), spec=TensorSpec(DType.INT32, one), keepdims=1)
+    frequent = g.node("Equal", counts, most, spec=TensorSpec(DType.BOOL, shape))
+    highest = np.inf if wide.dtype.is_float else np.iinfo(wide.dtype.numpy).max
+    candidates = g.node("Where", frequent, last, g.constant(highest, wide.dtype), spec=last.spec)
+    least = g.node("ReduceMin", candidates, g.constant([end]), spec=TensorSpec(wide.dtype, one), keepdims=1)
+    same = g.cast(g.node("Equal", last, least, spec=TensorSpec(DType.BOOL, shape)), DType.INT32)
+    places = g.node("ArgMax", same, spec=TensorSpec(DType.INT64, shape[:-1]), axis=end, keepdims=0, select_last_index=1)
+    values = g.node("Squeeze", least, g.constant([end]), spec=TensorSpec(wide.dtype, shape[:-1]))
+    return g.cast(values, x.dtype), places
+
+
+@lowers("searchsorted")
+def searchsorted(g: Lowering, sorted_sequence: Tensor, values: Tensor, *, right: bool) -> Tensor:
+    """How many elements of the sequence lie before a value."""
+    sequence, wanted = _wide(g, sorted_sequence), _wide(g, values)
+    column = unsqueeze(g, wanted, [wanted.rank])
+    row = sequence if sequence.rank == 1 else unsqueeze(g, sequence, [sequence.rank - 1])
+    spec = TensorSpec(DType.BOOL, (*values.shape, sequence.shape[-1]))
+    # "Not at or above" and not "below": a NaN goes behind everything.
+    above = g.node("Greater" if right else "GreaterOrEqual", row, column, spec=spec)
+    before = g.cast(g.node("Not", above, spec=spec), DType.INT64)
+    return g.node("ReduceSum", before, g.constant([values.rank]), keepdims=0)
+
+
+@lowers("isin")
+def isin(g: Lowering, x: Tensor, values: Tensor) -> Tensor:
+    wide, wanted = _wide(g, x), _wide(g, values)
+    if wanted.rank == 0:
+        return g.node("Equal", wide, wanted)
+    flat = g.reshape(wanted, (product(wanted.shape),))
+    equal = g.node("Equal", unsqueeze(g, wide, [wide.rank]), flat, spec=TensorSpec(DType.BOOL, (*x.shape, flat.shape[0])))
+    count = g.node("ReduceSum", g.cast(equal, DType.INT32), g.constant([x.rank]), spec=TensorSpec(DType.INT32, x.shape), keepdims=0)
+    return g.cast(count, DType.BOOL)
+
+
+UNIQUE = frozenset({DType.FLOAT32, DType.FLOAT64, DType.INT64, DType.INT8})
+
+
+@lowers("unique")
+def unique(g: Lowering, x: Tensor, *, axis: int | None, size: Dim) -> tuple[Tensor, Tensor, Tensor]:
+    inner = x.dtype if x.dtype in UNIQUE else DType.FLOAT32 if x.dtype.is_float else DType.INT64
+    counts = TensorSpec(DType.INT64, (size,))
+    length = product(x.shape) if axis is None else x.shape[0]
+    values = TensorSpec(inner, (size,) if axis is None else (size, *x.shape[1:]))
+    found, _, inverse, count = g.nodes_out("Unique", g.cast(x, inner), specs=[values, counts, TensorSpec(DType.INT64, (length,)), counts],
+                                           axis=axis, sorted=1)
+    return g.cast(found, x.dtype), g.reshape(inverse, x.shape) if axis is None else inverse, count
+
+
+@lowers("unique_consecutive")
+def unique_consecutive(g: Lowering, x: Tensor, *, size: Dim) -> tuple[Tensor, Tensor, Tensor]:
+    length = x.shape[0]
+    wide = _wide(g, x)
+    shorter = TensorSpec(wide.dtype, (length - 1,))
+    behind = g.node("Slice", wide, g.constant([1]), g.constant([2**63 - 1]), g.constant([0]), spec=shorter)
+    ahead = g.node("Slice", wide, g.constant([0]), g.constant([-1]), g.constant([0]), spec=shorter)
+    flag, vector = TensorSpec(DType.BOOL, (length - 1,)), TensorSpec(DType.INT64, (length,))
+    changes = g.node("Not", g.node("Equal", behind, ahead, spec=flag), spec=flag)
+    starts = g.node("Concat", g.constant([True], DType.BOOL), changes, spec=TensorSpec(DType.BOOL, (length,)), axis=0)
+    values = g.node("Compress", x, starts, spec=TensorSpec(x.dtype, (size,)), axis=0)
+    runs = g.node("CumSum", g.cast(starts, DType.INT64), g.constant(0), spec=vector)
+    inverse = g.node("Sub", runs, g.constant([1]), spec=vector)
+    count = TensorSpec(DType.INT64, (size,))
+    places = g.node("Squeeze", g.node("NonZero", starts, spec=TensorSpec(DType.INT64, (1, size))), g.constant([0]), spec=count)
+    rest = g.node("Slice", places, g.constant([1]), g.constant([2**63 - 1]), g.constant([0]), spec=TensorSpec(DType.INT64, (size - 1,)))
+    ends = g.node("Concat", rest, g.size(length), spec=count, axis=0)
+    return values, inverse, g.node("Sub", ends, places, spec=count)

@@ -1,0 +1,86 @@
+"""The sizes that each free dim may take: what the tracer found, and what the graph itself rules out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch.export import ExportedProgram
+
+from converter.dims import Expr, evaluate
+from converter.dims import symbols as symbols_of
+from converter.ir import DimRange, Graph, Node, TensorSpec
+
+def traced_ranges(exported: ExportedProgram, symbols: dict[str, str]) -> dict[str, DimRange]:
+    """The tracer's ranges. Its lower end of 2 means only that 0 and 1 were not traced, so 1 is allowed."""
+    ranges: dict[str, DimRange] = {}
+    for key, interval in exported.range_constraints.items():
+        name = symbols.get(str(key), str(key))
+        lower, upper = interval.lower, interval.upper
+        low = int(lower) if lower.is_Integer else 0
+        high = int(upper) if upper.is_Integer and int(upper) < 2**31 else None
+        if str(key) in symbols:
+            low = 1 if low <= 2 else low
+        if name in ranges:
+            low = max(low, ranges[name].min)
+            highs = [bound for bound in (high, ranges[name].max) if bound is not None]
+            high = min(highs) if highs else None
+        ranges[name] = DimRange(low, high)
+    return ranges
+
+
+def possible_ranges(graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str]) -> dict[str, DimRange]:
+    """The graph's ranges, narrowed to the sizes at which it can run. `notes` gains a line for each that was."""
+    ranges = dict(graph.dims)
+    _raise_least(ranges, graph, specs, free, notes)
+    _lower_most(ranges, graph, specs, notes)
+    return ranges
+
+
+def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str]) -> None:
+    """A pooling that halves an image of 1 leaves nothing; PyTorch refuses that when it runs."""
+    made = {name for node in graph.nodes for name in node.outputs if name is not None}
+    sizes = {size for name in made for size in specs[name].shape if isinstance(size, Expr) and size.symbol is None}
+    for symbol in sorted(free & ranges.keys()):
+        least = ranges[symbol].min
+        own = [size for size in sizes if symbols_of(size) == {symbol}]
+        while least < 4096 and any(evaluate(size, {symbol: least}) < 1 <= evaluate(size, {symbol: 4096}) for size in own):
+            least += 1
+        if least != ranges[symbol].min:
+            notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")
+            ranges[symbol] = DimRange(least, ranges[symbol].max)
+
+
+def _lower_most(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], notes: list[str]) -> None:
+    """Positions that are counted and looked up in a table cannot go past its last row."""
+    makers = {name: node for node in graph.nodes for name in node.outputs if name is not None}
+    for node in graph.nodes:
+        if node.op != "embedding":
+            continue
+        counter = _counter(makers, node)
+        rows = specs[str(node.inputs[1])].shape[0]
+        stop = counter.attributes["stop"] if counter is not None else None
+        if not isinstance(stop, Expr) or not isinstance(rows, int):
+            continue
+        for symbol in symbols_of(stop) & ranges.keys():
+            # Only `symbol + constant`: other expressions have no one limit.
+            beyond = stop - evaluate(stop, {**dict.fromkeys(symbols_of(stop), 0)})
+            limit = rows - evaluate(stop, {symbol: 0}) if isinstance(beyond, Expr) and beyond.symbol == symbol else None
+            most = ranges[symbol].max
+            if limit is not None and (most is None or limit < most):
+                notes.append(f"{symbol} is {limit} or less: {node.inputs[1]!r} has {rows} rows")
+                ranges[symbol] = DimRange(ranges[symbol].min, limit)
+
+
+def _counter(makers: Mapping[str, Node], node: Node) -> Node | None:
+    """The ascending `arange` from 0 that an embedding's indices are, or None."""
+    source = node.inputs[0]
+    while True:
+        maker = makers.get(source) if isinstance(source, str) else None
+        if maker is None:
+            return None
+        if maker.op == "arange":
+            plain = maker.attributes.get("start", 0) == 0 and maker.attributes.get("step", 1) == 1
+            return maker if plain else None
+        if maker.op not in ("reshape", "expand_dims", "broadcast_to", "squeeze"):
+            return None
+        source = maker.inputs[0]

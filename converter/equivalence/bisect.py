@@ -1,0 +1,175 @@
+"""Where it goes wrong: the first node whose error leaves its budget, with few intermediate values held at a time.
+
+The nodes are taken in windows, in order. For each window the reference runs twice (in float64, and in the model's own
+dtypes for the budget) and keeps only the window's values, and the runtime runs a graph that ends with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from converter import reference
+from converter.equivalence.compare import Comparison, compare
+from converter.errors import GraphError
+from converter.ir import Graph, GraphOutput, Model, Node, TensorSpec
+from converter.opset import check, lookup
+from converter.parameters import ParameterStore
+from converter.sizes import check_inputs
+
+Array = np.ndarray[Any, Any]
+Factory = Callable[[Model], Any]
+
+WINDOW_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """A node that leaves its budget.
+
+    `index` counts the graph's nodes from 0; `value` is the output of the node that does; the statistics are of it.
+    """
+
+    index: int
+    node: Node
+    value: str
+    spec: TensorSpec
+    comparison: Comparison
+    statistics: Mapping[str, float]
+
+    def __str__(self) -> str:
+        source = f", from {self.node.source}" if self.node.source else ""
+        return f"node {self.index} ({self.node}), value {self.value!r} ({self.spec}){source}: {self.comparison.reason}"
+
+
+def first_divergence(model: Model, inputs: Mapping[str, Any], factory: Factory, *, window_bytes: int = WINDOW_BYTES) -> Divergence | None:
+    """The first node at which a runtime leaves the budget, or None when every node is within it.
+
+    The budget of a node's output is the reference's own error there, in the model's own dtypes.
+
+    Args:
+        model: the model.
+        inputs: arrays by input name.
+        factory: makes the runtime's session of a model.
+        window_bytes: about how many bytes of intermediate values to hold for each of the three runs.
+
+    Raises:
+        RunError: the inputs do not fit, or the reference cannot run on them. What `factory` or its session raises.
+    """
+    arrays, _ = check_inputs(model.graph, inputs)
+    specs = check(model.graph, model.parameters)
+    for window in _windows(model, arrays, window_bytes):
+        names = [name for index in window for name in model.graph.nodes[index].outputs if name is not None]
+        truth = observed(model, arrays, names, "float64")
+        own = observed(model, arrays, names, None)
+        found = factory(ending_with(model, names, specs)).run(arrays)
+        for index in window:
+            node = model.graph.nodes[index]
+            for name in node.outputs:
+                if name is None:
+                    continue
+                verdict = compare(np.asarray(found[name]), truth[name], own[name])
+                if not verdict:
+                    return Divergence(index, node, name, specs[name], verdict, statistics(np.asarray(found[name]), truth[name]))
+    return None
+
+
+def observed(model: Model, inputs: Mapping[str, Array], names: list[str], float_dtype: str | None) -> dict[str, Array]:
+    """The named intermediate values of a reference run."""
+    wanted, kept = set(names), {}
+
+    def observe(node: Node, results: tuple[Array, ...]) -> None:
+        kept.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name in wanted)
+
+    reference.run(ending_with(model, names), inputs, float_dtype=float_dtype, observe=observe)
+    return kept
+
+
+def _windows(model: Model, inputs: Mapping[str, Array], limit: int) -> Iterator[list[int]]:
+    """Consecutive nodes whose float64 values take about `limit` bytes; the sizes come from one run that keeps nothing."""
+    sizes: list[int] = []
+    reference.run(model, inputs, observe=lambda node, results: sizes.append(sum(8 * result.size for result in results)))
+    window: list[int] = []
+    held = 0
+    for index, size in enumerate(sizes):
+        if window and held + size > limit:
+            yield window
+            window, held = [], 0
+        window.append(index)
+        held += size
+    if window:
+        yield window
+
+
+def ending_with(model: Model, names: list[str], specs: Mapping[str, TensorSpec] | None = None) -> Model:
+    """The part of a model that computes the named values, which become its outputs.
+
+    All inputs stay, since they bind the sizes. Raises `GraphError` for a name that no node makes.
+    """
+    graph = model.graph
+    specs = specs or check(graph, model.parameters)
+    made = {name for node in graph.nodes for name in node.outputs if name is not None}
+    unknown = [name for name in names if name not in made]
+    if unknown:
+        raise GraphError(f"no node makes the value {unknown[0]!r}", where=f"graph {graph.name!r}")
+    needed = set(names)
+    # Sizes that a node binds are used by name only, so a node that binds one is kept.
+    kept = []
+    for node in reversed(graph.nodes):
+        if any(name in needed for name in node.outputs) or _binds(node):
+            kept.append(node)
+            needed.update(node.names)
+    outputs = tuple(GraphOutput(name, specs[name], name) for name in names)
+    part: Graph = replace(graph, outputs=outputs, nodes=tuple(reversed(kept)))
+    return replace(model, graph=part, parameters=Subset(model.parameters, needed), examples=())
+
+
+def _binds(node: Node) -> bool:
+    return any(attribute in node.attributes for attribute in lookup(node.op).binds)
+
+
+class Subset(ParameterStore):
+    """Those parameters of a store that a part of its graph reads. An alias stays one only beside its target."""
+
+    def __init__(self, store: ParameterStore, names: set[str]) -> None:
+        self.store = store
+        self._names = tuple(name for name in store.names() if name in names)
+
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def spec(self, name: str) -> TensorSpec:
+        return self.store.spec(self._known(name))
+
+    def read(self, name: str) -> Array:
+        return self.store.read(self._known(name))
+
+    def alias_of(self, name: str) -> str | None:
+        target = self.store.alias_of(self._known(name))
+        return target if target in self._names else None
+
+    def _known(self, name: str) -> str:
+        if name not in self._names:
+            raise self.unknown(name)
+        return name
+
+
+def statistics(actual: Array, truth: Array) -> dict[str, float]:
+    """What a person wants to know of a value that went wrong: its size, and how it differs from the truth."""
+    if actual.shape != truth.shape or not actual.size:
+        return {"values": float(actual.size)}
+    wide = np.complex128 if truth.dtype.kind == "c" else np.float64
+    left, right = actual.astype(wide), truth.astype(wide)
+    finite = np.isfinite(left) & np.isfinite(right)
+    with np.errstate(all="ignore"):
+        error = np.abs(left - right)[finite]
+        size = np.abs(right)[finite]
+    return {
+        "values": float(actual.size), "not finite": float(actual.size - np.count_nonzero(finite)),
+        "differing": float(np.count_nonzero(left != right)),
+        "largest error": float(error.max(initial=0.0)), "mean error": float(error.mean()) if error.size else 0.0,
+        "largest value": float(size.max(initial=0.0)), "mean value": float(size.mean()) if size.size else 0.0,
+    }

@@ -1,0 +1,48 @@
+"""The shape and the order of axes, and copies of whole tensors."""
+
+import torch
+
+from tests.op_cases import Case, boolean, f32, f64, i32, i64
+
+CASES = [
+    Case("reshape", lambda x: x.reshape(x.shape[0], -1), f32("batch", 4, 6), name="join"),
+    Case("reshape", lambda x: x.view(x.shape[0], x.shape[1], 2, 3), f32("batch", "time", 6), name="split"),
+    Case("reshape", lambda x: x.flatten(), f32("batch", "time", 6), name="flatten all"),
+    Case("reshape", lambda x: x.flatten(1, 2), i64("batch", "time", "length", 2), name="flatten two"),
+    Case("reshape", lambda x: x.unflatten(1, (3, -1)), f32("batch", 12), name="unflatten"),
+    Case("reshape", lambda x: x.reshape(-1, 2), boolean("batch", "time", 4), name="boolean"),
+    Case("reshape", lambda x, y: x.view_as(y), f32("batch", 6), f32("batch", 2, 3), name="view as"),
+    Case("permute_dims", lambda x: x.permute(2, 0, -2), f32("batch", "time", 3)),
+    Case("permute_dims", lambda x: x.transpose(-1, 1), f64("batch", "time", 2, 3), name="transpose"),
+    Case("permute_dims", lambda x: x.t(), i64("batch", "time"), name="t"),
+    Case("permute_dims", lambda x: x.movedim((0, 1), (-1, 0)), boolean("batch", "time", 2, 3), name="movedim"),
+    Case("permute_dims", lambda x: x.mT, f32("batch", "time", 3), name="mT"),
+    Case("expand_dims", lambda x: x.unsqueeze(-1), f32("batch", 3), name="last"),
+    Case("expand_dims", lambda x: x[None, :, None], i64("batch", 3), name="several"),
+    Case("squeeze", lambda x: x.squeeze(1), f32("batch", 1, 3), name="one"),
+    Case("squeeze", lambda x: x.squeeze(), f32("batch", 1, 3, 1), name="all"),
+    Case("squeeze", lambda x: x.squeeze((-1, 1, 2)), boolean("batch", 1, 3, 1), name="some"),
+    Case("broadcast_to", lambda x: x.expand(-1, 5, -1), f32("batch", 1, 3), name="expand"),
+    Case("broadcast_to", lambda x, y: x.expand_as(y), i64(1, 3), f32("batch", "time", 3), name="expand as"),
+    Case("broadcast_to", lambda x: x.expand(x.shape[1], -1, -1), boolean(1, "time", 3), name="free size"),
+    Case("flip", lambda x: x.flip(0, -1), f32("batch", 3, "time"), name="two axes"),
+    Case("flip", lambda x: x.flip(1), i64("batch", "time"), name="integers"),
+    Case("flip", lambda x: torch.rot90(x, 1, (1, 2)), f32("batch", "height", "width"), name="rot90"),
+    Case("flip", lambda x: torch.rot90(x, 3, (1, 2)), f32("batch", "height", "width"), name="rot90 three times"),
+    Case("roll", lambda x: x.roll((1, -2), (0, 1)), f32(4, 5, "batch"), name="fixed"),
+    Case("roll", lambda x: x.roll(2, 1), i64("batch", "time"), name="free"),
+    Case("roll", lambda x: x.roll(-3, 1), f32("batch", "time", 2), name="free backwards"),
+    Case("roll", lambda x: x.roll(x.shape[1] // 2, 1), f32("batch", "time"), name="free by a size"),
+    Case("roll", lambda x: x.roll(1), boolean("batch", 3), name="flattened"),
+    Case("tile", lambda x: x.repeat(2, 1, 3), f32("batch", "time", 2)),
+    Case("tile", lambda x: x.repeat(2, 3, 1), i64("batch", 2), name="more axes"),
+    Case("tile", lambda x, y: x.repeat(y.shape[0], 1), f32(1, 3), f32("batch", 2), name="free"),
+    Case("tile", lambda x: x.tile((2,)), f64("batch", 3), name="fewer repetitions"),
+    Case("repeat_interleave", lambda x: x.repeat_interleave(3, 1), f32("batch", 4), name="fixed"),
+    Case("repeat_interleave", lambda x: x.repeat_interleave(2, 0), i64("batch", 4), name="free"),
+    Case("repeat_interleave", lambda x: x.repeat_interleave(2), boolean("batch", 4), name="flattened"),
+    Case("repeat_indices", lambda x, n: x.repeat_interleave(n, 1), f32("batch", 5), i64(5, low=0, high=4), name="tensor"),
+    Case("repeat_indices", lambda x, n: x.repeat_interleave(n, 0), i64("batch", 2), i32("batch", low=1, high=4), name="free"),
+    Case("repeat_indices", lambda x, n: x.repeat_interleave(n * 0 + 2, 0, output_size=2 * x.shape[0]), f32("batch", 2),
+         i64("batch"), name="known size"),
+]
