@@ -158,7 +158,7 @@ def normalize_attributes(operator: Operator, attributes: Mapping[str, Any]) -> d
     for name, spec in operator.attributes.items():
         if name in attributes:
             value = _coerce(spec.type, attributes[name], f"attribute {name!r}")
-            if spec.required or value != spec.default or type(value) is not type(spec.default):
+            if spec.required or repr(value) != repr(spec.default):  # repr tells -0.0 from 0.0 and 1 from True
                 result[name] = value
         elif spec.required:
             raise GraphError(f"{operator.name} needs the attribute {name!r}", received=", ".join(attributes) or "none")
@@ -292,7 +292,14 @@ def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
             raise GraphError(f"{operator.name} has {len(outputs)} outputs here", received=str(len(node.outputs)))
         return outputs
     except ConverterError as error:
-        raise error.within(f"node {node}" + (f" from {node.source}" if node.source else "")) from error
+        raise error.within(_place(node)) from error
+    except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        operands = ", ".join(str(specs[item]) if isinstance(item, str) else str(item) for item in node.inputs)
+        raise GraphError(f"operands that {node.op} does not take ({error})", where=_place(node), received=operands) from error
+
+
+def _place(node: Node) -> str:
+    return f"node {node}" + (f" from {node.source}" if node.source else "")
 
 
 def bind_operands(operator: Operator, inputs: tuple[Operand, ...]) -> tuple[Operand, ...]:

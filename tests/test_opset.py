@@ -142,3 +142,9 @@ def test_symbols_must_be_names() -> None:
     for name in ("", "1a", "max", "a b", "if"):
         with pytest.raises(GraphError, match="not a name"):
             symbol(name)
+
+
+def test_a_shape_rule_that_trips_is_a_refusal() -> None:
+    b = GraphBuilder("g")
+    with pytest.raises(GraphError, match="node linear"):
+        b.op("linear", b.input("x", "float32", []), b.input("w", "float32", [4, 5]))

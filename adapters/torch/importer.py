@@ -37,6 +37,7 @@ class Importer:
         self.builder = builder
         self.symbols = symbols
         self.node: torch.fx.Node | None = None
+        self.environment: Mapping[torch.fx.Node, Any] = {}
 
     # For importers ---------------------------------------------------------------------------------------------------
 
@@ -102,6 +103,7 @@ class Importer:
         """
         problems: dict[tuple[str, str, str | None], int] = {}
         unknown: set[torch.fx.Node] = set()
+        self.environment = environment
         for node in graph.nodes:
             if node.op == "output":
                 if problems:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from converter.cli.console import progress, warn
-from converter.cli.guard import DIFFERENT, guarded
+from converter.cli.guard import DIFFERENT, described, guarded
 from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
 
@@ -50,7 +50,14 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         raise click.UsageError("--input belongs to --module.")
     arrays = None if input_file is None else read_arrays(input_file)
     with progress("reading", quiet) as update:
-        things, failures = _open(files, quiet)
+        try:
+            things, failures = _open(files, quiet)
+        except DigestError as error:
+            if as_json:
+                click.echo(json.dumps({"equivalent": False, "error": described(error)}, indent=2))
+            else:
+                click.echo(f"NOT equivalent: {error}")
+            raise SystemExit(DIFFERENT) from None
         update(f"running {module}" if module else "judging")
         origin = _source(source, key, module, inputs, quiet)
         update("judging")
@@ -78,9 +85,11 @@ def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any
         if file in things:
             raise click.UsageError(f"{file} is given twice.")
         try:
-            things[file], changed = _load(file)
+            things[file], changed = _load(file, quiet)
             if changed is not None:
                 failures.append(failure("model", file, "digest", changed))
+        except DigestError:
+            raise
         except (FormatError, UnsupportedError) as error:
             # Any ONNX file with the model's inputs and outputs can be judged by what it computes.
             if not things or Path(file).suffix.lower() != ".onnx":
@@ -92,7 +101,7 @@ def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any
     return things, failures
 
 
-def _load(file: str) -> tuple[Model, str | None]:
+def _load(file: str, quiet: bool) -> tuple[Model, str | None]:
     """A model, and how it differs from what its digest names where it does."""
     from converter.checkpoint import existing, refuse_model
     from converter.discovery import format_of, requiring, resolve
@@ -105,12 +114,11 @@ def _load(file: str) -> tuple[Model, str | None]:
     with requiring(form.extra):
         model: Model = function(path)
         try:
-            # The model that is judged keeps the digests of its parameters, so they are read once more and no oftener.
             function(path, verify=True)
         except DigestError as error:
             return model, f"{error.message}: {error.received}, expected {error.expected}"
         except FormatError as error:
-            warn(str(error).rstrip("."), False)
+            warn(f"{file}: {error.message}", quiet)
         return model, None
 
 

@@ -26,6 +26,9 @@ FACTOR = 4.0
 FLOOR = 8.0
 """And this many ulps more, for when PyTorch happened to be exact."""
 
+SMALL_FLOOR, SMALL_EPS = 2.0, 2.0**-10
+"""The floor of float16, bfloat16 and float8, which runtimes compute in float32 and round."""
+
 STRUCTURE = 1e-9
 """What float64 runs may differ by, relative to the element itself."""
 
@@ -71,8 +74,11 @@ def _real(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def floor_of(dtype: np.dtype[Any], floor: float = FLOOR) -> float:
-    """How many ulps a runtime is always allowed."""
-    return max(floor, ROUNDINGS) if eps_of(dtype) <= np.finfo(np.float64).eps else floor
+    """How many ulps a runtime is always allowed: fewer in the small floats, whose ulps are wide; more in float64."""
+    eps = eps_of(dtype)
+    if eps >= SMALL_EPS:
+        return min(floor, SMALL_FLOOR)
+    return max(floor, ROUNDINGS) if eps <= np.finfo(np.float64).eps else floor
 
 
 def is_exact(dtype: np.dtype[Any]) -> bool:

@@ -31,22 +31,22 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         ConverterError: the directory is missing or may not be written to, the path is a directory, or the disk is full.
     """
     if os.fspath(path) == STDOUT:
-        with _to_stream(lambda: sys.stdout.buffer, "") as temporary:
+        with _to_stream(lambda: contextlib.nullcontext(sys.stdout.buffer), "") as temporary:
             yield temporary
         return
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file() and not target.is_dir():
+    if os.path.exists(target) and not target.is_file() and not target.is_dir():
         with _to_stream(lambda: target.open("wb"), target.suffix) as temporary:
             yield temporary
         return
     temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.tmp{target.suffix[:10]}")
     try:
         with _writing(path, temporary):
-            if target.is_dir():
+            if os.path.isdir(target):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             temporary.touch(exist_ok=False)
             yield temporary
-            if target.exists():
+            if os.path.exists(target):
                 os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
             os.replace(temporary, target)
     finally:
@@ -55,15 +55,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _to_stream(stream: Callable[[], BinaryIO], suffix: str) -> Iterator[Path]:
+def _to_stream(stream: Callable[[], contextlib.AbstractContextManager[BinaryIO]], suffix: str) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(suffix=suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         with _writing("the output", temporary):
             yield temporary
-            with temporary.open("rb") as source:
-                out = stream()
+            with temporary.open("rb") as source, stream() as out:
                 shutil.copyfileobj(source, out, 1 << 20)
                 out.flush()
     finally:

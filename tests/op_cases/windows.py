@@ -17,6 +17,7 @@ CASES = [
     Case("col2im", lambda x: F.fold(x, (6, 7), 3), f32("batch", 18, 20), name="plain"),
     Case("col2im", lambda x: F.fold(x, (5, 6), (2, 3), dilation=(2, 1), padding=(1, 2), stride=(2, 1)), f64("batch", 6, 24), name="all"),
     Case("col2im", lambda x: F.fold(x, (4, 4), 2, stride=2), f32(8, 4), name="one image"),
+    Case("col2im", lambda x, y: F.fold(x, y.shape, 1), f64("batch", 6, "length"), i64("length", 1), name="free"),
     Case("pixel_shuffle", torch.nn.PixelShuffle(2), f32("batch", 8, "height", "width")),
     Case("pixel_shuffle", lambda x: F.pixel_shuffle(x, 3), i64("batch", 2, 9, "height", 2), name="five axes"),
     Case("pixel_unshuffle", torch.nn.PixelUnshuffle(2), f32("batch", 3, 4, 6)),

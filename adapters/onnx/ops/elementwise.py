@@ -13,6 +13,7 @@ from adapters.onnx.registry import lowers
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import broadcast_dims
 
+
 def like(*operands: Tensor, dtype: DType | None = None) -> TensorSpec:
     """The spec of an elementwise result."""
     return TensorSpec(dtype or operands[0].dtype, broadcast_dims(*(item.shape for item in operands)))
@@ -137,14 +138,18 @@ def _integer_power(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
         return result if result is not None else apply(g, "Add", apply(g, "Sub", x, x), number(g, 1, x))
     wide_x, wide_y = g.cast(x, DType.INT64), g.cast(y, DType.INT64)
     one, zero = number(g, 1, wide_x), number(g, 0, wide_x)
+    # From 64 on the power has overflowed, except for the bases 0, 1 and -1, where only the exponent's parity counts.
+    parity = apply(g, "BitwiseAnd", wide_y, one)
+    bits = apply(g, "Min", wide_y, apply(g, "Add", parity, number(g, 62, wide_y)))
     result, factor = one, wide_x
     for bit in range(6):
-        odd = apply(g, "BitwiseAnd", wide_y, number(g, 1 << bit, wide_y))
+        odd = apply(g, "BitwiseAnd", bits, number(g, 1 << bit, wide_y))
         result = apply(g, "Mul", result, select(g, apply(g, "Equal", odd, zero, dtype=DType.BOOL), one, factor))
         factor = apply(g, "Mul", factor, factor)
-    # From 2^64 on only the bases 0, 1 and -1 leave anything but 0: even and odd powers of them repeat.
-    if exponent is None and not y.dtype.value.startswith("u"):
-        inverse = apply(g, "Mul", result, g.cast(apply(g, "Equal", apply(g, "Abs", wide_x), one, dtype=DType.BOOL), DType.INT64))
+    if not y.dtype.value.startswith("u"):
+        # The bits of a negative exponent have its parity too, which is all that the bases 1 and -1 need.
+        unit = apply(g, "Equal", apply(g, "Abs", wide_x), one, dtype=DType.BOOL)
+        inverse = apply(g, "Mul", result, g.cast(unit, DType.INT64))
         result = select(g, apply(g, "Less", wide_y, zero, dtype=DType.BOOL), inverse, result)
     return g.cast(result, x.dtype)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from adapters.onnx.lowering import Lowering, Tensor
-from adapters.onnx.ops.manipulation import arange, unsqueeze
+from adapters.onnx.ops.manipulation import arange, cut, expand, unsqueeze, zeros
 from adapters.onnx.registry import lowers
-from converter.dims import Dim, Expr
+from converter.dims import Dim, Expr, product
 from converter.ir import DType, TensorSpec
 from converter.ops.windows import blocks
 
@@ -51,12 +51,37 @@ def im2col(g: Lowering, x: Tensor, *, kernel_size: Pair, dilation: Pair, padding
 
 
 @lowers("col2im")
-def col2im(g: Lowering, x: Tensor, *, output_size: tuple[Dim, Dim], kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Tensor:
-    batch = x if x.rank == 3 else unsqueeze(g, x, [0])
+def col2im(g: Lowering, x: Tensor, *, output_size: tuple[Dim, Dim], kernel_size: Pair, dilation: Pair, padding: Pair,
+           stride: Pair) -> Tensor:
+    # ONNX Runtime has Col2Im for float32 alone.
+    inner = DType.FLOAT32 if x.dtype in (DType.FLOAT16, DType.BFLOAT16) else x.dtype
+    batch = g.cast(x if x.rank == 3 else unsqueeze(g, x, [0]), inner)
     shape = (batch.shape[0], x.shape[-2] // (kernel_size[0] * kernel_size[1]), *output_size)
-    y = g.node("Col2Im", batch, g.sizes(output_size), g.constant(list(kernel_size)), spec=TensorSpec(x.dtype, shape),
-               dilations=list(dilation), pads=[*padding, *padding], strides=list(stride))
+    if inner is DType.FLOAT32:
+        y = g.node("Col2Im", batch, g.sizes(output_size), g.constant(list(kernel_size)), spec=TensorSpec(inner, shape),
+                   dilations=list(dilation), pads=[*padding, *padding], strides=list(stride))
+    else:
+        y = _added(g, batch, shape, kernel_size, dilation, padding, stride)
+    y = g.cast(y, x.dtype)
     return y if x.rank == 3 else g.node("Squeeze", y, g.constant([0]))
+
+
+def _added(g: Lowering, x: Tensor, shape: tuple[Dim, ...], kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Tensor:
+    """Columns added up in the flattened, padded image."""
+    height, width = shape[2] + 2 * padding[0], shape[3] + 2 * padding[1]
+    counts = [blocks(size, *window) for size, window in
+              zip(shape[2:], zip(kernel_size, dilation, padding, stride, strict=True), strict=True)]
+    rows = unsqueeze(g, grid(g, kernel_size[0], dilation[0], counts[0], stride[0]), [1, 3])
+    columns = unsqueeze(g, grid(g, kernel_size[1], dilation[1], counts[1], stride[1]), [0, 2])
+    below = g.node("Mul", rows, g.scalar_size(width), spec=rows.spec)
+    places = g.node("Add", below, columns, spec=TensorSpec(DType.INT64, (*kernel_size, *counts)))
+    total = product((*kernel_size, *counts))
+    flat = (*shape[:2], total)
+    index = expand(g, g.reshape(places, (1, 1, total)), flat)
+    image = TensorSpec(x.dtype, (*shape[:2], height * width))
+    y = g.node("ScatterElements", zeros(g, image.shape, x.dtype), index, g.reshape(x, flat), spec=image, axis=2, reduction="add")
+    y = g.reshape(y, (*shape[:2], height, width))
+    return cut(g, y, [2, 3], padding, [padding[0] + shape[2], padding[1] + shape[3]], spec=TensorSpec(x.dtype, shape))
 
 
 def _blocks(g: Lowering, x: Tensor, apart: tuple[Dim, ...], axes: tuple[int, ...], joined: tuple[Dim, ...]) -> Tensor:

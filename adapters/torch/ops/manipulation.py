@@ -7,8 +7,9 @@ import torch
 from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
-from converter.dims import Dim
+from converter.dims import Dim, substitute, symbol, symbols
 from converter.errors import UnsupportedError
+from converter.ir import DimRange
 
 Tensor = torch.Tensor
 
@@ -90,9 +91,34 @@ def squeeze(g: Importer, self: Value, dim: int | list[int] | None = None) -> Val
     named = range(self.rank) if dim is None else [dim] if isinstance(dim, int) else dim
     wanted = {axis % self.rank for axis in named} if self.rank else set()
     axes = tuple(axis for axis in sorted(wanted) if self.shape[axis] == 1)
-    if self.rank - len(axes) != len(g.result_shape()):
-        raise g.refuse("whether an axis is taken away depends on its size")
+    for axis in wanted:
+        require_two(g, self.shape[axis])
     return g.op("squeeze", self, axis=axes) if axes else self
+
+
+def require_two(g: Importer, size: Dim) -> None:
+    """Makes the graph refuse sizes at which PyTorch would take an axis away that it kept when it was traced."""
+    if isinstance(size, int) or never_negative(g, size - 2):
+        return
+    if size.symbol is None:
+        raise g.refuse(f"whether an axis of size {size} is taken away depends on that size: name the axes to squeeze")
+    given = g.builder.dims[size.symbol]
+    g.builder.dims[size.symbol] = DimRange(max(2, given.min), given.max)
+
+
+def never_negative(g: Importer, value: Dim) -> bool:
+    """Whether a size is provably 0 or more, given the ranges of its symbols."""
+    if isinstance(value, int):
+        return value >= 0
+    lowest = {name: symbol(name) + (g.builder.dims[name].min if name in g.builder.dims else 0) for name in symbols(value)}
+    shifted = substitute(value, lowest)
+    if isinstance(shifted, int):
+        return shifted >= 0
+    # With every symbol written as its lower end and more, a sum without a minus is at least 0. So is an atom // % max
+    # min of such sums.
+    atoms = [atom for monomial in shifted.terms for atom, _ in monomial]
+    return all(count >= 0 for count in shifted.terms.values()) and all(
+        atom[0] == "symbol" or all(never_negative(g, side) for side in atom[1:]) for atom in atoms)
 
 
 @imports("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default", "aten.expand_copy.default")

@@ -7,38 +7,24 @@ from collections.abc import Sequence
 
 import torch
 
-from adapters.torch.importer import Importer
-from adapters.torch.ops.manipulation import inverse, last_axes, permuted, reshaped
+from adapters.torch.importer import Importer, target_name
+from adapters.torch.ops.manipulation import inverse, last_axes, never_negative, permuted, reshaped
 from adapters.torch.registry import imports, rebuilds
 from converter import dims
 from converter.builder import Value
 from converter.dims import Dim, Expr, maximum, minimum
 from converter.errors import GraphError
+from converter.ir import DType
 from converter.ops.slicing import slice_length
 
 Tensor = torch.Tensor
 MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 TORCH_MODES = {mode: name for name, mode in MODES.items()}
+ITEMS = frozenset({"aten.item.default", "aten._local_scalar_dense.default"})
 END = 2**62  # torch writes an open end as 2**63 - 1
 
 
 # Slices --------------------------------------------------------------------------------------------------------------------
-
-
-def never_negative(g: Importer, value: Dim) -> bool:
-    """Whether a size is provably 0 or more, given the ranges of its symbols."""
-    if isinstance(value, int):
-        return value >= 0
-    names = dims.symbols(value)
-    lowest = {name: dims.symbol(name) + (g.builder.dims[name].min if name in g.builder.dims else 0) for name in names}
-    shifted = dims.substitute(value, lowest)
-    if isinstance(shifted, int):
-        return shifted >= 0
-    atoms = [atom for monomial in shifted.terms for atom, _ in monomial]
-    # With every symbol written as its lower end and more, a sum without a minus is at least 0. An atom // % max min
-    # of such sums is 0 or more as well.
-    return all(count >= 0 for count in shifted.terms.values()) and all(
-        atom[0] == "symbol" or all(never_negative(g, side) for side in atom[1:]) for atom in atoms)
 
 
 def _bounds(g: Importer, bound: Dim, size: Dim) -> list[Dim]:
@@ -122,6 +108,10 @@ def narrow(g: Importer, self: Value, dim: int, start: Dim, length: Dim) -> Value
 @imports("aten.select.int", "aten.select_copy.int")
 def select(g: Importer, self: Value, dim: int, index: Dim) -> Value:
     axis = dim % self.rank
+    source = g.node.args[2]  # type: ignore[union-attr]
+    if isinstance(source, torch.fx.Node) and target_name(source.target) in ITEMS:
+        place = g.environment[source.args[0]]  # type: ignore[index]
+        return g.op("take", self, reshaped(g, g.cast(place, DType.INT64), ()), axis=axis)
     if self.shape[axis] == 1:
         return g.op("squeeze", self, axis=(axis,))
     return g.op("select", self, axis=axis, index=index)

@@ -9,7 +9,7 @@ import torch
 from adapters.torch.dtypes import from_torch_dtype
 from adapters.torch.importer import Importer
 from adapters.torch.ops.indexing import data_size
-from adapters.torch.ops.manipulation import reshaped
+from adapters.torch.ops.manipulation import permuted, reshaped
 from adapters.torch.registry import imports, rebuilds
 from converter import dims
 from converter.builder import Value
@@ -96,30 +96,36 @@ def isin(g: Importer, elements: object, test_elements: object = None, *, test_el
     return g.op("logical_not", result) if invert else result
 
 
+Found = tuple[Value | None, ...]
+
+
+def _asked(results: tuple[Value, ...], inverse: bool, counts: bool) -> Found:
+    """The results with those left out that were not asked for, in whose place PyTorch gives empty tensors."""
+    return results[0], results[1] if inverse else None, results[2] if counts else None
+
+
 @imports("aten._unique2.default")
-def unique(g: Importer, self: Value, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> tuple[Value, ...]:
-    return g.add("unique", self, size=data_size(g, g.result_shape(0)[0]))
+def unique(g: Importer, self: Value, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Found:
+    results = g.add("unique", self, size=data_size(g, g.result_shape(0)[0]))
+    return _asked(results, return_inverse, return_counts)
 
 
 @imports("aten.unique_dim.default")
-def unique_dim(g: Importer, self: Value, dim: int, sorted: bool = True, return_inverse: bool = False,
-               return_counts: bool = False) -> tuple[Value, ...]:
+def unique_dim(g: Importer, self: Value, dim: int, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Found:
     axis = dim % self.rank
     order = (axis, *(other for other in range(self.rank) if other != axis))
-    moved = self if axis == 0 else g.op("permute_dims", self, axes=order)
-    values, inverse, counts = g.add("unique", moved, axis=0, size=data_size(g, g.result_shape(0)[axis]))
+    values, inverse, counts = g.add("unique", permuted(g, self, order), axis=0, size=data_size(g, g.result_shape(0)[axis]))
     back = tuple(order.index(place) for place in range(self.rank))
-    return values if axis == 0 else g.op("permute_dims", values, axes=back), inverse, counts
+    return _asked((permuted(g, values, back), inverse, counts), return_inverse, return_counts)
 
 
 @imports("aten.unique_consecutive.default")
-def unique_consecutive(g: Importer, self: Value, return_inverse: bool = False, return_counts: bool = False,
-                       dim: int | None = None) -> tuple[Value, ...]:
+def unique_consecutive(g: Importer, self: Value, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Found:
     if dim is not None and self.rank != 1:
         raise g.refuse("runs of equal slices of a tensor with several axes")
     flat = reshaped(g, self, (dims.product(self.shape),))
     values, inverse, counts = g.add("unique_consecutive", flat, size=data_size(g, g.result_shape(0)[0]))
-    return values, reshaped(g, inverse, self.shape), counts
+    return _asked((values, reshaped(g, inverse, self.shape), counts), return_inverse, return_counts)
 
 
 # PyTorch again -------------------------------------------------------------------------------------------------------------
@@ -127,13 +133,13 @@ def unique_consecutive(g: Importer, self: Value, return_inverse: bool = False, r
 
 @rebuilds("sort")
 def rebuild_sort(x: Tensor, *, axis: int, descending: bool = False) -> tuple[Tensor, ...]:
-    return tuple(torch.sort(x, axis, descending, stable=True))
+    return tuple(torch.sort(x, dim=axis, descending=descending, stable=True))
 
 
 @rebuilds("topk")
 def rebuild_topk(x: Tensor, *, k: int, axis: int, largest: bool = True) -> tuple[Tensor, ...]:
     # torch.topk promises no order of equal elements.
-    values, indices = torch.sort(x, axis, largest, stable=True)
+    values, indices = torch.sort(x, dim=axis, descending=largest, stable=True)
     return values.narrow(axis, 0, k), indices.narrow(axis, 0, k)
 
 

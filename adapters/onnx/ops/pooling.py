@@ -1,0 +1,122 @@
+"""Pooling over windows of a fixed size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.convolution import batched, like_input, pad_spatial, pads_of, window_slice
+from adapters.onnx.registry import lowers
+from converter.dims import Dim, product
+from converter.ir import DType, TensorSpec
+
+NATIVE_MAX = frozenset({DType.FLOAT32, DType.FLOAT16, DType.FLOAT64, DType.INT8, DType.UINT8})
+EXACT_IN_FLOAT64 = frozenset({DType.INT16, DType.INT32, DType.UINT16, DType.UINT32})
+
+
+def _shape(g: Lowering, x: Tensor) -> tuple[Dim, ...]:
+    """The neutral output's shape, with a batch axis of 1 where it has none and x does."""
+    shape = g.specs[g.output].shape
+    return shape if len(shape) == x.rank else (1, *shape)
+
+
+@lowers("max_pool")
+def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
+             dilation: tuple[int, ...], ceil_mode: bool) -> Tensor | tuple[Tensor, ...]:
+    axes = len(kernel)
+    source, x = x, batched(g, x, axes)
+    dtype = x.dtype
+    if dtype not in NATIVE_MAX:
+        if dtype in EXACT_IN_FLOAT64:
+            x = g.cast(x, DType.FLOAT64)
+        elif not g.wants(1) and not ceil_mode and dtype in (DType.INT64, DType.UINT64):
+            return like_input(g, _largest(g, x, kernel, stride or kernel, padding, dilation or (1,) * axes), source)
+        else:
+            raise g.refuse(f"ONNX Runtime has no {dtype} max pooling")
+    shape = _shape(g, x)
+    settings = {"kernel_shape": list(kernel), "strides": list(stride or kernel), "pads": pads_of(padding, axes) if padding else None,
+                "dilations": list(dilation) or None, "ceil_mode": 1 if ceil_mode else None}
+    y_spec, where = TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
+    if not g.wants(1):
+        y = g.node("MaxPool", x, spec=y_spec, **settings)
+        return like_input(g, g.cast(y, dtype), source)
+    y, indices = g.nodes_out("MaxPool", x, specs=[y_spec, where], **settings)
+    # ONNX counts through the whole tensor; the neutral indices through one channel's places.
+    indices = g.node("Mod", indices, g.size(product(x.shape[2:])), spec=where)
+    return like_input(g, g.cast(y, dtype), source), like_input(g, indices, source)
+
+
+def _largest(g: Lowering, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
+             dilation: tuple[int, ...]) -> Tensor:
+    """The maximum of shifted slices, axis by axis."""
+    counts = _shape(g, x)[2:]
+    x = pad_spatial(g, x, pads_of(padding, len(kernel)), int(np.iinfo(x.dtype.numpy).min))
+    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        taps = [window_slice(g, x, position, axis + 2, k, s, d, counts[axis]) for position in range(k)]
+        x = taps[0] if k == 1 else g.node("Max", *taps, spec=taps[0].spec)
+    return x
+
+
+@lowers("avg_pool")
+def avg_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
+             ceil_mode: bool, count_include_pad: bool, divisor_override: int | None) -> Tensor:
+    axes = len(kernel)
+    stride = stride or kernel
+    source, x = x, batched(g, x, axes)
+    shape = _shape(g, x)
+    spec = TensorSpec(x.dtype, shape)
+    whole = int(np.prod(kernel))
+    if x.dtype is DType.FLOAT64 or ceil_mode and divisor_override is not None:
+        total = _total(g, x, kernel, stride, padding, shape[2:])
+        if divisor_override is not None:
+            return like_input(g, g.node("Div", total, g.constant(float(divisor_override), x.dtype), spec=spec), source)
+        if not ceil_mode and (count_include_pad or not padding):
+            return like_input(g, g.node("Div", total, g.constant(float(whole), x.dtype), spec=spec), source)
+        return like_input(g, g.node("Div", total, _lengths(g, x, kernel, stride, padding, shape[2:], count_include_pad), spec=spec), source)
+    y = g.node("AveragePool", x, spec=spec, kernel_shape=list(kernel), strides=list(stride),
+               pads=pads_of(padding, axes) if padding else None, ceil_mode=1 if ceil_mode else None,
+               count_include_pad=1 if padding and (count_include_pad or divisor_override is not None) else None)
+    if divisor_override is not None:
+        y = g.node("Mul", y, g.constant(whole / divisor_override, x.dtype), spec=spec)
+    return like_input(g, y, source)
+
+
+def _total(g: Lowering, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
+           counts: tuple[Dim, ...]) -> Tensor:
+    """The sums of windows: shifted slices added up, axis by axis."""
+    pads = pads_of(padding, len(kernel))
+    for axis, (k, s, count) in enumerate(zip(kernel, stride, counts, strict=True)):
+        # A last window that `ceil_mode` lets stick out ends in more zeros.
+        before, size = pads[axis], x.shape[axis + 2]
+        extra = (count - 1) * s + k - size - before
+        if extra != 0 or before:
+            # Negative padding cuts off what no window reaches.
+            spatial = TensorSpec(x.dtype, (*x.shape[:axis + 2], size + before + extra, *x.shape[axis + 3:]))
+            widths = g.sizes([0] * (axis + 2) + [before] + [0] * (x.rank - 1) + [extra] + [0] * (x.rank - axis - 3))
+            x = g.node("Pad", x, widths, g.constant(0.0, x.dtype), spec=spatial, mode="constant")
+        taps = [window_slice(g, x, position, axis + 2, k, s, 1, count) for position in range(k)]
+        x = taps[0] if k == 1 else g.node("Sum", *taps, spec=taps[0].spec)
+    return x
+
+
+def _lengths(g: Lowering, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
+             counts: tuple[Dim, ...], include_pad: bool) -> Tensor:
+    """How many elements each window holds, [1, 1, *counts]: the pooled sum of ones."""
+    sizes = x.shape[2:]
+    axes = len(kernel)
+    pads = pads_of(padding, axes)
+    ones = g.node("Expand", g.constant(1.0, x.dtype), g.sizes([1, 1, *sizes]), spec=TensorSpec(x.dtype, (1, 1, *sizes)))
+    if include_pad and any(pads):
+        ones = pad_spatial(g, ones, pads, 1.0)
+        return _total(g, ones, kernel, stride, (), counts)
+    return _total(g, ones, kernel, stride, padding, counts)
+
+
+@lowers("max_unpool")
+def max_unpool(g: Lowering, x: Tensor, indices: Tensor, *, size: tuple[Dim, ...]) -> Tensor:
+    lead = x.shape[:-len(size)]
+    places = product(size)
+    zeros = g.node("Expand", g.constant(0, x.dtype), g.sizes([*lead, places]), spec=TensorSpec(x.dtype, (*lead, places)))
+    flat = (*lead, product(x.shape[len(lead):]))
+    y = g.node("ScatterElements", zeros, g.reshape(indices, flat), g.reshape(x, flat), spec=zeros.spec, axis=len(lead))
+    return g.reshape(y, (*lead, *size))

@@ -1,0 +1,140 @@
+"""What adapters declare and how they are found."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from converter import discovery
+from converter.discovery import NEUTRAL, Adapter, Format, Runtime, adapters, format_of, formats, resolve, runtimes
+from converter.errors import ConverterError, MissingDependencyError
+
+
+@pytest.fixture
+def fresh():
+    adapters.cache_clear()
+    yield
+    adapters.cache_clear()
+
+
+def test_the_adapters_of_the_package_are_found() -> None:
+    assert next(iter(adapters())) == "neutral"
+    assert {"torch", "onnx", "numpy", "safetensors"} <= set(adapters())
+    assert {"json", "hdf5", "torch", "safetensors", "onnx"} <= set(formats())
+    assert {"reference", "numpy", "torch", "onnxruntime"} <= set(runtimes())
+
+
+@pytest.mark.parametrize("target", [target for item in (*formats().values(), *runtimes().values())
+                                    for target in (getattr(item, "load", None), getattr(item, "save", None),
+                                                   getattr(item, "session", None), getattr(item, "file_session", None)) if target]
+                         + [target for item in adapters().values() for target in (item.tracer, item.builder) if target])
+def test_every_declared_function_exists(target: str) -> None:
+    assert callable(resolve(target))
+
+
+def test_suffixes_name_one_format() -> None:
+    suffixes = [suffix for item in formats().values() for suffix in item.suffixes]
+    assert len(suffixes) == len(set(suffixes))
+    assert format_of("a/b.H5", to="load").name == "hdf5"
+
+
+def test_declared_options_are_options_of_the_function() -> None:
+    import inspect
+
+    for item in formats().values():
+        if item.save is not None:
+            taken = inspect.signature(resolve(item.save)).parameters
+            assert {option.name for option in item.options} <= set(taken)
+            for option in item.options:
+                assert taken[option.name].default == option.default
+
+
+@pytest.mark.parametrize(("path", "part"), [("model.tflite", "'.tflite'"), ("model", "without a suffix")])
+def test_a_suffix_of_no_format_is_refused(path: str, part: str) -> None:
+    with pytest.raises(ConverterError, match=part) as caught:
+        format_of(path, to="load")
+    assert ".json" in str(caught.value)
+
+
+def test_an_unknown_runtime_is_refused() -> None:
+    with pytest.raises(ConverterError, match="no runtime is called 'tpu'"):
+        discovery.runtime("tpu")
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "onnx" or name.startswith("adapters.onnx.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        resolve("adapters.onnx.export:save_onnx", "onnx")
+    assert "pip install 'model-converter[onnx]'" in str(caught.value)
+    assert "'onnx' is not installed" in str(caught.value)
+
+
+def test_a_missing_module_of_our_own_is_no_missing_library() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        resolve("converter.nowhere:function", "onnx")
+
+
+class Point:
+    """An entry point as `importlib.metadata` gives it."""
+
+    value = "plugin.adapter:ADAPTER"
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def load(self) -> Any:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+def install(monkeypatch: pytest.MonkeyPatch, found: Any) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Point(found)] if group == discovery.ENTRY_POINTS else [])
+
+
+@pytest.mark.usefixtures("fresh")
+def test_an_installed_plug_in_adds_a_format_a_runtime_and_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from converter.cli.conversions import conversions
+
+    plugin = ModuleType("plugin")
+    written = []
+    plugin.save = lambda model, path, note="": written.append((model.graph.name, str(path), note))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "plugin", plugin)
+    option = discovery.Option("note", str, "A note.", "")
+    install(monkeypatch, Adapter("new", (Format("new", "new thing", (".new",), "model", save="plugin:save", options=(option,)),),
+                                 (Runtime("newrun", "a new runtime", "plugin:session"),)))
+    conversions.cache_clear()
+    try:
+        assert "json-to-new" in conversions()
+        assert "new-to-json" not in conversions()
+        assert "newrun" in runtimes()
+        from tests.test_public import small_model
+
+        import converter
+
+        converter.save(small_model(), tmp_path / "out.new", note="hello")
+        assert written == [("line", str(tmp_path / "out.new"), "hello")]
+    finally:
+        conversions.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("found", "part"), [
+    (ValueError("broken"), "the plug-in does not load .ValueError: broken"),
+    ({"name": "x"}, "not an adapter"),
+    (Adapter("torch"), "two adapters are called 'torch'"),
+    (Adapter("mine", (NEUTRAL.formats[0],)), "takes a name that is taken"),
+])
+def test_a_bad_plug_in_is_refused(monkeypatch: pytest.MonkeyPatch, found: Any, part: str) -> None:
+    install(monkeypatch, found)
+    with pytest.raises(ConverterError, match=part) as caught:
+        adapters()
+    assert "plugin.adapter" in str(caught.value)
