@@ -24,6 +24,8 @@ DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
           torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128, torch.float8_e4m3fn,
           torch.float8_e5m2]
 
+NEWER = (torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2)
+
 
 def bits(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -44,7 +46,8 @@ def state() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
 def test_a_state_dict_is_read_bit_for_bit(tmp_path: Path, suffix: str, legacy: bool) -> None:
-    tensors = state()
+    # torch itself cannot read the newer dtypes from a file of the old kind.
+    tensors = {name: tensor for name, tensor in state().items() if not legacy or tensor.dtype not in NEWER}
     torch.save(tensors, tmp_path / f"w{suffix}", _use_new_zipfile_serialization=not legacy)
     store = load_parameters(tmp_path / f"w{suffix}")
     assert list(store.names()) == list(tensors)
@@ -136,6 +139,7 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path: Path, kind: str) -> None:
     assert not (tmp_path / "ran").exists()
     assert "weights_only" not in str(caught.value)
     if kind != "pickle":
+        assert "posix.mkdir" in str(caught.value)
         assert "would run code" in str(caught.value)
         assert "state_dict()" in str(caught.value)
     # The bomb is live: what refuses it is the reader.

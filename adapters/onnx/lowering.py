@@ -112,6 +112,16 @@ class Lowering:
         return UnsupportedError(reason, items=[{"operator": op, "reason": reason,
                                                 "source": self._current.source if self._current else None}])
 
+    @property
+    def result(self) -> TensorSpec:
+        """The spec of the neutral node's first output that is used."""
+        return self.specs[self._wanted[0]]
+
+    def wants(self, output: int) -> bool:
+        """Whether anything uses that output of the neutral node."""
+        outputs = self._current.outputs if self._current else ()
+        return output < len(outputs) and outputs[output] is not None
+
     # Sizes -------------------------------------------------------------------------------------------------------------
 
     def size(self, value: Dim) -> Tensor:

@@ -7,6 +7,7 @@ A checkpoint is a pickle, and unpickling runs code. Only tensors and plain conta
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from converter.errors import ConverterError, FormatError
 
 KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Where training scripts put the state_dict, the usual names first."""
+
+_OBJECT = re.compile(r"(?:GLOBAL|Unsupported class|Unsupported global:) ([A-Za-z_][\w.]*)")
+"""In torch's words, the class or function that a pickle asks for."""
 
 SAVE = "save the tensors alone, where the model's code is at hand: torch.save(model.state_dict(), 'weights.pt')"
 
@@ -57,10 +61,10 @@ def _load(path: Path) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
-            text = str(error)
-            if "WeightsUnpickler error" in text or "Unsupported global" in text or "Unsupported class" in text:
+            found = _OBJECT.search(str(error))
+            if found is not None:
                 raise FormatError("the checkpoint holds Python objects beside tensors, and reading those would run code",
-                                  received=_reason(text), expected="a state_dict: names and tensors", fix=SAVE) from error
+                                  received=found[1], expected="a state_dict: names and tensors", fix=SAVE) from error
             raise _damaged(error) from error
         except (OSError, MemoryError):
             raise
@@ -94,12 +98,9 @@ def _damaged(error: Exception) -> FormatError:
 
 def _reason(text: str) -> str:
     """torch's own words, without its advice to switch the protection off."""
-    for line in text.splitlines():
-        line = line.strip()
-        for mark in ("WeightsUnpickler error:", "Unsupported"):
-            if mark in line:
-                return line[line.index(mark):].removeprefix("WeightsUnpickler error:").strip().partition(". Please use")[0][:200]
-    return text.strip().partition("\n")[0][:200]
+    lines = [line.rpartition("WeightsUnpickler error:")[2].strip() for line in text.splitlines()
+             if "WeightsUnpickler" in line or "weights_only" not in line]
+    return next(filter(None, lines), "").partition(". Please use")[0][:200]
 
 
 # Finding the state_dict --------------------------------------------------------------------------------------------------

@@ -172,50 +172,62 @@ def load_into(module: torch.nn.Module, store: ParameterStore) -> None:
     """
     own = TorchParameters({name: value for name, value in module.state_dict(keep_vars=True).items()
                            if isinstance(value, torch.Tensor)})
-    problems = []
-    for name in store.names():
-        if name in own.names() and own.spec(name) != store.spec(name):
-            problems.append(f"{name!r}: expected {own.spec(name)}, received {store.spec(name)}")
+    problems = [f"{name!r}: expected {own.spec(name)}, received {store.spec(name)}" for name in store.names()
+                if name in own and own.spec(name) != store.spec(name)]
     for name in own.names():
         target = own.alias_of(name)
         if (target is not None and name in store and target in store and store.alias_of(name) != target
                 and store.spec(name) == store.spec(target) and store.sha256(name) != store.sha256(target)):
             problems.append(f"{name!r}: tied to {target!r} in the module, but its values differ")
-    if problems:
-        raise _unfit(problems)
     state = _state(module, own, store)
-    result = module.load_state_dict(state, strict=False, assign=True)
-    problems = [f"missing: {name!r} {own.spec(name)}" if name in own.names() else f"missing: {name!r}" for name in result.missing_keys]
-    problems += [f"extra: {name!r} {store.spec(name) if name in store else ''}" for name in result.unexpected_keys]
     if problems:
-        raise _unfit(problems)
+        missing, extra = [name for name in own.names() if name not in state], [name for name in state if name not in own]
+    else:
+        # The module decides: its own loading may take names of an older version of its code.
+        try:
+            result = module.load_state_dict(state, strict=False, assign=True)
+        except RuntimeError as error:
+            raise _unfit([str(error).strip().replace("\n", " ")[:500]], own, store) from error
+        missing, extra = result.missing_keys, result.unexpected_keys
+    problems += [f"missing: {name!r} {own.spec(name) if name in own else ''}".rstrip() for name in missing]
+    problems += [f"extra: {name!r} {store.spec(name) if name in store else ''}".rstrip() for name in extra]
+    if problems:
+        raise _unfit(problems, own, store)
 
 
 def _state(module: torch.nn.Module, own: TorchParameters, store: ParameterStore) -> dict[str, torch.Tensor]:
-    """The store's tensors under the module's names; what the module ties stays one object, so that it stays tied."""
+    """The store's tensors under the module's names. What the module ties becomes one object, so that it stays tied, also
+    where the file holds it under one of its names only; what the file ties shares its memory."""
     learned = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    made: dict[str, torch.Tensor] = {}
-    state: dict[str, torch.Tensor] = {}
-    names = list(store.names())
-    # A file may hold tied weights once (safetensors does).
-    names += [name for name in own.names() if name not in store and (own.alias_of(name) in store)]
-    names += [target for name in store.names() if name in own.names() and (target := own.alias_of(name)) and target not in store
-              and target not in names]
-    for name in dict.fromkeys(names):
-        tied = own.alias_of(name) if name in own.names() else None
-        held = name if name in store else tied if tied in store else next(
-            other for other in store.names() if other in own.names() and own.alias_of(other) == name)
-        key = tied or name if name in own.names() else store.alias_of(held) or held
-        if key not in made:
-            tensor = store.tensor(held) if isinstance(store, TorchParameters) else to_tensor(store.read(held))
-            tensor = tensor.detach()
-            made[key] = torch.nn.Parameter(tensor, requires_grad=False) if name in learned else tensor
-        state[name] = made[key]
+    tied: dict[str, list[str]] = {}
+    for name in own.names():
+        tied.setdefault(own.alias_of(name) or name, []).append(name)
+    tensors: dict[str, torch.Tensor] = {}
+
+    def read(name: str) -> torch.Tensor:
+        first = store.alias_of(name) or name
+        if first not in tensors:
+            tensors[first] = store.tensor(first).detach() if isinstance(store, TorchParameters) else to_tensor(store.read(first))
+        return tensors[first]
+
+    state = {name: read(name) for name in store.names() if name not in own}
+    for names in tied.values():
+        held = next((name for name in names if name in store), None)
+        if held is not None:
+            value = read(held)
+            if names[0] in learned:
+                value = torch.nn.Parameter(value, requires_grad=False)
+            state.update(dict.fromkeys(names, value))
     return state
 
 
-def _unfit(problems: list[str]) -> ParameterError:
+def _unfit(problems: list[str], own: ParameterStore, store: ParameterStore) -> ParameterError:
     most = 40
     lines = problems[:most] + ([f"and {len(problems) - most} more"] if len(problems) > most else [])
-    return ParameterError("the checkpoint is not the module's\n  " + "\n  ".join(lines) + "\n",
-                          fix="give the callable that builds the module this checkpoint was saved from")
+    fix = "give the callable that builds the module this checkpoint was saved from"
+    for prefix in ("module.", "_orig_mod.", "model."):
+        if {f"{prefix}{name}" for name in own.names()} == set(store.names()):
+            wrapper = {"module.": " as nn.DataParallel writes them", "_orig_mod.": " as torch.compile writes them"}.get(prefix, "")
+            fix = (f"every name in the checkpoint begins with {prefix!r},{wrapper}: save the state_dict of the module inside, "
+                   "or have the callable build the wrapper too")
+    return ParameterError("the checkpoint is not the module's\n  " + "\n  ".join(lines) + "\n", fix=fix)

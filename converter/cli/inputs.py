@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from converter.dims import Expr
 from converter.errors import ConverterError, FormatError
 from converter.ir import TensorSpec
 
@@ -51,7 +50,7 @@ def parse_input(text: str) -> InputSpec:
     except ConverterError as error:
         raise error.within(where) from error
     for size in spec.shape:
-        if isinstance(size, Expr) and size.symbol is None:
+        if size < 0 if isinstance(size, int) else size.symbol is None:
             raise ConverterError("a size of an input must be a name or an integer", where=where, received=str(size), expected=EXAMPLE)
     span = None
     if found["low"] is not None:

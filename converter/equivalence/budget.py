@@ -8,19 +8,31 @@ rests on. Cases with extreme values have a pool of their own beside the plain on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from converter.equivalence.compare import FACTOR, peak, ulps
-from converter.equivalence.inputs import PLAIN
+from converter.equivalence.inputs import EXTREME, PLAIN
 
 Array = np.ndarray[Any, Any]
 
-MIN_SAMPLES = 32
-"""How many values a pool should rest on: with so many, an honest runtime's chance to leave the budget is below 1e-9."""
+MIN_SAMPLES = 16
+"""How many values a pool should rest on; with fewer, the factor grows (`factor_of`)."""
+
+CHANCE = 1e-6
+"""The chance of a false alarm that the factor for few values is made for."""
+
+
+def factor_of(samples: int, factor: float = FACTOR) -> float:
+    """How many times the largest of `samples` errors a runtime may stray.
+
+    That all n errors of a normal kind are below m of their deviations has the chance (0.8 m)^n, for small m. A runtime
+    whose largest error is 1.5 deviations then leaves a budget of k times the largest with the chance (1.2 / k)^n.
+    """
+    return max(factor, 1.2 * CHANCE ** (-1 / samples)) if samples else factor
 
 
 def typical_size(truths: Iterable[Array]) -> float:
@@ -36,10 +48,10 @@ def typical_size(truths: Iterable[Array]) -> float:
 
 @dataclass
 class Budget:
-    """The pooled errors of one output, in ulps of each scale, by profile. `typical` is as for `compare.scales`."""
+    """The pooled errors of one output, in ulps of each scale, by profile. `typical` is as for `compare.scales`, by profile."""
 
     dtype: np.dtype[Any]
-    typical: float = 0.0
+    typical: Mapping[str, float] = field(default_factory=dict)
     pools: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -48,21 +60,32 @@ class Budget:
         if own.shape != truth.shape or own.dtype != self.dtype or not own.size:
             return
         pool = self.pools.setdefault(profile, {})
-        for name, errors in ulps(own, truth, self.dtype, self.typical).items():
+        for name, errors in ulps(own, truth, self.dtype, self.typical.get(profile, 0.0)).items():
             pool[name] = max(pool.get(name, 0.0), peak(errors))
         self.counts[profile] = self.counts.get(profile, 0) + int(np.count_nonzero(np.isfinite(truth.astype(np.complex128))))
 
     def noise(self, profile: str) -> dict[str, float]:
         """The largest error by scale, of the plain cases and those of `profile`."""
-        merged = dict(self.pools.get(PLAIN, {}))
-        for name, error in self.pools.get(profile, {}).items():
-            merged[name] = max(merged.get(name, 0.0), error)
-        return merged
+        return larger(self.pools.get(PLAIN, {}), self.pools.get(profile, {}))
 
-    def allowed(self, profile: str, factor: float = FACTOR) -> dict[str, float]:
+    def allowed(self, profile: str) -> dict[str, float]:
         """What a runtime is allowed by scale, in ulps, the floor not counted."""
+        factor = factor_of(self.samples(profile))
         return {name: factor * error for name, error in self.noise(profile).items()}
 
     def samples(self, profile: str = PLAIN) -> int:
-        """How many values the pool rests on."""
-        return self.counts.get(PLAIN, 0) + (self.counts.get(profile, 0) if profile != PLAIN else 0)
+        """How many values the budget of a profile rests on. Plain cases tell nothing of extreme ones."""
+        own = self.counts.get(profile, 0)
+        return own if profile in (PLAIN, EXTREME) else own + self.counts.get(PLAIN, 0)
+
+    def joined(self, other: Budget) -> Budget:
+        """The errors of both."""
+        profiles = [*dict.fromkeys([*self.pools, *other.pools])]
+        return Budget(self.dtype, self.typical,
+                      {name: larger(self.pools.get(name, {}), other.pools.get(name, {})) for name in profiles},
+                      {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in profiles})
+
+
+def larger(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    """The larger error of each scale."""
+    return {name: max(first.get(name, 0.0), second.get(name, 0.0)) for name in {**first, **second}}

@@ -63,7 +63,7 @@ class Judge:
         self.specs = check(model.graph, model.parameters)
         self.dtypes = {output.name: output.spec.dtype.numpy for output in model.graph.outputs}
         self.ties = tie_rules(model.graph, lambda name: self.specs[name].dtype.is_float)
-        self.typical: dict[str, float] = {}
+        self.typical: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
 
     def prepare(self, case: Case, recorded: Outputs | None = None, *, kernels: bool = False) -> Prepared:
@@ -117,14 +117,16 @@ class Judge:
 
     def settle(self, prepared: list[Prepared]) -> None:
         """Learns the outputs' typical sizes, once every case has its truth."""
-        plain = [item for item in prepared if item.case.profile == PLAIN] or prepared
-        self.typical = {name: typical_size(item.truth[name] for item in plain if name in item.truth) for name in self.floats()}
+        for name in self.floats():
+            sizes = {profile: typical_size(item.truth[name] for item in prepared if item.case.profile == profile and name in item.truth)
+                     for profile in {item.case.profile for item in prepared}}
+            self.typical[name] = {profile: max(size, sizes.get(PLAIN, 0.0)) for profile, size in sizes.items()}
 
     # Budgets -------------------------------------------------------------------------------------------------------------
 
     def source_budget(self, prepared: Iterable[Prepared], name: str) -> Budget:
         """The source's errors on one output. In float64 the truth is no better than the run, so the graph's run counts too."""
-        budget = Budget(self.dtypes[name], self.typical.get(name, 0.0))
+        budget = Budget(self.dtypes[name], self.typical.get(name, {}))
         for item in prepared:
             if item.own is None or name not in item.own or name not in item.truth:
                 continue
@@ -135,7 +137,7 @@ class Judge:
 
     def kernel_budget(self, prepared: Iterable[Prepared], name: str) -> Budget:
         """The reference's errors, in the model's own dtypes, on one output."""
-        budget = Budget(self.dtypes[name], self.typical.get(name, 0.0))
+        budget = Budget(self.dtypes[name], self.typical.get(name, {}))
         for item in prepared:
             if item.kernels is not None and name in item.kernels:
                 budget.add(item.kernels[name], item.truth[name], item.case.profile)
@@ -143,6 +145,10 @@ class Judge:
 
     def _is_double(self, name: str) -> bool:
         return not is_exact(self.dtypes[name]) and eps_of(self.dtypes[name]) <= float(np.finfo(np.float64).eps)
+
+    def typical_in(self, item: Prepared, name: str) -> float:
+        """The typical size of an output in cases like this one."""
+        return self.typical.get(name, {}).get(item.case.profile, 0.0)
 
     def floats(self) -> list[str]:
         """The names of the outputs that rounding touches."""
@@ -177,11 +183,6 @@ class Judge:
             if strays is None:
                 tolerance[operand] = tolerance[operand] + STRUCTURE * np.abs(value)
         return rule.excuses(actual, truth, values, tolerance)
-
-
-def merged(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """The larger allowance for each scale."""
-    return {name: max(first.get(name, 0.0), second.get(name, 0.0)) for name in {**first, **second}}
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from converter.equivalence.compare import Comparison, is_exact, structure, withi
 from converter.equivalence.inputs import COUNT, RECORDED, Case, Planner, given
 from converter.equivalence.models import compare_models, compare_parameters
 from converter.equivalence.report import Report, Row, Stage, failure, row
-from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, Refused, Source, first_line, merged
+from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, Refused, Source, first_line
 from converter.errors import ConverterError, MissingDependencyError, RunError
 from converter.ir import Model
 from converter.sizes import bind
@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 Runtimes = Sequence[str] | Mapping[str, Any] | None
 
 DEFAULT_RUNTIMES = ("numpy", "onnxruntime")
-EXTRA_CASES = 16
+EXTRA_CASES = 64
 GROWTHS = 6
 
 
@@ -214,15 +214,21 @@ def _source_runs(judge: Judge, case: Case) -> bool:
 
 
 def _extra(judge: Judge, report: Report, planner: Planner, found: list[Prepared], count: int) -> None:
-    """More drawn cases, while some output has given too few values to tell how far rounding strays."""
+    """More drawn cases, while some output has given too few values, of some profile, to tell how far rounding strays."""
     for index in range(count, count + EXTRA_CASES):
-        values = {name: sum(item.truth[name].size for item in found if name in item.truth) for name in judge.floats()}
-        if not any(size < MIN_SAMPLES for size in values.values()):
+        values = {(name, profile): 0 for name in judge.floats() for profile in {planner.profile(case) for case in range(count)}}
+        for item in found:
+            for name in judge.floats():
+                if (name, item.case.profile) in values and name in item.truth:
+                    values[name, item.case.profile] += item.truth[name].size
+        wanted = {profile for (_, profile), size in values.items() if size < MIN_SAMPLES}
+        if not wanted:
             return
-        drawn = _draw(judge, report, planner, index)
-        if drawn is None:
-            return
-        found.append(drawn)
+        if planner.profile(index) in wanted:
+            drawn = _draw(judge, report, planner, index)
+            if drawn is None:
+                return
+            found.append(drawn)
 
 
 # Stages ------------------------------------------------------------------------------------------------------------------
@@ -243,7 +249,7 @@ def _structure(judge: Judge, report: Report, prepared: list[Prepared]) -> None:
                 continue
             noise = {} if is_exact(dtype) else budgets[name].noise(item.case.profile)
             ties = judge.excused(item, name, actual, None) if is_exact(dtype) else None
-            found = structure(actual, truth, noise, ties=ties, typical=judge.typical.get(name, 0.0))
+            found = structure(actual, truth, noise, ties=ties, typical=judge.typical_in(item, name))
             report.add([row("structure", "graph", name, case, sizes, found)])
 
 
@@ -283,12 +289,11 @@ def _allowances(judge: Judge, report: Report, prepared: list[Prepared]) -> Allow
         if not trusted[name]:
             report.notes.append(f"output {name!r}: the reference kernels stray further than PyTorch did, so only its errors count")
 
+    both = {name: own[name].joined(kernels[name]) if trusted[name] else own[name] for name in floats}
+
     def allowed(item: Prepared, name: str) -> dict[str, float]:
-        found = own[name].allowed(RECORDED)
-        enough = own[name].samples(RECORDED) >= MIN_SAMPLES and item.case.profile == RECORDED
-        if enough or not trusted[name]:
-            return found
-        return merged(found, kernels[name].allowed(item.case.profile))
+        enough = item.case.profile == RECORDED and own[name].samples(RECORDED) >= MIN_SAMPLES
+        return (own if enough else both)[name].allowed(item.case.profile)
 
     return allowed
 
@@ -312,7 +317,8 @@ def _kernels_hold(recorded: list[Prepared], own: Budget, name: str) -> bool:
     """Whether the reference, in the model's own dtypes, stays within the recorded outputs' budget; true for lack of values."""
     if own.samples(RECORDED) < MIN_SAMPLES:
         return True
-    return all(within(item.kernels[name], item.truth[name], own.allowed(RECORDED), dtype=own.dtype, typical=own.typical)
+    return all(within(item.kernels[name], item.truth[name], own.allowed(RECORDED), dtype=own.dtype,
+                      typical=own.typical.get(RECORDED, 0.0))
                for item in recorded if item.kernels is not None)
 
 
@@ -351,7 +357,7 @@ def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, 
     if is_exact(dtype) and actual.shape == item.truth[name].shape and not np.array_equal(actual, item.truth[name]):
         ties = judge.excused(item, name, actual, judge.rounding_ties(prepared, name))
     return within(actual, item.truth[name], allowed, dtype=dtype, own=None if own is None else own.get(name), ties=ties,
-                  typical=judge.typical.get(name, 0.0))
+                  typical=judge.typical_in(item, name))
 
 
 def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structured: bool) -> None:

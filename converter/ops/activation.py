@@ -11,6 +11,7 @@ import numpy as np
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, axis_of, require, require_float, require_rank, require_size, same_dtype, unary
 from converter.ops._spatial import wide
+from converter.ops.special import _erfc64
 from converter.opset import op
 
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -44,12 +45,10 @@ def gelu(x: Array, *, approximate: Literal["none", "tanh"] = "none") -> Array:
 
     `approximate="none"`: x/2 · (1 + erf(x / √2)). `"tanh"`: x/2 · (1 + tanh(√(2/π) · (x + 0.044715·x³))).
     """
-    from converter.ops._erf import erfc
-
     if approximate == "tanh":
         return _within(x, lambda x: 0.5 * x * (1 + np.tanh(x.dtype.type(math.sqrt(2 / math.pi)) * (x + 0.044715 * x * x * x))))
     # erfc keeps its digits where 1 + erf(x / √2) cancels.
-    return _within(x, lambda x: 0.5 * x * erfc(-x * x.dtype.type(math.sqrt(0.5))).astype(x.dtype, copy=False))
+    return _within(x, lambda x: 0.5 * x * _erfc64((-x * x.dtype.type(math.sqrt(0.5))).astype(np.float64)).astype(x.dtype))
 
 
 @op(infer=unary(float_only=True))

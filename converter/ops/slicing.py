@@ -111,14 +111,21 @@ def _pad(x: TensorSpec, pads: tuple[tuple[Dim, Dim], ...], mode: str = "constant
         padded = size + before + after
         require(not (isinstance(padded, int) and padded < 0), "negative pads that take more than there is",
                 expected=f"at most {size}", received=f"{before}, {after}")
-        if isinstance(size, int) and isinstance(before, int) and isinstance(after, int) and mode != "constant":
-            inner = size + min(before, 0) + min(after, 0)
-            limit = inner - 1 if mode == "reflect" else inner if mode == "wrap" else None
-            require(max(before, after) <= 0 or inner > 0, "an empty axis has no border", received=f"{before}, {after}")
-            require(limit is None or max(before, after) <= max(limit, 0), f"pads too wide for the mode {mode!r}",
-                    expected=f"at most {limit}", received=f"{before}, {after}")
+        if isinstance(size, int) and isinstance(before, int) and isinstance(after, int):
+            limit = widest(size, before, after, mode)
+            require(limit is None or max(before, after) <= limit, f"pads too wide for the mode {mode!r}",
+                    expected=f"at most {limit} on an axis of size {size}", received=f"{before}, {after}")
         sizes.append(padded)
     return TensorSpec(x.dtype, tuple(sizes))
+
+
+def widest(size: int, before: int, after: int, mode: str) -> int | None:
+    """The most elements that a mode can add to an axis; None for any number."""
+    if mode == "constant" or max(before, after) <= 0:
+        return None
+    if mode == "wrap":
+        return max(size + min(before, 0) + min(after, 0), 0)
+    return max(size - 1, 0) if mode == "reflect" else None if size else 0
 
 
 @op(infer=_pad)
@@ -126,21 +133,28 @@ def pad(x: Array, *, pads: tuple[tuple[Dim, Dim], ...], mode: Literal["constant"
         value: bool | int | float = 0) -> Array:
     """x with borders: torch.nn.functional.pad, whose modes "replicate" and "circular" are "edge" and "wrap" here.
 
-    pads: elements before and after, for every axis from the first to the last; a negative number takes elements away,
-    before any are added. "constant" adds `value`; "reflect" mirrors without the edge itself, by less than the axis
-    has; "edge" repeats the edge; "wrap" continues at the other end, by no more than the axis has.
+    pads: elements before and after, for every axis from the first to the last; a negative number takes elements away.
+    "constant" adds `value`; "reflect" mirrors without the edge itself, by less than the axis has; "edge" repeats the
+    edge; "wrap" continues at the other end, by no more than the axis has. What is taken away is taken after adding,
+    but before it for "wrap".
     """
-    key = tuple(builtins.slice(max(-before, 0), size + min(after, 0)) for size, (before, after) in zip(x.shape, pads, strict=True))
-    if any(item.stop < item.start for item in key):
-        raise ValueError(f"the pads {pads} take more than the shape {x.shape} has")
-    x = x[key]
+    for size, (before, after) in zip(x.shape, pads, strict=True):
+        limit = widest(size, before, after, mode)
+        if limit is not None and max(before, after) > limit:
+            raise ValueError(f"pads of {before} and {after} are too wide for an axis of size {size} in the mode {mode!r}")
+        if size + before + after < 0:
+            raise ValueError(f"pads of {before} and {after} take more than an axis of size {size} has")
     widths = [(max(before, 0), max(after, 0)) for before, after in pads]
+    if mode == "wrap":
+        return np.pad(_cropped(x, pads), widths, mode="wrap")
     if mode == "constant":
-        return np.pad(x, widths, constant_values=np.asarray(value, x.dtype))
-    for size, width in zip(x.shape, widths, strict=True):
-        if max(width) > (size - 1 if mode == "reflect" else size if mode == "wrap" else max(width)):
-            raise ValueError(f"pads of {max(width)} are too wide for an axis of size {size} in the mode {mode!r}")
-    return np.pad(x, widths, mode=mode)
+        return _cropped(np.pad(x, widths, constant_values=np.asarray(value, x.dtype)), pads)
+    return _cropped(np.pad(x, widths, mode=mode), pads)
+
+
+def _cropped(x: Array, pads: tuple[tuple[int, int], ...]) -> Array:
+    """x without what negative pads take away."""
+    return x[tuple(builtins.slice(max(-before, 0), size + min(after, 0)) for size, (before, after) in zip(x.shape, pads, strict=True))]
 
 
 def _plane(x: TensorSpec, axis1: int, axis2: int) -> tuple[int, int]:

@@ -66,7 +66,7 @@ def im2col(x: Array, *, kernel_size: Pair, dilation: Pair = (1, 1), padding: Pai
     windows = sliding_window_view(x, [dilation[0] * (height - 1) + 1, dilation[1] * (width - 1) + 1], (-2, -1))
     windows = windows[..., ::stride[0], ::stride[1], ::dilation[0], ::dilation[1]]
     y = np.moveaxis(windows, (-2, -1), (-4, -3))
-    return y.reshape(*x.shape[:-3], x.shape[-3] * height * width, -1)
+    return y.reshape(*x.shape[:-3], x.shape[-3] * height * width, y.shape[-2] * y.shape[-1])
 
 
 def _col2im(x: TensorSpec, output_size: tuple[Dim, Dim], kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0),

@@ -96,6 +96,7 @@ CASES = [
     Case(NAME, sdpa(is_causal=True), f32(*HEADS), f32(*SOURCE), f32(*SOURCE), name="causal, two lengths"),
     Case(NAME, sdpa(is_causal=True), f32("batch", 2, 5, 4), f32("batch", 2, 5, 4), f32("batch", 2, 5, 4), name="causal, fixed length"),
     Case(NAME, sdpa(is_causal=True), f64(*HEADS), f64(*SOURCE), f64(*SOURCE), name="causal, float64"),
+    Case(NAME, sdpa(), f64("batch", "time", 6), f64("batch", "length", 6), f64("batch", "length", 6), name="float64, a scale beyond float32"),
     Case(NAME, sdpa(enable_gqa=True), f32("batch", 6, "time", 4), f32(*SOURCE), f32(*SOURCE), name="grouped heads"),
     Case(NAME, sdpa(enable_gqa=True), f32("batch", 6, "time", 4), f32(*SOURCE), f32(*SOURCE), f32("batch", 6, "time", "length"),
          name="grouped heads, mask a head"),

@@ -64,7 +64,11 @@ def _scaled(g: Lowering, query: Tensor, scale: float | None) -> Tensor:
         root = g.node("Sqrt", g.cast(g.scalar_size(size), query.dtype), spec=TensorSpec(query.dtype, ()))
         return g.node("Div", query, root, spec=query.spec)
     factor = scale if scale is not None else 1 / math.sqrt(size) if size else 1.0
-    return query if factor == 1 else g.node("Mul", query, g.constant(factor, query.dtype), spec=query.spec)
+    if factor == 1:
+        return query
+    # ONNX Runtime folds a scalar into the product as a float32 number, a vector not.
+    exact = query.dtype is not DType.FLOAT64 or not isinstance(size, int) or factor == np.float32(factor)
+    return g.node("Mul", query, g.constant(factor if exact else [factor] * size, query.dtype), spec=query.spec)  # type: ignore[operator]
 
 
 def _flipped(g: Lowering, key: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def _columns(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None, shape:
 
 def _output(g: Lowering, batch: Dim, x: Tensor) -> tuple[Dim, ...]:
     """The shape of the neutral node's output with a batch axis."""
-    shape = g.specs[g.output].shape
+    shape = g.result.shape
     return shape if len(shape) == x.rank else (batch, *shape)
 
 

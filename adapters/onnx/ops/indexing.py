@@ -66,11 +66,19 @@ NONZERO = frozenset({DType.BOOL, DType.FLOAT32, DType.INT32, DType.INT64, DType.
 
 
 @lowers("nonzero")
-def nonzero(g: Lowering, x: Tensor, *, size: Dim | None) -> Tensor:
-    found = g.node("NonZero", x if x.dtype in NONZERO else g.cast(x, DType.BOOL), spec=TensorSpec(DType.INT64, (x.rank, size)))  # type: ignore[arg-type]
+def nonzero(g: Lowering, x: Tensor, *, size: Dim) -> Tensor:
+    x = x if x.dtype in NONZERO else g.cast(x, DType.BOOL)
+    if x.rank == 0:
+        found = g.node("NonZero", g.reshape(x, (1,)), spec=TensorSpec(DType.INT64, (1, size)))
+        found = g.node("Slice", found, g.constant([0]), g.constant([0]), g.constant([0]), spec=TensorSpec(DType.INT64, (0, size)))
+    else:
+        found = g.node("NonZero", x, spec=TensorSpec(DType.INT64, (x.rank, size)))
     return g.transpose(found, (1, 0))
 
 
 @lowers("one_hot")
 def one_hot(g: Lowering, x: Tensor, *, num_classes: int) -> Tensor:
-    return g.node("OneHot", g.cast(x, DType.INT64), g.constant(num_classes), g.constant([0, 1]), axis=-1)
+    indices = g.cast(x if x.rank else g.reshape(x, (1,)), DType.INT64)
+    y = g.node("OneHot", indices, g.constant(num_classes), g.constant([0, 1]), spec=TensorSpec(DType.INT64, (*indices.shape, num_classes)),
+               axis=-1)
+    return g.reshape(y, (*x.shape, num_classes))

@@ -16,7 +16,7 @@ EXACT_IN_FLOAT64 = frozenset({DType.INT16, DType.INT32, DType.UINT16, DType.UINT
 
 def _shape(g: Lowering, x: Tensor) -> tuple[Dim, ...]:
     """The neutral output's shape, with a batch axis of 1 where it has none and x does."""
-    shape = g.specs[g.output].shape
+    shape = g.result.shape
     return shape if len(shape) == x.rank else (1, *shape)
 
 

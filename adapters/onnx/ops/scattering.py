@@ -7,6 +7,7 @@ import numpy as np
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.indexing import arrangement, stacked
 from adapters.onnx.ops.manipulation import expand, unsqueeze, zeros
+from adapters.onnx.ops.slicing import PADDED
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
@@ -82,4 +83,5 @@ def masked_scatter(g: Lowering, x: Tensor, mask: Tensor, values: Tensor) -> Tens
     flat = g.reshape(values, (product(values.shape),))
     longer = g.node("Concat", g.constant([0], x.dtype), flat, spec=TensorSpec(x.dtype, (flat.shape[0] + 1,)), axis=0)
     picked = g.node("Gather", longer, order, spec=x.spec, axis=0)
-    return g.node("Where", mask, picked, x)
+    inner = PADDED.get(x.dtype, x.dtype)
+    return g.cast(g.node("Where", mask, g.cast(picked, inner), g.cast(x, inner), spec=TensorSpec(inner, x.shape)), x.dtype)

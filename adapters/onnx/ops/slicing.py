@@ -44,13 +44,16 @@ def slice_scatter(g: Lowering, x: Tensor, values: Tensor, *, axis: int, start: D
     return g.node("ScatterElements", x, expand(g, column, values.shape), values, axis=place)
 
 
+# What ONNX Runtime cannot pad or choose from, and what stands in for it.
+PADDED = {DType.BOOL: DType.UINT8, DType.INT16: DType.INT32, DType.UINT16: DType.INT32, DType.BFLOAT16: DType.FLOAT32}
+
+
 # Borders -------------------------------------------------------------------------------------------------------------------
 
 
 @lowers("pad")
 def pad(g: Lowering, x: Tensor, *, pads: tuple[tuple[Dim, Dim], ...], mode: str, value: bool | int | float) -> Tensor:
-    # ONNX Runtime pads few of the small dtypes.
-    inner = {DType.BOOL: DType.UINT8, DType.INT16: DType.INT32, DType.UINT16: DType.INT32}.get(x.dtype, x.dtype)
+    inner = PADDED.get(x.dtype, x.dtype)
     y = g.cast(x, inner)
     y = _pad_wrapping(g, y, pads) if mode == "wrap" and g.opset < 19 else _pad(g, y, pads, mode, value)
     return g.cast(y, x.dtype)
@@ -59,12 +62,15 @@ def pad(g: Lowering, x: Tensor, *, pads: tuple[tuple[Dim, Dim], ...], mode: str,
 def _pad(g: Lowering, x: Tensor, pads: tuple[tuple[Dim, Dim], ...], mode: str, value: bool | int | float) -> Tensor:
     if mode != "constant":
         # ONNX defines no order of taking away and adding in these modes.
-        x = _cropped(g, x, pads)
-        pads = tuple((_positive(before), _positive(after)) for before, after in pads)
-        if all(pair == (0, 0) for pair in pads):
-            return x
+        added = tuple((_positive(before), _positive(after)) for before, after in pads)
+        if added != pads:
+            if mode == "wrap":
+                return _pad(g, _cropped(g, x, pads), added, mode, value)
+            return _cropped(g, _pad(g, x, added, mode, value), pads)
     spec = TensorSpec(x.dtype, tuple(size + before + after for size, (before, after) in zip(x.shape, pads, strict=True)))
     moved = [axis for axis, pair in enumerate(pads) if pair != (0, 0)]
+    if not moved:
+        return x
     amounts = g.sizes([pads[axis][0] for axis in moved] + [pads[axis][1] for axis in moved])
     fill = g.constant(value, x.dtype) if mode == "constant" and value else None
     axes = g.constant(moved) if len(moved) < x.rank else None
@@ -132,7 +138,7 @@ def diag_embed(g: Lowering, x: Tensor, *, offset: int, axis1: int, axis2: int) -
         mask = g.node("Equal", unsqueeze(g, steps, [1]), steps, spec=TensorSpec(DType.BOOL, (size, size)))
     else:
         mask = g.constant(np.eye(size, dtype=np.bool_), DType.BOOL)
-    inner = x.dtype if x.dtype is not DType.BOOL else DType.UINT8
+    inner = PADDED.get(x.dtype, x.dtype)
     y = g.node("Where", mask, unsqueeze(g, g.cast(x, inner), [x.rank]), g.constant(0, inner), spec=TensorSpec(inner, square.shape))
     if offset:
         rows, columns = ((0, offset), (offset, 0)) if offset > 0 else ((-offset, 0), (0, -offset))

@@ -243,7 +243,8 @@ def pairwise_distance(g: Importer, x: Value, y: Value, p: float = 2.0, eps: floa
 @imports("aten.cosine_similarity.default")
 def cosine_similarity(g: Importer, x: Value, y: Value, dim: int = 1, eps: float = 1e-8) -> Value:
     dtype = g.result_dtype()
-    return g.op("cosine_similarity", g.cast(x, dtype), g.cast(y, dtype), axis=dim, eps=float(eps))
+    x, y = (g.op("expand_dims", item, axis=(0,)) if x.rank == y.rank == 0 else item for item in (g.cast(x, dtype), g.cast(y, dtype)))
+    return g.op("cosine_similarity", x, y, axis=dim, eps=float(eps))
 
 
 rebuilds("linear")(torch.nn.functional.linear)

@@ -240,15 +240,24 @@ def rebuild_slice_scatter(x: Tensor, values: Tensor, *, axis: int, start: int, s
 def rebuild_pad(x: Tensor, *, pads: tuple[tuple[int, int], ...], mode: str = "constant", value: float = 0) -> Tensor:
     if mode == "constant":
         return torch.constant_pad_nd(x, [side for pair in reversed(pads) for side in pair], value)
-    for axis, (before, after) in enumerate(pads):
-        x = x.narrow(axis, max(-before, 0), x.shape[axis] + min(before, 0) + min(after, 0))
+    if mode == "wrap":
+        x = _cropped(x, pads)
     for axis, (before, after) in enumerate(pads):
         # torch pads the last axes of a batch only: the axis goes last, beside two others.
-        if before > 0 or after > 0:
+        if (before > 0 or after > 0) and x.numel():
             moved = x.movedim(axis, -1)
             wide = moved.reshape(1, -1, moved.shape[-1])
             done = torch.nn.functional.pad(wide, (max(before, 0), max(after, 0)), TORCH_MODES[mode])
             x = done.reshape(*moved.shape[:-1], -1).movedim(-1, axis)
+        elif before > 0 or after > 0:
+            x = torch.cat([x, x.new_zeros([max(before, 0) + max(after, 0) if place == axis else size for place, size in
+                                           enumerate(x.shape)])], axis)
+    return x if mode == "wrap" else _cropped(x, pads)
+
+
+def _cropped(x: Tensor, pads: tuple[tuple[int, int], ...]) -> Tensor:
+    for axis, (before, after) in enumerate(pads):
+        x = x.narrow(axis, max(-before, 0), x.shape[axis] + min(before, 0) + min(after, 0))
     return x
 
 

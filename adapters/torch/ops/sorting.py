@@ -121,7 +121,7 @@ def unique_dim(g: Importer, self: Value, dim: int, sorted: bool = True, return_i
 
 @imports("aten.unique_consecutive.default")
 def unique_consecutive(g: Importer, self: Value, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Found:
-    if dim is not None and self.rank != 1:
+    if dim is not None and not self.rank == len(g.result_shape(0)) == 1:
         raise g.refuse("runs of equal slices of a tensor with several axes")
     flat = reshaped(g, self, (dims.product(self.shape),))
     values, inverse, counts = g.add("unique_consecutive", flat, size=data_size(g, g.result_shape(0)[0]))
