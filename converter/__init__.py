@@ -16,27 +16,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converter.builder import GraphBuilder
-    from converter.errors import (
-        ConverterError,
-        FormatError,
-        GraphError,
-        MissingDependencyError,
-        ParameterError,
-        RunError,
-        UnsupportedError,
-    )
-    from converter.format import model_digest
-    from converter.ir import DimRange, DType, Example, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
-    from converter.loading import Session, from_checkpoint, from_torch, load, save, session, verify
-    from converter.parameters import InMemoryParameters, ParameterStore
+    from converter.builder import GraphBuilder as GraphBuilder
+    from converter.errors import ConverterError as ConverterError
+    from converter.errors import DigestError as DigestError
+    from converter.errors import FormatError as FormatError
+    from converter.errors import GraphError as GraphError
+    from converter.errors import MissingDependencyError as MissingDependencyError
+    from converter.errors import ParameterError as ParameterError
+    from converter.errors import RunError as RunError
+    from converter.errors import UnsupportedError as UnsupportedError
+    from converter.format import model_digest as model_digest
+    from converter.ir import DimRange as DimRange
+    from converter.ir import DType as DType
+    from converter.ir import Example as Example
+    from converter.ir import Graph as Graph
+    from converter.ir import GraphInput as GraphInput
+    from converter.ir import GraphOutput as GraphOutput
+    from converter.ir import Model as Model
+    from converter.ir import Node as Node
+    from converter.ir import TensorSpec as TensorSpec
+    from converter.loading import Session as Session
+    from converter.loading import from_checkpoint as from_checkpoint
+    from converter.loading import from_torch as from_torch
+    from converter.loading import load as load
+    from converter.loading import save as save
+    from converter.loading import session as session
+    from converter.loading import verify as verify
+    from converter.parameters import InMemoryParameters as InMemoryParameters
+    from converter.parameters import ParameterStore as ParameterStore
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "converter.builder": ("GraphBuilder",),
-    "converter.errors": ("ConverterError", "FormatError", "GraphError", "MissingDependencyError", "ParameterError", "RunError",
-                         "UnsupportedError"),
+    "converter.errors": ("ConverterError", "DigestError", "FormatError", "GraphError", "MissingDependencyError", "ParameterError",
+                         "RunError", "UnsupportedError"),
     "converter.format": ("model_digest",),
     "converter.ir": ("DType", "DimRange", "Example", "Graph", "GraphInput", "GraphOutput", "Model", "Node", "TensorSpec"),
     "converter.loading": ("Session", "from_checkpoint", "from_torch", "load", "save", "session", "verify"),

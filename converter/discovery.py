@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -131,11 +132,15 @@ def _add(found: dict[str, Adapter], adapter: Any, where: str) -> None:
         raise ConverterError("not an adapter", where=where, expected="a converter.discovery.Adapter", received=type(adapter).__name__)
     if adapter.name in found:
         raise ConverterError(f"two adapters are called {adapter.name!r}", where=where, fix="uninstall one of the two")
-    taken = {item.name for other in found.values() for item in (*other.formats, *other.runtimes)}
-    for item in (*adapter.formats, *adapter.runtimes):
-        if item.name in taken:
-            raise ConverterError(f"the adapter {adapter.name!r} takes a name that is taken", where=where, received=item.name)
+    taken = {name for other in found.values() for name in _names(other)}
+    for name in _names(adapter):
+        if name in taken:
+            raise ConverterError(f"the adapter {adapter.name!r} takes a name that is taken", where=where, received=name)
     found[adapter.name] = adapter
+
+
+def _names(adapter: Adapter) -> list[str]:
+    return [*(item.name for item in adapter.formats), *(item.name for item in adapter.runtimes)]
 
 
 def formats() -> Mapping[str, Format]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,6 +110,11 @@ def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> 
     function = resolve(found.session, found.extra)
     if not isinstance(model, Model):
         model = load(model)
+    known = inspect.signature(function).parameters
+    unknown = sorted(options.keys() - known.keys())
+    if unknown:
+        raise ConverterError(f"the runtime {runtime!r} has no option {unknown[0]!r}", received=", ".join(unknown),
+                             expected=", ".join(name for name in list(known)[1:]) or "no options")
     with requiring(found.extra):
         return function(model, **options)  # type: ignore[no-any-return]
 

@@ -116,9 +116,8 @@ def test_an_installed_plug_in_adds_a_format_a_runtime_and_commands(monkeypatch: 
         assert "json-to-new" in conversions()
         assert "new-to-json" not in conversions()
         assert "newrun" in runtimes()
-        from tests.test_public import small_model
-
         import converter
+        from tests.test_public import small_model
 
         converter.save(small_model(), tmp_path / "out.new", note="hello")
         assert written == [("line", str(tmp_path / "out.new"), "hello")]

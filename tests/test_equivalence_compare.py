@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converter.equivalence.budget import Budget
+from converter.equivalence.budget import Budget, factor_of, independent
 from converter.equivalence.compare import FACTOR, FLOOR, STRUCTURE, compare, eps_of, scales, structure, within
 from converter.equivalence.inputs import EXTREME, PLAIN
 
@@ -203,18 +203,28 @@ def test_subnormal_truths_have_a_floor() -> None:
 
 def test_a_budget_pools_what_one_lucky_case_lacks() -> None:
     budget = Budget(np.dtype(np.float32))
-    truth = np.ones((2, 20))
+    truth = np.ones((10, 4))
     budget.add(truth.astype(np.float32), truth, PLAIN)
     assert budget.allowed(PLAIN)["output"] == 0
     budget.add((truth * (1 + 4 * EPS)).astype(np.float32), truth, PLAIN)
     assert budget.allowed(PLAIN)["output"] == pytest.approx(4 * FACTOR)
-    assert budget.samples() == 80
+    assert budget.samples() == 40
 
 
 def test_extreme_cases_loosen_nothing_else() -> None:
     budget = Budget(np.dtype(np.float32))
-    truth = np.ones((2, 20))
+    truth = np.ones((10, 4))
     budget.add((truth * (1 + EPS)).astype(np.float32), truth, PLAIN)
     budget.add((truth * (1 + 1000 * EPS)).astype(np.float32), truth, EXTREME)
     assert budget.allowed(PLAIN)["output"] == pytest.approx(FACTOR)
     assert budget.allowed(EXTREME)["output"] == pytest.approx(1000 * FACTOR)
+
+
+@pytest.mark.parametrize(("shape", "count"), [((), 1), ((7,), 7), ((3, 50), 6), ((3, 1), 3), ((0, 4), 0), ((4, 0), 0)])
+def test_related_errors_count_little(shape: tuple[int, ...], count: int) -> None:
+    assert independent(np.zeros(shape)) == count
+
+
+def test_few_values_have_a_larger_factor() -> None:
+    assert factor_of(40) == factor_of(16) == FACTOR
+    assert factor_of(1) > factor_of(4) > factor_of(8) > FACTOR

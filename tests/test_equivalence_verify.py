@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ Arrays = dict[str, Array]
 def graph(widths: tuple[int, ...] = (6, 6, 6, 5), *, best: bool = False) -> Graph:
     b = GraphBuilder("mlp")
     x = b.input("x", "float32", ["batch", widths[0]])
-    for index, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (inner, outer) in enumerate(pairwise(widths)):
         x = b.op("linear", x, b.parameter(f"{index}.weight", "float32", [outer, inner]), b.parameter(f"{index}.bias", "float32", [outer]))
         if index < len(widths) - 2:
             x = b.op("tanh", x)
@@ -42,7 +43,7 @@ def weights(of: Graph, seed: int = 0) -> Arrays:
     for node in of.nodes:
         if node.op == "linear":
             _, weight, bias = map(str, node.inputs)
-            shape = SHAPES[weight] if weight in SHAPES else (6, 6)
+            shape = SHAPES.get(weight, (6, 6))
             arrays[weight] = generator.standard_normal(shape).astype(np.float32)
             arrays[bias] = generator.standard_normal(shape[:1]).astype(np.float32)
     return arrays
@@ -368,7 +369,10 @@ def test_a_tie_may_go_either_way(op: str, attributes: dict[str, Any]) -> None:
     assert not verify(base, {"wrong": Spoiled(base, swap(2, 3))})
     assert not verify(base, {"outside": Spoiled(base, swap(2, 40))})
     if op != "argmax":
-        assert not verify(base, {"twice": Spoiled(base, lambda outputs: {"chosen": np.where(outputs["chosen"] == 1, 2, outputs["chosen"])})})
+        def twice(outputs: Arrays) -> Arrays:
+            return {"chosen": np.where(outputs["chosen"] == 1, 2, outputs["chosen"])}
+
+        assert not verify(base, {"twice": Spoiled(base, twice)})
 
 
 def test_comparisons_may_tie() -> None:

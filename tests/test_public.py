@@ -210,6 +210,12 @@ def test_options_of_another_format_are_refused(tmp_path: Path) -> None:
     converter.save(small_model(), tmp_path / "m.onnx", opset=18)
 
 
+def test_options_of_another_runtime_are_refused() -> None:
+    with pytest.raises(ConverterError, match="the runtime 'numpy' has no option 'opset'"):
+        converter.session(small_model(), "numpy", opset=20)
+    converter.session(small_model(), "onnxruntime", opset=19)
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"old")

@@ -66,6 +66,7 @@ class Lowering:
         self._names.update(port.name for port in graph.inputs)
         self._cache: dict[Any, Any] = {}
         self._symbol_sources: dict[str, tuple[Tensor, int]] = {}
+        self._permuted: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
         self._current: Node | None = None
         self._wanted: list[str] = []
 
@@ -216,7 +217,12 @@ class Lowering:
         axes = tuple(axes)
         if axes == tuple(range(x.rank)):
             return x
-        return self.node("Transpose", x, spec=TensorSpec(x.dtype, tuple(x.shape[axis] for axis in axes)), perm=list(axes))
+        spec = TensorSpec(x.dtype, tuple(x.shape[axis] for axis in axes))
+        # A permutation of a permutation is one permutation; the first is dropped later if nothing else reads it.
+        source, before = self._permuted.get(x.name, (x, tuple(range(x.rank))))
+        result = self.node("Transpose", source, spec=spec, perm=[before[axis] for axis in axes])
+        self._permuted[result.name] = (source, tuple(before[axis] for axis in axes))
+        return result
 
     def cast(self, x: Tensor, dtype: DType) -> Tensor:
         """`x` in another dtype; `x` itself when it has it."""
@@ -297,7 +303,19 @@ class Lowering:
         if problems:
             raise UnsupportedError(f"{len(problems)} operators cannot be written as ONNX opset {self.opset}",
                                    items=list(problems.values()), fix="try a newer --opset, or run the model with NumPy")
-        return {output.name: self.values[output.value] for output in self.graph.outputs}
+        results = {output.name: self.values[output.value] for output in self.graph.outputs}
+        self._drop_unused({tensor.name for tensor in results.values()})
+        return results
+
+    def _drop_unused(self, needed: set[str]) -> None:
+        """Removes nodes and constants that no output needs."""
+        kept: list[onnx.NodeProto] = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                kept.append(node)
+                needed.update(_reads(node))
+        self.nodes = kept[::-1]
+        self.constants = {name: values for name, values in self.constants.items() if name in needed}
 
     def _lower(self, node: Node) -> None:
         self._current, self._wanted = node, [name for name in node.outputs if name] or [node.op]
@@ -305,6 +323,9 @@ class Lowering:
         lowering = lowerings().get(node.op)
         if lowering is None:
             raise self.refuse("no ONNX lowering for this operator")
+        values = [item for item in (*node.inputs, *node.outputs) if isinstance(item, str)]
+        if any(self.specs[item].dtype.is_complex for item in values):
+            raise self.refuse("ONNX has no complex arithmetic")
         dtype = literal_dtype(node.inputs, self.specs)
         operands = [self.values[item] if isinstance(item, str) else item if item is None else self.constant(item, dtype)  # type: ignore[arg-type]
                     for item in bind_operands(operator, node.inputs)]
@@ -322,3 +343,14 @@ class Lowering:
         for axis, size in enumerate(tensor.shape):
             if isinstance(size, Expr) and size.symbol is not None:
                 self._symbol_sources.setdefault(size.symbol, (tensor, axis))
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """The values a node reads, those that its sub-graphs read from outside included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                names |= _reads(inner)
+            names.update(output.name for output in graph.output)
+    return names

@@ -65,7 +65,7 @@ class SafetensorsParameters(ParameterStore):
         values = np.asarray(self._bytes[start:end])
         if values.ctypes.data % max(spec.dtype.itemsize, 1):
             values = values.copy()
-        result = values.view(spec.dtype.numpy.newbyteorder("<")).reshape([int(size) for size in spec.shape])  # type: ignore[arg-type]
+        result = values.view(spec.dtype.numpy.newbyteorder("<")).reshape(spec.shape)  # type: ignore[arg-type]
         if not np.little_endian:
             result = result.astype(spec.dtype.numpy)
         result.flags.writeable = False

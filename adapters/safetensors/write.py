@@ -23,7 +23,7 @@ def save_safetensors(parameters: ParameterStore, path: str | Path) -> None:
         UnsupportedError: dtypes that safetensors lacks (complex128); every such tensor is listed.
     """
     specs = {name: parameters.spec(name) for name in parameters.names() if parameters.alias_of(name) is None}
-    refused = [{"operator": name, "reason": f"safetensors has no {spec.dtype}"} for name, spec in specs.items()
+    refused: list[dict[str, object]] = [{"operator": name, "reason": f"safetensors has no {spec.dtype}"} for name, spec in specs.items()
                if spec.dtype not in TO_FILE]
     if refused:
         raise UnsupportedError(f"{len(refused)} tensors cannot be written as safetensors", items=refused,

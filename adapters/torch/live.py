@@ -147,13 +147,14 @@ def _first_accepted(module: torch.nn.Module, drawn: Iterator[Mapping[str, Array]
             failure = failure or (arrays, error)
             continue
         return arrays
-    assert failure is not None
-    arrays, error = failure
+    if failure is None:
+        raise ConverterError("no example arguments were drawn", where=type(module).__name__)
+    arrays, reason = failure
     raise ConverterError("the module fails on example arguments drawn from --input", where=type(module).__name__,
                          expected="arguments that forward" + str(inspect.signature(module.forward)) + " takes",
                          received=", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in arrays.items())
-                         + f"; {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}",
-                         fix="correct --input, or give real arguments with --input-file") from error
+                         + f"; {type(reason).__name__}: {str(reason).strip().partition(chr(10))[0][:200]}",
+                         fix="correct --input, or give real arguments with --input-file") from reason
 
 
 def _check_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputLike]) -> None:

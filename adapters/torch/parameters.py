@@ -34,7 +34,7 @@ class TorchParameters(ParameterStore):
                                        expected="dense, unquantized tensors", fix="call .to_dense() or .dequantize() first")
             if tensor.numel() == 0 or tensor.device.type == "meta":
                 continue
-            key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+            key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg())
             target = first.setdefault(key, name)
             if target != name:
                 self._aliases[name] = target

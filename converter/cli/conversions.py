@@ -123,7 +123,7 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
     from converter.ir import Model
     from converter.loading import save_as
 
-    started = time.perf_counter()
+    started, clock = time.perf_counter(), time.time()
     target = _target(conversion, output)
     _check_output(output)
     options = {item.name: given.pop(item.name) for item in conversion.target.options}
@@ -146,7 +146,7 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
     if given.get("as_json"):
         _print_json(content, output, notes)
     elif not quiet:
-        _summary(content, output, bool(given.get("graph_only")), seconds)
+        _summary(content, output, bool(given.get("graph_only")), seconds, clock)
 
 
 def _check_output(output: str) -> None:
@@ -218,8 +218,8 @@ def _check_checkpoint(source: str) -> None:
         raise ConverterError("a checkpoint cannot be read from standard input", where=STREAM, fix="give a file")
     found = format_of(existing(source), to="load")
     if found.holds == "model":
-        raise ConverterError(f"a {found.title}, where a checkpoint is needed", where=source,
-                             expected=", ".join(text for item in formats().values() if item.holds == "parameters" for text in item.suffixes),
+        suffixes = [text for item in formats().values() if item.holds == "parameters" for text in item.suffixes]
+        raise ConverterError(f"a {found.title}, where a checkpoint is needed", where=source, expected=", ".join(suffixes),
                              fix=f"use the commands that begin with {found.name}-to-")
 
 
@@ -289,20 +289,23 @@ def _note(text: str, quiet: bool) -> None:
     warn(text, quiet)
 
 
-def _written(output: str) -> list[Path]:
-    """The files that an output consists of."""
+def _written(output: str, since: float) -> list[Path]:
+    """The files that an output consists of: itself, and the files of values beside it that are no older than `since`."""
     path = Path(output)
-    return [item for item in (path, path.with_name(f"{path.stem}.weights.h5"), path.with_name(f"{path.name}.data"))
-            if item.is_file() and (item == path or item.stat().st_mtime >= path.stat().st_mtime - 5)]
+    beside = (path.with_name(f"{path.stem}.weights.h5"), path.with_name(f"{path.name}.data"))
+    return [path, *(item for item in beside if item.is_file() and item.stat().st_mtime >= since - 0.1)]
 
 
-def _summary(content: Any, output: str, graph_only: bool, seconds: float) -> None:
+def _summary(content: Any, output: str, graph_only: bool, seconds: float, since: float) -> None:
     from converter.cli.console import plural, size
     from converter.ir import Model
 
     place = "standard output" if output == STREAM else output
-    nbytes = "" if output == STREAM or not Path(output).is_file() else f", {size(sum(item.stat().st_size for item in _written(output)))}"
-    click.echo(f"Wrote {place}{nbytes}, in {seconds:.1f} s.", err=output == STREAM)
+    words = [place]
+    if output != STREAM and Path(output).is_file():
+        files = _written(output, since)
+        words = [" and ".join([place, *(item.name for item in files[1:])]), size(sum(item.stat().st_size for item in files))]
+    click.echo(f"Wrote {', '.join(words)}, in {seconds:.1f} s.", err=output == STREAM)
     store = content.parameters if isinstance(content, Model) else content
     tied = sum(store.alias_of(name) is not None for name in store.names())
     words = [f"{plural(len(store) - tied, 'tensor')} ({size(store.nbytes)})" + (" left out" if graph_only else "")]

@@ -99,16 +99,15 @@ def read_arrays(path: str | Path) -> dict[str, Array]:
     """The arrays of an .npz file by name. Raises `FormatError`; never unpickles."""
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise FormatError("one array, where a file of named arrays is needed", where=str(path), expected="an .npz file",
-                                  fix="numpy.savez(path, name=array, …)")
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise FormatError("one array, where a file of named arrays is needed", where=str(path), expected="an .npz file",
+                              fix="numpy.savez(path, name=array, …)")
+        with content:
             return {name: content[name] for name in content.files}
-    except (ValueError, EOFError, OSError, KeyError) as error:
-        raise _unreadable(path, error) from error
+    except ConverterError:
+        raise
     except Exception as error:  # zipfile and zlib have errors of their own
-        if isinstance(error, ConverterError):
-            raise
         raise _unreadable(path, error) from error
 
 
@@ -120,6 +119,7 @@ def read_array(path: str | Path) -> Array:
     except Exception as error:
         raise _unreadable(path, error) from error
     if not isinstance(content, np.ndarray):
+        content.close()
         raise FormatError("several arrays, where one is needed", where=str(path), expected="an .npy file",
                           fix="give the .npz by itself: --input-file")
     return content

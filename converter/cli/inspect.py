@@ -55,17 +55,18 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
     if form is None or form.holds == "parameters":
         store = load_parameters(file, key)
         title = "Hugging Face folder" if form is None else form.title
+        found = getattr(store, "key", None)
         return {"file": file, "format": title, "bytes": sum(item.stat().st_size for item in checkpoint_files(file)),
-                **({"key": store.key} if getattr(store, "key", None) else {}), "parameters": _parameters(store)}
+                **({"key": found} if found else {}), "parameters": _parameters(store)}
     facts = {"file": file, "format": form.title, "bytes": path.stat().st_size}
     try:
         model = load(file)
     except FormatError:
-        model = _graph_alone(form, file)
-        if model is None:
+        alone = _graph_alone(form, file)
+        if alone is None:
             raise
-        return {**facts, "format": "graph without parameters' values, JSON", **describe_model(model, False),
-                "digest": graph_digest(model.graph)}
+        return {**facts, "format": "graph without parameters' values, JSON", **describe_model(alone, False),
+                "digest": graph_digest(alone.graph)}
     return {**facts, **describe_model(model, digest)}
 
 
@@ -173,9 +174,9 @@ def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:
     if nodes and "nodes" in facts:
         blocks.append("Nodes\n" + "\n".join(f"  {line}" for line in facts["nodes"]))
     if parameters:
-        rows = [(name, item["spec"], f"= {item['alias']}" if "alias" in item else "constant" if "constant" in item else "")
+        listed = [(name, item["spec"], f"= {item['alias']}" if "alias" in item else "constant" if "constant" in item else "")
                 for name, item in facts["parameters"]["entries"].items()]
-        blocks.append("Every parameter\n" + table(rows))
+        blocks.append("Every parameter\n" + table(listed))
     return "\n\n".join(blocks)
 
 

@@ -33,7 +33,8 @@ def command(model: str, inputs: tuple[str, ...], input_file: str | None, output:
     from converter.loading import load, session
 
     if output is not None and output != "-" and Path(output).suffix.lower() != ".npz":
-        raise ConverterError("outputs are written as an .npz file", where=output, expected=".npz", received=Path(output).suffix or "no suffix")
+        raise ConverterError("outputs are written as an .npz file", where=output, expected=".npz",
+                             received=Path(output).suffix or "no suffix")
     arrays = _arrays(inputs, input_file)
     loaded = load(model)
     ready = session(loaded, runtime)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from converter import discovery
 from converter.cli.console import progress, warn
 from converter.cli.guard import DIFFERENT, described, guarded
 from converter.errors import DigestError, FormatError, UnsupportedError
@@ -22,7 +23,7 @@ Errors are measured against the model run in float64. How far a runtime may stra
 \b
 Examples:
   convert verify model.json
-  convert verify model.json model.h5 model.onnx
+  convert verify model.json model.h5 model.onnx weights.pt
   convert verify model.json --source weights.pt --module mymodels:build --input 'tokens:int64[batch,time]'
 """
 
@@ -48,10 +49,12 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
 
     if inputs and module is None:
         raise click.UsageError("--input belongs to --module.")
+    for name in runtimes:
+        discovery.runtime(name)
     arrays = None if input_file is None else read_arrays(input_file)
     with progress("reading", quiet) as update:
         try:
-            things, failures = _open(files, quiet)
+            things, rows = _open(files, quiet)
         except DigestError as error:
             if as_json:
                 click.echo(json.dumps({"equivalent": False, "error": described(error)}, indent=2))
@@ -62,7 +65,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         origin = _source(source, key, module, inputs, quiet)
         update("judging")
         report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases)
-        report.add(failures)
+        report.add(rows)
         if source is not None:
             report.add(_against_checkpoint(things[files[0]], source, key))
     if as_json:
@@ -76,18 +79,21 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
 
 
 def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any]]:
-    """What is to be judged by label, the first a model; and a failing row for each file that is not what its digest names."""
+    """What is to be judged by label, the first a model; and rows on checkpoints, and on files that are not what their digest names."""
     from converter.equivalence.report import failure
 
     things: dict[str, Any] = {}
-    failures = []
+    rows: list[Any] = []
     for file in files:
         if file in things:
             raise click.UsageError(f"{file} is given twice.")
+        if things and _is_checkpoint(file):
+            rows += _against_checkpoint(next(iter(things.values())), file, None)
+            continue
         try:
             things[file], changed = _load(file, quiet)
             if changed is not None:
-                failures.append(failure("model", file, "digest", changed))
+                rows.append(failure("model", file, "digest", changed))
         except DigestError:
             raise
         except (FormatError, UnsupportedError) as error:
@@ -98,7 +104,14 @@ def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any
         session = _file_session(file)
         if session is not None:
             things[f"{file} as it lies"] = session
-    return things, failures
+    return things, rows
+
+
+def _is_checkpoint(file: str) -> bool:
+    from converter.checkpoint import existing
+    from converter.discovery import format_of
+
+    return existing(file).is_dir() or format_of(Path(file), to="load").holds == "parameters"
 
 
 def _load(file: str, quiet: bool) -> tuple[Model, str | None]:

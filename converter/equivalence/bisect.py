@@ -79,7 +79,8 @@ def first_divergence(model: Model, inputs: Mapping[str, Any], factory: Factory, 
 
 def observed(model: Model, inputs: Mapping[str, Array], names: list[str], float_dtype: str | None) -> dict[str, Array]:
     """The named intermediate values of a reference run."""
-    wanted, kept = set(names), {}
+    wanted = set(names)
+    kept: dict[str, Array] = {}
 
     def observe(node: Node, results: tuple[Array, ...]) -> None:
         kept.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name in wanted)

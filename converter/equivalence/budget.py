@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from converter.equivalence.compare import FACTOR, peak, ulps
+from converter.equivalence.compare import FACTOR, floor_of, peak, ulps
 from converter.equivalence.inputs import EXTREME, PLAIN
 
 Array = np.ndarray[Any, Any]
 
 MIN_SAMPLES = 16
-"""How many values a pool should rest on; with fewer, the factor grows (`factor_of`)."""
+"""How many independent values (`independent`) a pool should rest on; with fewer, the factor grows (`factor_of`)."""
 
 CHANCE = 1e-6
 """The chance of a false alarm that the factor for few values is made for."""
@@ -33,6 +33,17 @@ def factor_of(samples: int, factor: float = FACTOR) -> float:
     whose largest error is 1.5 deviations then leaves a budget of k times the largest with the chance (1.2 / k)^n.
     """
     return max(factor, 1.2 * CHANCE ** (-1 / samples)) if samples else factor
+
+
+def independent(truth: Array) -> int:
+    """How many independent errors an output shows: two for each row (axis 0) that has as many finite values.
+
+    The errors within a row are related: a softmax divides them all by one sum.
+    """
+    finite = np.isfinite(truth.astype(np.complex128))
+    if truth.ndim < 2:
+        return int(np.count_nonzero(finite))
+    return int(np.minimum(np.count_nonzero(finite.reshape(len(truth), math.prod(truth.shape[1:])), axis=1), 2).sum())
 
 
 def typical_size(truths: Iterable[Array]) -> float:
@@ -62,7 +73,7 @@ class Budget:
         pool = self.pools.setdefault(profile, {})
         for name, errors in ulps(own, truth, self.dtype, self.typical.get(profile, 0.0)).items():
             pool[name] = max(pool.get(name, 0.0), peak(errors))
-        self.counts[profile] = self.counts.get(profile, 0) + int(np.count_nonzero(np.isfinite(truth.astype(np.complex128))))
+        self.counts[profile] = self.counts.get(profile, 0) + independent(truth)
 
     def noise(self, profile: str) -> dict[str, float]:
         """The largest error by scale, of the plain cases and those of `profile`."""
@@ -78,12 +89,24 @@ class Budget:
         own = self.counts.get(profile, 0)
         return own if profile in (PLAIN, EXTREME) else own + self.counts.get(PLAIN, 0)
 
+    def witnessed(self, other: Budget) -> Budget:
+        """These errors with another run's as a second witness, which counts as far as it is within this budget itself."""
+        pools = {name: dict(pool) for name, pool in self.pools.items()}
+        for profile, pool in other.pools.items():
+            allowed = self.allowed(profile)
+            for name, error in pool.items():
+                limit = allowed.get(name, 0.0) + floor_of(self.dtype)
+                mine = pools.setdefault(profile, {})
+                mine[name] = max(mine.get(name, 0.0), min(error, limit))
+        return Budget(self.dtype, self.typical, pools, self._counts(other))
+
     def joined(self, other: Budget) -> Budget:
         """The errors of both."""
-        profiles = [*dict.fromkeys([*self.pools, *other.pools])]
-        return Budget(self.dtype, self.typical,
-                      {name: larger(self.pools.get(name, {}), other.pools.get(name, {})) for name in profiles},
-                      {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in profiles})
+        pools = {name: larger(self.pools.get(name, {}), other.pools.get(name, {})) for name in {**self.pools, **other.pools}}
+        return Budget(self.dtype, self.typical, pools, self._counts(other))
+
+    def _counts(self, other: Budget) -> dict[str, int]:
+        return {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in {**self.counts, **other.counts}}
 
 
 def larger(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:

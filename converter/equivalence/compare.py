@@ -66,7 +66,11 @@ class Comparison:
 
 def eps_of(dtype: np.dtype[Any]) -> float:
     """The distance from 1 to the next number of a float or complex dtype."""
-    return float(ml_dtypes.finfo(_real(dtype)).eps)
+    return float(_finfo(dtype).eps)
+
+
+def _finfo(dtype: np.dtype[Any]) -> Any:
+    return ml_dtypes.finfo(_real(dtype))  # type: ignore[no-untyped-call]
 
 
 def _real(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -112,7 +116,7 @@ def scales(truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> dict[str
     """
     magnitude = np.abs(_wide(truth))
     magnitude = np.where(np.isfinite(magnitude), magnitude, 0.0)
-    finfo = ml_dtypes.finfo(_real(dtype))
+    finfo = _finfo(dtype)
     # Squares of the largest float64 values overflow, so they are taken of parts of the largest.
     peak = float(magnitude.max(initial=0.0)) or 1.0
     squares = np.square(magnitude / peak)
@@ -136,7 +140,7 @@ def ulps(actual: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0
 
 def agrees(actual: Array, expected: Array) -> Array:
     """Where two arrays hold the same values, NaN being equal to NaN."""
-    return (actual == expected) | (actual != actual) & (expected != expected)
+    return np.asarray((actual == expected) | (actual != actual) & (expected != expected))
 
 
 def refuse_form(actual: Array, truth: Array, dtype: np.dtype[Any]) -> Comparison | None:

@@ -173,7 +173,7 @@ def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role,
         return generator.integers(max(low, int(limits.min)), min(high, int(limits.max) + 1), shape).astype(dtype.numpy)
     if dtype.is_complex:
         real = generator.normal(shape)
-        return (real + 1j * generator.normal(shape)).astype(dtype.numpy)
+        return np.asarray(real + 1j * generator.normal(shape)).astype(dtype.numpy)
     if role.domain is not None:
         low_end, high_end = role.domain
         return (low_end + (high_end - low_end) * generator.uniform(shape)).astype(dtype.numpy)
@@ -183,13 +183,13 @@ def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role,
         values = values * scales.reshape(-1, *[1] * (len(shape) - 1))
     if dtype is DType.FLOAT8_E8M0FNU:
         values = np.abs(values) + 2.0**-20
-    return values.astype(dtype.numpy)
+    return np.asarray(values.astype(dtype.numpy))
 
 
 def _mask(generator: Generator, shape: tuple[int, ...], index: int) -> Array:
     """Booleans. Along the last axis the first is true; row 0 is all true; others end early (even cases) or have holes."""
     if not shape:
-        return generator.integers(0, 2, ()) == 1
+        return np.asarray(generator.integers(0, 2, ()) == 1)
     if shape[-1] == 0 or 0 in shape:
         return np.zeros(shape, bool)
     if index % 2:

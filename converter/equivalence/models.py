@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from converter.equivalence.compare import Comparison
@@ -80,10 +82,8 @@ def _ranges(graph: Graph) -> str:
 
 def _text(node: Node) -> str:
     attributes = node.attributes
-    try:
+    with contextlib.suppress(ConverterError):  # An unknown operator: its attributes are compared as they are written.
         attributes = normalize_attributes(lookup(node.op), attributes)
-    except ConverterError:
-        pass  # An unknown operator: its attributes are compared as they are written.
     written = ", ".join([*map(repr, node.inputs), *(f"{name}={_value(value)}" for name, value in sorted(attributes.items()))])
     outputs = list(node.outputs)
     while outputs and outputs[-1] is None:

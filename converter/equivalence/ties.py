@@ -42,8 +42,8 @@ class TieRule:
             values: the operands in the float64 run.
             tolerance: how far each element of an operand may stray, same shapes.
         """
-        operands = [values[item] if isinstance(item, str) else np.float64(item) for item in self.operands]
-        strays = [tolerance[item] if isinstance(item, str) else np.float64(0.0) for item in self.operands]
+        operands = [values[item] if isinstance(item, str) else np.asarray(item, np.float64) for item in self.operands]
+        strays = [tolerance[item] if isinstance(item, str) else np.zeros((), np.float64) for item in self.operands]
         attributes = normalize_attributes(lookup(self.node.op), self.node.attributes)
         if self.node.op not in CHOICES:
             margin = np.abs(operands[0] - operands[1])
@@ -98,7 +98,7 @@ def _several(actual: Array, truth: Array, x: Array, stray: Array, attributes: Ma
     tied = _as_extreme(chosen, wanted, np.moveaxis(x, axis, -1), np.moveaxis(stray, axis, -1))
     ordered = np.sort(chosen, axis=-1)
     distinct = np.all(ordered[..., 1:] != ordered[..., :-1], axis=-1, keepdims=True)
-    return np.moveaxis(tied & distinct, -1, axis).reshape(truth.shape)
+    return np.asarray(np.moveaxis(tied & distinct, -1, axis).reshape(truth.shape))
 
 
 def _as_extreme(actual: Array, truth: Array, x: Array, stray: Array) -> Array:
@@ -108,7 +108,7 @@ def _as_extreme(actual: Array, truth: Array, x: Array, stray: Array) -> Array:
     places = np.where(inside, places, 0)
     margin = np.abs(np.take_along_axis(x, places, -1) - np.take_along_axis(x, wanted, -1))
     allowed = np.take_along_axis(stray, places, -1) + np.take_along_axis(stray, wanted, -1)
-    return inside & (margin <= allowed)
+    return np.asarray(inside & (margin <= allowed))
 
 
 CHOICES: Mapping[str, Callable[[Array, Array, Array, Array, Mapping[str, Any]], Array]] = {

@@ -49,8 +49,8 @@ class Prepared:
     case: Case
     graph: Outputs
     truth: Outputs
+    kernels: Outputs
     own: Outputs | None = None
-    kernels: Outputs | None = None
     operands: Mapping[str, Array] = field(default_factory=dict)
     rough: Mapping[str, Array] = field(default_factory=dict)
 
@@ -66,35 +66,34 @@ class Judge:
         self.typical: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
 
-    def prepare(self, case: Case, recorded: Outputs | None = None, *, kernels: bool = False) -> Prepared:
+    def prepare(self, case: Case, recorded: Outputs | None = None) -> Prepared:
         """The truth of a case. Raises `Refused` when the graph or the source cannot run it.
 
         Args:
             case: the inputs.
             recorded: what PyTorch gave for them once.
-            kernels: whether to run the reference in the model's own dtypes too.
         """
         operands: dict[str, Array] = {}
         rough: dict[str, Array] = {}
         try:
             graph = self._reference(case, "float64", operands)
-            found = self._reference(case, None, rough) if kernels or self.ties else None
+            found = self._reference(case, None, rough)
         except ConverterError as error:
             raise Refused("graph", error) from error
         if self.source is None:
-            return Prepared(case, graph, graph, recorded, found, operands, rough)
+            return Prepared(case, graph, graph, found, recorded, operands, rough)
         try:
             truth = self._timed("source in float64", lambda: self._source("float64", case))
             own = self._timed("source", lambda: self._source(None, case))
         except Exception as error:  # a traced program raises anything, from any depth
             raise Refused("source", error) from error
-        return Prepared(case, graph, truth, own, found, operands, rough)
+        return Prepared(case, graph, truth, found, own, operands, rough)
 
     def _source(self, float_dtype: str | None, case: Case) -> Outputs:
         assert self.source is not None
         return {name: np.asarray(value) for name, value in self.source.run(case.inputs, float_dtype=float_dtype).items()}
 
-    def _reference(self, case: Case, float_dtype: str | None, operands: dict[str, Array]) -> Outputs:
+    def _reference(self, case: Case, float_dtype: str | None, operands: dict[str, Array]) -> dict[str, Array]:
         wanted = {name for rule in self.ties.values() for name in rule.names}
         model = self.model
 
@@ -107,7 +106,9 @@ class Judge:
             elif name in model.parameters:
                 operands[name] = model.parameters.read(name)
         label = "reference" if float_dtype is None else "reference in float64"
-        return self._timed(label, lambda: reference.run(model, case.inputs, float_dtype=float_dtype, observe=observe if wanted else None))
+        outputs: dict[str, Array] = self._timed(
+            label, lambda: reference.run(model, case.inputs, float_dtype=float_dtype, observe=observe if wanted else None))
+        return outputs
 
     def _timed(self, label: str, function: Any) -> Any:
         start = time.perf_counter()
@@ -139,7 +140,7 @@ class Judge:
         """The reference's errors, in the model's own dtypes, on one output."""
         budget = Budget(self.dtypes[name], self.typical.get(name, {}))
         for item in prepared:
-            if item.kernels is not None and name in item.kernels:
+            if name in item.truth:
                 budget.add(item.kernels[name], item.truth[name], item.case.profile)
         return budget
 

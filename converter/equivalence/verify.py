@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from converter.equivalence.budget import MIN_SAMPLES, Budget
-from converter.equivalence.compare import Comparison, is_exact, structure, within
+from converter.equivalence.budget import MIN_SAMPLES, Budget, independent
+from converter.equivalence.compare import Comparison, floor_of, is_exact, structure, within
 from converter.equivalence.inputs import COUNT, RECORDED, Case, Planner, given
 from converter.equivalence.models import compare_models, compare_parameters
 from converter.equivalence.report import Report, Row, Stage, failure, row
@@ -155,18 +155,18 @@ def _typical(model: Model) -> dict[str, int]:
 
 def _prepare(judge: Judge, report: Report, given_cases: list[Case], seed: int, count: int) -> list[Prepared]:
     """Recorded, given and drawn cases with their truth. What cannot run is a failing row, or a note on the range."""
-    model, source = judge.model, judge.source
-    stage: Stage = "structure" if source is not None else "rounding"
+    model = judge.model
+    stage: Stage = "structure" if judge.source is not None else "rounding"
     found: list[Prepared] = []
     for index, example in enumerate(model.examples):
         try:
             case = given(model.graph, example.inputs, f"example {index} ({example.made_by})", RECORDED)
-            found.append(judge.prepare(case, example.outputs, kernels=source is None))
+            found.append(judge.prepare(case, example.outputs))
         except (Refused, RunError) as error:
             report.add([failure("recorded", f"example {index}", "", f"the recorded inputs cannot be run: {first_line(error)}")])
     for case in given_cases:
         try:
-            found.append(judge.prepare(case, kernels=source is None))
+            found.append(judge.prepare(case))
         except Refused as error:
             report.add([failure(stage, error.by, "", f"cannot run: {error}", case.label, case.sizes)])
     planner = Planner(model.graph, model.parameters, seed, typical=_typical(model))
@@ -187,7 +187,7 @@ def _draw(judge: Judge, report: Report, planner: Planner, index: int) -> Prepare
         if sizes is None:
             break
         try:
-            return judge.prepare(planner.case(index, sizes), kernels=judge.source is None)
+            return judge.prepare(planner.case(index, sizes))
         except (Refused, RunError) as error:
             written = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "its only sizes"
             if isinstance(error, Refused) and error.by == "graph" and _source_runs(judge, planner.case(index, sizes)):
@@ -220,7 +220,7 @@ def _extra(judge: Judge, report: Report, planner: Planner, found: list[Prepared]
         for item in found:
             for name in judge.floats():
                 if (name, item.case.profile) in values and name in item.truth:
-                    values[name, item.case.profile] += item.truth[name].size
+                    values[name, item.case.profile] += independent(item.truth[name])
         wanted = {profile for (_, profile), size in values.items() if size < MIN_SAMPLES}
         if not wanted:
             return
@@ -271,11 +271,11 @@ Allowance = Callable[[Prepared, str], dict[str, float]]
 def _allowances(judge: Judge, report: Report, prepared: list[Prepared]) -> Allowance:
     """What a runtime may stray in a case, by output and scale; judges recorded outputs on the way."""
     floats = judge.floats()
+    kernels = {name: judge.kernel_budget(prepared, name) for name in floats}
     if judge.source is not None:
-        own = {name: judge.source_budget(prepared, name) for name in floats}
+        own = {name: judge.source_budget(prepared, name).witnessed(kernels[name]) for name in floats}
         report.budget = f"the source's own errors, {DESCRIBED}"
         return lambda item, name: own[name].allowed(item.case.profile)
-    kernels = {name: judge.kernel_budget(prepared, name) for name in floats}
     recorded = [item for item in prepared if item.case.profile == RECORDED]
     if not recorded:
         report.budget = f"no example is recorded: the errors of the reference kernels in the model's own dtypes, {DESCRIBED}"
@@ -283,19 +283,27 @@ def _allowances(judge: Judge, report: Report, prepared: list[Prepared]) -> Allow
         return lambda item, name: kernels[name].allowed(item.case.profile)
     proven = _recorded(judge, report, recorded, kernels)
     own = {name: judge.source_budget([item for item in recorded if proven[item.case.label, name]], name) for name in floats}
-    trusted = {name: _kernels_hold(recorded, own[name], name) for name in floats}
     report.budget = f"errors of the recorded outputs and, on other inputs, of the reference kernels, {DESCRIBED}"
+    strict, loose = {}, {}
     for name in floats:
-        if not trusted[name]:
+        strict[name] = loose[name] = own[name].witnessed(kernels[name])
+        if own[name].samples(RECORDED) < MIN_SAMPLES or _holds(kernels[name], own[name]):
+            loose[name] = own[name].joined(kernels[name])
+        else:
             report.notes.append(f"output {name!r}: the reference kernels stray further than PyTorch did, so only its errors count")
 
-    both = {name: own[name].joined(kernels[name]) if trusted[name] else own[name] for name in floats}
-
     def allowed(item: Prepared, name: str) -> dict[str, float]:
-        enough = item.case.profile == RECORDED and own[name].samples(RECORDED) >= MIN_SAMPLES
-        return (own if enough else both)[name].allowed(item.case.profile)
+        if loose[name] is strict[name] or item.case.profile == RECORDED and own[name].samples(RECORDED) >= MIN_SAMPLES:
+            return strict[name].allowed(RECORDED)
+        return loose[name].allowed(item.case.profile)
 
     return allowed
+
+
+def _holds(kernels: Budget, own: Budget) -> bool:
+    """Whether the reference, in the model's own dtypes, strays no further on the recorded inputs than a runtime may."""
+    allowed = own.allowed(RECORDED)
+    return all(error <= allowed.get(name, 0.0) + floor_of(own.dtype) for name, error in kernels.pools.get(RECORDED, {}).items())
 
 
 def _recorded(judge: Judge, report: Report, recorded: list[Prepared], kernels: Mapping[str, Budget]) -> dict[tuple[str, str], bool]:
@@ -311,15 +319,6 @@ def _recorded(judge: Judge, report: Report, recorded: list[Prepared], kernels: M
                 report.add([row("recorded", "recording", name, item.case.label, item.case.sizes, found)])
                 proven[item.case.label, name] = bool(found)
     return {**{(item.case.label, name): False for item in recorded for name in judge.dtypes}, **proven}
-
-
-def _kernels_hold(recorded: list[Prepared], own: Budget, name: str) -> bool:
-    """Whether the reference, in the model's own dtypes, stays within the recorded outputs' budget; true for lack of values."""
-    if own.samples(RECORDED) < MIN_SAMPLES:
-        return True
-    return all(within(item.kernels[name], item.truth[name], own.allowed(RECORDED), dtype=own.dtype,
-                      typical=own.typical.get(RECORDED, 0.0))
-               for item in recorded if item.kernels is not None)
 
 
 def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtime: str, thing: Any, allowances: Allowance) -> None:
@@ -346,7 +345,7 @@ def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runti
         for name, dtype in judge.dtypes.items():
             if name in outputs and name in item.truth:
                 allowed = {} if is_exact(dtype) else allowances(item, name)
-                found = _compare(judge, prepared, item, name, outputs[name], item.own or item.kernels, allowed)
+                found = _compare(judge, prepared, item, name, outputs[name], item.kernels if item.own is None else item.own, allowed)
                 report.add([row("rounding", runtime, name, item.case.label, item.case.sizes, found)])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,12 @@ from converter.errors import GraphError
 from converter.ir import DType, TensorSpec
 
 Array = np.ndarray[Any, Any]
+
+# The annotation of an attribute that is a size: an expression in a graph, an integer by the time a kernel gets it.
+if TYPE_CHECKING:
+    Size = int
+else:
+    Size = Dim
 Infer = Callable[..., Any]
 
 

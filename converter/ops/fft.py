@@ -127,12 +127,13 @@ def istft(x: Array, window: Array | None = None, *, n_fft: int, hop_length: int,
           center: bool = True, normalized: bool = False, onesided: bool = True, length: Dim | None = None) -> Array:
     """The inverse of `stft`: torch.istft. Windowed frames are added up and divided by the sum of the squared windows.
 
-    x: [batch, frequencies, frames] or [frequencies, frames]; y: [batch, time] or [time]. center leaves out n_fft // 2
-    samples at the start, and as many at the end unless `length` says how many samples to give (filled with zeros).
+    x: [batch, frequencies, frames] or [frequencies, frames], of which n_fft // 2 + 1 frequencies are read; y: [batch, time]
+    or [time]. center leaves out n_fft // 2 samples at the start, and as many at the end unless `length` says how many
+    samples to give (filled with zeros).
     """
     norm: Norm = "ortho" if normalized else "backward"
     frames = np.swapaxes(x, -1, -2)
-    samples = np.fft.irfft(frames, n_fft, axis=-1, norm=norm) if onesided else np.fft.ifft(frames, axis=-1, norm=norm).real
+    samples = np.fft.irfft(frames[..., :n_fft // 2 + 1], n_fft, axis=-1, norm=norm)
     weights = _centred(window, n_fft, win_length, x.real.dtype)
     count = samples.shape[-2]
     whole = n_fft + hop_length * (count - 1)

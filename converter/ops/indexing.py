@@ -7,7 +7,7 @@ import numpy as np
 from converter.dims import Dim, differ
 from converter.errors import GraphError
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, axis_of, broadcast_dims, require
+from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require
 from converter.opset import op
 
 INDEX_DTYPES = (DType.INT32, DType.INT64)
@@ -67,7 +67,7 @@ def take_along_axis(x: Array, indices: Array, *, axis: int) -> Array:
 def index_shape(x: TensorSpec, indices: tuple[TensorSpec | None, ...]) -> tuple[Dim, ...]:
     """The shape that advanced indexing gives. Raises `GraphError` for indices that do not fit."""
     places = [axis for axis, item in enumerate(indices) if item is not None]
-    require(0 < len(places) and len(indices) <= x.rank, "wrong number of indices", expected=f"1 to {x.rank}", received=len(places))
+    require(len(places) > 0 and len(indices) <= x.rank, "wrong number of indices", expected=f"1 to {x.rank}", received=len(places))
     for item in indices:
         if item is not None:
             require_indices(item)
@@ -104,7 +104,7 @@ def _masked_select(x: TensorSpec, mask: TensorSpec, size: Dim | None = None) -> 
 
 
 @op(infer=_masked_select, binds={"size": (0, 0)})
-def masked_select(x: Array, mask: Array, *, size: Dim | None = None) -> Array:
+def masked_select(x: Array, mask: Array, *, size: Size | None = None) -> Array:
     """x[mask]: the slices of x where `mask` holds, in row-major order. torch.masked_select where the mask has all axes.
 
     x: [*m, *rest]; mask: bool [*m]. y: [size, *rest]; `size` is a symbol that the data give a value.
@@ -117,7 +117,7 @@ def _nonzero(x: TensorSpec, size: Dim | None = None) -> TensorSpec:
 
 
 @op(infer=_nonzero, binds={"size": (0, 0)})
-def nonzero(x: Array, *, size: Dim | None = None) -> Array:
+def nonzero(x: Array, *, size: Size | None = None) -> Array:
     """The positions of the elements that are not zero, in row-major order: torch.nonzero.
 
     y: int64 [size, axes of x]; `size` is a symbol that the data give a value.
@@ -136,4 +136,4 @@ def one_hot(x: Array, *, num_classes: int) -> Array:
     """y[…, c] = 1 where x[…] is c, else 0: torch.nn.functional.one_hot. x: integers in [0, num_classes). y: int64."""
     if x.size and not 0 <= x.min() <= x.max() < num_classes:
         raise ValueError(f"classes outside 0 to {num_classes - 1}")
-    return (x[..., np.newaxis] == np.arange(num_classes)).astype(np.int64)
+    return np.asarray(x[..., np.newaxis] == np.arange(num_classes), np.int64)

@@ -6,7 +6,7 @@ import numpy as np
 
 from converter.dims import Dim, differ
 from converter.ir import TensorSpec
-from converter.ops._rules import Array, axis_of, require, same_dtype
+from converter.ops._rules import Array, Size, axis_of, require, same_dtype
 from converter.opset import op
 
 
@@ -62,7 +62,7 @@ def _split(x: TensorSpec, sizes: tuple[Dim, ...], axis: int) -> tuple[TensorSpec
 
 
 @op(infer=_split, outputs=None)
-def split(x: Array, *, sizes: tuple[Dim, ...], axis: int) -> tuple[Array, ...]:
+def split(x: Array, *, sizes: tuple[Size, ...], axis: int) -> tuple[Array, ...]:
     """x cut along `axis` into consecutive parts of the given sizes, which add up to the axis. torch.split."""
     if sum(sizes) != x.shape[axis]:
         raise ValueError(f"the parts add up to {sum(sizes)}, the axis has {x.shape[axis]}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from converter.dims import Dim, differ, product
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, axes_of, axis_of, broadcast_dims, require
+from converter.ops._rules import Array, Size, axes_of, axis_of, broadcast_dims, require
 from converter.opset import op
 
 
@@ -22,7 +22,7 @@ def _reshape(x: TensorSpec, shape: tuple[Dim, ...]) -> TensorSpec:
 
 
 @op(infer=_reshape)
-def reshape(x: Array, *, shape: tuple[Dim, ...]) -> Array:
+def reshape(x: Array, *, shape: tuple[Size, ...]) -> Array:
     """The elements of x in row-major order, in another shape. Array API: reshape.
 
     shape: every size of the result; its product is that of x's shape.
@@ -80,7 +80,7 @@ def _broadcast_to(x: TensorSpec, shape: tuple[Dim, ...]) -> TensorSpec:
 
 
 @op(infer=_broadcast_to)
-def broadcast_to(x: Array, *, shape: tuple[Dim, ...]) -> Array:
+def broadcast_to(x: Array, *, shape: tuple[Size, ...]) -> Array:
     """x repeated along its axes of size 1, and along new leading axes, to `shape`. Array API: broadcast_to."""
     return np.broadcast_to(x, shape)
 
@@ -104,7 +104,7 @@ def _roll(x: TensorSpec, shift: tuple[Dim, ...], axis: tuple[int, ...]) -> Tenso
 
 
 @op(infer=_roll)
-def roll(x: Array, *, shift: tuple[Dim, ...], axis: tuple[int, ...]) -> Array:
+def roll(x: Array, *, shift: tuple[Size, ...], axis: tuple[int, ...]) -> Array:
     """x with its elements moved by `shift` places along each axis; those pushed out at one end enter at the other.
 
     Array API: roll. An axis named twice moves by the sum.
@@ -122,7 +122,7 @@ def _tile(x: TensorSpec, repetitions: tuple[Dim, ...]) -> TensorSpec:
 
 
 @op(infer=_tile)
-def tile(x: Array, *, repetitions: tuple[Dim, ...]) -> Array:
+def tile(x: Array, *, repetitions: tuple[Size, ...]) -> Array:
     """x laid side by side `repetitions[i]` times along axis i, axes aligned at the end. Array API: tile."""
     return np.tile(x, repetitions)
 
@@ -134,7 +134,7 @@ def _repeat_interleave(x: TensorSpec, repeats: Dim, axis: int) -> TensorSpec:
 
 
 @op(infer=_repeat_interleave)
-def repeat_interleave(x: Array, *, repeats: Dim, axis: int) -> Array:
+def repeat_interleave(x: Array, *, repeats: Size, axis: int) -> Array:
     """Each element along `axis` `repeats` times, the copies side by side: torch.repeat_interleave (Array API: repeat).
 
     For a number of its own for each element, see `repeat_indices`.
@@ -149,7 +149,7 @@ def _repeat_indices(repeats: TensorSpec, size: Dim | None = None, length: Dim | 
 
 
 @op(infer=_repeat_indices, binds={"size": (0, 0)})
-def repeat_indices(repeats: Array, *, size: Dim | None = None, length: Dim | None = None) -> Array:
+def repeat_indices(repeats: Array, *, size: Size | None = None, length: Size | None = None) -> Array:
     """The index i, repeats[i] times, for each i: int64 indices that `take` needs to repeat each element its own number of times.
 
     repeats: integers of 0 and up, [n]. y: [sum of repeats]. torch.repeat_interleave(repeats).

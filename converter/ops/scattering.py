@@ -16,7 +16,7 @@ from converter.ops.indexing import index_key, index_shape, require_indices
 from converter.opset import op
 
 Reduction = Literal["none", "add", "multiply", "maximum", "minimum", "mean"]
-_UFUNCS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum, "mean": np.add}
+_UFUNCS: dict[str, Any] = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum, "mean": np.add}
 
 
 def identity(reduction: str, dtype: np.dtype[Any]) -> Any:
@@ -99,7 +99,7 @@ def index_put(x: Array, values: Array, *indices: Array | None, accumulate: bool 
         return _accumulate(x, key, values, "add")
     y = x.copy()
     if accumulate:
-        np.logical_or.at(y, key, values)
+        np.logical_or.at(y, key, values)  # type: ignore[arg-type]
     else:
         y[key] = values
     return y

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import builtins
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from converter.dims import Dim, maximum, minimum
 from converter.ir import TensorSpec
-from converter.ops._rules import Array, axes_of, axis_of, require, require_size, same_dtype
+from converter.ops._rules import Array, Size, axes_of, axis_of, require, require_size, same_dtype
 from converter.opset import op
 
 
@@ -33,10 +33,10 @@ def bounds(size: Dim, start: Dim, stop: Dim | None) -> tuple[Dim, Dim]:
     return begin, end
 
 
-def _key(x: Array, axis: int, start: int, stop: int | None, step: int) -> tuple[builtins.slice, ...]:
+def _key(x: Array, axis: int, start: int, stop: int | None, step: int) -> tuple[Any, ...]:
     """The index that selects a slice. Raises `ValueError` for bounds outside the axis: none is clamped."""
     size = x.shape[axis]
-    begin, end = bounds(size, start, stop)
+    begin, end = map(int, bounds(size, start, stop))  # type: ignore[arg-type]
     if not 0 <= begin <= end <= size or step < 1:
         raise ValueError(f"the slice {begin}:{end}:{step} leaves an axis of size {size}")
     return (*(builtins.slice(None),) * (axis % x.ndim), builtins.slice(begin, end, step))
@@ -55,8 +55,8 @@ def _slice(x: TensorSpec, axes: tuple[int, ...], starts: tuple[Dim, ...], stops:
 
 
 @op(infer=_slice, name="slice")
-def slice_(x: Array, *, axes: tuple[int, ...], starts: tuple[Dim, ...], stops: tuple[Dim | None, ...],
-           steps: tuple[Dim, ...] | None = None) -> Array:
+def slice_(x: Array, *, axes: tuple[int, ...], starts: tuple[Size, ...], stops: tuple[Size | None, ...],
+           steps: tuple[Size, ...] | None = None) -> Array:
     """x[start:stop:step] along each of `axes`: Python's slices, except that no bound is clamped.
 
     A negative integer counts from the end; a stop of null is the end. 0 <= start <= stop <= size must hold, and
@@ -76,9 +76,9 @@ def _select(x: TensorSpec, axis: int, index: Dim) -> TensorSpec:
 
 
 @op(infer=_select)
-def select(x: Array, *, axis: int, index: Dim) -> Array:
+def select(x: Array, *, axis: int, index: Size) -> Array:
     """The slice of x at `index` along `axis`, without that axis: torch.select. A negative index counts from the end."""
-    return np.take(x, index, axis)
+    return np.asarray(np.take(x, index, axis))
 
 
 def _slice_scatter(x: TensorSpec, values: TensorSpec, axis: int, start: Dim, stop: Dim | None, step: Dim = 1) -> TensorSpec:
@@ -91,7 +91,7 @@ def _slice_scatter(x: TensorSpec, values: TensorSpec, axis: int, start: Dim, sto
 
 
 @op(infer=_slice_scatter)
-def slice_scatter(x: Array, values: Array, *, axis: int, start: Dim, stop: Dim | None, step: Dim = 1) -> Array:
+def slice_scatter(x: Array, values: Array, *, axis: int, start: Size, stop: Size | None, step: Size = 1) -> Array:
     """x with the slice start:stop:step along `axis` replaced by `values`, which has that slice's shape: torch.slice_scatter.
 
     The bounds are those of `slice`.
@@ -129,7 +129,7 @@ def widest(size: int, before: int, after: int, mode: str) -> int | None:
 
 
 @op(infer=_pad)
-def pad(x: Array, *, pads: tuple[tuple[Dim, Dim], ...], mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
+def pad(x: Array, *, pads: tuple[tuple[Size, Size], ...], mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
         value: bool | int | float = 0) -> Array:
     """x with borders: torch.nn.functional.pad, whose modes "replicate" and "circular" are "edge" and "wrap" here.
 
@@ -154,7 +154,8 @@ def pad(x: Array, *, pads: tuple[tuple[Dim, Dim], ...], mode: Literal["constant"
 
 def _cropped(x: Array, pads: tuple[tuple[int, int], ...]) -> Array:
     """x without what negative pads take away."""
-    return x[tuple(builtins.slice(max(-before, 0), size + min(after, 0)) for size, (before, after) in zip(x.shape, pads, strict=True))]
+    kept = (builtins.slice(max(-before, 0), size + min(after, 0)) for size, (before, after) in zip(x.shape, pads, strict=True))
+    return np.asarray(x[tuple(kept)])
 
 
 def _plane(x: TensorSpec, axis1: int, axis2: int) -> tuple[int, int]:

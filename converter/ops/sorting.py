@@ -6,7 +6,7 @@ import numpy as np
 
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, axis_of, require, require_size, same_dtype
+from converter.ops._rules import Array, Size, axis_of, require, require_size, same_dtype
 from converter.ops.indexing import require_symbol
 from converter.opset import op
 
@@ -21,7 +21,8 @@ def _argsort(x: Array, axis: int, descending: bool) -> Array:
     if not descending:
         return np.argsort(x, axis, kind="stable")
     # Reversing before and after the sort puts the largest first and leaves equal elements in their order.
-    return x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    backwards = np.argsort(np.flip(x, axis), axis, kind="stable")
+    return np.asarray(x.shape[axis] - 1 - np.flip(backwards, axis))
 
 
 def _sort(x: TensorSpec, axis: int, descending: bool = False) -> tuple[TensorSpec, TensorSpec]:
@@ -50,7 +51,7 @@ def _topk(x: TensorSpec, k: Dim, axis: int, largest: bool = True) -> tuple[Tenso
 
 
 @op(infer=_topk, outputs=("values", "indices"))
-def topk(x: Array, *, k: Dim, axis: int, largest: bool = True) -> tuple[Array, Array]:
+def topk(x: Array, *, k: Size, axis: int, largest: bool = True) -> tuple[Array, Array]:
     """The k largest (or smallest) elements along `axis`, the best first, and where they were (int64): torch.topk.
 
     Of equal elements the one that comes first in x is taken first. NaN counts as the largest.
@@ -100,7 +101,7 @@ def searchsorted(sorted_sequence: Array, values: Array, *, right: bool = False) 
     if ordered.ndim == 1:
         return np.searchsorted(ordered, values, "right" if right else "left").astype(np.int64)
     element, value = ordered[..., np.newaxis, :], values[..., :, np.newaxis]
-    return np.count_nonzero(~(element > value if right else element >= value), axis=-1)
+    return np.asarray(np.count_nonzero(~(element > value if right else element >= value), axis=-1))
 
 
 def _isin(x: TensorSpec, values: TensorSpec) -> TensorSpec:
@@ -123,7 +124,7 @@ def _unique(x: TensorSpec, axis: int | None = None, size: Dim | None = None) -> 
 
 
 @op(infer=_unique, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)})
-def unique(x: Array, *, axis: int | None = None, size: Dim | None = None) -> tuple[Array, Array, Array]:
+def unique(x: Array, *, axis: int | None = None, size: Size | None = None) -> tuple[Array, Array, Array]:
     """The distinct elements of x in ascending order, where each element of x is among them, and how often: torch.unique.
 
     values: [size], or [size, *rest], the distinct slices along axis 0 in lexicographic order; inverse: int64, the shape
@@ -141,7 +142,7 @@ def _unique_consecutive(x: TensorSpec, size: Dim | None = None) -> tuple[TensorS
 
 
 @op(infer=_unique_consecutive, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)})
-def unique_consecutive(x: Array, *, size: Dim | None = None) -> tuple[Array, Array, Array]:
+def unique_consecutive(x: Array, *, size: Size | None = None) -> tuple[Array, Array, Array]:
     """The first element of each run of equal ones in a vector, each element's run, and the runs' lengths: torch.unique_consecutive.
 
     x: [n]. values: [size]; inverse: int64 [n]; counts: int64 [size]. `size` is a symbol that the data give a value.

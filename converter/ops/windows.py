@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from converter.dims import Dim
 from converter.ir import TensorSpec
-from converter.ops._rules import Array, axis_of, require, require_rank, require_size
+from converter.ops._rules import Array, Size, axis_of, require, require_rank, require_size
 from converter.opset import op
 
 Pair = tuple[int, int]
@@ -82,7 +82,7 @@ def _col2im(x: TensorSpec, output_size: tuple[Dim, Dim], kernel_size: Pair, dila
 
 
 @op(infer=_col2im)
-def col2im(x: Array, *, output_size: tuple[Dim, Dim], kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0),
+def col2im(x: Array, *, output_size: tuple[Size, Size], kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0),
            stride: Pair = (1, 1)) -> Array:
     """Columns added up into an image: torch.nn.functional.fold.
 
@@ -137,3 +137,16 @@ def pixel_unshuffle(x: Array, *, factor: int) -> Array:
     y = x.reshape(*lead, channels, height // factor, factor, width // factor, factor)
     y = np.moveaxis(y, (-3, -1), (-4, -3))
     return y.reshape(*lead, channels * factor * factor, height // factor, width // factor)
+
+
+def _channel_shuffle(x: TensorSpec, groups: int) -> TensorSpec:
+    require(x.rank >= 3 and groups >= 1, "wrong number of axes or groups", expected="[N, C, ...] and 1 and up", received=f"{x}, {groups}")
+    require_size(x.shape[1] % groups, 0, "the remainder of the channels over the groups")
+    return x
+
+
+@op(infer=_channel_shuffle)
+def channel_shuffle(x: Array, *, groups: int) -> Array:
+    """[N, groups * k, ...] with channel g * k + i moved to i * groups + g: torch.nn.functional.channel_shuffle."""
+    y = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+    return np.swapaxes(y, 1, 2).reshape(x.shape)

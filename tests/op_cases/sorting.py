@@ -11,6 +11,11 @@ def few(*shape: int | str) -> Input:
     return Input(shape, lambda rng, size: rng.integers(-2, 3, size).astype("float32"))
 
 
+def holes(*shape: int | str) -> Input:
+    """float32 values, a third of them NaN."""
+    return Input(shape, lambda rng, size: np.where(rng.random(size) < 0.33, np.nan, rng.standard_normal(size)).astype("float32"))
+
+
 def ascending(*shape: int | str) -> Input:
     """float32 values in order along the last axis."""
     return Input(shape, lambda rng, size: np.sort(rng.integers(-4, 5, size).astype("float32"), -1))
@@ -28,6 +33,9 @@ CASES = [
     Case("topk", lambda x: x.topk(2, 0, largest=False), f64(5, "batch"), name="smallest"),
     Case("topk", lambda x: x.topk(x.shape[1] // 2, 1), f32("batch", "length"), name="half"),
     Case("topk", lambda x: x.topk(2)[0], i32("batch", 6), name="int32"),
+    Case("sort", lambda x: torch.sort(x, stable=True, dim=-1, descending=True), holes("batch", 9), name="NaN first"),
+    Case("sort", lambda x: torch.sort(x, stable=True, dim=0), holes("batch", 9), name="NaN last"),
+    Case("topk", lambda x: x.topk(2)[0], holes("batch", 9), name="NaN"),
     Case("topk", lambda x: x.kthvalue(2, 1), f32("batch", 5), name="kthvalue"),
     Case("mode", lambda x: x.mode(1), few("batch", 7)),
     Case("mode", lambda x: x.mode(0, keepdim=True), i64("time", 3, low=0, high=3), name="integers"),

@@ -22,5 +22,5 @@ CASES = [
     Case("pixel_shuffle", lambda x: F.pixel_shuffle(x, 3), i64("batch", 2, 9, "height", 2), name="five axes"),
     Case("pixel_unshuffle", torch.nn.PixelUnshuffle(2), f32("batch", 3, 4, 6)),
     Case("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 2), f32("batch", 1, 4, 6), name="one channel"),
-    Case("permute_dims", torch.nn.ChannelShuffle(3), f32("batch", 6, "height", "width"), name="channel_shuffle"),
+    Case("channel_shuffle", torch.nn.ChannelShuffle(3), f32("batch", 6, "height", "width")),
 ]

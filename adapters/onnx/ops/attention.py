@@ -67,7 +67,7 @@ def _scaled(g: Lowering, query: Tensor, scale: float | None) -> Tensor:
     if factor == 1:
         return query
     # ONNX Runtime folds a scalar into the product as a float32 number, a vector not.
-    exact = query.dtype is not DType.FLOAT64 or not isinstance(size, int) or factor == np.float32(factor)
+    exact = query.dtype is not DType.FLOAT64 or not isinstance(size, int) or factor == float(np.float32(factor))
     return g.node("Mul", query, g.constant(factor if exact else [factor] * size, query.dtype), spec=query.spec)  # type: ignore[operator]
 
 

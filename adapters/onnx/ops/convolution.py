@@ -100,7 +100,9 @@ def convolution_transpose(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor |
     axes = weight.rank - 2
     source, x = x, batched(g, x, axes)
     spec = TensorSpec(x.dtype, _output(g, x.shape[0], x))
-    if x.dtype not in NATIVE:
+    # ONNX Runtime takes no output padding that reaches the stride, as a dilation allows.
+    reaching = any(extra >= s for extra, s in zip(output_padding, stride or (1,) * axes, strict=False))
+    if x.dtype not in NATIVE or reaching:
         y = _transposed(g, x, weight, bias, spec.shape, stride or (1,) * axes, padding or (0,) * axes, output_padding or (0,) * axes,
                         dilation or (1,) * axes, groups)
         return like_input(g, y, source)

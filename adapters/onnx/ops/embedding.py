@@ -19,20 +19,22 @@ def embedding(g: Lowering, indices: Tensor, weight: Tensor) -> Tensor:
 @lowers("embedding_bag")
 def embedding_bag(g: Lowering, indices: Tensor, weight: Tensor, offsets: Tensor | None, per_sample_weights: Tensor | None, *,
                   mode: str, include_last_offset: bool, padding_idx: int | None) -> Tensor:
-    features = weight.shape[1]
-    rows = g.node("Gather", weight, indices, spec=TensorSpec(weight.dtype, (*indices.shape, features)), axis=0)
+    # ONNX Runtime adds up no small floats here.
+    inner = DType.FLOAT32 if weight.dtype in (DType.FLOAT16, DType.BFLOAT16) else weight.dtype
+    spec = TensorSpec(weight.dtype, (*indices.shape, weight.shape[1]))
+    rows = g.cast(g.node("Gather", weight, indices, spec=spec, axis=0), inner)
     if per_sample_weights is not None:
-        rows = g.node("Mul", rows, unsqueeze(g, per_sample_weights, [indices.rank]), spec=rows.spec)
+        rows = g.node("Mul", rows, unsqueeze(g, g.cast(per_sample_weights, inner), [indices.rank]), spec=rows.spec)
     kept: Tensor | None = None
     if padding_idx is not None:
         flag = TensorSpec(DType.BOOL, indices.shape)
         padding = g.node("Equal", indices, g.constant(padding_idx, indices.dtype), spec=flag)
-        blank = g.constant(-np.inf if mode == "max" else 0, weight.dtype)
+        blank = g.constant(-np.inf if mode == "max" else 0, inner)
         rows = g.node("Where", unsqueeze(g, padding, [indices.rank]), blank, rows, spec=rows.spec)
-        kept = g.cast(g.node("Not", padding, spec=flag), weight.dtype)
+        kept = g.cast(g.node("Not", padding, spec=flag), inner)
     if offsets is None:
-        return _matrix(g, rows, kept, mode)
-    return _ragged(g, rows, kept, g.cast(offsets, DType.INT64), mode, include_last_offset)
+        return g.cast(_matrix(g, rows, kept, mode), weight.dtype)
+    return g.cast(_ragged(g, rows, kept, g.cast(offsets, DType.INT64), mode, include_last_offset), weight.dtype)
 
 
 def _matrix(g: Lowering, rows: Tensor, kept: Tensor | None, mode: str) -> Tensor:
@@ -70,5 +72,5 @@ def _ragged(g: Lowering, rows: Tensor, kept: Tensor | None, offsets: Tensor, mod
         counts = g.node("ScatterND", zeros(g, (bags, 1), rows.dtype), bag, ones, spec=column, reduction="add")
         y = _finished(g, y, counts, mode)
     if include_last_offset:
-        y = g.node("Slice", y, g.constant([0]), g.constant([-1]), g.constant([0]))
+        y = g.node("Slice", y, g.constant([0]), g.constant([-1]), g.constant([0]), spec=TensorSpec(y.dtype, (bags - 1, features)))
     return y

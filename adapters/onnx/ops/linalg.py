@@ -40,6 +40,8 @@ def matrix_norm(g: Lowering, x: Tensor, *, ord: str | float, axis: tuple[int, in
     if ord in ("nuc", 2, -2) or x.dtype.is_complex:
         raise g.refuse(f"the matrix norm {ord}: ONNX has no singular values" if not x.dtype.is_complex else "norms of complex matrices")
     rows, columns = (axis_of(place, x.rank) for place in axis)
+    if 0 in (x.shape[rows], x.shape[columns]):
+        raise g.refuse("the norm of an empty matrix")
     result = g.specs[g._wanted[0]]
     if ord == "fro":
         return g.node("ReduceL2", x, g.constant(sorted((rows, columns))), spec=result, keepdims=int(keepdims))

@@ -38,10 +38,18 @@ def expand(g: Lowering, x: Tensor, shape: Sequence[Dim]) -> Tensor:
 
 def cut(g: Lowering, x: Tensor, axes: Sequence[int], starts: Sequence[Dim], stops: Sequence[Dim | None],
         steps: Sequence[Dim] | None = None, spec: TensorSpec | None = None) -> Tensor:
-    """One Slice. A stop of None, or one that is the axis' size, is the end."""
-    ends = [END if stop is None or stop == x.shape[axis] else stop for axis, stop in zip(axes, stops, strict=True)]
+    """One Slice. A stop of None is the end. A bound a fixed way before the end is written as a negative constant."""
+    begins = [_bound(start, x.shape[axis]) for axis, start in zip(axes, starts, strict=True)]
+    ends = [_bound(stop, x.shape[axis]) for axis, stop in zip(axes, stops, strict=True)]
     step = None if steps is None or all(item == 1 for item in steps) else g.sizes(list(steps))
-    return g.node("Slice", x, g.sizes(list(starts)), g.sizes(ends), g.constant(list(axes)), step, spec=spec)
+    return g.node("Slice", x, g.sizes(begins), g.sizes(ends), g.constant(list(axes)), step, spec=spec)
+
+
+def _bound(bound: Dim | None, size: Dim) -> Dim:
+    if bound is None or bound == size:
+        return END
+    distance = bound - size
+    return distance if isinstance(bound, Expr) and isinstance(distance, int) and distance < 0 else bound
 
 
 def arange(g: Lowering, start: Dim, stop: Dim, step: Dim, length: Dim) -> Tensor:

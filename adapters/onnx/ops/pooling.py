@@ -20,6 +20,21 @@ def _shape(g: Lowering, x: Tensor) -> tuple[Dim, ...]:
     return shape if len(shape) == x.rank else (1, *shape)
 
 
+def _rounding(g: Lowering, x: Tensor, counts: tuple[Dim, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
+              padding: tuple[int, ...], dilation: tuple[int, ...]) -> bool | None:
+    """ONNX's `ceil_mode` that gives these counts of windows under `ceil_mode`; None where neither does.
+
+    Before opset 22 ONNX's own shape inference keeps a last window that starts in the padding after.
+    """
+    pads = pads_of(padding, len(kernel))
+    whole, stretched = True, True
+    for axis, (size, count, k, s, d) in enumerate(zip(x.shape[2:], counts, kernel, stride, dilation, strict=True)):
+        room = size + pads[axis] + pads[axis + len(kernel)] - d * (k - 1) - 1
+        whole = whole and count == room // s + 1
+        stretched = stretched and (count == (room + s - 1) // s + 1 or g.opset >= 22 or not isinstance(count, int))
+    return False if whole else True if stretched else None
+
+
 @lowers("max_pool")
 def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
              dilation: tuple[int, ...], ceil_mode: bool) -> Tensor | tuple[Tensor, ...]:
@@ -34,8 +49,15 @@ def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[i
         else:
             raise g.refuse(f"ONNX Runtime has no {dtype} max pooling")
     shape = _shape(g, x)
-    settings = {"kernel_shape": list(kernel), "strides": list(stride or kernel), "pads": pads_of(padding, axes) if padding else None,
-                "dilations": list(dilation) or None, "ceil_mode": 1 if ceil_mode else None}
+    stride, dilation = stride or kernel, dilation or (1,) * axes
+    rounding = _rounding(g, x, shape[2:], kernel, stride, padding, dilation) if ceil_mode else False
+    if rounding is None:
+        before = pads_of(padding, axes)[:axes]
+        ends = zip(x.shape[2:], shape[2:], kernel, stride, before, dilation, strict=True)
+        after = [max(0, int((count - 1) * s + d * (k - 1) + 1 - size - start)) for size, count, k, s, start, d in ends]  # type: ignore[arg-type]
+        padding = (*before, *after)
+    settings = {"kernel_shape": list(kernel), "strides": list(stride), "pads": pads_of(padding, axes) if padding else None,
+                "dilations": list(dilation) if set(dilation) != {1} else None, "ceil_mode": 1 if rounding else None}
     y_spec, where = TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
     if not g.wants(1):
         y = g.node("MaxPool", x, spec=y_spec, **settings)
@@ -66,7 +88,8 @@ def avg_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[i
     shape = _shape(g, x)
     spec = TensorSpec(x.dtype, shape)
     whole = int(np.prod(kernel))
-    if x.dtype is DType.FLOAT64 or ceil_mode and divisor_override is not None:
+    rounding = _rounding(g, x, shape[2:], kernel, stride, padding, (1,) * axes) if ceil_mode else False
+    if x.dtype is DType.FLOAT64 or rounding is None or rounding and divisor_override is not None:
         total = _total(g, x, kernel, stride, padding, shape[2:])
         if divisor_override is not None:
             return like_input(g, g.node("Div", total, g.constant(float(divisor_override), x.dtype), spec=spec), source)
@@ -74,7 +97,7 @@ def avg_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[i
             return like_input(g, g.node("Div", total, g.constant(float(whole), x.dtype), spec=spec), source)
         return like_input(g, g.node("Div", total, _lengths(g, x, kernel, stride, padding, shape[2:], count_include_pad), spec=spec), source)
     y = g.node("AveragePool", x, spec=spec, kernel_shape=list(kernel), strides=list(stride),
-               pads=pads_of(padding, axes) if padding else None, ceil_mode=1 if ceil_mode else None,
+               pads=pads_of(padding, axes) if padding else None, ceil_mode=1 if rounding else None,
                count_include_pad=1 if padding and (count_include_pad or divisor_override is not None) else None)
     if divisor_override is not None:
         y = g.node("Mul", y, g.constant(whole / divisor_override, x.dtype), spec=spec)

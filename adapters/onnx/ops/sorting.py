@@ -20,11 +20,18 @@ def _wide(g: Lowering, x: Tensor) -> Tensor:
 
 
 def _ranked(g: Lowering, x: Tensor, k: Dim, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """The first k in order. ONNX gives NaN no place: infinity stands in for it, and the values are looked up."""
     place = axis % x.rank
     shape = (*x.shape[:place], k, *x.shape[place + 1:])
     wide = _wide(g, x)
-    values, indices = g.nodes_out("TopK", wide, g.size(k), specs=[TensorSpec(wide.dtype, shape), TensorSpec(DType.INT64, shape)],
+    key = wide
+    if wide.dtype.is_float:
+        missing = g.node("IsNaN", wide, spec=TensorSpec(DType.BOOL, x.shape))
+        key = g.node("Where", missing, g.constant(np.inf, wide.dtype), wide, spec=wide.spec)
+    values, indices = g.nodes_out("TopK", key, g.size(k), specs=[TensorSpec(wide.dtype, shape), TensorSpec(DType.INT64, shape)],
                                   axis=place, largest=int(largest), sorted=1)
+    if wide.dtype.is_float:
+        return g.node("GatherElements", x, indices, spec=TensorSpec(x.dtype, shape), axis=place), indices
     return g.cast(values, x.dtype), indices
 
 

@@ -109,3 +109,12 @@ def pixel_unshuffle(g: Lowering, x: Tensor, *, factor: int) -> Tensor:
     if x.rank == 4 and channels == 1 and x.dtype in (DType.FLOAT32, DType.FLOAT64):
         return g.node("SpaceToDepth", x, blocksize=factor)
     return _blocks(g, x, (channels, height // factor, factor, width // factor, factor), (0, 2, 4, 1, 3), joined)
+
+
+@lowers("channel_shuffle")
+def channel_shuffle(g: Lowering, x: Tensor, *, groups: int) -> Tensor:
+    channels = x.shape[1]
+    if isinstance(channels, int):
+        return g.node("Gather", x, g.constant(np.arange(channels).reshape(groups, -1).T.ravel()), axis=1)
+    apart = g.reshape(x, (x.shape[0], groups, channels // groups, *x.shape[2:]))
+    return g.reshape(g.transpose(apart, (0, 2, 1, *range(3, apart.rank))), x.shape)

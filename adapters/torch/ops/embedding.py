@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -35,7 +37,7 @@ def embedding_bag(g: Importer, weight: Value, indices: Value, offsets: Value, sc
     if padding is not None and padding < 0:
         rows = weight.shape[0]
         padding = padding + rows if isinstance(rows, int) else padding
-    attributes = {"mode": MODES[mode], **({} if padding is None else {"padding_idx": padding})}
+    attributes: dict[str, Any] = {"mode": MODES[mode], **({} if padding is None else {"padding_idx": padding})}
     length = _uniform(g, indices)
     if length is not None:
         shape = (indices.shape[0] // length, length)
@@ -47,15 +49,15 @@ def embedding_bag(g: Importer, weight: Value, indices: Value, offsets: Value, sc
 
 
 def _uniform(g: Importer, indices: Value) -> Dim | None:
-    """The length of all bags, where the offsets are arange(0, len(indices), length), which is how torch writes a matrix of indices."""
+    """The length of all bags where the offsets are arange(0, len(indices), length), as torch writes a matrix of indices."""
     node = g.node.args[2]  # type: ignore[union-attr]
     if not isinstance(node, torch.fx.Node) or str(node.target) != "aten.arange.start_step":
         return None
     start, stop, step = (_size(g, item) for item in (*node.args, 1)[:3])
     count = indices.shape[0]
-    bags = _size(g, node.meta["val"].shape[0])
-    whole = start == 0 and stop == count and step is not None and step != 0 and step * bags == count  # type: ignore[operator]
-    return step if whole else None
+    if start != 0 or stop != count or step is None or step == 0:
+        return None
+    return step if step * (count // step) == count else None
 
 
 def _size(g: Importer, item: object) -> Dim | None:

@@ -28,7 +28,8 @@ def stack(g: Importer, tensors: list[Value], dim: int = 0) -> Value:
 
 
 @imports("aten.split.Tensor", "aten.split.sizes", "aten.split_with_sizes.default", "aten.split_copy.Tensor", "aten.chunk.default",
-         "aten.split_with_sizes_copy.default", "aten.unsafe_split.Tensor", "aten.unsafe_chunk.default", "aten.unsafe_split_with_sizes.default")
+         "aten.split_with_sizes_copy.default", "aten.unsafe_split.Tensor", "aten.unsafe_chunk.default",
+         "aten.unsafe_split_with_sizes.default")
 def split(g: Importer, self: Value, _: object = None, dim: int = 0, **__: object) -> tuple[Value, ...]:
     axis = dim % self.rank
     count = len(g.node.meta["val"])  # type: ignore[union-attr]
@@ -80,7 +81,7 @@ def rebuild_stack(*tensors: Tensor, axis: int) -> Tensor:
 
 @rebuilds("split")
 def rebuild_split(x: Tensor, *, sizes: tuple[int, ...], axis: int) -> tuple[Tensor, ...]:
-    return x.split(sizes, axis)
+    return torch.split(x, sizes, axis)  # type: ignore[no-any-return,no-untyped-call]
 
 
 @rebuilds("unstack")

@@ -244,6 +244,14 @@ def is_new(g: Importer, size: Dim) -> bool:
                    if attribute in node.attributes)
 
 
+def require_bound(g: Importer, *sizes: Dim | None) -> None:
+    """Refuses sizes that PyTorch reads from the data and that no operator's result holds."""
+    for size in sizes:
+        for name in sorted(symbols(size)) if size is not None else ():
+            if name[:1] == "u" and name[1:].isdigit() and is_new(g, symbol(name)):
+                raise g.refuse("a bound or an index is a number read from a tensor")
+
+
 @imports("aten.repeat_interleave.self_Tensor")
 def repeat_interleave_tensor(g: Importer, self: Value, repeats: Value, dim: int | None = None, *,
                              output_size: Dim | None = None) -> Value:

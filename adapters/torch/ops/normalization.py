@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
+from converter.dims import product
 from converter.ir import DType
 
 
@@ -58,14 +59,26 @@ def batch_norm(g: Importer, input: Value, weight: Value | None, bias: Value | No
 
 
 def _batch_norm_outputs(g: Importer, y: Value, input: Value, training: bool, eps: float, count: int) -> tuple[Value | None, ...]:
-    mean = inverse = None
+    """y, then the saved statistics where the graph reads them: the batch's, or empty ones where it does not train."""
     if training:
-        mean, inverse = _statistics(g, input, (0, *range(2, input.rank)), eps, 1)
-    elif any(_needed(g, output) for output in range(1, count)):
-        raise g.refuse("the saved statistics of a batch norm that does not train are used")
-    if any(_needed(g, output) for output in range(3, count)):
-        raise g.refuse("a batch norm in training mode updates its running statistics, which a model without state cannot")
-    return (y, mean, inverse, *[None] * (count - 3))
+        return (y, *_statistics(g, input, (0, *range(2, input.rank)), eps, 1), *[None] * (count - 3))
+    saved = [g.op("full", shape=g.result_shape(output), fill_value=0.0, dtype=g.result_dtype(output)) if _needed(g, output) else None
+             for output in range(1, count)]
+    return (y, *saved)
+
+
+def _updated(g: Importer, input: Value, running: Value, output: int, momentum: float) -> Value | None:
+    """Output 3 or 4, the running mean or variance after a batch: (1 - momentum) · running + momentum · the batch's."""
+    if not _needed(g, output):
+        return None
+    dtype, axes = running.dtype, (0, *range(2, input.rank))
+    batch, places = g.cast(input, dtype), product([size for axis, size in enumerate(input.shape) if axis != 1])
+    value = g.op("mean", batch, axis=axes, keepdims=output == 4)
+    if output == 4:
+        total = g.op("sum", g.op("square", g.op("subtract", batch, value)), axis=axes, keepdims=False)
+        value = g.op("divide", total, g.operand(places - 1, dtype))
+    kept = g.op("multiply", running, 1.0 - momentum)
+    return g.op("add", kept, g.op("multiply", value, float(momentum)))
 
 
 @imports("aten.native_batch_norm.default", "aten._native_batch_norm_legit.default")
@@ -79,7 +92,10 @@ def native_batch_norm(g: Importer, input: Value, weight: Value | None, bias: Val
 def native_batch_norm_functional(g: Importer, input: Value, weight: Value | None, bias: Value | None, running_mean: Value,
                                  running_var: Value, training: bool, momentum: float, eps: float) -> tuple[Value | None, ...]:
     y = batch_norm(g, input, weight, bias, running_mean, running_var, training, momentum, eps)
-    return _batch_norm_outputs(g, y, input, training, eps, 5)
+    saved = _batch_norm_outputs(g, y, input, training, eps, 3)
+    if not training:
+        return (*saved, running_mean, running_var)
+    return (*saved, _updated(g, input, running_mean, 3, momentum), _updated(g, input, running_var, 4, momentum))
 
 
 @imports("aten._native_batch_norm_legit.no_stats")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -36,7 +38,7 @@ def scattered(g: Importer, x: Value, dim: int, index: Value, src: object, reduct
             values = g.op("slice", values, axes=longer, starts=(0,) * len(longer), stops=tuple(index.shape[axis] for axis in longer))
     else:
         values = g.op("full", shape=index.shape, fill_value=g.operand(src, x.dtype), dtype=x.dtype)
-    attributes = {} if reduction == "none" else {"reduction": REDUCTIONS[reduction], "include_self": include_self}
+    attributes: dict[str, Any] = {} if reduction == "none" else {"reduction": REDUCTIONS[reduction], "include_self": include_self}
     return g.op("scatter", x, index, values, axis=dim % x.rank, **attributes)
 
 
@@ -88,7 +90,7 @@ def index_put(g: Importer, self: Value, indices: list[Value | None], values: Val
             return filled
     if any(item is not None and item.dtype is DType.BOOL for item in indices):
         indices = without_masks(g, indices, _count(indices, values))
-    return g.op("index_put", self, values, *same_indices(g, indices), **({"accumulate": True} if accumulate else {}))
+    return g.op("index_put", self, values, *same_indices(g, indices), accumulate=accumulate)
 
 
 def _where(g: Importer, x: Value, axis: int, mask: Value, values: Value, accumulate: bool) -> Value | None:
@@ -117,13 +119,15 @@ def _along(g: Importer, x: Value, dim: int, index: Value, values: Value, accumul
         one, values = reshaped(g, x, (1,)), reshaped(g, values, (dims.product(values.shape),))
         return reshaped(g, _along(g, one, 0, index, values, accumulate), ())
     index = reshaped(g, index, (1,)) if index.rank == 0 else index
-    return g.op("index_put", x, g.cast(values, x.dtype), *([None] * (dim % x.rank)), index, **({"accumulate": True} if accumulate else {}))
+    return g.op("index_put", x, g.cast(values, x.dtype), *([None] * (dim % x.rank)), index, accumulate=accumulate)
 
 
 @imports("aten.index_add.default")
 def index_add(g: Importer, self: Value, dim: int, index: Value, source: Value, *, alpha: object = 1) -> Value:
     source = g.cast(source, self.dtype)
     if alpha != 1:
+        if isinstance(alpha, int) and self.dtype.value.startswith("uint"):
+            alpha = alpha % 2 ** (8 * self.dtype.itemsize)
         source = g.op("multiply", source, g.operand(alpha, self.dtype))
     return _along(g, self, dim, index, source, accumulate=True)
 

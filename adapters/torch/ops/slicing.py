@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from adapters.torch.importer import Importer, target_name
-from adapters.torch.ops.manipulation import inverse, last_axes, never_negative, permuted, reshaped
+from adapters.torch.ops.manipulation import inverse, last_axes, never_negative, permuted, require_bound, reshaped
 from adapters.torch.registry import imports, rebuilds
 from converter import dims
 from converter.builder import Value
@@ -47,6 +48,7 @@ def resolve(g: Importer, size: Dim, start: Dim | None, stop: Dim | None, step: D
 
     PyTorch clamps bounds, and when it traced it decided which of the cases holds, so its `length` tells them apart.
     """
+    require_bound(g, start, stop)
     if length == 0:
         return 0, 0
     begins, ends = _bounds(g, start or 0, size), _bounds(g, END if stop is None else stop, size)
@@ -112,6 +114,7 @@ def select(g: Importer, self: Value, dim: int, index: Dim) -> Value:
     if isinstance(source, torch.fx.Node) and target_name(source.target) in ITEMS:
         place = g.environment[source.args[0]]  # type: ignore[index]
         return g.op("take", self, reshaped(g, g.cast(place, DType.INT64), ()), axis=axis)
+    require_bound(g, index)
     if self.shape[axis] == 1:
         return g.op("squeeze", self, axis=(axis,))
     return g.op("select", self, axis=axis, index=index)
@@ -145,11 +148,13 @@ def padded(g: Importer, x: Value, pad: Sequence[Dim], mode: str, value: object =
     pads = ((0, 0),) * (x.rank - len(pairs)) + tuple(reversed(pairs))
     if all(pair == (0, 0) for pair in pads):
         return x
-    attributes = {} if mode == "constant" else {"mode": MODES[mode]}
+    attributes: dict[str, Any] = {} if mode == "constant" else {"mode": MODES[mode]}
     fill = g.operand(value or 0, x.dtype)
     if isinstance(fill, (Value, complex)):
         raise g.refuse("a border of a value that is no real number")
-    return g.op("pad", x, pads=pads, **attributes, **({"value": fill} if fill else {}))
+    if fill:
+        attributes["value"] = fill
+    return g.op("pad", x, pads=pads, **attributes)
 
 
 @imports("aten.pad.default")
@@ -189,7 +194,7 @@ def diag(g: Importer, self: Value, diagonal: int = 0) -> Value:
 def diag_embed(g: Importer, self: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Value:
     rank = self.rank + 1
     first, second = dim1 % rank, dim2 % rank
-    axes = {} if (first, second) == (rank - 2, rank - 1) else {"axis1": first, "axis2": second}
+    axes: dict[str, Any] = {} if (first, second) == (rank - 2, rank - 1) else {"axis1": first, "axis2": second}
     return g.op("diag_embed", self, offset=offset, **axes)
 
 

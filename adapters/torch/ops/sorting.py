@@ -67,7 +67,7 @@ def mode(g: Importer, self: Value, dim: int = -1, keepdim: bool = False) -> tupl
 
 
 def _search(g: Importer, sequence: Value, values: object, out_int32: bool, right: bool) -> Value:
-    operands = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in g.node.args[:2]]  # type: ignore[union-attr]
+    operands: list[Any] = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in g.node.args[:2]]  # type: ignore[union-attr]
     dtype = from_torch_dtype(torch.result_type(*operands))
     result = g.op("searchsorted", g.cast(sequence, dtype), g.operand(values, dtype), right=right)
     return g.cast(result, DType.INT32 if out_int32 else DType.INT64)
@@ -120,7 +120,8 @@ def unique_dim(g: Importer, self: Value, dim: int, sorted: bool = True, return_i
 
 
 @imports("aten.unique_consecutive.default")
-def unique_consecutive(g: Importer, self: Value, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Found:
+def unique_consecutive(g: Importer, self: Value, return_inverse: bool = False, return_counts: bool = False,
+                       dim: int | None = None) -> Found:
     if dim is not None and not self.rank == len(g.result_shape(0)) == 1:
         raise g.refuse("runs of equal slices of a tensor with several axes")
     flat = reshaped(g, self, (dims.product(self.shape),))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -25,7 +27,7 @@ def unfold(g: Importer, self: Value, dimension: int, size: int, step: int) -> Va
     return g.op("unfold", self, axis=dimension % self.rank, size=size, step=step)
 
 
-def _window(kernel_size: list[int], dilation: list[int], padding: list[int], stride: list[int]) -> dict[str, Pair]:
+def _window(kernel_size: list[int], dilation: list[int], padding: list[int], stride: list[int]) -> dict[str, Any]:
     return {"kernel_size": _pair(kernel_size), "dilation": _pair(dilation), "padding": _pair(padding), "stride": _pair(stride)}
 
 
@@ -52,10 +54,7 @@ def pixel_unshuffle(g: Importer, self: Value, downscale_factor: int) -> Value:
 
 @imports("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
 def channel_shuffle(g: Importer, self: Value, groups: int) -> Value:
-    batch, channels, *rest = self.shape
-    apart = reshaped(g, self, (batch, groups, channels // groups, *rest))
-    swapped = g.op("permute_dims", apart, axes=(0, 2, 1, *range(3, apart.rank)))
-    return reshaped(g, swapped, self.shape)
+    return self if groups in (1, self.shape[1]) else g.op("channel_shuffle", self, groups=groups)
 
 
 @rebuilds("unfold")
@@ -82,3 +81,8 @@ def rebuild_pixel_shuffle(x: Tensor, *, factor: int) -> Tensor:
 @rebuilds("pixel_unshuffle")
 def rebuild_pixel_unshuffle(x: Tensor, *, factor: int) -> Tensor:
     return torch.nn.functional.pixel_unshuffle(x, factor)
+
+
+@rebuilds("channel_shuffle")
+def rebuild_channel_shuffle(x: Tensor, *, groups: int) -> Tensor:
+    return torch.nn.functional.channel_shuffle(x, groups)

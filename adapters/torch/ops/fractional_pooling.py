@@ -1,0 +1,25 @@
+"""Max pooling over windows whose places given random numbers decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from adapters.torch.importer import Importer
+from adapters.torch.ops.convolution import fixed
+from adapters.torch.registry import imports, rebuilds
+from converter.builder import Value
+
+
+@imports("aten.fractional_max_pool2d.default", "aten.fractional_max_pool3d.default")
+def fractional_max_pool(g: Importer, self: Value, kernel_size: Any, output_size: Any, random_samples: Value) -> tuple[Value, ...]:
+    axes = int(random_samples.shape[2])  # type: ignore[arg-type]
+    return g.add("fractional_max_pool", self, g.cast(random_samples, self.dtype), kernel=fixed(g, kernel_size, axes, "the kernel"),
+                 size=fixed(g, output_size, axes, "the output's size"))
+
+
+@rebuilds("fractional_max_pool")
+def rebuild_fractional(x: torch.Tensor, samples: torch.Tensor, *, kernel: tuple[int, ...], size: tuple[int, ...]) -> Any:
+    function = torch.ops.aten.fractional_max_pool2d if len(kernel) == 2 else torch.ops.aten.fractional_max_pool3d
+    return function(x, kernel, size, samples)
