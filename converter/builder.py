@@ -9,14 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converter.dims import Dim, symbols
+from converter.dims import Dim, Expr, symbols
 from converter.errors import GraphError
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Literal, Node, TensorSpec
-from converter.opset import infer_node, lookup, normalize_attributes
+from converter.opset import attribute_symbols, infer_node, lookup, normalize_attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +130,30 @@ class GraphBuilder:
 
     def graph(self) -> Graph:
         """The graph so far, without nodes that no output needs, and with unused outputs dropped."""
-        needed = {output.value for output in self._outputs}
-        kept: list[Node] = []
-        for node in reversed(self._nodes):
-            if not any(name in needed for name in node.outputs):
-                continue
-            names = tuple(name if name in needed else None for name in node.outputs)
-            while names and names[-1] is None:
-                names = names[:-1]
-            kept.append(Node(node.op, node.inputs, names, node.attributes, node.source))
-            needed.update(node.names)
-        return Graph(self.name, tuple(self._inputs), tuple(self._outputs), tuple(reversed(kept)), dict(self.dims))
+        nodes = live_nodes(self._nodes, self._inputs, self._outputs)
+        return Graph(self.name, tuple(self._inputs), tuple(self._outputs), nodes, dict(self.dims))
+
+
+def live_nodes(nodes: Sequence[Node], inputs: Sequence[GraphInput], outputs: Sequence[GraphOutput]) -> tuple[Node, ...]:
+    """The nodes that some output needs, with outputs that nothing uses dropped.
+
+    A node is needed too where it alone gives a value to a size that a later node names.
+    """
+    needed = {output.value for output in outputs}
+    given = {size.symbol for port in inputs for size in port.spec.shape if isinstance(size, Expr)}
+    sizes = {name for output in outputs for size in output.spec.shape for name in symbols(size)} - given
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        binds = {node.attributes[attribute].symbol: output for attribute, (output, _) in lookup(node.op).binds.items()
+                 if attribute in node.attributes}
+        bound = {output for name, output in binds.items() if name in sizes}
+        names = tuple(name if name in needed or position in bound else None for position, name in enumerate(node.outputs))
+        if not any(names):
+            continue
+        while names and names[-1] is None:
+            names = names[:-1]
+        kept.append(Node(node.op, node.inputs, names, node.attributes, node.source))
+        needed.update(node.names)
+        sizes -= {name for name, output in binds.items() if output < len(names) and names[output] is not None}
+        sizes |= attribute_symbols(tuple(node.attributes.values())) - given - binds.keys()
+    return tuple(reversed(kept))

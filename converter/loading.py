@@ -164,11 +164,11 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Mapping[
     """A model of a graph and a store of its parameters. Raises as `from_checkpoint` does."""
     from converter.format import Architecture, bind_parameters, load_architecture
 
+    if not isinstance(architecture, Graph):
+        found = load_architecture(existing(architecture))
     try:
         if isinstance(architecture, Graph):
             found = Architecture(architecture, _declared_by(architecture, store), {}, {}, InMemoryParameters())
-        else:
-            found = load_architecture(existing(architecture))
         parameters = bind_parameters(found.specs, found.aliases, store, constants=found.constants)
         check(found.graph, parameters)
     except ConverterError as error:

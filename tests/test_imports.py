@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,18 +38,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 """Which rooms of `converter` each room may import, itself aside; `ops` holds the kernels of graphs within graphs."""
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every module that a file imports, and whether it does so when it is imported itself."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inner = {id(item) for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) for item in ast.walk(node)}
-    for node in ast.walk(tree):
+@cache
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports, at its top or within a function."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, id(node) not in inner
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}", id(node) not in inner
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def files(folder: str) -> list[Path]:
@@ -70,7 +69,7 @@ def test_a_room_imports_only_what_it_may(name: str) -> None:
     for path in files("converter"):
         if room(path) != name:
             continue
-        for module, _ in imports(path):
+        for module in imports(path):
             parts = module.split(".")
             public = parts[0] == "converter" and len(parts) == 2 and not (ROOT / "converter" / parts[1]).exists() and not (
                 ROOT / "converter" / f"{parts[1]}.py").exists()
@@ -83,25 +82,25 @@ def test_adapters_never_import_each_other() -> None:
     wrong = []
     for path in files("adapters"):
         own = path.relative_to(ROOT / "adapters").parts[0]
-        wrong += [f"{path.relative_to(ROOT)} imports {module}" for module, _ in imports(path)
+        wrong += [f"{path.relative_to(ROOT)} imports {module}" for module in imports(path)
                   if module.startswith("adapters.") and module.split(".")[1] != own]
     assert wrong == []
 
 
 def test_only_discovery_knows_of_adapters() -> None:
-    wrong = [f"{path.relative_to(ROOT)} imports {module}" for path in files("converter") for module, _ in imports(path)
+    wrong = [f"{path.relative_to(ROOT)} imports {module}" for path in files("converter") for module in imports(path)
              if module.split(".")[0] == "adapters" and path.name != "discovery.py"]
     assert wrong == []
 
 
 def test_frameworks_stay_in_their_adapters() -> None:
     """h5py, which encodes the format, is the one library that `converter` may import at all."""
-    wrong = [f"{path.relative_to(ROOT)} imports {module}" for path in files("converter") for module, _ in imports(path)
+    wrong = [f"{path.relative_to(ROOT)} imports {module}" for path in files("converter") for module in imports(path)
              if module.split(".")[0] in HEAVY and not (module.startswith("h5py") and path.name.startswith("hdf5_"))]
     frameworks = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "numpy": (), "safetensors": ()}
     for path in files("adapters"):
         own = path.relative_to(ROOT / "adapters").parts[0]
-        wrong += [f"{path.relative_to(ROOT)} imports {module}" for module, _ in imports(path)
+        wrong += [f"{path.relative_to(ROOT)} imports {module}" for module in imports(path)
                   if module.split(".")[0] in HEAVY and module.split(".")[0] not in frameworks.get(own, HEAVY)]
     assert wrong == []
 
@@ -109,7 +108,7 @@ def test_frameworks_stay_in_their_adapters() -> None:
 def test_declarations_import_nothing_but_discovery() -> None:
     for path in files("adapters"):
         if path.name == "adapter.py":
-            assert {module.rpartition(".")[0] for module, _ in imports(path)} <= {"__future__", "converter.discovery"}, path
+            assert {module.rpartition(".")[0] for module in imports(path)} <= {"__future__", "converter.discovery"}, path
 
 
 def loaded(code: str, folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from converter.dims import symbol
 from converter.errors import GraphError, RunError, UnsupportedError
 from converter.ir import Graph, Model
 from converter.opset import lookup
-from converter.parameters import MemoryParameters
+from converter.parameters import InMemoryParameters
 
 
 class Module(torch.nn.Module):
@@ -115,7 +115,7 @@ def test_values_that_do_not_fit_are_no_silent_result(op: str, arrays: Any, attri
 def test_a_run_reports_an_index_outside_its_axis() -> None:
     graph = built(lambda b: b.op("take", matrix(b, 2, 3), b.input("i", "int64", ["n"]), axis=1))
     with pytest.raises(RunError, match="take"):
-        reference.run(Model(graph, MemoryParameters({})), {"x": np.zeros((2, 3), np.float32), "i": np.array([3])})
+        reference.run(Model(graph, InMemoryParameters({})), {"x": np.zeros((2, 3), np.float32), "i": np.array([3])})
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.int8, np.uint16])

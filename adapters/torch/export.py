@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 import adapters.torch.pooling_1d as pooling_1d
+import adapters.torch.masks as masks
 import adapters.torch.recurrent as recurrent
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import CHECKS, Importer, target_name
@@ -73,7 +74,7 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
     notes: list[str] = []
     if module.training:
         notes.append(f"{type(module).__name__} was in training mode and was traced in evaluation mode")
-    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), pooling_1d.free_lengths():
+    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), pooling_1d.free_lengths():
         exported, example = _export(module, arguments, dims, notes)
         exported = prepare(exported)
     return _import(module, exported, example, dims, name or type(module).__name__, notes)

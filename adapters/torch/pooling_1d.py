@@ -45,7 +45,7 @@ def free_lengths() -> Iterator[None]:
             return ORIGINAL(input, kernel_size, stride, padding, dilation, ceil_mode)
         return torch.ops.neutral_model.max_pool1d(input, *settings, ceil_mode)  # type: ignore[no-any-return]
 
-    torch.max_pool1d = max_pool1d  # type: ignore[assignment]
+    torch.max_pool1d = max_pool1d
     try:
         yield
     finally:

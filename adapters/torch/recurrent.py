@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, _VF
+from torch import _VF, Tensor
 
 NAMESPACE = "neutral_model"
 ORIGINALS = {name: getattr(_VF, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
@@ -36,9 +36,9 @@ def _define(kind: str) -> None:
 
     def compute(x: Tensor, states: list[Tensor], params: list[Tensor], bias: bool, layers: int, bidirectional: bool,
                 batch_first: bool) -> list[Tensor]:
-        state = states if kind == "lstm" else states[0]
         # The layers refuse states that are not contiguous in some builds.
-        state = [item.contiguous() for item in states] if kind == "lstm" else state.contiguous()
+        whole = [item.contiguous() for item in states]
+        state = whole if kind == "lstm" else whole[0]
         with quiet_projections():
             outputs = original(x, state, params, bias, layers, 0.0, False, bidirectional, batch_first)
         return [item.clone() for item in outputs]

@@ -201,7 +201,7 @@ def _mask(generator: Generator, shape: tuple[int, ...], index: int) -> Array:
     rows[:, 0] = True
     if len(shape) > 1:
         rows[0] = True
-    return rows.reshape(shape)
+    return np.asarray(rows.reshape(shape))
 
 
 def _size(bound: Dim, sizes: Mapping[str, int]) -> int:

@@ -59,14 +59,13 @@ CARRIES: Mapping[str, tuple[int, ...] | None] = {
     "roll": (0,), "tile": (0,), "repeat_interleave": (0,), "slice": (0,), "select": (0,), "split": (0,), "unstack": (0,),
     "pad": (0,), "concat": None, "stack": None, "where": (1, 2), "astype": (0,), "diagonal": (0,), "unfold": (0,),
     "tril": (0,), "triu": (0,), "take": (0,), "take_along_axis": (0,), "clip": (0,), "maximum": None, "minimum": None,
-    "max": (0,), "min": (0,), "amax": (0,), "amin": (0,), "cummax": (0,), "cummin": (0,), "sort": (0,),
+    "max": (0,), "min": (0,), "cummax": (0,), "cummin": (0,), "sort": (0,),
 }
 
 # Operators that look ids up: (position of the ids, position of the table or None, attribute of the axis, its default).
 TABLES: Mapping[str, tuple[int, int | None, str, Any]] = {
     "embedding": (0, 1, "", 0), "embedding_bag": (0, 1, "", 0), "take": (1, 0, "axis", 0),
     "take_along_axis": (1, 0, "axis", -1), "scatter": (1, 0, "axis", 0), "one_hot": (0, None, "num_classes", None),
-    "cross_entropy": (1, 0, "", 1), "nll_loss": (1, 0, "", 1), "bincount": (0, None, "minlength", None),
 }
 
 # Operators whose operands from a position on index the axes of the first, in order.
@@ -76,10 +75,10 @@ INDEXED: Mapping[str, int] = {"index": 1, "index_put": 2}
 DOMAINS: Mapping[str, tuple[float, float]] = {
     "log": (0.1, 4.0), "log2": (0.1, 4.0), "log10": (0.1, 4.0), "log1p": (-0.75, 4.0), "sqrt": (0.0, 4.0), "rsqrt": (0.1, 4.0),
     "asin": (-0.95, 0.95), "acos": (-0.95, 0.95), "atanh": (-0.95, 0.95), "acosh": (1.05, 4.0), "erfinv": (-0.95, 0.95),
-    "logit": (0.05, 0.95), "lgamma": (0.1, 4.0), "digamma": (0.1, 4.0), "xlogy": (0.1, 4.0),
+    "lgamma": (0.1, 4.0), "digamma": (0.1, 4.0), "xlogy": (0.1, 4.0),
 }
 
-MASKING = {"logical_not", "logical_and", "logical_or", "logical_xor", "any", "all", "masked_fill", "scaled_dot_product_attention"}
+MASKING = frozenset({"logical_not", "logical_and", "logical_or", "logical_xor", "any", "all"})
 
 
 def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dict[str, Role]:
@@ -140,8 +139,7 @@ def _table(node: Node, position: int, specs: Specs) -> Dim | None:
     if not isinstance(operand, str) or not isinstance(value, int):
         return None
     shape = specs[operand].shape
-    # A lookup without an axis takes every class loss's second axis, or the only axis there is.
-    return shape[value if -len(shape) <= value < len(shape) else -1] if shape else None
+    return shape[value] if -len(shape) <= value < len(shape) else None
 
 
 def _attribute(node: Node, name: str, default: Any) -> Any:

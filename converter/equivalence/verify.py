@@ -274,7 +274,7 @@ def _allowances(judge: Judge, report: Report, prepared: list[Prepared]) -> Allow
     kernels = {name: judge.kernel_budget(prepared, name) for name in floats}
     if judge.source is not None:
         own = {name: judge.source_budget(prepared, name).witnessed(kernels[name]) for name in floats}
-        report.budget = f"the source's own errors, {DESCRIBED}"
+        report.budget = f"the source's own errors, the reference kernels' beside them as far as they are within, {DESCRIBED}"
         return lambda item, name: own[name].allowed(item.case.profile)
     recorded = [item for item in prepared if item.case.profile == RECORDED]
     if not recorded:

@@ -59,6 +59,18 @@ def window_count(size: Dim, kernel: int, stride: int, pad: tuple[int, int], dila
     return count
 
 
+def window_counts(sizes: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], pads: tuple[tuple[int, int], ...],
+                  dilation: tuple[int, ...], ceil_mode: bool = False) -> tuple[int, ...]:
+    """`window_count` of every axis of an array."""
+    counts = (window_count(*item, ceil_mode) for item in zip(sizes, kernel, stride, pads, dilation, strict=True))
+    return tuple(count for count in counts if isinstance(count, int))
+
+
+def integers(sizes: tuple[Dim, ...]) -> tuple[int, ...]:
+    """Sizes as a kernel has them, all known."""
+    return tuple(size for size in sizes if isinstance(size, int))
+
+
 def padded_for_windows(x: Array, counts: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
                        pads: tuple[tuple[int, int], ...], dilation: tuple[int, ...], fill: Any) -> Array:
     """`x` with its last axes padded by `fill` so that every window lies inside."""

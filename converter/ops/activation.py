@@ -25,18 +25,21 @@ def _numbers(x: TensorSpec, **attributes: Any) -> TensorSpec:
 
 def _within(x: Array, function: Callable[[Array], Array]) -> Array:
     """`function` of x in a dtype wide enough, back in x's."""
-    return np.asarray(function(x.astype(wide(x.dtype), copy=False))).astype(x.dtype, copy=False)
+    y: Array = np.asarray(function(x.astype(wide(x.dtype), copy=False))).astype(x.dtype, copy=False)
+    return y
 
 
 def _sigmoid(x: Array) -> Array:
     small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, small) / (1 + small)
+    y: Array = np.where(x >= 0, 1, small) / (1 + small)
+    return y
 
 
 @op(infer=_numbers)
 def relu(x: Array) -> Array:
     """max(x, 0)."""
-    return np.maximum(x, x.dtype.type(0))
+    y: Array = np.maximum(x, x.dtype.type(0))
+    return y
 
 
 @op(infer=unary(float_only=True))
@@ -138,7 +141,8 @@ def _in_dtype(value: float, x: Array) -> Any:
 @op(infer=_numbers)
 def hardtanh(x: Array, *, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     """x, at least `min_val` and at most `max_val`: torch.nn.functional.hardtanh; relu6 is hardtanh from 0 to 6."""
-    return np.minimum(np.maximum(x, _in_dtype(min_val, x)), _in_dtype(max_val, x))
+    y: Array = np.minimum(np.maximum(x, _in_dtype(min_val, x)), _in_dtype(max_val, x))
+    return y
 
 
 @op(infer=unary(float_only=True))
@@ -191,14 +195,16 @@ def _exponents(x: Array, axis: int) -> tuple[Array, Array]:
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """exp(x) / Σ exp(x) along `axis`."""
     _, exponents = _exponents(x, axis)
-    return (exponents / exponents.sum(axis=axis, keepdims=True)).reshape(x.shape).astype(x.dtype, copy=False)
+    y: Array = exponents / exponents.sum(axis=axis, keepdims=True)
+    return y.reshape(x.shape).astype(x.dtype, copy=False)
 
 
 @op(infer=_softmax)
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
     """x - log Σ exp(x) along `axis`, computed from x less its largest value."""
     shifted, exponents = _exponents(x, axis)
-    return (shifted - np.log(exponents.sum(axis=axis, keepdims=True))).reshape(x.shape).astype(x.dtype, copy=False)
+    y: Array = shifted - np.log(exponents.sum(axis=axis, keepdims=True))
+    return y.reshape(x.shape).astype(x.dtype, copy=False)
 
 
 @op(infer=_softmax)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from converter.dims import Dim
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, require, require_rank, require_size, same_dtype
-from converter.ops._spatial import filled, kernel_positions, padded_for_windows, padding_pairs, spatial_rank, taps, wide, window_count
+from converter.ops._spatial import (
+    filled,
+    kernel_positions,
+    padded_for_windows,
+    padding_pairs,
+    spatial_rank,
+    taps,
+    wide,
+    window_count,
+    window_counts,
+)
 from converter.opset import op
 
 
@@ -58,7 +70,7 @@ def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: t
     stride, dilation = filled(stride, axes, 1, "stride", 1), filled(dilation, axes, 1, "dilation", 1)
     pads = padding_pairs(padding, axes)
     batched = x if x.ndim == axes + 2 else x[None]
-    counts = tuple(int(window_count(*item)) for item in zip(batched.shape[2:], kernel, stride, pads, dilation, strict=True))  # type: ignore[call-overload]
+    counts = window_counts(batched.shape[2:], kernel, stride, pads, dilation)
     dtype = wide(x.dtype)
     padded = padded_for_windows(batched, counts, kernel, stride, pads, dilation, 0).astype(dtype, copy=False)
     grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:]).astype(dtype, copy=False)
@@ -66,7 +78,8 @@ def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: t
     y = np.zeros((batched.shape[0], groups, grouped.shape[1], places), dtype)
     for position in kernel_positions(kernel):
         window = padded[taps(position, counts, stride, dilation)].reshape(batched.shape[0], groups, weight.shape[1], places)
-        tap = grouped[(..., *position)]
+        at: Any = (..., *position)
+        tap = grouped[at]
         y += tap * window if weight.shape[1] == 1 else np.matmul(tap, window)
     y = y.reshape(batched.shape[0], weight.shape[0], *counts)
     if bias is not None:
@@ -118,9 +131,11 @@ def convolution_transpose(x: Array, weight: Array, bias: Array | None = None, *,
     whole = [(size - 1) * s + d * (k - 1) + 1 + e for size, s, d, k, e in zip(counts, stride, dilation, kernel, extra, strict=True)]
     y = np.zeros((batch, outgoing, *whole), dtype)
     for position in kernel_positions(kernel):
-        tap = grouped[(..., *position)].transpose(0, 2, 1)
+        at: Any = (..., *position)
+        tap = grouped[at].transpose(0, 2, 1)
         y[taps(position, counts, stride, dilation)] += np.matmul(tap, columns).reshape(batch, outgoing, *counts)
-    y = y[(..., *(slice(p, size - p) for p, size in zip(padding, whole, strict=True)))]
+    kept: Any = (..., *(slice(p, size - p) for p, size in zip(padding, whole, strict=True)))
+    y = y[kept].copy() if bias is not None else y[kept]
     if bias is not None:
-        y = y + bias.reshape(-1, *[1] * axes).astype(dtype, copy=False)
+        y += bias.reshape(-1, *[1] * axes).astype(dtype, copy=False)
     return (y if x.ndim == axes + 2 else y[0]).astype(x.dtype, copy=False)

@@ -33,7 +33,7 @@ def _starts(samples: Array, length: int, kernel: int, count: int) -> Array:
         return np.full((*samples.shape, 1), length - kernel, np.int64)
     alpha = samples.dtype.type(length - kernel) / samples.dtype.type(count - 1)
     shift = (samples * alpha).astype(np.int64)[..., None]
-    starts = ((np.arange(count).astype(samples.dtype) + samples[..., None]) * alpha).astype(np.int64) - shift
+    starts: Array = ((np.arange(count).astype(samples.dtype) + samples[..., None]) * alpha).astype(np.int64) - shift
     starts[..., -1] = length - kernel
     return starts
 

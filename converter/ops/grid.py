@@ -35,7 +35,8 @@ def _reflect(place: Array, low: float, high: float) -> Array:
     span = place.dtype.type(high - low)
     distance = np.abs(place - place.dtype.type(low))
     over = np.fmod(distance, span)
-    return np.where(np.floor(distance / span) % 2 == 0, over + place.dtype.type(low), span - over + place.dtype.type(low))
+    y: Array = np.where(np.floor(distance / span) % 2 == 0, over, span - over) + place.dtype.type(low)
+    return y
 
 
 def _placed(place: Array, size: int, padding: str, align_corners: bool) -> Array:
@@ -138,5 +139,5 @@ def affine_grid(theta: Array, *, size: tuple[Dim, ...], align_corners: bool = Fa
              for end, count in zip(ends, spatial, strict=True)]
     axes = np.meshgrid(*steps, indexing="ij")
     points = np.stack([*axes[::-1], np.ones(spatial, dtype)], -1).reshape(-1, len(spatial) + 1)
-    y = np.matmul(points, theta.astype(dtype, copy=False).transpose(0, 2, 1))
+    y: Array = np.matmul(points, theta.astype(dtype, copy=False).transpose(0, 2, 1))
     return y.reshape(theta.shape[0], *spatial, len(spatial)).astype(theta.dtype, copy=False)

@@ -193,9 +193,9 @@ def matrix_norm(x: Array, *, ord: Order = "fro", axis: tuple[int, int] = (-2, -1
     if ord == "fro":
         result = np.sqrt((np.abs(x) ** 2).sum(axis=(rows, columns), keepdims=True))
     elif ord in (1, -1, np.inf, -np.inf):
-        sums = np.abs(x).sum(axis=rows if abs(ord) == 1 else columns, keepdims=True)  # type: ignore[arg-type]
-        over = columns if abs(ord) == 1 else rows  # type: ignore[arg-type]
-        result = sums.max(axis=over, keepdims=True, initial=0) if ord > 0 else sums.min(axis=over, keepdims=True)  # type: ignore[operator]
+        sums = np.abs(x).sum(axis=rows if abs(ord) == 1 else columns, keepdims=True)
+        over = columns if abs(ord) == 1 else rows
+        result = sums.max(axis=over, keepdims=True, initial=0) if ord > 0 else sums.min(axis=over, keepdims=True)
     else:
         values = np.linalg.svd(np.moveaxis(x, (rows, columns), (-2, -1)), compute_uv=False)
         reduced = values.sum(axis=-1) if ord == "nuc" else values.max(axis=-1, initial=0) if ord == 2 else values.min(axis=-1)

@@ -23,7 +23,8 @@ def _per_channel(x: TensorSpec, *vectors: TensorSpec | None) -> TensorSpec:
 
 def _standardized(x: Array, axes: tuple[int, ...], eps: float) -> Array:
     centred = x - x.mean(axis=axes, keepdims=True)
-    return centred / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + np.asarray(eps, x.dtype))
+    y: Array = centred / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + np.asarray(eps, x.dtype))
+    return y
 
 
 def _channels(vector: Array, x: Array) -> Array:
@@ -143,7 +144,7 @@ def rms_norm(x: Array, weight: Array | None = None, *, normalized_shape: tuple[D
     """
     wider = x.astype(wide(x.dtype), copy=False)
     square = np.square(wider).mean(axis=tuple(range(-len(normalized_shape), 0)), keepdims=True)
-    y = wider / np.sqrt(square + np.asarray(np.finfo(wider.dtype).eps if eps is None else eps, wider.dtype))
+    y: Array = wider / np.sqrt(square + np.asarray(np.finfo(wider.dtype).eps if eps is None else eps, wider.dtype))
     if weight is not None:
         y = y * weight.astype(y.dtype, copy=False)
     return y.astype(x.dtype, copy=False)
@@ -167,4 +168,5 @@ def weight_norm(v: Array, g: Array, *, axis: int | None = 0) -> Array:
     wider = v.astype(wide(v.dtype), copy=False)
     kept = None if axis is None else axis % v.ndim
     norm = np.sqrt(np.square(wider).sum(axis=tuple(index for index in range(v.ndim) if index != kept), keepdims=True))
-    return (wider * (g.astype(wider.dtype, copy=False) / norm)).astype(v.dtype, copy=False)
+    w: Array = wider * (g.astype(wider.dtype, copy=False) / norm)
+    return w.astype(v.dtype, copy=False)

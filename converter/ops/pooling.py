@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float, same_dtype
-from converter.ops._spatial import filled, kernel_positions, padded_for_windows, padding_pairs, spatial_rank, taps, wide, window_count
+from converter.ops._spatial import (
+    filled,
+    integers,
+    kernel_positions,
+    padded_for_windows,
+    padding_pairs,
+    spatial_rank,
+    taps,
+    wide,
+    window_count,
+    window_counts,
+)
 from converter.opset import op
 
 
@@ -31,7 +44,7 @@ def _max_pool(x: TensorSpec, *, kernel: tuple[int, ...], stride: tuple[int, ...]
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
-def lowest(dtype: np.dtype) -> object:  # type: ignore[type-arg]
+def lowest(dtype: np.dtype[Any]) -> float:
     """The value below all others of a dtype."""
     return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
 
@@ -51,7 +64,7 @@ def max_pool(x: Array, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (),
     stride, dilation = filled(stride, axes, kernel, "stride", 1), filled(dilation, axes, 1, "dilation", 1)
     pads = padding_pairs(padding, axes)
     sizes = x.shape[-axes:]
-    counts = tuple(int(window_count(*item, ceil_mode)) for item in zip(sizes, kernel, stride, pads, dilation, strict=True))  # type: ignore[call-overload]
+    counts = window_counts(sizes, kernel, stride, pads, dilation, ceil_mode)
     padded = padded_for_windows(x, counts, kernel, stride, pads, dilation, lowest(x.dtype))
     y = np.empty(x.shape[:-axes] + counts, x.dtype)
     indices = np.full(y.shape, -1, np.int64)
@@ -107,7 +120,7 @@ def avg_pool(x: Array, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (),
     stride = filled(stride, axes, kernel, "stride", 1)
     pads = padding_pairs(padding, axes)
     sizes = x.shape[-axes:]
-    counts = tuple(int(window_count(*item, 1, ceil_mode)) for item in zip(sizes, kernel, stride, pads, strict=True))  # type: ignore[call-overload]
+    counts = window_counts(sizes, kernel, stride, pads, (1,) * axes, ceil_mode)
     total = window_totals(x.astype(wide(x.dtype), copy=False), counts, kernel, stride, pads)
     if divisor_override is not None:
         return (total / divisor_override).astype(x.dtype, copy=False)
@@ -133,9 +146,10 @@ def max_unpool(x: Array, indices: Array, *, size: tuple[Dim, ...]) -> Array:
     spatial axes of y. y: [batch?, channels, *size]. Where an index comes twice the last value stands.
     """
     axes = len(size)
-    places = int(np.prod(size))
-    require(indices.size == 0 or bool(0 <= indices.min() and indices.max() < places), "an index lies outside the output",
+    extents = integers(size)
+    places = int(np.prod(extents))
+    require(indices.size == 0 or bool(indices.min() >= 0 and indices.max() < places), "an index lies outside the output",
             expected=f"0 to {places - 1}")
     y = np.zeros((int(np.prod(x.shape[:-axes])), places), x.dtype)
     np.put_along_axis(y, indices.reshape(y.shape[0], -1), x.reshape(y.shape[0], -1), 1)
-    return y.reshape(x.shape[:-axes] + tuple(size))  # type: ignore[arg-type]
+    return y.reshape(x.shape[:-axes] + extents)

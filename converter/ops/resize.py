@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.dims import Dim
-from converter.ir import DType, TensorSpec
+from converter.ir import TensorSpec
 from converter.ops._rules import Array, require
 from converter.ops._spatial import spatial_rank, wide
 from converter.opset import op
@@ -22,7 +22,8 @@ def _interpolate(x: TensorSpec, *, size: tuple[Dim, ...], mode: Mode, align_corn
     spatial_rank(x, axes)
     require(len(scale) in (0, axes), "wrong length of 'scale'", expected=f"{axes} numbers", received=list(scale))
     require(all(item is None or item > 0 for item in scale), "'scale' out of range", expected="above 0", received=list(scale))
-    require(x.dtype is not DType.BOOL and not x.dtype.is_complex, "a dtype that this operator does not take", received=x)
+    require(x.dtype.is_float or mode in ("nearest", "nearest-exact"), "mixing values of a dtype that is not floating",
+            expected="a float dtype, or mode 'nearest'", received=x)
     require(not (align_corners or antialias) or mode in ("linear", "cubic"), "an option that nearest neighbours do not have",
             expected="mode 'linear' or 'cubic'", received=mode)
     for item in size:
@@ -41,8 +42,8 @@ def nearest(incoming: int, outgoing: int, scale: float | None, exact: bool) -> A
     """The input's index for each output: float32 arithmetic whatever the data's dtype, as torch has it."""
     ratio = step(incoming, outgoing, scale, False, np.dtype(np.float32))
     places = np.arange(outgoing, dtype=np.float32)
-    places = np.floor((places + np.float32(0.5)) * ratio if exact else places * ratio)
-    return np.minimum(places.astype(np.int64), incoming - 1)
+    indices: Array = np.floor((places + np.float32(0.5)) * ratio if exact else places * ratio).astype(np.int64)
+    return np.minimum(indices, incoming - 1)
 
 
 def _cubic(distance: Array, a: float) -> Array:
@@ -102,7 +103,7 @@ def interpolate(x: Array, *, size: tuple[Dim, ...], mode: Mode, align_corners: b
         for axis, outgoing, factor in zip(range(x.ndim - axes, x.ndim), size, factors, strict=True):
             x = np.take(x, nearest(x.shape[axis], int(outgoing), factor, mode == "nearest-exact"), axis)  # type: ignore[arg-type]
         return x
-    dtype = wide(x.dtype) if x.dtype.kind not in "iu" else np.dtype(np.float64)
+    dtype = wide(x.dtype)
     y = x.astype(dtype, copy=False)
     for axis, outgoing, factor in zip(range(x.ndim - axes, x.ndim), size, factors, strict=True):
         incoming = y.shape[axis]
@@ -110,11 +111,8 @@ def interpolate(x: Array, *, size: tuple[Dim, ...], mode: Mode, align_corners: b
             continue
         places, shares = weights(incoming, int(outgoing), mode, align_corners, antialias, factor, dtype)  # type: ignore[arg-type]
         moved = np.moveaxis(y, axis, -1)
-        total = np.zeros(moved.shape[:-1] + (len(places),), dtype)
+        total = np.zeros((*moved.shape[:-1], len(places)), dtype)
         for tap in range(places.shape[1]):
             total += moved[..., places[:, tap]] * shares[:, tap]
         y = np.moveaxis(total, -1, axis)
-    if x.dtype.kind in "iu":
-        limits = np.iinfo(x.dtype)
-        y = np.clip(np.floor(y + 0.5), limits.min, limits.max)
     return y.astype(x.dtype, copy=False)

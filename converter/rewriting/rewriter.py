@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.builder import live_nodes
 from converter.dims import Dim
 from converter.errors import GraphError
 from converter.ir import DType, Graph, GraphOutput, Node, Operand, TensorSpec
@@ -65,13 +66,7 @@ class Rewriter:
         for node in self.graph.nodes:
             self._visit(replace(node, inputs=tuple(self._resolved(item) for item in node.inputs)))
         outputs = tuple(GraphOutput(out.name, out.spec, self.same.get(out.value, out.value)) for out in self.graph.outputs)
-        needed = {out.value for out in outputs}
-        kept: list[Node] = []
-        for node in reversed(self.nodes):
-            if any(name in needed for name in node.outputs):
-                kept.append(node)
-                needed.update(node.names)
-        return replace(self.graph, nodes=tuple(reversed(kept)), outputs=outputs)
+        return replace(self.graph, nodes=live_nodes(self.nodes, self.graph.inputs, outputs), outputs=outputs)
 
     def _resolved(self, operand: Operand) -> Operand:
         return self.same.get(operand, operand) if isinstance(operand, str) else operand

@@ -36,11 +36,15 @@ def masked(*shape: int | str) -> Input:
 
 FUNCTIONS: list[tuple[str, Any, str]] = [
     ("relu", F.relu, ""), ("gelu", F.gelu, ""), ("gelu", nn.GELU("tanh"), "tanh"), ("silu", F.silu, ""), ("elu", F.elu, ""),
-    ("elu", nn.ELU(0.7), "alpha"), ("elu", lambda x: torch.ops.aten.elu(x, 1.5, 1.2, 0.5), "scales"), ("selu", F.selu, ""), ("celu", F.celu, ""),
+
+           ("elu", nn.ELU(0.7), "alpha"), ("elu", lambda x: torch.ops.aten.elu(x, 1.5, 1.2, 0.5), "scales"),
+    ("selu", F.selu, ""), ("celu", F.celu, ""),
     ("celu", nn.CELU(0.6), "alpha"), ("leaky_relu", F.leaky_relu, ""), ("leaky_relu", nn.LeakyReLU(0.2), "slope"),
     ("softplus", F.softplus, ""), ("softplus", nn.Softplus(2.0, 5.0), "beta"), ("softplus", nn.Softplus(0.5), "small beta"),
     ("log_sigmoid", F.logsigmoid, ""), ("softshrink", nn.Softshrink(0.3), ""), ("hardshrink", F.hardshrink, ""),
-    ("threshold", nn.Threshold(0.1, 20.0), ""), ("hardtanh", F.hardtanh, ""), ("hardtanh", nn.ReLU6(), "relu6"), ("hardtanh", nn.Hardtanh(-2.0, 0.5), "bounds"),
+
+           ("threshold", nn.Threshold(0.1, 20.0), ""), ("hardtanh", F.hardtanh, ""), ("hardtanh", nn.ReLU6(), "relu6"),
+    ("hardtanh", nn.Hardtanh(-2.0, 0.5), "bounds"),
     ("hardsigmoid", F.hardsigmoid, ""), ("hardswish", F.hardswish, ""), ("mish", F.mish, ""), ("leaky_relu", nn.RReLU(), "rrelu"),
 ]
 

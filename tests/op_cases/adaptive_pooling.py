@@ -26,6 +26,7 @@ CASES = [
     Case("adaptive_max_pool", nn.AdaptiveMaxPool1d(3, return_indices=True), f32("batch", 4, "length"), name="indices 1d"),
     Case("adaptive_max_pool", nn.AdaptiveMaxPool2d((3, 2), return_indices=True), f32("batch", 4, "height", "width"), name="indices"),
     Case("adaptive_max_pool", nn.AdaptiveMaxPool2d((3, 4), return_indices=True), f32("batch", 4, 9, 8), name="indices divides"),
-    Case("adaptive_max_pool", nn.AdaptiveMaxPool3d((2, 3, 2), return_indices=True), f32("batch", 2, 3, "height", "width"), name="indices 3d"),
+    Case("adaptive_max_pool", nn.AdaptiveMaxPool3d((2, 3, 2), return_indices=True), f32("batch", 2, 3, "height", "width"),
+         name="indices 3d"),
     Case("adaptive_max_pool", nn.AdaptiveMaxPool2d(2, return_indices=True), f32(4, "height", "width"), name="unbatched"),
 ]

@@ -68,6 +68,22 @@ def some_padding(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
+class Encoder(nn.Module):
+    """An encoder under a mask that the caller gives, and padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return self.layers(x, mask=mask, src_key_padding_mask=padding)
+
+
+def upper(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
+    """True above the diagonal: what nn.Transformer hides."""
+    return np.triu(np.ones(size, np.bool_), 1)
+
+
 class Decoder(nn.Module):
     """A decoder layer under a causal mask."""
 
@@ -96,7 +112,7 @@ CASES = [
     Case(NAME, sdpa(is_causal=True), f32(*HEADS), f32(*SOURCE), f32(*SOURCE), name="causal, two lengths"),
     Case(NAME, sdpa(is_causal=True), f32("batch", 2, 5, 4), f32("batch", 2, 5, 4), f32("batch", 2, 5, 4), name="causal, fixed length"),
     Case(NAME, sdpa(is_causal=True), f64(*HEADS), f64(*SOURCE), f64(*SOURCE), name="causal, float64"),
-    Case(NAME, sdpa(), f64("batch", "time", 6), f64("batch", "length", 6), f64("batch", "length", 6), name="float64, a scale beyond float32"),
+    Case(NAME, sdpa(), f64("batch", "time", 6), f64("batch", "length", 6), f64("batch", "length", 6), name="float64, inexact scale"),
     Case(NAME, sdpa(enable_gqa=True), f32("batch", 6, "time", 4), f32(*SOURCE), f32(*SOURCE), name="grouped heads"),
     Case(NAME, sdpa(enable_gqa=True), f32("batch", 6, "time", 4), f32(*SOURCE), f32(*SOURCE), f32("batch", 6, "time", "length"),
          name="grouped heads, mask a head"),
@@ -113,6 +129,9 @@ CASES = [
     Case(NAME, nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu"), f32("batch", "time", 8), name="encoder layer"),
     Case(NAME, nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, norm_first=True), 2, enable_nested_tensor=False),
          f32("time", "batch", 8), name="encoder, time first"),
+    Case(NAME, Encoder(), f32("batch", "time", 8), Input(("time", "time"), upper), Input(("batch", "time"), some_padding),
+         name="encoder, mask and padding"),
     Case(NAME, Decoder(), f32("batch", "time", 8), f32("batch", "length", 8), name="decoder layer"),
-    Case(NAME, nn.Transformer(8, 2, 1, 1, 16, batch_first=True), f32("batch", "length", 8), f32("batch", "time", 8), name="whole transformer"),
+    Case(NAME, nn.Transformer(8, 2, 1, 1, 16, batch_first=True), f32("batch", "length", 8), f32("batch", "time", 8),
+         name="whole transformer"),
 ]

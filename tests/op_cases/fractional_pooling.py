@@ -21,6 +21,5 @@ CASES = [
     Case("fractional_max_pool", pooled(F.fractional_max_pool2d, 2, (4, 3)), f32("batch", 3, 9, 8), uniform("batch", 3, 2), name="2d"),
     Case("fractional_max_pool", pooled(F.fractional_max_pool2d, (3, 2), (5, 1), True), f32("batch", 3, 9, 8), uniform("batch", 3, 2),
          name="indices"),
-    Case("fractional_max_pool", pooled(F.fractional_max_pool3d, 2, (2, 4, 3), True), f32("batch", 2, 4, 9, 8), uniform("batch", 2, 3),
-         name="3d"),
+    Case("fractional_max_pool", pooled(F.fractional_max_pool3d, 2, (2, 4, 3), True), f32(2, 2, 4, 9, 8), uniform(2, 2, 3), name="3d"),
 ]

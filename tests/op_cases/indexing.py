@@ -31,6 +31,7 @@ CASES = [
     Case("masked_select", torch.masked_select, f32("batch", 3), boolean(3), name="broadcast"),
     Case("masked_select", lambda x: x[x > 0] * 2, f32("batch", "time"), name="of itself"),
     Case("masked_select", lambda x, m: x[m].sum(0) + x[m].shape[0], f32("batch", 3), boolean("batch"), name="counted"),
+    Case("masked_select", lambda x, m: torch.ones(2) * x[m].shape[0], f32("batch", 3), boolean("batch"), name="counted only"),
     Case("nonzero", torch.nonzero, i64("batch", 4, low=0, high=3)),
     Case("nonzero", lambda x: torch.nonzero(x > 0.5), f32("batch", "time"), name="condition"),
     Case("nonzero", lambda x: torch.where(x)[1], boolean("batch", "time"), name="where"),

@@ -15,6 +15,7 @@ from adapters.onnx.ops.elementwise import apply, like, select
 from adapters.onnx.ops.special import erf
 from adapters.onnx.ops.transcendental import expm1, log1p
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 from converter.ops.activation import SELU_ALPHA, SELU_SCALE
@@ -37,6 +38,7 @@ def _clip(g: Lowering, x: Tensor, low: float | None, high: float | None) -> Tens
 
 
 @lowers("relu")
+@through_float32
 def relu(g: Lowering, x: Tensor) -> Tensor:
     if x.dtype.is_float or x.dtype in (DType.INT8, DType.INT32):
         return g.node("Relu", x)
@@ -44,6 +46,7 @@ def relu(g: Lowering, x: Tensor) -> Tensor:
 
 
 @lowers("gelu")
+@through_float32
 def gelu(g: Lowering, x: Tensor, *, approximate: str) -> Tensor:
     if g.opset >= 20 and not _float64(x):
         return g.node("Gelu", x, approximate=None if approximate == "none" else approximate)
@@ -59,6 +62,7 @@ def gelu(g: Lowering, x: Tensor, *, approximate: str) -> Tensor:
 
 
 @lowers("silu")
+@through_float32
 def silu(g: Lowering, x: Tensor) -> Tensor:
     return apply(g, "Mul", x, apply(g, "Sigmoid", x))
 
@@ -70,6 +74,7 @@ def _bent(g: Lowering, x: Tensor, alpha: float, scale: float, input_scale: float
 
 
 @lowers("elu")
+@through_float32
 def elu(g: Lowering, x: Tensor, *, alpha: float, scale: float, input_scale: float) -> Tensor:
     if not _float64(x) and scale == input_scale == 1:
         return g.node("Elu", x, alpha=alpha)
@@ -77,11 +82,13 @@ def elu(g: Lowering, x: Tensor, *, alpha: float, scale: float, input_scale: floa
 
 
 @lowers("selu")
+@through_float32
 def selu(g: Lowering, x: Tensor) -> Tensor:
     return _bent(g, x, SELU_ALPHA, SELU_SCALE, 1) if _float64(x) else g.node("Selu", x, alpha=SELU_ALPHA, gamma=SELU_SCALE)
 
 
 @lowers("celu")
+@through_float32
 def celu(g: Lowering, x: Tensor, *, alpha: float) -> Tensor:
     if _float64(x) or alpha <= 0:
         return _bent(g, x, alpha, 1, 1 / alpha)
@@ -89,6 +96,7 @@ def celu(g: Lowering, x: Tensor, *, alpha: float) -> Tensor:
 
 
 @lowers("leaky_relu")
+@through_float32
 def leaky_relu(g: Lowering, x: Tensor, *, negative_slope: float) -> Tensor:
     if not _float64(x):
         return g.node("LeakyRelu", x, alpha=negative_slope)
@@ -96,6 +104,7 @@ def leaky_relu(g: Lowering, x: Tensor, *, negative_slope: float) -> Tensor:
 
 
 @lowers("prelu")
+@through_float32
 def prelu(g: Lowering, x: Tensor, weight: Tensor) -> Tensor:
     size = weight.shape[0] if weight.rank else 1
     if size != 1 and x.rank > 2:
@@ -108,6 +117,7 @@ def prelu(g: Lowering, x: Tensor, weight: Tensor) -> Tensor:
 
 
 @lowers("softplus")
+@through_float32
 def softplus(g: Lowering, x: Tensor, *, beta: float, threshold: float) -> Tensor:
     scaled = _times(g, x, beta)
     if not _float64(x):
@@ -116,12 +126,13 @@ def softplus(g: Lowering, x: Tensor, *, beta: float, threshold: float) -> Tensor
         y = apply(g, "Add", _clip(g, scaled, 0, None), log1p(g, apply(g, "Exp", apply(g, "Neg", apply(g, "Abs", scaled)))))
     y = y if beta == 1 else apply(g, "Div", y, number(g, beta, x))
     # From 20 on, float32 holds no difference between softplus and its argument.
-    if threshold >= 20 and not _float64(x) and x.dtype is not DType.BFLOAT16:
+    if threshold >= 20 and not _float64(x):
         return y
     return select(g, _compare(g, "Greater", scaled, threshold), x, y)
 
 
 @lowers("log_sigmoid")
+@through_float32
 def log_sigmoid(g: Lowering, x: Tensor) -> Tensor:
     if not _float64(x):
         return apply(g, "Neg", g.node("Softplus", apply(g, "Neg", x)))
@@ -129,24 +140,20 @@ def log_sigmoid(g: Lowering, x: Tensor) -> Tensor:
 
 
 @lowers("softshrink")
+@through_float32
 def softshrink(g: Lowering, x: Tensor, *, lambd: float) -> Tensor:
-    return g.node("Shrink", x, lambd=lambd, bias=lambd) if not _float64(x) else _shrunk(g, x, lambd, lambd)
+    # ONNX's Shrink makes zero of NaN.
+    return apply(g, "Sub", x, _clip(g, x, -lambd, lambd))
 
 
 @lowers("hardshrink")
+@through_float32
 def hardshrink(g: Lowering, x: Tensor, *, lambd: float) -> Tensor:
-    return g.node("Shrink", x, lambd=lambd, bias=0.0) if not _float64(x) else _shrunk(g, x, lambd, 0.0)
-
-
-def _shrunk(g: Lowering, x: Tensor, lambd: float, bias: float) -> Tensor:
-    """`Shrink` with bounds in float64, which ONNX's attributes are not."""
-    above = apply(g, "Sub", x, number(g, bias, x)) if bias else x
-    below = apply(g, "Add", x, number(g, bias, x)) if bias else x
-    inner = select(g, _compare(g, "Less", x, -lambd), below, number(g, 0, x))
-    return select(g, _compare(g, "Greater", x, lambd), above, inner)
+    return select(g, _compare(g, "LessOrEqual", apply(g, "Abs", x), lambd), number(g, 0, x), x)
 
 
 @lowers("threshold")
+@through_float32
 def threshold(g: Lowering, x: Tensor, *, threshold: float, value: float) -> Tensor:
     if x.dtype.is_integer:
         threshold, value = int(threshold), int(value)
@@ -154,6 +161,7 @@ def threshold(g: Lowering, x: Tensor, *, threshold: float, value: float) -> Tens
 
 
 @lowers("hardtanh")
+@through_float32
 def hardtanh(g: Lowering, x: Tensor, *, min_val: float, max_val: float) -> Tensor:
     if x.dtype.is_integer:
         min_val, max_val = int(min_val), int(max_val)
@@ -161,11 +169,13 @@ def hardtanh(g: Lowering, x: Tensor, *, min_val: float, max_val: float) -> Tenso
 
 
 @lowers("hardsigmoid")
+@through_float32
 def hardsigmoid(g: Lowering, x: Tensor) -> Tensor:
     return apply(g, "Div", _clip(g, apply(g, "Add", x, number(g, 3, x)), 0, 6), number(g, 6, x))
 
 
 @lowers("hardswish")
+@through_float32
 def hardswish(g: Lowering, x: Tensor) -> Tensor:
     if not _float64(x):
         return g.node("HardSwish", x)
@@ -173,11 +183,13 @@ def hardswish(g: Lowering, x: Tensor) -> Tensor:
 
 
 @lowers("mish")
+@through_float32
 def mish(g: Lowering, x: Tensor) -> Tensor:
     return apply(g, "Mul", x, apply(g, "Tanh", softplus(g, x, beta=1.0, threshold=math.inf)))
 
 
 @lowers("glu")
+@through_float32
 def glu(g: Lowering, x: Tensor, *, axis: int) -> Tensor:
     position = axis % x.rank
     half: Dim = x.shape[position] // 2
@@ -198,12 +210,13 @@ def _along_axis(op_type: str) -> Callable[..., Tensor]:
     return lowering
 
 
-softmax = _along_axis("Softmax")
+softmax = through_float32(_along_axis("Softmax"))
 lowers("softmax")(softmax)
-lowers("log_softmax")(_along_axis("LogSoftmax"))
+lowers("log_softmax")(through_float32(_along_axis("LogSoftmax")))
 
 
 @lowers("safe_softmax")
+@through_float32
 def safe_softmax(g: Lowering, x: Tensor, *, axis: int) -> Tensor:
     if x.rank == 0:
         return select(g, _compare(g, "Equal", x, -math.inf), number(g, 0, x), number(g, 1, x))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 from converter.ops.adaptive_pooling import windows
@@ -32,8 +34,8 @@ def _replaced(x: Tensor, axis: int, *sizes: Dim, dtype: DType | None = None) -> 
 def _windows(g: Lowering, size: Dim, count: Dim) -> tuple[Tensor, Tensor | None, Dim]:
     """(places [count, widest], held [count, widest] or None where windows are equal, widest) of an axis."""
     if isinstance(size, int) and isinstance(count, int):
-        places, held = windows(size, count)
-        return g.constant(places), None if held.all() else g.constant(held, DType.BOOL), places.shape[1]
+        fixed, inside = windows(size, count)
+        return g.constant(fixed), None if inside.all() else g.constant(inside, DType.BOOL), fixed.shape[1]
     widest = (size - 1) // count + 2
     index = g.node("Range", g.constant(0), g.scalar_size(count), g.constant(1), spec=TensorSpec(DType.INT64, (count,)))
     index = g.node("Unsqueeze", index, g.constant([1]), spec=TensorSpec(DType.INT64, (count, 1)))
@@ -51,6 +53,7 @@ def _windows(g: Lowering, size: Dim, count: Dim) -> tuple[Tensor, Tensor | None,
 
 
 @lowers("adaptive_avg_pool")
+@through_float32
 def adaptive_avg_pool(g: Lowering, x: Tensor, *, size: tuple[Dim, ...]) -> Tensor:
     axes = len(size)
     shape = x.shape[:-axes] + size
@@ -85,6 +88,7 @@ def adaptive_avg_pool(g: Lowering, x: Tensor, *, size: tuple[Dim, ...]) -> Tenso
 
 
 @lowers("adaptive_max_pool")
+@through_float32
 def adaptive_max_pool(g: Lowering, x: Tensor, *, size: tuple[Dim, ...]) -> Tensor | tuple[Tensor, ...]:
     axes = len(size)
     dtype = x.dtype
@@ -98,7 +102,7 @@ def adaptive_max_pool(g: Lowering, x: Tensor, *, size: tuple[Dim, ...]) -> Tenso
         pooled = batched(g, x, axes)
         shape = (*pooled.shape[:2], *size)
         specs: Sequence[TensorSpec] = [TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)]
-        settings = {"kernel_shape": kernel, "strides": kernel}
+        settings: dict[str, Any] = {"kernel_shape": kernel, "strides": kernel}
         if not g.wants(1):
             return like_input(g, g.cast(g.node("MaxPool", pooled, spec=specs[0], **settings), dtype), x)
         y, indices = g.nodes_out("MaxPool", pooled, specs=specs, **settings)
@@ -141,7 +145,7 @@ def _with_indices(g: Lowering, x: Tensor, size: tuple[Dim, ...], dtype: DType) -
     order = [*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)]
     values = g.transpose(values, [*range(lead), *(lead + axis for axis in order)])
     values = g.reshape(values, (*x.shape[:lead], *size, within))
-    flat = g.reshape(g.transpose(flat, order), (*size, within))
+    flat = g.reshape(g.transpose(flat, order), (*size, within))  # type: ignore[arg-type]
     shape = (*x.shape[:lead], *size)
     best = g.node("ArgMax", values, spec=TensorSpec(DType.INT64, (*shape, 1)), axis=x.rank, keepdims=1)
     y = g.node("GatherElements", values, best, spec=TensorSpec(values.dtype, (*shape, 1)), axis=x.rank)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering import Array, Lowering, Tensor
 from adapters.onnx.registry import lowers
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
@@ -63,7 +63,7 @@ def _scaled(g: Lowering, query: Tensor, scale: float | None) -> Tensor:
     if scale is None and not isinstance(size, int):
         root = g.node("Sqrt", g.cast(g.scalar_size(size), query.dtype), spec=TensorSpec(query.dtype, ()))
         return g.node("Div", query, root, spec=query.spec)
-    factor = scale if scale is not None else 1 / math.sqrt(size) if size else 1.0
+    factor = scale if scale is not None else 1 / math.sqrt(int(size)) if size else 1.0  # type: ignore[arg-type]
     if factor == 1:
         return query
     # ONNX Runtime folds a scalar into the product as a float32 number, a vector not.
@@ -100,7 +100,7 @@ def _make_additive(g: Lowering, mask: Tensor | None, is_causal: bool, dtype: DTy
     return g.node("Add", mask, causal, spec=TensorSpec(dtype, (*mask.shape[:rank - 2], length, source))), True
 
 
-def _blind(values: np.ndarray) -> bool:  # type: ignore[type-arg]
+def _blind(values: Array) -> bool:
     """Whether a row of a mask shows nothing."""
     seen = values if values.dtype == np.bool_ else ~np.isneginf(values.astype(np.float64))
     return not seen.any(axis=-1).all()

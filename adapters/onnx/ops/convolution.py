@@ -6,11 +6,12 @@ import numpy as np
 
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 
 # ONNX Runtime convolves these (float16 through float32); others go through matrix products.
-NATIVE = frozenset({DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16})
+NATIVE = frozenset({DType.FLOAT32, DType.FLOAT16})
 
 
 def batched(g: Lowering, x: Tensor, axes: int) -> Tensor:
@@ -79,6 +80,7 @@ def _output(g: Lowering, batch: Dim, x: Tensor) -> tuple[Dim, ...]:
 
 
 @lowers("convolution")
+@through_float32
 def convolution(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: tuple[int, ...], padding: tuple[int, ...],
                 dilation: tuple[int, ...], groups: int) -> Tensor:
     axes = weight.rank - 2
@@ -95,6 +97,7 @@ def convolution(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None, *, 
 
 
 @lowers("convolution_transpose")
+@through_float32
 def convolution_transpose(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: tuple[int, ...],
                           padding: tuple[int, ...], output_padding: tuple[int, ...], dilation: tuple[int, ...], groups: int) -> Tensor:
     axes = weight.rank - 2

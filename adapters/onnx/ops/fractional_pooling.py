@@ -8,9 +8,10 @@ from adapters.onnx.kernels import compute
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
-from converter.ops._spatial import kernel_positions
+from converter.ops._spatial import integers, kernel_positions
 
 
 def _starts(g: Lowering, sample: Tensor, length: Dim, kernel: int, count: int) -> Tensor:
@@ -29,6 +30,7 @@ def _starts(g: Lowering, sample: Tensor, length: Dim, kernel: int, count: int) -
 
 
 @lowers("fractional_max_pool")
+@through_float32
 def fractional_max_pool(g: Lowering, x: Tensor, samples: Tensor, *, kernel: tuple[int, ...],
                         size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     axes = len(kernel)
@@ -47,12 +49,13 @@ def fractional_max_pool(g: Lowering, x: Tensor, samples: Tensor, *, kernel: tupl
                             spec=TensorSpec(DType.INT64, (*lead, *size[:axis + 1], *[1] * (axes - axis))))
         places = starts
     positions = kernel_positions(kernel)
-    if not all(isinstance(length, int) for length in spatial):
+    lengths = integers(spatial)
+    if len(lengths) < axes:
         raise g.refuse("fractional pooling of a size that is free")
-    offsets = g.constant([int(np.ravel_multi_index(position, spatial)) for position in positions])  # type: ignore[call-overload]
+    offsets = g.constant([int(np.ravel_multi_index(position, lengths)) for position in positions])
     window = TensorSpec(DType.INT64, (*lead, *size, len(positions)))
     flat = TensorSpec(DType.INT64, (*lead, int(np.prod(size)) * len(positions)))
-    table = g.node("Add", places, offsets, spec=window)  # type: ignore[arg-type]
+    table = g.node("Add", places, offsets, spec=window)
     values = g.node("GatherElements", g.reshape(x, (*lead, product(spatial))), g.reshape(table, flat.shape),
                     spec=TensorSpec(x.dtype, flat.shape), axis=2)
     values = g.reshape(values, window.shape)

@@ -8,6 +8,7 @@ from adapters.onnx.kernels import number
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.elementwise import apply
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 
@@ -15,6 +16,7 @@ OLD_MODES = {"linear": "bilinear", "nearest": "nearest", "cubic": "bicubic"}
 
 
 @lowers("grid_sample")
+@through_float32
 def grid_sample(g: Lowering, x: Tensor, grid: Tensor, *, mode: str, padding: str, align_corners: bool) -> Tensor:
     if g.opset < 20 and x.rank != 4:
         raise g.refuse("sampling of volumes needs opset 20")
@@ -44,6 +46,7 @@ def _steps(g: Lowering, count: Dim, align_corners: bool, dtype: DType) -> Tensor
 
 
 @lowers("affine_grid")
+@through_float32
 def affine_grid(g: Lowering, theta: Tensor, *, size: tuple[Dim, ...], align_corners: bool) -> Tensor:
     if g.opset >= 20 and (not align_corners or all(isinstance(count, int) and count > 1 for count in size[2:])):
         return g.node("AffineGrid", theta, g.sizes(size), align_corners=int(align_corners))
@@ -52,7 +55,7 @@ def affine_grid(g: Lowering, theta: Tensor, *, size: tuple[Dim, ...], align_corn
     columns = []
     for axis in range(axes - 1, -1, -1):
         steps = _steps(g, spatial[axis], align_corners, theta.dtype)
-        steps = g.reshape(steps, tuple(spatial[axis] if other == axis else 1 for other in range(axes)) + (1,))
+        steps = g.reshape(steps, (*(spatial[axis] if other == axis else 1 for other in range(axes)), 1))
         columns.append(g.node("Expand", steps, g.sizes([*spatial, 1]), spec=TensorSpec(theta.dtype, (*spatial, 1))))
     columns.append(g.node("Expand", g.constant(1.0, theta.dtype), g.sizes([*spatial, 1]), spec=TensorSpec(theta.dtype, (*spatial, 1))))
     points = g.node("Concat", *columns, spec=TensorSpec(theta.dtype, (*spatial, axes + 1)), axis=-1)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 
 from adapters.onnx.kernels import compute, number
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.elementwise import apply
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
+from converter.ops._spatial import integers
 
 
 def _reduced(x: Tensor, axes: tuple[int, ...]) -> TensorSpec:
@@ -46,6 +47,7 @@ def _filled(g: Lowering, vector: Tensor | None, size: Dim, value: float, dtype: 
 
 
 @lowers("batch_norm")
+@through_float32
 def batch_norm(g: Lowering, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
                bias: Tensor | None, *, eps: float) -> Tensor:
     if running_mean is None or running_var is None:
@@ -63,6 +65,7 @@ def batch_norm(g: Lowering, x: Tensor, running_mean: Tensor | None, running_var:
 
 
 @lowers("instance_norm")
+@through_float32
 def instance_norm(g: Lowering, x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
     scale, offset = _filled(g, weight, x.shape[1], 1, x.dtype), _filled(g, bias, x.shape[1], 0, x.dtype)
     if scale is not None and offset is not None and x.dtype is not DType.FLOAT64:
@@ -71,6 +74,7 @@ def instance_norm(g: Lowering, x: Tensor, weight: Tensor | None, bias: Tensor | 
 
 
 @lowers("group_norm")
+@through_float32
 def group_norm(g: Lowering, x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float) -> Tensor:
     # ONNX Runtime has no kernel of GroupNormalization; it would expand it into more nodes than stand here.
     rest = product(x.shape[1:]) // num_groups
@@ -84,12 +88,13 @@ def group_norm(g: Lowering, x: Tensor, weight: Tensor | None, bias: Tensor | Non
 
 
 @lowers("layer_norm")
+@through_float32
 def layer_norm(g: Lowering, x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: tuple[Dim, ...],
                eps: float) -> Tensor:
     rank = len(normalized_shape)
     fixed = all(isinstance(size, int) for size in normalized_shape)
     if x.dtype is not DType.FLOAT64 and (weight is not None or fixed):
-        scale = weight if weight is not None else g.constant(np.ones(normalized_shape), x.dtype)  # type: ignore[arg-type]
+        scale = weight if weight is not None else g.constant(np.ones(integers(normalized_shape)), x.dtype)
         return g.node("LayerNormalization", x, scale, bias, spec=x.spec, axis=-rank, epsilon=eps)
     y = _standardized(g, x, tuple(range(x.rank - rank, x.rank)), eps)
     y = y if weight is None else apply(g, "Mul", y, weight)
@@ -97,14 +102,15 @@ def layer_norm(g: Lowering, x: Tensor, weight: Tensor | None, bias: Tensor | Non
 
 
 @lowers("rms_norm")
+@through_float32
 def rms_norm(g: Lowering, x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[Dim, ...], eps: float | None) -> Tensor:
     rank = len(normalized_shape)
     wide = x.dtype if x.dtype.itemsize >= 4 else DType.FLOAT32
     if eps is None:
-        eps = float(ml_dtypes.finfo(wide.numpy).eps)
+        eps = float(np.finfo(wide.numpy).eps)
     fixed = all(isinstance(size, int) for size in normalized_shape)
     if g.opset >= 23 and x.dtype is DType.FLOAT32 and (weight is not None or fixed):
-        scale = weight if weight is not None else g.constant(np.ones(normalized_shape), x.dtype)  # type: ignore[arg-type]
+        scale = weight if weight is not None else g.constant(np.ones(integers(normalized_shape)), x.dtype)
         return g.node("RMSNormalization", x, scale, spec=x.spec, axis=-rank, epsilon=eps)
     dtype, x = x.dtype, g.cast(x, wide)
     mean = _mean(g, apply(g, "Mul", x, x), tuple(range(x.rank - rank, x.rank)))
@@ -113,6 +119,7 @@ def rms_norm(g: Lowering, x: Tensor, weight: Tensor | None, *, normalized_shape:
 
 
 @lowers("weight_norm")
+@through_float32
 def weight_norm(g: Lowering, v: Tensor, magnitude: Tensor, *, axis: int | None) -> Tensor:
     axes = tuple(index for index in range(v.rank) if axis is None or index != axis % v.rank)
     if not axes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.convolution import batched, like_input, pad_spatial, pads_of, window_slice
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 
@@ -36,6 +39,7 @@ def _rounding(g: Lowering, x: Tensor, counts: tuple[Dim, ...], kernel: tuple[int
 
 
 @lowers("max_pool")
+@through_float32
 def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
              dilation: tuple[int, ...], ceil_mode: bool) -> Tensor | tuple[Tensor, ...]:
     axes = len(kernel)
@@ -54,9 +58,9 @@ def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[i
     if rounding is None:
         before = pads_of(padding, axes)[:axes]
         ends = zip(x.shape[2:], shape[2:], kernel, stride, before, dilation, strict=True)
-        after = [max(0, int((count - 1) * s + d * (k - 1) + 1 - size - start)) for size, count, k, s, start, d in ends]  # type: ignore[arg-type]
+        after = [max(0, int((count - 1) * s + d * (k - 1) + 1 - size - start)) for size, count, k, s, start, d in ends]
         padding = (*before, *after)
-    settings = {"kernel_shape": list(kernel), "strides": list(stride), "pads": pads_of(padding, axes) if padding else None,
+    settings: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(stride), "pads": pads_of(padding, axes) if padding else None,
                 "dilations": list(dilation) if set(dilation) != {1} else None, "ceil_mode": 1 if rounding else None}
     y_spec, where = TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
     if not g.wants(1):
@@ -80,6 +84,7 @@ def _largest(g: Lowering, x: Tensor, kernel: tuple[int, ...], stride: tuple[int,
 
 
 @lowers("avg_pool")
+@through_float32
 def avg_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
              ceil_mode: bool, count_include_pad: bool, divisor_override: int | None) -> Tensor:
     axes = len(kernel)
@@ -136,6 +141,7 @@ def _lengths(g: Lowering, x: Tensor, kernel: tuple[int, ...], stride: tuple[int,
 
 
 @lowers("max_unpool")
+@through_float32
 def max_unpool(g: Lowering, x: Tensor, indices: Tensor, *, size: tuple[Dim, ...]) -> Tensor:
     lead = x.shape[:-len(size)]
     places = product(size)

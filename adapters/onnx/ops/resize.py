@@ -7,6 +7,7 @@ import numpy as np
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 from converter.ops import resize
@@ -28,17 +29,19 @@ def _indices(g: Lowering, incoming: Dim, outgoing: Dim, scale: float | None, exa
         return g.constant(resize.nearest(incoming, outgoing, scale, exact))
     float32 = DType.FLOAT32
     vector, one = TensorSpec(float32, (outgoing,)), TensorSpec(float32, (1,))
-    places = g.cast(g.node("Range", g.constant(0), g.scalar_size(outgoing), g.constant(1), spec=TensorSpec(DType.INT64, (outgoing,))), float32)
+    whole = TensorSpec(DType.INT64, (outgoing,))
+    places = g.cast(g.node("Range", g.constant(0), g.scalar_size(outgoing), g.constant(1), spec=whole), float32)
     if exact:
         places = g.node("Add", places, g.constant(0.5, float32), spec=vector)
     step = g.constant([1.0 / scale], float32) if scale else g.node(
         "Div", g.cast(g.size(incoming), float32), g.cast(g.size(outgoing), float32), spec=one)
     source = g.node("Floor", g.node("Mul", places, step, spec=vector), spec=vector)
     last = g.size(incoming - 1)
-    return g.node("Min", g.cast(source, DType.INT64), last, spec=TensorSpec(DType.INT64, (outgoing,)))
+    return g.node("Min", g.cast(source, DType.INT64), last, spec=whole)
 
 
 @lowers("interpolate")
+@through_float32
 def interpolate(g: Lowering, x: Tensor, *, size: tuple[Dim, ...], mode: str, align_corners: bool, antialias: bool,
                 scale: tuple[float | None, ...]) -> Tensor:
     axes = len(size)
@@ -77,8 +80,6 @@ def _mixed(g: Lowering, x: Tensor, size: tuple[Dim, ...], mode: str, align_corne
            factors: tuple[float | None, ...]) -> Tensor:
     """Each axis as a product with the matrix of what every output takes of every input; where sizes are free, linear
     interpolation between two gathered neighbours."""
-    if not x.dtype.is_float:
-        raise g.refuse(f"{mode} interpolation of {x.dtype}")
     dtype = x.dtype if x.dtype is DType.FLOAT64 else DType.FLOAT32
     given, x = x.dtype, g.cast(x, dtype)
     for axis, outgoing, factor in zip(range(2, 2 + len(size)), size, factors, strict=True):

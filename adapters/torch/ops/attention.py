@@ -27,7 +27,7 @@ def scaled_dot_product_attention(g: Importer, query: Value, key: Value, value: V
     size = query.shape[-1]
     usual = scale is None or isinstance(size, int) and size > 0 and scale == size ** -0.5
     return g.op("scaled_dot_product_attention", query, key, value, attn_mask, is_causal=is_causal,
-                scale=None if usual else float(scale), enable_gqa=grouped)
+                scale=None if usual or scale is None else float(scale), enable_gqa=grouped)
 
 
 @imports("aten._scaled_dot_product_flash_attention_for_cpu.default")

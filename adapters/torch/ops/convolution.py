@@ -60,14 +60,17 @@ def conv_transpose(g: Importer, input: Value, weight: Value, bias: Value | None 
 def convolution(g: Importer, input: Value, weight: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any,
                 transposed: bool, output_padding: Any, groups: int, *settings: bool) -> Value:
     if transposed:
-        return conv_transpose(g, input, weight, bias, stride, padding, output_padding, groups, dilation)
-    return convolve(g, input, weight, bias, stride, padding, dilation, groups)
+        result: Value = conv_transpose(g, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    else:
+        result = convolve(g, input, weight, bias, stride, padding, dilation, groups)
+    return result
 
 
 @imports("aten.mkldnn_convolution.default")
 def mkldnn_convolution(g: Importer, self: Value, weight: Value, bias: Value | None, padding: Any, stride: Any, dilation: Any,
                        groups: int) -> Value:
-    return convolve(g, self, weight, bias, stride, padding, dilation, groups)
+    result: Value = convolve(g, self, weight, bias, stride, padding, dilation, groups)
+    return result
 
 
 @rebuilds("convolution")

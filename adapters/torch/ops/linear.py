@@ -171,17 +171,18 @@ def multi_dot(g: Importer, tensors: list[Value]) -> Value:
         for value in values[1:]:
             result = g.op("matmul", result, value)
         return result
-    # Vectors at the ends are a row and a column.
-    sizes = [1 if values[0].rank == 1 else values[0].shape[0], *(value.shape[0] if value.rank == 1 else value.shape[-2] for value in values[1:]),
-             1 if values[-1].rank == 1 else values[-1].shape[-1]]
     if len(values) == 1:
         return values[0]
+    # Vectors at the ends are a row and a column.
+    shapes = [[int(size) for size in value.shape] for value in values]  # type: ignore[arg-type]
+    sizes = [1 if len(shapes[0]) == 1 else shapes[0][0], *(shape[0] for shape in shapes[1:]),
+             1 if len(shapes[-1]) == 1 else shapes[-1][-1]]
     best: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(values))}
     for span in range(1, len(values)):
         for first in range(len(values) - span):
             last = first + span
-            best[first, last] = min((best[first, cut][0] + best[cut + 1, last][0] + sizes[first] * sizes[cut + 1] * sizes[last + 1], cut)  # type: ignore[operator]
-                                    for cut in range(first, last))
+            best[first, last] = min((best[first, cut][0] + best[cut + 1, last][0]
+                                     + sizes[first] * sizes[cut + 1] * sizes[last + 1], cut) for cut in range(first, last))
 
     def build(first: int, last: int) -> Value:
         if first == last:

@@ -22,7 +22,7 @@ def spatial_axes(g: Importer) -> int:
     return int(next(name[index - 1] for index in range(len(name) - 1, 0, -1) if name[index] == "d" and name[index - 1].isdigit()))
 
 
-def _window(g: Importer, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> dict[str, tuple[int, ...]]:
+def _window(g: Importer, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> dict[str, Any]:
     axes = spatial_axes(g)
     kernel = fixed(g, kernel, axes, "the kernel")
     found = {"kernel": kernel, "padding": trimmed(fixed(g, padding, axes, "the padding"), 0),

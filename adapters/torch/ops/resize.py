@@ -21,6 +21,8 @@ UPSAMPLE = {"upsample_nearest1d": ("nearest", False), "upsample_nearest2d": ("ne
 def _import(g: Importer, x: Value, name: str, scales: list[float | None], align_corners: bool) -> Value:
     mode, antialias = UPSAMPLE[name]
     size = g.result_shape()[2:]
+    if not x.dtype.is_float and not mode.startswith("nearest"):
+        raise g.refuse("PyTorch mixes integers in fixed-point arithmetic of its own")
     if align_corners or all(scale is None or scale <= 0 for scale in scales):
         # With aligned corners the sizes alone say where the outputs lie.
         scales = []
