@@ -293,7 +293,8 @@ def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
         return outputs
     except ConverterError as error:
         raise error.within(_place(node)) from error
-    except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # A shape rule that stumbles over operands it did not foresee.
         operands = ", ".join(str(specs[item]) if isinstance(item, str) else str(item) for item in node.inputs)
         raise GraphError(f"operands that {node.op} does not take ({error})", where=_place(node), received=operands) from error
 

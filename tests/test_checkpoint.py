@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,32 @@ def test_damaged_files_are_refused(tmp_path: Path, content: bytes | None, suffix
     with pytest.raises(FormatError) as caught:
         load_parameters(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_damaged_byte_is_never_worse_than_a_refusal(tmp_path: Path, suffix: str) -> None:
+    from adapters.safetensors.write import save_safetensors
+
+    path = tmp_path / f"c{suffix}"
+    if suffix == ".pt":
+        torch.save({"a": torch.ones(8), "b": torch.zeros(3, 3)}, path)
+    else:
+        save_safetensors(InMemoryParameters({"a": np.ones(8), "b": np.zeros((3, 3), np.float32)}), path)
+    content, generator, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(250):
+        damaged = bytearray(content)
+        for _ in range(generator.randint(1, 6)):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        if generator.random() < 0.3:
+            del damaged[generator.randrange(len(damaged)):]
+        path.write_bytes(damaged)
+        try:
+            store = load_parameters(path)
+            for name in store:
+                store.read(name)
+        except ConverterError:
+            refused += 1
+    assert refused > 100
 
 
 def test_paths_that_are_no_checkpoint(tmp_path: Path) -> None:

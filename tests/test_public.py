@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,22 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(FormatError, match="ONNX"):
         converter.load(tmp_path / "m.onnx")
+
+
+def test_a_damaged_onnx_file_is_never_worse_than_a_refusal(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    converter.save(small_model(), path)
+    content, generator, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(generator.randint(1, 4)):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            converter.model_digest(converter.load(path))
+        except ConverterError:
+            refused += 1
+    assert refused > 100
 
 
 def test_values_beside_an_onnx_file_come_back(tmp_path: Path) -> None:

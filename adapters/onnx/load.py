@@ -53,14 +53,14 @@ def _load(path: Path, verify: bool) -> Model:
         raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
     if not proto.HasField("graph"):
         raise FormatError("not an ONNX file: it holds no graph")
-    notes = {entry.key: entry.value for entry in proto.metadata_props}
+    notes = {_text(entry.key): _text(entry.value) for entry in proto.metadata_props}
     if DOCUMENT not in notes:
         raise UnsupportedError("an ONNX file that was not written here", received=f"producer {proto.producer_name or 'unknown'!r}",
                                expected="a file that carries its neutral model in its metadata",
                                fix="convert the PyTorch model that it came from")
-    parts = read_document(notes[DOCUMENT].encode("utf-8", "surrogatepass"), ("constant", "alias"))
+    parts = read_document(notes[DOCUMENT].encode("utf-8"), ("constant", "alias"))
     layouts = _layouts(notes.get(LAYOUTS, "{}"), parts.specs)
-    tensors = {item.name: item for item in proto.graph.initializer}
+    tensors = {_text(item.name): item for item in proto.graph.initializer}
     stored = frozenset(name for name in parts.specs if name in tensors) | layouts.keys()
     if fingerprint(proto.graph, stored) != notes.get(NODES):
         raise FormatError("the ONNX graph is not the one that was written with this model", fix="convert the model again",
@@ -70,6 +70,13 @@ def _load(path: Path, verify: bool) -> Model:
     if verify:
         verify_digest(model, parts)
     return model
+
+
+def _text(value: str | bytes) -> str:
+    """A string field; protobuf gives bytes where one is not UTF-8."""
+    if isinstance(value, bytes):
+        raise FormatError("a damaged ONNX file: a text is not UTF-8", received=repr(value[:40]))
+    return value
 
 
 def _json(text: str, kind: type, where: str) -> Any:
@@ -161,7 +168,7 @@ class OnnxParameters(ParameterStore):
         return data.view(dtype.numpy).reshape(tuple(tensor.dims))
 
     def _external(self, tensor: onnx.TensorProto) -> Array:
-        place = {entry.key: entry.value for entry in tensor.external_data}
+        place = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
         location = place.get("location", "")
         if not location or Path(location).is_absolute() or Path(location).name != location:
             raise FormatError("the values lie outside of the folder", where=tensor.name, received=repr(location)[:120],

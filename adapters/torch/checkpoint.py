@@ -54,7 +54,10 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
 
 
 def _load(path: Path) -> Any:
-    zipped = zipfile.is_zipfile(path)
+    try:
+        zipped = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:
+        raise _damaged(error) from error
     _refuse_archives(path, zipped)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -78,8 +81,11 @@ def _refuse_archives(path: Path, zipped: bool) -> None:
         raise FormatError("the file is empty", expected="a file that torch.save wrote")
     if not zipped:
         return
-    with zipfile.ZipFile(path) as archive:
-        names = [name.partition("/")[2] for name in archive.namelist()]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.partition("/")[2] for name in archive.namelist()]
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise _damaged(error) from error
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise FormatError("a TorchScript archive, not a checkpoint", expected="a state_dict",
                           fix="torch.save(torch.jit.load(file).state_dict(), 'weights.pt')")

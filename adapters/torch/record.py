@@ -76,7 +76,8 @@ def _arrays(program: Program, arguments: Mapping[str, Any]) -> Arrays:
 def run_module(program: Program, arguments: Mapping[str, Any], inputs: Mapping[str, Array]) -> Arrays:
     """The live module's outputs by the graph's names, in evaluation mode; arguments that are no tensors stay as given."""
     leaves, structure = pytree.tree_flatten(dict(arguments))
-    filled = [leaf if name is None else to_tensor(inputs[name]).to(leaf.device) for name, leaf in zip(program.input_names, leaves, strict=True)]
+    filled = [leaf if name is None else to_tensor(inputs[name]).to(leaf.device)
+              for name, leaf in zip(program.input_names, leaves, strict=True)]
     bound = pytree.tree_unflatten(filled, structure)
     args, kwargs = call_arguments(program.module, bound)
     with evaluation(program.module), torch.no_grad():

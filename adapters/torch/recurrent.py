@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import _VF, Tensor
 
+from converter.errors import UnsupportedError
+
 NAMESPACE = "neutral_model"
 ORIGINALS = {name: getattr(_VF, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 
@@ -58,9 +60,14 @@ for _kind in ORIGINALS:
     _define(_kind)
 
 
+def _refuse_packing(*args: object) -> None:
+    raise UnsupportedError("packed sequences cannot be carried: give the layer padded tensors, or sequences of one length",
+                           where="pack_padded_sequence")
+
+
 @contextmanager
 def whole_recurrent_layers() -> Iterator[None]:
-    """While active, recurrent layers are traced as single operators. Packed sequences keep the original functions."""
+    """While active, recurrent layers are traced as single operators. Packed sequences are refused."""
 
     def replacement(kind: str):  # type: ignore[no-untyped-def]
         original, operator = ORIGINALS[kind], getattr(getattr(torch.ops, NAMESPACE), kind)
@@ -76,7 +83,9 @@ def whole_recurrent_layers() -> Iterator[None]:
 
         return call
 
+    packing = _VF._pack_padded_sequence
     try:
+        _VF._pack_padded_sequence = _refuse_packing
         for kind in ORIGINALS:
             setattr(_VF, kind, replacement(kind))
         # torch.nn.modules.rnn keeps a table of the plain RNN's functions.
@@ -86,6 +95,7 @@ def whole_recurrent_layers() -> Iterator[None]:
         rnn._rnn_impls.update({"RNN_TANH": _VF.rnn_tanh, "RNN_RELU": _VF.rnn_relu})
         yield
     finally:
+        _VF._pack_padded_sequence = packing
         for kind, original in ORIGINALS.items():
             setattr(_VF, kind, original)
         rnn._rnn_impls.update(table)

@@ -61,8 +61,8 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
     facts = {"file": file, "format": form.title, "bytes": path.stat().st_size}
     try:
         model = load(file)
-    except FormatError:
-        alone = _graph_alone(form, file)
+    except FormatError as error:
+        alone = _graph_alone(form, file) if error.message.startswith("the parameters' values are missing") else None
         if alone is None:
             raise
         return {**facts, "format": "graph without parameters' values, JSON", **describe_model(alone, False),

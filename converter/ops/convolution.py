@@ -84,7 +84,8 @@ def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: t
     y = y.reshape(batched.shape[0], weight.shape[0], *counts)
     if bias is not None:
         y += bias.reshape(-1, *[1] * axes).astype(dtype, copy=False)
-    return (y if x.ndim == axes + 2 else y[0]).astype(x.dtype, copy=False)
+    result: Array = y if x.ndim == axes + 2 else y[0]
+    return result.astype(x.dtype, copy=False)
 
 
 def _convolution_transpose(x: TensorSpec, weight: TensorSpec, bias: TensorSpec | None, *, stride: tuple[int, ...] = (),
@@ -135,7 +136,8 @@ def convolution_transpose(x: Array, weight: Array, bias: Array | None = None, *,
         tap = grouped[at].transpose(0, 2, 1)
         y[taps(position, counts, stride, dilation)] += np.matmul(tap, columns).reshape(batch, outgoing, *counts)
     kept: Any = (..., *(slice(p, size - p) for p, size in zip(padding, whole, strict=True)))
-    y = y[kept].copy() if bias is not None else y[kept]
+    y = y[kept]
     if bias is not None:
         y += bias.reshape(-1, *[1] * axes).astype(dtype, copy=False)
-    return (y if x.ndim == axes + 2 else y[0]).astype(x.dtype, copy=False)
+    result: Array = y if x.ndim == axes + 2 else y[0]
+    return result.astype(x.dtype, copy=False)

@@ -30,6 +30,8 @@ CASES = [
          name="float64 2d"),
     Case("convolution", lambda x: F.conv2d(x.relu(), torch.ones(1, 1, 3, 3) / 9, padding=1), f32("batch", 1, "height", "width"),
          name="constant weight"),
+    Case("convolution", lambda x, w: F.conv2d(x.bfloat16(), w.bfloat16()).float(), f32("batch", 3, "height", "width"), f32(4, 3, 2, 2),
+         name="bfloat16"),
     Case("convolution_transpose", nn.ConvTranspose1d(4, 6, 3, stride=2), f32("batch", 4, "length"), name="1d"),
     Case("convolution_transpose", nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1),
          f32("batch", 4, "height", "width"), name="2d"),
@@ -37,7 +39,8 @@ CASES = [
          f32("batch", 4, "height", "width"), name="groups"),
     Case("convolution_transpose", nn.ConvTranspose3d(2, 3, 2, stride=(1, 2, 2)), f32("batch", 2, 3, "height", "width"), name="3d"),
     Case("convolution_transpose", nn.ConvTranspose2d(4, 6, 2), f32(4, "height", "width"), name="unbatched"),
-
-            Case("convolution_transpose", nn.ConvTranspose1d(4, 6, 4, stride=3, padding=1, output_padding=2, groups=2).double(), f64("batch", 4, "length"),
-         name="float64"),
+    Case("convolution_transpose", nn.ConvTranspose1d(4, 6, 4, stride=3, padding=1, output_padding=2, groups=2).double(),
+         f64("batch", 4, "length"), name="float64"),
+    Case("convolution_transpose", nn.ConvTranspose1d(4, 6, 2, stride=2, dilation=4, output_padding=3), f32("batch", 4, "length"),
+         name="output padding past the stride"),
 ]

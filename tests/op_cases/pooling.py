@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.op_cases import Case, f32, f64
+from tests.op_cases import Case, f32, f64, i64
 
 LONG = ({"batch": 3, "length": 9, "height": 10, "width": 11}, {"batch": 1, "length": 12, "height": 13, "width": 14})
 
@@ -31,6 +31,11 @@ CASES = [
     Case("max_pool", nn.MaxPool2d(2), f32(4, "height", "width"), name="unbatched"),
     Case("max_pool", nn.MaxPool2d(2, return_indices=True), f32(4, "height", "width"), name="unbatched indices"),
     Case("max_pool", lambda x: F.max_pool2d(x, 3, 2, 1), f64("batch", 4, "height", "width"), name="float64"),
+    Case("max_pool", lambda x: F.max_pool2d(x, 2), i64("batch", 4, "height", "width"), name="int64"),
+    Case("max_pool", lambda x: F.max_pool2d(x.bfloat16(), 2).float(), f32("batch", 4, "height", "width"), name="bfloat16"),
+    Case("max_pool", nn.MaxPool2d(2, 3, 1, ceil_mode=True), f32("batch", 4, "height", "width"), name="ceil"),
+    Case("avg_pool", nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), f32("batch", 4, "height", "width"), name="ceil"),
+    Case("avg_pool", nn.LPPool2d(2, 3, stride=2), f32("batch", 4, "height", "width"), name="norm"),
     Case("avg_pool", nn.AvgPool1d(3, stride=2, padding=1), f32("batch", 4, "length"), name="1d"),
     Case("avg_pool", nn.AvgPool2d(2), f32("batch", 4, "height", "width"), name="2d"),
     Case("avg_pool", nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), f32("batch", 4, "height", "width"),

@@ -97,10 +97,11 @@ imports("aten._safe_softmax.default")(_softmax("safe_softmax"))
 
 # Back to torch -------------------------------------------------------------------------------------------------------
 
-_FUNCTIONS: dict[str, Any] = {"relu": torch.relu, "gelu": F.gelu, "silu": F.silu, "selu": F.selu, "celu": F.celu, "leaky_relu": F.leaky_relu,
-                         "prelu": F.prelu, "softplus": F.softplus, "log_sigmoid": F.logsigmoid, "softshrink": F.softshrink,
-                         "hardshrink": F.hardshrink, "hardtanh": F.hardtanh, "hardsigmoid": F.hardsigmoid,
-                         "hardswish": F.hardswish, "mish": F.mish}
+_FUNCTIONS: dict[str, Any] = {
+    "relu": torch.relu, "gelu": F.gelu, "silu": F.silu, "selu": F.selu, "celu": F.celu, "leaky_relu": F.leaky_relu, "prelu": F.prelu,
+    "softplus": F.softplus, "log_sigmoid": F.logsigmoid, "softshrink": F.softshrink, "hardshrink": F.hardshrink, "hardtanh": F.hardtanh,
+    "hardsigmoid": F.hardsigmoid, "hardswish": F.hardswish, "mish": F.mish,
+}
 for _name, _function in _FUNCTIONS.items():
     rebuilds(_name)(_function)
 

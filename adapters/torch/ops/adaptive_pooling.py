@@ -34,7 +34,8 @@ def adaptive_max_pool(g: Importer, self: Value, output_size: Any) -> tuple[Value
 
 @rebuilds("adaptive_avg_pool")
 def rebuild_average(x: torch.Tensor, *, size: tuple[int, ...]) -> torch.Tensor:
-    return AVERAGE[len(size) - 1](x, size)
+    y: torch.Tensor = AVERAGE[len(size) - 1](x, size)
+    return y
 
 
 @rebuilds("adaptive_max_pool")

@@ -58,7 +58,7 @@ def tensor_split(g: Importer, self: Value, _: object = None, dim: int | None = N
 
     indices = g.node.args[1]  # type: ignore[union-attr]
     edges = [0, *indices, None]  # type: ignore[misc]
-    return tuple(sliced(g, self, axis, start, stop, 1, length) for start, stop, length in  # type: ignore[arg-type]
+    return tuple(sliced(g, self, axis, start, stop, 1, length) for start, stop, length in
                  zip(edges[:-1], edges[1:], sizes, strict=True))
 
 
@@ -81,7 +81,7 @@ def rebuild_stack(*tensors: Tensor, axis: int) -> Tensor:
 
 @rebuilds("split")
 def rebuild_split(x: Tensor, *, sizes: tuple[int, ...], axis: int) -> tuple[Tensor, ...]:
-    return torch.split(x, sizes, axis)  # type: ignore[no-any-return,no-untyped-call]
+    return torch.split(x, list(sizes), axis)
 
 
 @rebuilds("unstack")

@@ -161,11 +161,11 @@ def rebuild_isin(x: Tensor, values: Tensor) -> Tensor:
 
 @rebuilds("unique")
 def rebuild_unique(x: Tensor, *, axis: int | None = None) -> tuple[Tensor, ...]:
-    return torch.unique(x, True, True, True, dim=axis)
+    return tuple(torch.unique(x, True, True, True, dim=axis))
 
 
 @rebuilds("unique_consecutive")
 def rebuild_unique_consecutive(x: Tensor) -> tuple[Tensor, ...]:
-    return torch.unique_consecutive(x, True, True)
+    return tuple(torch.unique_consecutive(x, True, True))
 
 
