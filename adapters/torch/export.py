@@ -27,6 +27,7 @@ from adapters.torch.registry import importers
 from converter.builder import GraphBuilder, Value
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Graph, Model
+from converter.opset import check
 from converter.rewriting import simplify
 
 AUTO = ExportDim.AUTO
@@ -264,6 +265,7 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     _report_fixed(graph, dims, notes)
     metadata = {"source": {"framework": f"torch {torch.__version__}", "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
     store = store.needed_by(graph)
+    check(graph, store)
     return Program(module, exported, Model(graph, store, (), metadata, store.constants), tuple(input_names), output_names,
                    tuple(notes))
 

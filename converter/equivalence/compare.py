@@ -174,7 +174,7 @@ def peak(errors: Array) -> float:
 
 
 def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: np.dtype[Any], own: Array | None = None,
-           floor: float = FLOOR, ties: Array | None = None, typical: float = 0.0) -> Comparison:
+           floor: float = FLOOR, ties: Array | None = None, typical: float = 0.0, moves: Array | None = None) -> Comparison:
     """Compares an output with the truth under given allowances.
 
     Args:
@@ -186,6 +186,8 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
         floor: ulps that are always allowed; `ROUNDINGS` for float64.
         ties: for integers and booleans, where a difference is a tie.
         typical: as for `scales`.
+        moves: how far each element moves when the data move by an ulp (see `conditioning`); an element may stray `FACTOR`
+            times as far, where that is more than `allowed`.
     """
     wrong = refuse_form(actual, truth, dtype)
     if wrong is not None:
@@ -205,14 +207,21 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
     compared = int(np.count_nonzero(np.isfinite(_wide(truth)) & ~excused))
     worst = Comparison(0.0, floor, "", compared)
     nearest = -1.0
+    own_scales = scales(truth, dtype, typical)
     for name, values in errors.items():
         values = np.where(excused, 0.0, values)
-        error, limit = float(values.max()), allowed.get(name, 0.0) + floor
-        share = error / limit if limit else np.inf if error else 0.0
+        limits = np.asarray(allowed.get(name, 0.0) + floor)
+        if moves is not None:
+            limits = np.maximum(limits, FACTOR * moves / (eps_of(dtype) * own_scales[name]) + floor)
+        limits = np.broadcast_to(limits, values.shape)
+        with np.errstate(all="ignore"):
+            shares = np.where(values > 0, values / limits, 0.0)
+        place = np.unravel_index(int(np.argmax(shares)), shares.shape)
+        share, error, limit = float(shares[place]), float(values[place]), float(limits[place])
         if share <= nearest:
             continue
         nearest = share
-        reason = "" if error <= limit else _reason(name, values, actual, truth, limit)
+        reason = "" if share <= 1.0 else _reason(name, values, place, actual, truth, limit)
         worst = Comparison(error, limit, reason, compared)
     return worst
 
@@ -273,8 +282,7 @@ def structure(actual: Array, truth: Array, noise: Mapping[str, float], *, ties: 
     return Comparison(relative, allowed, reason, compared, "relative")
 
 
-def _reason(scale: str, errors: Array, actual: Array, truth: Array, limit: float) -> str:
-    place = np.unravel_index(int(np.argmax(errors)), errors.shape)
+def _reason(scale: str, errors: Array, place: tuple[Any, ...], actual: Array, truth: Array, limit: float) -> str:
     if not np.isfinite(errors[place]):
         count = int(np.count_nonzero(~np.isfinite(errors)))
         return f"{_number(actual[place])} for {_number(truth[place])} at {_place(place)} ({count} such value{'s' * (count != 1)})"

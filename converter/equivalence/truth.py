@@ -12,6 +12,7 @@ import numpy as np
 from converter import reference
 from converter.equivalence.budget import Budget, typical_size
 from converter.equivalence.compare import FACTOR, FLOOR, ROUNDINGS, STRUCTURE, WHOLE, eps_of, is_exact, scales
+from converter.equivalence.conditioning import moves
 from converter.equivalence.inputs import PLAIN, Case
 from converter.equivalence.ties import TieRule, tie_rules
 from converter.errors import ConverterError, UnsupportedError
@@ -65,6 +66,7 @@ class Judge:
         self.ties = tie_rules(model.graph, lambda name: self.specs[name].dtype.is_float)
         self.typical: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
+        self._moves: dict[int, dict[str, Array]] = {}
 
     def prepare(self, case: Case, recorded: Outputs | None = None) -> Prepared:
         """The truth of a case. Raises `Refused` when the graph or the source cannot run it.
@@ -146,6 +148,16 @@ class Judge:
 
     def _is_double(self, name: str) -> bool:
         return not is_exact(self.dtypes[name]) and eps_of(self.dtypes[name]) <= float(np.finfo(np.float64).eps)
+
+    def moves(self, item: Prepared, name: str) -> Array | None:
+        """How far an output of a case moves when the data move by an ulp; None when that cannot be run."""
+        key = id(item)
+        if key not in self._moves:
+            try:
+                self._moves[key] = self._timed("conditioning", lambda: moves(self.model, item.case.inputs, item.graph))
+            except ConverterError:
+                self._moves[key] = {}
+        return self._moves[key].get(name)
 
     def typical_in(self, item: Prepared, name: str) -> float:
         """The typical size of an output in cases like this one."""

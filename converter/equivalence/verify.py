@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -355,8 +356,16 @@ def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, 
     ties = None
     if is_exact(dtype) and actual.shape == item.truth[name].shape and not np.array_equal(actual, item.truth[name]):
         ties = judge.excused(item, name, actual, judge.rounding_ties(prepared, name))
-    return within(actual, item.truth[name], allowed, dtype=dtype, own=None if own is None else own.get(name), ties=ties,
-                  typical=judge.typical_in(item, name))
+    beside = None if own is None else own.get(name)
+    typical = judge.typical_in(item, name)
+    found = within(actual, item.truth[name], allowed, dtype=dtype, own=beside, ties=ties, typical=typical)
+    if found or is_exact(dtype) or not math.isfinite(found.error):
+        return found
+    # Beyond the pooled budget: it may be a row in which any rounding is magnified, which is looked at only now.
+    moves = judge.moves(item, name)
+    if moves is None:
+        return found
+    return within(actual, item.truth[name], allowed, dtype=dtype, own=beside, typical=typical, moves=moves)
 
 
 def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structured: bool) -> None:

@@ -72,7 +72,9 @@ def _scaled(g: Lowering, query: Tensor, scale: float | None) -> Tensor:
 
 
 def _flipped(g: Lowering, key: Tensor) -> Tensor:
-    return g.transpose(key, (*range(key.rank - 2), key.rank - 1, key.rank - 2))
+    # A node of its own even where the key was permuted just before: ONNX Runtime folds it into the product.
+    spec = TensorSpec(key.dtype, (*key.shape[:-2], key.shape[-1], key.shape[-2]))
+    return g.node("Transpose", key, spec=spec, perm=[*range(key.rank - 2), key.rank - 1, key.rank - 2])
 
 
 def _additive(g: Lowering, mask: Tensor | None, is_causal: bool, dtype: DType, length: Dim, source: Dim) -> tuple[Tensor | None, bool]:
