@@ -7,7 +7,7 @@ float64, which is how a translation is told apart from rounding.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,35 +39,58 @@ def run(model: Model, inputs: Mapping[str, Any], *, float_dtype: Any = None, obs
     return run_graph(model.graph, model.parameters, arrays, bindings, dtype, observe)
 
 
+def run_cases(model: Model, cases: Sequence[Mapping[str, Any]], *, float_dtype: Any = None) -> list[dict[str, Array]]:
+    """`run` on several inputs at once, node by node, so that each parameter is read, and promoted, once for all of them.
+
+    Raises:
+        RunError: as `run`, for the first case that fails.
+    """
+    checked = [check_inputs(model.graph, inputs) for inputs in cases]
+    dtype = None if float_dtype is None else DType.of(float_dtype)
+    return _run_together(model.graph, model.parameters, checked, dtype, None)
+
+
 def run_graph(graph: Graph, parameters: ParameterStore, inputs: Mapping[str, Array], bindings: dict[str, int],
               float_dtype: DType | None = None, observe: Observer | None = None) -> dict[str, Array]:
     """`run` on inputs that were checked already; sub-graphs come here too."""
+    (outputs,) = _run_together(graph, parameters, [(inputs, bindings)], float_dtype, observe)
+    return outputs
+
+
+def _run_together(graph: Graph, parameters: ParameterStore, cases: Sequence[tuple[Mapping[str, Array], dict[str, int]]],
+                  float_dtype: DType | None, observe: Observer | None) -> list[dict[str, Array]]:
     uses = Counter(name for node in graph.nodes for name in node.names)
     uses.update(output.value for output in graph.outputs)
-    values: dict[str, Array] = {name: _cast(array, float_dtype) for name, array in inputs.items()}
     names = set(parameters.names())
+    shared: dict[str, Array] = {}
+    values: list[dict[str, Array]] = [{name: _cast(array, float_dtype) for name, array in inputs.items()} for inputs, _ in cases]
 
-    def value(name: str) -> Array:
-        if name not in values and name in names:
-            values[name] = _cast(parameters.read(name), float_dtype)
-        return values[name]
+    def reader(own: dict[str, Array]) -> Callable[[str], Array]:
+        def value(name: str) -> Array:
+            if name in own:
+                return own[name]
+            if name not in shared and name in names:
+                shared[name] = _cast(parameters.read(name), float_dtype)
+            return shared[name]
 
-    def release(name: str) -> None:
-        uses[name] -= 1
-        if not uses[name]:
-            values.pop(name, None)
+        return value
 
     with np.errstate(all="ignore"):
         for node in graph.nodes:
-            results = run_node(node, value, bindings, float_dtype)
-            if observe is not None:
-                observe(node, results)
-            for name, result in zip(node.outputs, results, strict=False):
-                if name is not None and uses[name]:
-                    values[name] = result
+            for own, (_, bindings) in zip(values, cases, strict=True):
+                results = run_node(node, reader(own), bindings, float_dtype)
+                if observe is not None:
+                    observe(node, results)
+                for name, result in zip(node.outputs, results, strict=False):
+                    if name is not None and uses[name]:
+                        own[name] = result
             for name in node.names:
-                release(name)
-        return {output.name: value(output.value) for output in graph.outputs}
+                uses[name] -= 1
+                if not uses[name]:
+                    shared.pop(name, None)
+                    for own in values:
+                        own.pop(name, None)
+        return [{output.name: reader(own)(output.value) for output in graph.outputs} for own in values]
 
 
 def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int],
