@@ -39,6 +39,10 @@ class FormatError(ConverterError):
     """A file that is not a well-formed neutral model, or a checkpoint that cannot be read."""
 
 
+class UnsafePickleError(FormatError):
+    """A checkpoint that holds more than tensors and plain containers: loading it whole would run code that it names."""
+
+
 class DigestError(FormatError):
     """A well-formed file that does not hold what its digest names: it was changed after it was written."""
 

@@ -16,6 +16,7 @@ from converter import reference
 from converter.builder import GraphBuilder
 from converter.equivalence import generate, print_report, verify
 from converter.equivalence.bisect import first_divergence
+from converter.equivalence.conditioning import moves
 from converter.errors import ConverterError
 from converter.ir import Example, Graph, GraphOutput, Model
 from converter.parameters import InMemoryParameters
@@ -450,3 +451,48 @@ def test_the_first_faulty_node_is_found(window_bytes: int) -> None:
     assert "1.weight" in found.node.inputs
     assert found.statistics["differing"] > 0
     assert first_divergence(base, inputs, lambda part: Spoiled(part, dict), window_bytes=window_bytes) is None
+
+
+# Conditioning ------------------------------------------------------------------------------------------------------------
+
+
+def steep() -> Model:
+    """y = 1 / (x - 1 + 1e-6): the row with x = 1 magnifies an ulp a million times, others do not."""
+    b = GraphBuilder("steep")
+    x = b.op("multiply", b.input("x", "float32", ["n", 20]), b.parameter("w", "float32", [1]))
+    y = b.op("add", b.op("subtract", x, 1.0), 1e-6)
+    b.output("y", b.op("divide", 1.0, y))
+    return Model(b.graph(), InMemoryParameters({"w": np.array([1], np.float32)}))
+
+
+def test_an_ill_conditioned_row_may_stray_as_its_data_do() -> None:
+    base = steep()
+    inputs = {"x": np.repeat(np.array([[1], [3], [5]], np.float32), 20, axis=1)}
+
+    def shifted(row: int, by: float) -> dict[str, Any]:
+        def spoil(outputs: Arrays) -> Arrays:
+            outputs["y"][row] *= np.float32(1 + by)
+            return outputs
+
+        return {"shifted": Spoiled(base, spoil)}
+
+    # An ulp of x moves the first row by a tenth, and the second by a part in 10^7.
+    assert verify(base, shifted(0, 0.1), inputs=inputs, cases=0)
+    assert not verify(base, shifted(0, 0.9), inputs=inputs, cases=0)
+    assert not verify(base, shifted(1, 1e-4), inputs=inputs, cases=0)
+
+
+def test_moves_are_of_an_ulp_and_leave_the_model_alone() -> None:
+    base = model(best=True)
+    inputs = generate(base.graph, base.parameters, count=1)[0]
+    before = {name: base.parameters.read(name).copy() for name in base.parameters.names()}
+    given = inputs["x"].copy()
+    truth = reference.run(base, inputs, float_dtype="float64")
+    found = moves(base, inputs, truth)
+    assert found.keys() == {"scores"}
+    assert found["scores"].shape == (len(given), 1)
+    assert (found["scores"] > 0).all()
+    assert found["scores"].max() < 1e-4 * np.abs(truth["scores"]).max()
+    np.testing.assert_array_equal(inputs["x"], given)
+    for name, values in before.items():
+        np.testing.assert_array_equal(base.parameters.read(name), values)

@@ -1,0 +1,153 @@
+"""The zip file that `torch.save` writes: stored entries under one folder, each held to what the directory says of it.
+
+Layout: `<folder>/data.pkl`, `<folder>/data/<key>` for each storage, `<folder>/byteorder`, `<folder>/version`, and small
+entries of newer versions. Nothing is ever unpacked: an entry is a range of the file's bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.errors import FormatError
+from converter.mapped import MappedFile
+
+MAGIC = b"PK\x03\x04"
+PICKLE = "data.pkl"
+MAX_PICKLE = 256 << 20
+MAX_ENTRIES = 1_000_000
+MAX_SMALL = 4096
+_LOCAL = struct.Struct("<4s5H3L2H")
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_UTF8 = 0x800
+
+RESAVE = "write it again where PyTorch is installed: torch.save(torch.load(file, weights_only=True), 'weights.pt')"
+COPY = "copy or download it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of the archive: a range of bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class Archive:
+    """The entries of a checkpoint by their names without the folder.
+
+    Raises:
+        FormatError: no zip file, a damaged or a hostile one (compressed, encrypted or overlapping entries, entries that
+            lie elsewhere than the directory says, names that lead out of the folder), or no checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = MappedFile(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                infos, end = archive.infolist(), archive.start_dir
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OverflowError, struct.error, UnicodeDecodeError,
+                RecursionError) as error:
+            raise FormatError("the zip archive is damaged or cut short", received=str(error)[:160] or type(error).__name__,
+                              expected="a PyTorch checkpoint", fix=COPY) from error
+        if len(infos) > MAX_ENTRIES:
+            raise FormatError("too many entries in the archive", expected=f"at most {MAX_ENTRIES}", received=str(len(infos)))
+        self.folder = _folder(infos)
+        self.entries: dict[str, Entry] = {}
+        ranges: list[tuple[int, int, str]] = []
+        for info in infos:
+            name = _inner_name(info, self.folder)
+            if name in self.entries:
+                raise FormatError("the archive holds an entry twice", where=_place(info.filename))
+            entry, start = self._entry(info, name, end)
+            self.entries[name] = entry
+            ranges.append((start, entry.offset + entry.size, info.filename))
+        _refuse_overlaps(ranges)
+
+    def _entry(self, info: zipfile.ZipInfo, name: str, end: int) -> tuple[Entry, int]:
+        place = _place(info.filename)
+        if info.flag_bits & _ENCRYPTED:
+            raise FormatError("an encrypted entry", where=place, expected="plain entries, as torch.save writes them",
+                              fix="decrypt the archive: unzip it with its password, and save the checkpoint again")
+        if info.compress_type != zipfile.ZIP_STORED:
+            kind = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
+            raise FormatError("a compressed entry", where=place, expected="stored entries, as torch.save writes them", received=kind,
+                              fix="unpack the archive, and pack it without compression: zip -0 -r weights.pt FOLDER")
+        if info.file_size != info.compress_size:
+            raise FormatError("a stored entry of two sizes", where=place, expected=f"{info.file_size} bytes",
+                              received=f"{info.compress_size} bytes", fix=COPY)
+        start = info.header_offset
+        if start < 0 or start + _LOCAL.size > end:
+            raise FormatError("an entry outside of the archive", where=place, received=f"at {start} of {end} bytes", fix=COPY)
+        signature, _, flags, method, *_, length, extra = _LOCAL.unpack(self.file.view(start, _LOCAL.size).tobytes())
+        offset = start + _LOCAL.size + length + extra
+        if signature != MAGIC or method != zipfile.ZIP_STORED or flags & _ENCRYPTED:
+            raise FormatError("an entry is not where the directory says", where=place, fix=COPY)
+        if offset + info.file_size > end:
+            raise FormatError("an entry reaches past the end of the archive", where=place, expected=f"at most {max(0, end - offset)} bytes",
+                              received=f"{info.file_size} bytes", fix=COPY)
+        local = self.file.view(start + _LOCAL.size, length).tobytes()
+        if local.decode("utf-8" if flags & _UTF8 else "cp437", "replace") != info.orig_filename:
+            raise FormatError("an entry has two names", where=place, received=repr(local[:60]), fix=COPY)
+        return Entry(name, offset, info.file_size), start
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def pickle(self) -> memoryview:
+        """The bytes of the pickle. Raises `FormatError` for one larger than any state_dict needs."""
+        entry = self.entries[PICKLE]
+        if entry.size > MAX_PICKLE:
+            raise FormatError("the pickle is too large", where=PICKLE, expected=f"at most {MAX_PICKLE} bytes", received=str(entry.size))
+        return memoryview(self.file.view(entry.offset, entry.size).tobytes())
+
+    def text(self, name: str) -> str | None:
+        """A small entry's text, None where there is none."""
+        entry = self.entries.get(name)
+        if entry is None:
+            return None
+        return self.file.view(entry.offset, min(entry.size, MAX_SMALL)).tobytes().decode("ascii", "replace").strip()
+
+    def refuse_others(self) -> None:
+        """Raises `FormatError` for archives that are no checkpoints: TorchScript, torch.export, and any other zip file."""
+        names = self.entries
+        if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+            raise FormatError("a TorchScript archive, not a checkpoint", expected="a state_dict",
+                              fix="torch.save(torch.jit.load(file).state_dict(), 'weights.pt')")
+        if "archive_format" in names or any(name.startswith("models/") or "serialized_exported_program" in name for name in names):
+            raise FormatError("a torch.export archive, not a checkpoint", expected="a state_dict",
+                              fix="torch.save(torch.export.load(file).state_dict, 'weights.pt')")
+        if PICKLE not in names:
+            raise FormatError("a zip file that torch.save did not write", expected=f"an entry {PICKLE}",
+                              received=", ".join(list(names)[:5])[:200] or "an empty archive")
+
+
+def _place(name: str) -> str:
+    return f"entry {name[:80]!r}"
+
+
+def _folder(infos: list[zipfile.ZipInfo]) -> str:
+    """The folder that every entry lies in, with its slash; `torch.save` takes the file's name for it."""
+    first = infos[0].filename.partition("/") if infos else ("", "", "")
+    folder = first[0] + first[1]
+    return folder if first[1] and all(info.filename.startswith(folder) for info in infos) else ""
+
+
+def _inner_name(info: zipfile.ZipInfo, folder: str) -> str:
+    # zipfile cuts a name at its first NUL; `orig_filename` still has it.
+    name = info.filename
+    parts = name.split("/")
+    if info.orig_filename != name or "\\" in name or name.startswith("/") or ".." in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
+        raise FormatError("an entry whose name leads out of the archive's folder", where=_place(info.orig_filename),
+                          expected="plain names, as torch.save writes them")
+    return name.removeprefix(folder)
+
+
+def _refuse_overlaps(ranges: list[tuple[int, int, str]]) -> None:
+    ranges.sort()
+    for (_, end, name), (start, _, other) in zip(ranges, ranges[1:], strict=False):
+        if start < end:
+            raise FormatError("entries of the archive overlap", where=_place(other), received=f"begins within {name[:80]!r}", fix=COPY)

@@ -1,0 +1,203 @@
+"""Checkpoints in without PyTorch: the state_dict of a file that `torch.save` wrote, its tensors mapped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapters.checkpoint.archive import MAGIC, RESAVE, Archive
+from adapters.checkpoint.content import OtherTensor, TensorRef
+from adapters.checkpoint.unpickle import unpickle
+from converter.discovery import formats, requiring, resolve
+from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
+from converter.ir import DType, TensorSpec
+from converter.parameters import Array, ParameterStore
+from converter.state_dict import find_state_dict
+
+FORMAT = "torch"
+"""The format of `converter.discovery` whose files these are; its `fallback` reads the older kinds."""
+
+_PICKLE = b"\x80"
+_TAR = (257, b"ustar")
+_GROWTH, _ROOM = 64, 256 << 20
+"""Tensors of repeated elements may take this many times the file's length, and this many bytes besides."""
+
+
+class CheckpointParameters(ParameterStore):
+    """The tensors of a zip checkpoint. Reading one gives a view of the mapped file, a copy where it is not contiguous.
+
+    Two names with the same storage, offset, shape, strides and dtype are one tensor: the later is an alias.
+
+    Args:
+        archive: the file.
+        tensors: names and references, each within its storage.
+        key: the entry that the state_dict was found under, None where it is the whole file.
+
+    Raises:
+        UnsupportedError: tensors that are sparse, quantized, nested or of a dtype that the format lacks; all are listed.
+        FormatError: tensors without values, or such as would take far more memory than the file.
+    """
+
+    def __init__(self, archive: Archive, tensors: Mapping[str, Any], key: str | None) -> None:
+        self.key = key
+        self._archive = archive
+        self._big = _is_big(archive)
+        _refuse_others(tensors)
+        self._tensors: dict[str, TensorRef] = dict(tensors)
+        self._aliases: dict[str, str] = {}
+        first: dict[TensorRef, str] = {}
+        total = 0
+        for name, tensor in self._tensors.items():
+            size = math.prod(tensor.shape) * tensor.dtype.itemsize
+            if not size:
+                continue
+            target = first.setdefault(tensor, name)
+            if target != name:
+                self._aliases[name] = target
+            else:
+                total += size
+        if total > _GROWTH * archive.file.size + _ROOM:
+            raise FormatError("the tensors would take far more memory than the file: they repeat its elements",
+                              expected=f"at most {_GROWTH} times {archive.file.size} bytes", received=f"{total} bytes",
+                              fix="call .contiguous() on expanded tensors before saving them")
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def alias_of(self, name: str) -> str | None:
+        return self._aliases.get(name)
+
+    def _tensor(self, name: str) -> TensorRef:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            raise self.unknown(name) from None
+
+    def spec(self, name: str) -> TensorSpec:
+        tensor = self._tensor(name)
+        return TensorSpec(tensor.dtype, tensor.shape)
+
+    def sha256(self, name: str) -> str:
+        return super().sha256(self._aliases.get(name, name))
+
+    def read(self, name: str) -> Array:
+        values = self._values(self._tensor(name), name)
+        values.flags.writeable = False
+        return values
+
+    def _values(self, tensor: TensorRef, name: str) -> Array:
+        dtype, width = tensor.dtype, tensor.dtype.itemsize
+        if 0 in tensor.shape:
+            return np.empty(tensor.shape, dtype.numpy)
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
+        entry = self._archive.entries[f"data/{tensor.storage.key}"]
+        data = self._archive.file.view(entry.offset + tensor.offset * width, (last + 1) * width)
+        if dtype is DType.BOOL and data.max() > 1:
+            raise FormatError("a bool that is neither 0 nor 1", where=f"tensor {name[:80]!r}", received=str(int(data.max())))
+        if data.ctypes.data % dtype.numpy.alignment:
+            data = data.copy()
+        values: Array = np.lib.stride_tricks.as_strided(data.view(dtype.numpy), tensor.shape,
+                                                        [stride * width for stride in tensor.strides], writeable=False)
+        # ascontiguousarray would give a scalar an axis; a contiguous view is kept as it is.
+        values = values if values.flags.c_contiguous else values.copy(order="C")
+        if self._big and width > 1:
+            values = _swapped(values)
+        if tensor.conj:
+            values = np.conjugate(values)
+        if tensor.neg:
+            values = np.negative(values)
+        return values
+
+
+def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
+    """The state_dict of a `.pt`, `.pth` or `.bin` file. Runs no code from the file, and needs no PyTorch.
+
+    Files of PyTorch before 1.6, which are no zip archives, are read by PyTorch where it is installed.
+
+    Args:
+        path: the file.
+        key: the entry that holds the state_dict, `"ema.model"` for a nested one; default: found by its content.
+
+    Raises:
+        UnsafePickleError: the file holds more than tensors and plain containers.
+        FormatError: not a checkpoint, a damaged or a hostile one, or one with several state_dicts or none.
+        UnsupportedError: tensors that cannot be carried; all are listed.
+        MissingDependencyError: a file of the older kind, and no PyTorch.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_TAR[0] + len(_TAR[1]))
+        if not head:
+            raise FormatError("the file is empty", expected="a file that torch.save wrote")
+        if head.startswith(MAGIC):
+            return _load(Archive(path), key)
+        if head.startswith(_PICKLE) or head[_TAR[0]:] == _TAR[1]:
+            return _older(path, key)
+        raise FormatError("not a file that torch.save wrote, or a damaged one", received=f"it begins with {head[:8]!r}",
+                          expected="a PyTorch checkpoint", fix="check that the file is complete, and what wrote it")
+    except ConverterError as error:
+        raise (error if (error.where or "").startswith(str(path)) else error.within(str(path))) from error
+
+
+def _load(archive: Archive, key: str | None) -> CheckpointParameters:
+    archive.refuse_others()
+
+    def storage_of(name: str, nbytes: int) -> None:
+        entry = archive.entries.get(f"data/{name}")
+        if entry is None:
+            raise FormatError("a storage is missing", where=f"data/{name[:80]}", expected=f"{nbytes} bytes", fix="copy or download it again")
+        if entry.size != nbytes:
+            raise FormatError("a storage of another length than the pickle says", where=f"data/{name[:80]}", expected=f"{nbytes} bytes",
+                              received=f"{entry.size} bytes", fix="copy or download it again")
+
+    content = unpickle(archive.pickle(), storage_of)
+    tensors, found = find_state_dict(content, key, lambda value: isinstance(value, (TensorRef, OtherTensor)))
+    return CheckpointParameters(archive, tensors, found)
+
+
+def _older(path: Path, key: str | None) -> ParameterStore:
+    """What PyTorch makes of a file of its older kinds, tensors and plain containers only."""
+    form = formats().get(FORMAT)
+    if form is None or form.fallback is None:
+        raise FormatError("a checkpoint of PyTorch before 1.6, which only PyTorch reads", expected="a zip checkpoint", fix=RESAVE)
+    try:
+        with requiring(form.extra):
+            return resolve(form.fallback, form.extra)(path, key=key)  # type: ignore[no-any-return]
+    except MissingDependencyError as error:
+        error.message = f"a checkpoint of PyTorch before 1.6, which only PyTorch reads, and {error.message}"
+        error.fix = f"{error.fix}; or {RESAVE}"
+        raise
+
+
+def _is_big(archive: Archive) -> bool:
+    order = archive.text("byteorder")
+    if order not in (None, "little", "big"):
+        raise FormatError("an unknown byte order", where="byteorder", expected="little or big", received=repr(order)[:40])
+    return order == "big"
+
+
+def _swapped(values: Array) -> Array:
+    """Big-endian values as little-endian ones; the halves of a complex number are swapped each."""
+    width = values.dtype.itemsize // (2 if values.dtype.kind == "c" else 1)
+    bits = np.atleast_1d(values).view(np.dtype(f"u{width}"))
+    return bits.byteswap().view(values.dtype).reshape(values.shape)
+
+
+def _refuse_others(tensors: Mapping[str, Any]) -> None:
+    meta = [name for name, value in tensors.items() if isinstance(value, OtherTensor) and "meta" in value.kind]
+    if meta:
+        raise FormatError("tensors without values (on the meta device)", received=", ".join(meta[:5]),
+                          fix="load the weights before saving the state_dict")
+    items: list[dict[str, object]] = [{"operator": name, "reason": f"it is {value.kind}"}
+                                      for name, value in tensors.items() if isinstance(value, OtherTensor)]
+    if items:
+        raise UnsupportedError(f"{len(items)} tensors cannot be carried", items=items[:100], expected="dense, unquantized tensors",
+                               fix="call .to_dense() or .dequantize() before saving them")

@@ -1,0 +1,213 @@
+"""One sample through every runtime: live module, neutral model, JSON, loaded again; passed, refused or wrong."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+
+from adapters.numpy.session import NumpySession
+from adapters.onnx.session import OnnxRuntimeSession
+from adapters.torch.dtypes import to_numpy
+from adapters.torch.export import Program, trace
+from benchmarks.suite_cases import SuiteCase
+from converter import reference
+from converter.equivalence.compare import compare, structure
+from converter.errors import ConverterError
+from converter.format import load_json, save_json
+from converter.ir import Model
+
+Array = np.ndarray[Any, Any]
+RUNTIMES = ("reference", "numpy", "onnxruntime")
+PASS, REFUSED, WRONG = "pass", "refused", "wrong"
+DIMS = ("static", "auto")
+# torch leaves these results as it finds the memory: only their shape and dtype mean anything.
+UNINITIALISED = ("empty", "new_empty", "empty_like", "empty_strided", "empty_permuted", "new_empty_strided")
+PROMOTED = {torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float32: torch.float64, torch.complex64: torch.complex128,
+            torch.complex32: torch.complex128}
+
+Verdict = tuple[str, str]
+
+
+def check(case: SuiteCase) -> list[dict[str, Any]]:
+    """A row for static and one for free dims: `{"case", "dims", "verdicts": {runtime: [verdict, reason]}}`.
+
+    A sample that torch itself does not run gives one row without verdicts and with torch's reason.
+    """
+    try:
+        with _calm():
+            own, truth = eager(case, None), eager(case, torch.float64)
+    except Exception as error:  # torch raises anything
+        return [{"case": case.name, "invalid": _line(error)}]
+    return [{"case": case.name, "dims": dims, "verdicts": verdicts(case, dims, own, truth)} for dims in DIMS]
+
+
+def verdicts(case: SuiteCase, dims: str, own: list[Array], truth: list[Array]) -> dict[str, Verdict]:
+    """One tracing of a sample, in every runtime, at its own sizes and, where dims are free, at others."""
+    try:
+        program = trace(copy.deepcopy(case.module), case.args, case.kwargs, dims=dims)
+        model = reloaded(program.model)
+    except Exception as error:  # a crash is a wrong answer of the tracer
+        return dict.fromkeys(RUNTIMES, failure(error, "convert"))
+    leaves = pytree.tree_leaves((case.args, case.kwargs))
+    flat = [to_numpy(leaf) if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
+    runs = [(inputs_of(program, flat), own, truth)]
+    if dims == "auto":
+        runs += others(case, program, flat)
+    shapes_only = any(case.name.split("[")[0] in (name, f"aten.{name}.default", f"aten.{name}.memory_format") for name in UNINITIALISED)
+    result: dict[str, Verdict] = {}
+    for runtime in RUNTIMES:
+        try:
+            result[runtime] = judge(runner(runtime, model), runtime, runs, shapes_only)
+        except Exception as error:  # as above
+            result[runtime] = failure(error, "run")
+    return result
+
+
+def judge(run: Callable[[Mapping[str, Array]], dict[str, Array]], runtime: str, runs: list[Any], shapes_only: bool) -> Verdict:
+    """Compares a runtime with torch on each run."""
+    for number, (inputs, own, truth) in enumerate(runs):
+        place = f" at {[list(array.shape) for array in inputs.values()]}" if number else ""
+        try:
+            outputs = list(run(inputs).values())
+        except Exception as error:
+            verdict, reason = failure(error, "run")
+            return verdict, f"{reason}{place}"
+        if len(outputs) != len(own):
+            return WRONG, f"{len(outputs)} outputs for {len(own)}{place}"
+        for index, (output, mine, wanted) in enumerate(zip(outputs, own, truth, strict=True)):
+            if shapes_only:
+                same = output.shape == mine.shape and (runtime == "reference" or output.dtype == mine.dtype)
+                verdict = (same, "another shape or dtype")
+            elif runtime == "reference":
+                comparison = structure(output, wanted, noise(mine, wanted))
+                verdict = (bool(comparison), comparison.reason)
+            else:
+                comparison = compare(output, wanted, mine)
+                verdict = (bool(comparison), comparison.reason)
+            if not verdict[0]:
+                return WRONG, f"output {index}: {verdict[1]}{place}"
+    return PASS, ""
+
+
+def noise(own: Array, truth: Array) -> dict[str, float]:
+    from converter.equivalence.compare import is_exact, peak, ulps
+
+    if is_exact(own.dtype) or own.shape != truth.shape:
+        return {}
+    return {name: peak(errors) for name, errors in ulps(own, truth, own.dtype).items()}
+
+
+def runner(runtime: str, model: Model) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    if runtime == "reference":
+        return lambda inputs: reference.run(model, inputs, float_dtype="float64")
+    session = {"numpy": NumpySession, "onnxruntime": OnnxRuntimeSession}[runtime](model)
+    return session.run  # type: ignore[attr-defined, no-any-return]
+
+
+def reloaded(model: Model) -> Model:
+    """The model as it comes back from its JSON file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.json"
+        save_json(model, path)
+        return load_json(path)
+
+
+def inputs_of(program: Program, flat: list[Array | None]) -> dict[str, Array]:
+    return {name: array for name, array in zip(program.input_names, flat, strict=True) if name is not None and array is not None}
+
+
+def eager(case: SuiteCase, dtype: torch.dtype | None, flat: list[Array | None] | None = None) -> list[Array]:
+    """torch's own outputs on a sample, in its dtypes or with every float promoted; `flat` puts other arrays in its place."""
+    from adapters.torch.dtypes import to_tensor
+
+    arguments = (case.args, case.kwargs)
+    if flat is not None:
+        leaves, structure_ = pytree.tree_flatten(arguments)
+        arguments = pytree.tree_unflatten([leaf if array is None else to_tensor(array) for leaf, array in zip(leaves, flat, strict=True)],
+                                          structure_)
+    module = copy.deepcopy(case.module).eval()
+    before = torch.get_default_dtype()
+
+    def change(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.detach().to(PROMOTED.get(leaf.dtype, leaf.dtype), copy=True) if dtype else leaf.detach().clone()
+        return PROMOTED.get(leaf, leaf) if dtype and isinstance(leaf, torch.dtype) else leaf
+
+    try:
+        if dtype is not None:
+            torch.set_default_dtype(dtype)
+            module = module.to(dtype)
+            if hasattr(module, "constants"):
+                module.constants = [change(item) for item in module.constants]
+        args, kwargs = pytree.tree_map(change, arguments)
+        with torch.no_grad():
+            result = module(*args, **kwargs)
+    finally:
+        torch.set_default_dtype(before)
+    leaves = [leaf for leaf in pytree.tree_leaves(result) if leaf is not None]
+    return [to_numpy(leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf)) for leaf in leaves]
+
+
+def others(case: SuiteCase, program: Program, flat: list[Array | None]) -> list[tuple[dict[str, Array], list[Array], list[Array]]]:
+    """Runs at sizes that were not traced: every free dim two larger, and the first one 1. Only those that torch can run."""
+    from converter.dims import evaluate
+    from converter.dims import symbols as symbols_of
+    from converter.sizes import check_inputs
+
+    graph = program.model.graph
+    _, bindings = check_inputs(graph, inputs_of(program, flat))
+    first = next(iter(bindings), None)
+    found = []
+    for sizes in ({name: size + 2 for name, size in bindings.items()}, {**bindings, first: 1} if first else {}):
+        if not sizes or sizes == bindings or any(size not in graph.dims[name] for name, size in sizes.items() if name in graph.dims):
+            continue
+        specs = {port.name: port.spec for port in graph.inputs}
+        arrays: list[Array | None] = []
+        for name, array in zip(program.input_names, flat, strict=True):
+            if name is None or array is None:
+                arrays.append(array)
+                continue
+            shape = [evaluate(size, sizes) if symbols_of(size) else size for size in specs[name].shape]
+            arrays.append(np.resize(array, shape) if array.size else np.zeros(shape, array.dtype))
+        try:
+            with _calm():
+                own, truth = eager(case, None, arrays), eager(case, torch.float64, arrays)
+        except Exception:  # torch cannot run at those sizes either
+            continue
+        found.append((inputs_of(program, arrays), own, truth))
+    return found
+
+
+def failure(error: Exception, stage: str) -> Verdict:
+    """A clear refusal, or what broke."""
+    if isinstance(error, ConverterError):
+        items = getattr(error, "items", None)
+        if items:
+            return REFUSED, "; ".join(sorted({f"{item['operator']}: {item['reason']}" for item in items}))
+        verdict = REFUSED if type(error).__name__ == "UnsupportedError" else WRONG
+        return verdict, f"{stage}: {_line(error)}"
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1] if frames else None
+    place = f" ({Path(last.filename).name}:{last.lineno})" if last else ""
+    return WRONG, f"{stage} crashed: {_line(error)}{place}"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+@contextmanager
+def _calm() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
