@@ -9,37 +9,17 @@ operator without one runs through its reference kernel.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
-_KERNELS: dict[str, Callable[..., Any]] = {}
+from converter.tables import Table
 
+_KERNELS = Table("adapters.numpy.kernels", "has two NumPy kernels")
 
-def kernel(*operators: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a fast kernel for neutral operators."""
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        for name in operators:
-            if name in _KERNELS:
-                raise RuntimeError(f"operator {name!r} has two NumPy kernels")
-            _KERNELS[name] = function
-        return function
-
-    return register
-
-
-@cache
-def _load() -> None:
-    import adapters.numpy.kernels
-
-    for module in pkgutil.iter_modules(adapters.numpy.kernels.__path__):
-        importlib.import_module(f"adapters.numpy.kernels.{module.name}")
+kernel = _KERNELS.register
+"""Registers a fast kernel for neutral operators."""
 
 
 def kernels() -> Mapping[str, Callable[..., Any]]:
     """Every fast kernel by operator."""
-    _load()
     return _KERNELS

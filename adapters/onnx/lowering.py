@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import onnx
 from adapters.onnx.layouts import Initializer, Layout
 from adapters.onnx.registry import lowerings
 from converter import dims
+from converter.builder import Value as Tensor
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType, Graph, Node, TensorSpec
@@ -24,26 +24,6 @@ Array = np.ndarray[Any, Any]
 ONNX_DTYPES: dict[DType, int] = {dtype: getattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(
     "FLOAT64", "DOUBLE")) for dtype in DType if hasattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(
         "FLOAT64", "DOUBLE"))}
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A value in the ONNX graph: its name there, and its neutral dtype and shape."""
-
-    name: str
-    spec: TensorSpec
-
-    @property
-    def dtype(self) -> DType:
-        return self.spec.dtype
-
-    @property
-    def shape(self) -> tuple[Dim, ...]:
-        return self.spec.shape
-
-    @property
-    def rank(self) -> int:
-        return self.spec.rank
 
 
 class Lowering:

@@ -10,37 +10,17 @@ ones as None, and attributes as keywords with their defaults filled in; sizes ar
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
-_LOWERINGS: dict[str, Callable[..., Any]] = {}
+from converter.tables import Table
 
+_LOWERINGS = Table("adapters.onnx.ops", "is lowered twice")
 
-def lowers(*operators: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a lowering for neutral operators."""
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        for name in operators:
-            if name in _LOWERINGS:
-                raise RuntimeError(f"operator {name!r} is lowered twice")
-            _LOWERINGS[name] = function
-        return function
-
-    return register
-
-
-@cache
-def _load() -> None:
-    import adapters.onnx.ops
-
-    for module in pkgutil.iter_modules(adapters.onnx.ops.__path__):
-        importlib.import_module(f"adapters.onnx.ops.{module.name}")
+lowers = _LOWERINGS.register
+"""Registers a lowering for neutral operators."""
 
 
 def lowerings() -> Mapping[str, Callable[..., Any]]:
     """Every lowering by operator."""
-    _load()
     return _LOWERINGS
