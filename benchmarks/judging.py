@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.utils._pytree as pytree
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import converter
@@ -49,14 +50,25 @@ class Verdict:
     exporter: str = ""
 
 
+def _promoted(item: Any) -> Any:
+    return TO_TORCH[promote(from_torch_dtype(item), DType.FLOAT64)] if isinstance(item, torch.dtype) else item
+
+
 class _Promoting(TorchDispatchMode):
     """Turns each dtype that the module's code names into its counterpart in float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def change(item: Any) -> Any:
-            return TO_TORCH[promote(from_torch_dtype(item), DType.FLOAT64)] if isinstance(item, torch.dtype) else item
+        args, kwargs = pytree.tree_map(_promoted, (args, kwargs or {}))
+        return func(*args, **kwargs)
 
-        args, kwargs = pytree.tree_map(change, (args, kwargs or {}))
+
+class _PromotingFactories(TorchFunctionMode):
+    """The same for tensors made of numbers, which no dispatch sees."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor) and "dtype" in kwargs:
+            kwargs["dtype"] = _promoted(kwargs["dtype"])
         return func(*args, **kwargs)
 
 
@@ -88,7 +100,7 @@ class LiveSource:
                 fresh = pytree.tree_map(lambda leaf: leaf.double() if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf, fresh)
                 torch.set_default_dtype(torch.float64)
                 try:
-                    with _Promoting():
+                    with _PromotingFactories(), _Promoting():
                         result = self.double(**fresh)
                 finally:
                     torch.set_default_dtype(torch.float32)

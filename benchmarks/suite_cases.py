@@ -63,7 +63,7 @@ empty empty_like scalar_tensor bernoulli multinomial normal rand_like randn_like
 cdist isin positive to type_as bfloat16 half float double int long short byte char bool chalf cfloat cdouble
 clone contiguous fill zero item maximum minimum fmax fmin trapezoid cumulative_trapezoid diff gradient cross
 vander atleast_1d atleast_2d atleast_3d resolve_conj resolve_neg conj_physical quantile nanquantile
-""".split()
+""".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class SuiteCase:
     module: torch.nn.Module
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    dims: tuple[str, ...] = ("static", "auto")
 
 
 class Call(torch.nn.Module):
@@ -95,9 +96,10 @@ class Call(torch.nn.Module):
 
 
 def call_case(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> SuiteCase:
-    """The case that calls `function`; every tensor in the arguments is an input."""
+    """The case that calls `function`; every tensor in the arguments is an input. Half precision is traced with fixed sizes only."""
     leaves = [leaf.detach() for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-    return SuiteCase(name, Call(function, (args, kwargs)), tuple(leaves))
+    half = any(leaf.dtype in (torch.float16, torch.bfloat16) for leaf in leaves)
+    return SuiteCase(name, Call(function, (args, kwargs)), tuple(leaves), dims=("static",) if half else ("static", "auto"))
 
 
 # Modules -----------------------------------------------------------------------------------------------------------------
@@ -121,7 +123,10 @@ def module_cases(name: str) -> Iterator[SuiteCase]:
         torch.manual_seed(index)
         module = info.module_cls(*constructor.args, **constructor.kwargs)
         call = sample.forward_input
-        yield SuiteCase(f"{name}[{index}]{sample.desc and ' ' + sample.desc}", module.eval(), tuple(call.args), dict(call.kwargs))
+        args, kwargs = tuple(call.args), dict(call.kwargs)
+        if any(isinstance(parameter, torch.nn.UninitializedParameter) for parameter in module.parameters()):
+            module(*args, **kwargs)  # a lazy module gets its weights when it first runs
+        yield SuiteCase(f"{name}[{index}]{sample.desc and ' ' + sample.desc}", module.eval(), args, kwargs)
 
 
 # Operators ---------------------------------------------------------------------------------------------------------------

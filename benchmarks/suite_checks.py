@@ -48,7 +48,7 @@ def check(case: SuiteCase) -> list[dict[str, Any]]:
             own, truth = eager(case, None), eager(case, torch.float64)
     except Exception as error:  # torch raises anything
         return [{"case": case.name, "invalid": _line(error)}]
-    return [{"case": case.name, "dims": dims, "verdicts": verdicts(case, dims, own, truth)} for dims in DIMS]
+    return [{"case": case.name, "dims": dims, "verdicts": verdicts(case, dims, own, truth)} for dims in case.dims]
 
 
 def verdicts(case: SuiteCase, dims: str, own: list[Array], truth: list[Array]) -> dict[str, Verdict]:

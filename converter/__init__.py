@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from converter.errors import MissingDependencyError as MissingDependencyError
     from converter.errors import ParameterError as ParameterError
     from converter.errors import RunError as RunError
+    from converter.errors import UnsafePickleError as UnsafePickleError
     from converter.errors import UnsupportedError as UnsupportedError
     from converter.format import model_digest as model_digest
     from converter.ir import DimRange as DimRange
@@ -50,7 +51,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "converter.builder": ("GraphBuilder",),
     "converter.errors": ("ConverterError", "DigestError", "FormatError", "GraphError", "MissingDependencyError", "ParameterError",
-                         "RunError", "UnsupportedError"),
+                         "RunError", "UnsafePickleError", "UnsupportedError"),
     "converter.format": ("model_digest",),
     "converter.ir": ("DType", "DimRange", "Example", "Graph", "GraphInput", "GraphOutput", "Model", "Node", "TensorSpec"),
     "converter.loading": ("Session", "from_checkpoint", "from_torch", "load", "save", "session", "verify"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from converter.discovery import format_of, formats, requiring, resolve
-from converter.errors import ConverterError, FormatError
+from converter.errors import ConverterError, FormatError, UnsafePickleError
 from converter.ir import TensorSpec
 from converter.parameters import Array, ParameterStore
 
@@ -17,21 +17,32 @@ WHOLE = ("model.safetensors", "pytorch_model.bin")
 """The single file of a Hugging Face folder, the preferred one first; `<name>.index.json` lists its shards."""
 
 
-def load_parameters(path: str | Path, key: str | None = None) -> ParameterStore:
+def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: bool = False) -> ParameterStore:
     """The tensors of a checkpoint file or of a folder as Hugging Face lays it out. Runs no code from any file.
 
     Args:
         path: the file or the folder.
         key: the entry of the file that holds the state_dict, where it holds several.
+        allow_pickle: whether a file that holds Python objects beside tensors is loaded by the library that wrote it, which
+            RUNS THE CODE THAT THE FILE NAMES. Files of tensors alone are read as without it.
 
     Raises:
+        UnsafePickleError: a file that holds Python objects, and `allow_pickle` is not given.
         FormatError: nothing there that can be read as a checkpoint.
         MissingDependencyError: the format's library is not installed.
     """
     path = existing(path)
     if path.is_dir():
         return _load_folder(path)
-    return _load_file(path, key)
+    try:
+        return _load_file(path, key)
+    except UnsafePickleError:
+        found = format_of(path, to="load")
+        if not allow_pickle or found.unsafe is None:
+            raise
+    function = resolve(found.unsafe, found.extra)
+    with requiring(found.extra):
+        return function(path, key=key)  # type: ignore[no-any-return]
 
 
 def existing(path: str | Path) -> Path:
@@ -161,6 +172,9 @@ class ShardedParameters(ParameterStore):
     def read(self, name: str) -> Array:
         return self._shard(name).read(name)
 
+    def read_private(self, name: str) -> Array:
+        return self._shard(name).read_private(name)
+
     def sha256(self, name: str) -> str:
         return self._shard(name).sha256(name)
 
@@ -202,18 +216,27 @@ class SelectedParameters(ParameterStore):
 
 def source_metadata(path: str | Path) -> dict[str, Any]:
     """The file's name and SHA-256, or those of each shard, for a model's metadata. Reads the files whole."""
-    files = checkpoint_files(path)
+    return file_metadata(checkpoint_files(path), Path(path))
+
+
+def file_metadata(files: Sequence[Path], root: Path) -> dict[str, Any]:
+    """As `source_metadata`, for files that may lie in folders of `root`."""
     digests = {}
     for file in files:
         with file.open("rb") as stream:
-            digests[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    if len(files) == 1:
-        return {"file": files[0].name, "sha256": digests[files[0].name]}
+            name = file.relative_to(root).as_posix() if root in file.parents else file.name
+            digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    if len(digests) == 1:
+        ((name, digest),) = digests.items()
+        return {"file": name, "sha256": digest}
     return {"files": digests}
 
 
-def refuse_model(path: str | Path) -> ConverterError:
+def refuse_model(path: str | Path, received: str | None = None) -> ConverterError:
     """The error for a checkpoint where a whole model is needed."""
-    return FormatError("a checkpoint holds parameters and no computation", where=str(path), expected="a graph for them",
-                       fix="give the graph (architecture=, --architecture graph.json) or the code that builds the module "
-                           "(from_torch, --module PKG.MOD:CALLABLE)")
+    path = Path(path)
+    beside = path.is_file() and (path.parent / "config.json").is_file()
+    return FormatError("a checkpoint holds parameters and no computation", where=str(path), expected="a graph for them", received=received,
+                       fix=("give the folder, whose config.json may say what the model is; or " if beside else "")
+                       + "give the graph (architecture=, --architecture graph.json) or the code that builds the module "
+                         "(from_torch, --module PKG.MOD:CALLABLE)")

@@ -18,7 +18,8 @@ from __future__ import annotations
 import ast
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from converter.errors import GraphError
 
@@ -29,8 +30,8 @@ MAX_DEPTH = 60
 MAX_TERMS = 500
 
 # An atom is ("symbol", name) or (function, left, right); a monomial is a sorted tuple of (atom, power).
-Atom = tuple
-Monomial = tuple
+Atom = tuple[Any, ...]
+Monomial = tuple[tuple[Atom, int], ...]
 
 
 class Expr:
@@ -218,7 +219,8 @@ def _nested_floor(value: Dim) -> tuple[Dim, int, int] | None:
 
 def _quotient(left: Dim, right: Dim) -> Dim | None:
     """Exact division by a sum, tried by the leading term only: enough for `(a*b + a*c) // (b + c)`."""
-    remaining, result = left, 0
+    remaining: Dim = left
+    result: Dim = 0
     lead = max(_terms(right).items(), key=lambda item: (sum(p for _, p in item[0]), str(item[0])))
     for _ in range(8):
         if remaining == 0:
@@ -377,7 +379,7 @@ def parse(text: str | int) -> Dim:
         raise _not_a_size(text) from error
 
 
-OPERATORS: dict[type, object] = {
+OPERATORS: dict[type, Callable[[Dim, Dim], Dim]] = {
     ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b,
     ast.FloorDiv: floor_divide, ast.Mod: remainder,
 }
@@ -399,7 +401,7 @@ def _build(tree: ast.AST, text: str, depth: int) -> Dim:
         return 0 - _build(tree.operand, text, depth + 1)
     if isinstance(tree, ast.BinOp) and type(tree.op) in OPERATORS:
         function = OPERATORS[type(tree.op)]
-        return function(_build(tree.left, text, depth + 1), _build(tree.right, text, depth + 1))  # type: ignore[operator]
+        return function(_build(tree.left, text, depth + 1), _build(tree.right, text, depth + 1))
     if (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in RESERVED
             and len(tree.args) == 2 and not tree.keywords):
         return FUNCTIONS[tree.func.id](*(_build(arg, text, depth + 1) for arg in tree.args))

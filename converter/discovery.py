@@ -28,7 +28,7 @@ PACKAGE = "model-converter"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A keyword of a format's `save`, which the command line offers as `--name`."""
+    """A keyword of a format's `save`, or of a recogniser, which the command line offers as `--name`."""
 
     name: str
     type: type
@@ -43,6 +43,9 @@ class Format:
 
     `holds` says what is in it: a whole `"model"`, or `"parameters"` alone (a state_dict). Accordingly `load(path)` gives
     a `Model` or a `ParameterStore`, and `save(thing, path, **options)` takes one. None: cannot be read, or written.
+
+    `fallback` is a reader that `load` itself calls for the kinds of the file that it does not read, and `unsafe` one that
+    runs code which the file names; it is called only when the user says so.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Format:
     save: str | None = None
     options: tuple[Option, ...] = ()
     extra: str | None = None
+    fallback: str | None = None
+    unsafe: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,23 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class Recogniser:
+    """A way to know what a checkpoint computes without its code: see `converter.recognition`.
+
+    `recognise(checkpoint, **options)` takes a `converter.recognition.Checkpoint` and gives a `Recognised`, or None for one
+    that is not of its kind. `markers`: names of files, one of which a folder must hold; without any, files are asked about
+    too, by their tensors' names and shapes.
+    """
+
+    name: str
+    title: str
+    recognise: str
+    markers: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    extra: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """All that a framework's adapter offers.
 
@@ -82,6 +104,7 @@ class Adapter:
     name: str
     formats: tuple[Format, ...] = ()
     runtimes: tuple[Runtime, ...] = ()
+    recognisers: tuple[Recogniser, ...] = ()
     tracer: str | None = None
     builder: str | None = None
     extra: str | None = None
@@ -151,6 +174,11 @@ def formats() -> Mapping[str, Format]:
 def runtimes() -> Mapping[str, Runtime]:
     """Every runtime by name."""
     return {item.name: item for adapter in adapters().values() for item in adapter.runtimes}
+
+
+def recognisers() -> Mapping[str, Recogniser]:
+    """Every recogniser by name."""
+    return {item.name: item for adapter in adapters().values() for item in adapter.recognisers}
 
 
 def format_of(path: str | Path, *, to: Literal["load", "save"], where: str | None = None) -> Format:

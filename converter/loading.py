@@ -16,6 +16,7 @@ from converter.errors import ConverterError, ParameterError
 from converter.ir import Graph, Model, TensorSpec
 from converter.opset import check
 from converter.parameters import InMemoryParameters, ParameterStore
+from converter.state_dict import fitted
 
 Array = np.ndarray[Any, Any]
 PathLike = str | Path
@@ -142,22 +143,47 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
         return function(module, args, kwargs, dims=dims, name=name, examples=examples).model  # type: ignore[no-any-return]
 
 
-def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None, *, key: str | None = None) -> Model:
+def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None, *, key: str | None = None,
+                    allow_pickle: bool = False, graphs: PathLike | None = None, **options: Any) -> Model:
     """A model from a state_dict and the graph that it belongs to.
 
     Args:
         path: `.pt`, `.pth`, `.bin`, `.safetensors`, or a folder as Hugging Face lays it out. No code in it is run.
-        architecture: the graph, or a file that holds one without parameters (`convert torch-to-json --graph-only`).
+        architecture: the graph, or a file that holds one without parameters (`convert torch-to-json --graph-only`). None:
+            the checkpoint is recognised, by its folder's config.json or by its names and shapes.
         key: the entry of the checkpoint that holds the state_dict, where there are several.
+        allow_pickle: whether a checkpoint that holds Python objects is loaded with PyTorch, which runs code that it names.
+        graphs: a folder of graphs without parameters; the one that has the checkpoint's names and shapes is taken.
+        options: what recognisers ask: `task="fill-mask"`, `cache=True`, `take="input_ids,attention_mask"`.
+
+    Where the names in the checkpoint are the graph's but for the parts that a wrapper adds (`module.`, `_orig_mod.`), those
+    go, and the metadata's `source` says which.
 
     Raises:
         ParameterError: tensors that are missing, extra, or of another dtype or shape; all are listed.
-        FormatError: the checkpoint or the graph cannot be read, or no graph was given.
+        FormatError: the checkpoint or the graph cannot be read, or no graph was given and nothing recognises it.
+        UnsupportedError: the checkpoint is recognised, and holds something that is not known.
     """
-    store = load_parameters(path, key)
     if architecture is None:
-        raise refuse_model(path)
+        return from_recognised(path, key=key, allow_pickle=allow_pickle, graphs=graphs, **options)
+    given = [name for name, value in (("graphs", graphs), *options.items()) if value is not None and value is not False]
+    if given:
+        raise ConverterError(f"{given[0]!r} is for checkpoints without a graph", where=str(path), fix="leave it or the architecture out")
+    store = load_parameters(path, key, allow_pickle=allow_pickle)
     return bind(store, architecture, source_metadata(path), str(path))
+
+
+def from_recognised(path: PathLike, *, key: str | None = None, allow_pickle: bool = False, graphs: PathLike | None = None,
+                    **options: Any) -> Model:
+    """`from_checkpoint` without a graph."""
+    from converter.recognition import Checkpoint, model_of, nearest_graph, recognise
+
+    checkpoint = Checkpoint(existing(path), key, allow_pickle=allow_pickle)
+    found = recognise(checkpoint, graphs, **options)
+    if found is None:
+        checkpoint.store  # noqa: B018 - a file that cannot be read is told before one that is not recognised
+        raise refuse_model(path, None if graphs is None else nearest_graph(checkpoint, graphs))
+    return model_of(checkpoint, found)
 
 
 def bind(store: ParameterStore, architecture: Graph | PathLike, source: Mapping[str, Any], where: str) -> Model:
@@ -168,13 +194,19 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Mapping[
         found = load_architecture(existing(architecture))
     try:
         if isinstance(architecture, Graph):
+            used = {name for node in architecture.nodes for name in node.names} | {out.value for out in architecture.outputs}
+            store, wrappers = fitted(store, used)
             found = Architecture(architecture, _declared_by(architecture, store), {}, {}, InMemoryParameters())
+        else:
+            store, wrappers = fitted(store, found.specs)
         parameters = bind_parameters(found.specs, found.aliases, store, constants=found.constants)
         check(found.graph, parameters)
     except ConverterError as error:
         raise error.within(where) from error
     own = found.metadata.get("source")
-    metadata = {**found.metadata, "source": {**(own if isinstance(own, Mapping) else {}), **source}}
+    key = getattr(store, "key", None)
+    origin = {**source, **({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
+    metadata = {**found.metadata, "source": {**(own if isinstance(own, Mapping) else {}), **origin}}
     return Model(found.graph, parameters, (), metadata, frozenset(found.constants.names()))
 
 

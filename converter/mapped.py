@@ -28,7 +28,14 @@ class MappedFile:
             self.size = os.fstat(file.fileno()).st_size
             # An empty file cannot be mapped.
             self._map: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+            self._private: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if self.size else b""
         self._last: tuple[int, int] | None = None
+
+    def private(self, offset: int, size: int) -> Array:
+        """uint8[size], writable: pages that are written to become the process's own, and the file stays as it is."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise ValueError(f"bytes {offset} to {offset + size} of a file of {self.size}")
+        return np.frombuffer(self._private, np.uint8, size, offset) if size else np.empty(0, np.uint8)
 
     def view(self, offset: int, size: int) -> Array:
         """uint8[size], read-only. Raises `ValueError` for a piece that reaches past the end."""

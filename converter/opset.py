@@ -9,7 +9,8 @@ keyword-only parameters are attributes, whose annotations are their types:
         '''What it computes, with shapes and the formula's source: this text becomes docs/operators.md.'''
 
 `infer` takes the same arguments with `TensorSpec` in place of arrays and gives the outputs' specs. Sizes in
-attributes are annotated `Dim`: a kernel gets them as integers, `infer` as expressions.
+attributes are annotated `Dim`: a kernel gets them as integers, `infer` as expressions. Sub-graphs are annotated `Graph`: a
+kernel gets them as functions of arrays that give a tuple, made by whatever runs it, and `infer` as graphs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -262,7 +263,24 @@ def attribute_symbols(value: Any) -> set[str]:
         return symbols(value)
     if isinstance(value, tuple):
         return {name for item in value for name in attribute_symbols(item)}
+    if isinstance(value, Graph):
+        return free_symbols(value)
     return set()
+
+
+def free_symbols(graph: Graph) -> set[str]:
+    """The symbols that a sub-graph takes from the graph around it: those that it names and does not bind."""
+    own = {size.symbol for port in graph.inputs for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
+    named = {name for port in (*graph.inputs, *graph.outputs) for size in port.spec.shape for name in symbols(size)}
+    for node in graph.nodes:
+        named |= attribute_symbols(tuple(node.attributes.values()))
+        own |= {node.attributes[name].symbol for name in lookup(node.op).binds if name in node.attributes}
+    return named - own
+
+
+def graphs_in(node: Node) -> list[Graph]:
+    """The sub-graphs of a node."""
+    return [value for value in node.attributes.values() if isinstance(value, Graph)]
 
 
 # Shape inference -----------------------------------------------------------------------------------------------------
@@ -343,12 +361,13 @@ def _check_literal(operator: Operator, value: Any, dtype: DType | None) -> DType
     return dtype
 
 
-def check(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dict[str, TensorSpec]:
-    """Checks a whole graph and infers every value's spec.
+def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, outer: Iterable[str] = ()) -> dict[str, TensorSpec]:
+    """Checks a whole graph and infers every value's spec. Sub-graphs are checked too.
 
     Args:
         graph: the graph.
         parameters: the store, or specs by name.
+        outer: for a sub-graph, the symbols that the graph around it binds.
 
     Returns: the spec of every value by name: inputs, parameters, and nodes' outputs.
 
@@ -361,6 +380,7 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dic
         specs.update((name, parameters.spec(name)) for name in parameters.names())
     elif parameters is not None:
         specs.update(parameters)
+    around = frozenset(outer)
     bound: set[str] = set()
     for port in graph.inputs:
         if port.name in specs:
@@ -369,9 +389,14 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dic
         specs[port.name] = port.spec
         bound |= {size.symbol for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
     for port in graph.inputs:
-        _check_symbols(f"input {port.name!r}", port.spec, bound)
+        _check_symbols(f"input {port.name!r}", port.spec, bound | around)
     for node in graph.nodes:
         outputs = infer_node(node, specs)
+        for inner in graphs_in(node):
+            try:
+                check(inner, outer=bound | around)
+            except ConverterError as error:
+                raise error.within(_place(node)) from error
         for name, spec in zip(node.outputs, outputs, strict=False):
             if name is None:
                 continue
@@ -379,7 +404,7 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dic
                 raise GraphError(f"the name {name!r} is given twice", where=f"node {node}", fix="rename one of the two")
             specs[name] = spec
         bound |= {node.attributes[name].symbol for name in lookup(node.op).binds if name in node.attributes}
-        unbound = attribute_symbols(tuple(node.attributes.values())) - bound
+        unbound = attribute_symbols(tuple(node.attributes.values())) - bound - around
         if unbound:
             raise GraphError(f"the size {min(unbound)!r} is bound by no input", where=f"node {node}",
                              expected="a symbol of an input's shape", received=", ".join(sorted(unbound)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,6 +30,10 @@ class ParameterStore(ABC):
     @abstractmethod
     def read(self, name: str) -> Array:
         """The values, C-contiguous and read-only, little-endian. Raises `ParameterError` for an unknown name."""
+
+    def read_private(self, name: str) -> Array:
+        """The values, C-contiguous and writable, which nothing else sees: a copy, or a copy-on-write view of a mapped file."""
+        return self.read(name).copy()
 
     def alias_of(self, name: str) -> str | None:
         """The earlier name whose memory `name` shares (tied weights), or None."""
@@ -63,7 +68,7 @@ class ParameterStore(ABC):
         for name in self.names():
             if self.alias_of(name) is None:
                 spec = self.spec(name)
-                total += spec.dtype.itemsize * int(np.prod(spec.shape, dtype=np.int64))
+                total += spec.dtype.itemsize * math.prod(int(size) for size in spec.shape)  # type: ignore[arg-type]
         return total
 
 
@@ -72,7 +77,7 @@ def as_bytes(values: Array) -> memoryview:
     values = np.ascontiguousarray(values)
     if values.dtype.byteorder == ">" or (values.dtype.byteorder == "=" and not np.little_endian):
         values = values.astype(values.dtype.newbyteorder("<"))
-    return memoryview(values.reshape(-1).view(np.uint8))
+    return memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
 class InMemoryParameters(ParameterStore):

@@ -15,8 +15,8 @@ import numpy as np
 from converter.errors import ConverterError, RunError
 from converter.ir import DType, Graph, Model, Node
 from converter.opset import bind_operands, concrete_attributes, lookup, normalize_attributes
-from converter.parameters import ParameterStore
-from converter.sizes import check_inputs, promote
+from converter.parameters import InMemoryParameters, ParameterStore
+from converter.sizes import bind_body, check_inputs, promote
 
 Array = np.ndarray[Any, Any]
 Observer = Callable[[Node, tuple[Array, ...]], None]
@@ -39,26 +39,29 @@ def run(model: Model, inputs: Mapping[str, Any], *, float_dtype: Any = None, obs
     return run_graph(model.graph, model.parameters, arrays, bindings, dtype, observe)
 
 
-def run_cases(model: Model, cases: Sequence[Mapping[str, Any]], *, float_dtype: Any = None) -> list[dict[str, Array]]:
+def run_cases(model: Model, cases: Sequence[Mapping[str, Any]], *, float_dtype: Any = None,
+              observers: Sequence[Observer | None] | None = None) -> list[dict[str, Array]]:
     """`run` on several inputs at once, node by node, so that each parameter is read, and promoted, once for all of them.
+
+    `observers`, one for each case, are called as `run` calls its own.
 
     Raises:
         RunError: as `run`, for the first case that fails.
     """
     checked = [check_inputs(model.graph, inputs) for inputs in cases]
     dtype = None if float_dtype is None else DType.of(float_dtype)
-    return _run_together(model.graph, model.parameters, checked, dtype, None)
+    return _run_together(model.graph, model.parameters, checked, dtype, observers or [None] * len(checked))
 
 
 def run_graph(graph: Graph, parameters: ParameterStore, inputs: Mapping[str, Array], bindings: dict[str, int],
               float_dtype: DType | None = None, observe: Observer | None = None) -> dict[str, Array]:
     """`run` on inputs that were checked already; sub-graphs come here too."""
-    (outputs,) = _run_together(graph, parameters, [(inputs, bindings)], float_dtype, observe)
+    (outputs,) = _run_together(graph, parameters, [(inputs, bindings)], float_dtype, [observe])
     return outputs
 
 
 def _run_together(graph: Graph, parameters: ParameterStore, cases: Sequence[tuple[Mapping[str, Array], dict[str, int]]],
-                  float_dtype: DType | None, observe: Observer | None) -> list[dict[str, Array]]:
+                  float_dtype: DType | None, observers: Sequence[Observer | None]) -> list[dict[str, Array]]:
     uses = Counter(name for node in graph.nodes for name in node.names)
     uses.update(output.value for output in graph.outputs)
     names = set(parameters.names())
@@ -77,7 +80,7 @@ def _run_together(graph: Graph, parameters: ParameterStore, cases: Sequence[tupl
 
     with np.errstate(all="ignore"):
         for node in graph.nodes:
-            for own, (_, bindings) in zip(values, cases, strict=True):
+            for own, (_, bindings), observe in zip(values, cases, observers, strict=True):
                 results = run_node(node, reader(own), bindings, float_dtype)
                 if observe is not None:
                     observe(node, results)
@@ -106,7 +109,8 @@ def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int]
         attributes = normalize_attributes(operator, node.attributes)
         binds = {name: attributes.pop(name) for name in operator.binds if name in attributes}
         attributes = concrete_attributes(attributes, bindings)
-        attributes = {name: promote(item, float_dtype) if isinstance(item, DType) else item
+        attributes = {name: promote(item, float_dtype) if isinstance(item, DType) else
+                      _body(item, bindings, float_dtype) if isinstance(item, Graph) else item
                       for name, item in attributes.items()}
         result = operator.kernel(*arguments, **attributes)
     except ConverterError as error:
@@ -120,6 +124,16 @@ def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int]
         output, axis = operator.binds[name]
         bindings[size.symbol] = results[output].shape[axis]
     return results
+
+
+def _body(graph: Graph, bindings: Mapping[str, int], float_dtype: DType | None) -> Callable[..., tuple[Array, ...]]:
+    """A sub-graph as its operator's kernel calls it."""
+
+    def call(*arrays: Array) -> tuple[Array, ...]:
+        inputs = {port.name: array for port, array in zip(graph.inputs, arrays, strict=True)}
+        return tuple(run_graph(graph, InMemoryParameters({}), inputs, bind_body(graph, arrays, bindings), float_dtype).values())
+
+    return call
 
 
 def _cast(array: Array, float_dtype: DType | None) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,21 @@ def bind(spec: TensorSpec, shape: tuple[int, ...], bindings: dict[str, int]) -> 
     for size, found in zip(spec.shape, shape, strict=True):
         if isinstance(size, Expr) and size.symbol and size.symbol not in bindings:
             bindings[size.symbol] = int(found)
+
+
+def bind_body(graph: Graph, arrays: Sequence[Array], outer: Mapping[str, int]) -> dict[str, int]:
+    """The value of every symbol in a sub-graph: its inputs bind their own, the others are those around it.
+
+    Raises `RunError` when the operands do not fit the inputs.
+    """
+    own: dict[str, int] = {}
+    for port, array in zip(graph.inputs, arrays, strict=True):
+        if array.ndim == port.spec.rank:
+            bind(port.spec, array.shape, own)
+    bindings = {**outer, **own}
+    for port, array in zip(graph.inputs, arrays, strict=True):
+        check_shape(port.spec, array.shape, bindings, f"graph {graph.name!r}, input {port.name!r}")
+    return bindings
 
 
 def check_shape(spec: TensorSpec, shape: tuple[int, ...], bindings: Mapping[str, int], where: str) -> None:

@@ -126,7 +126,7 @@ def wrappers_of(names: Collection[str]) -> tuple[str, ...]:
 
 def said(parts: Collection[str]) -> str:
     """What the wrappers' parts tell, for a person."""
-    return ", ".join(f"'{part}.' as {WRAPPERS[part]} writes it" for part in parts)
+    return ", ".join(f"'{part}.' as {WRAPPERS[part]} adds it" for part in parts)
 
 
 def unwrapped(name: str, parts: Collection[str]) -> str:
@@ -185,6 +185,9 @@ class RenamedParameters(ParameterStore):
 
     def read(self, name: str) -> Array:
         return self._store.read(self._place(name))
+
+    def read_private(self, name: str) -> Array:
+        return self._store.read_private(self._place(name))
 
     def sha256(self, name: str) -> str:
         return self._store.sha256(self._place(name))

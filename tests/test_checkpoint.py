@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapters.torch.checkpoint import Checkpoint
+from adapters.checkpoint.read import CheckpointParameters
 from converter.checkpoint import SelectedParameters, load_parameters, source_metadata
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.parameters import InMemoryParameters
@@ -72,7 +72,7 @@ def test_a_conjugate_is_no_alias_of_its_base(tmp_path: Path) -> None:
 def test_a_zip_checkpoint_is_mapped_and_not_read(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1000)}, tmp_path / "w.pt")
     store = load_parameters(tmp_path / "w.pt")
-    assert isinstance(store, Checkpoint)
+    assert isinstance(store, CheckpointParameters)
     # A mapped tensor follows the file: one whose values were read when it was loaded would not.
     content = (tmp_path / "w.pt").read_bytes()
     assert not torch.load(tmp_path / "w.pt", mmap=True, weights_only=True)["w"].is_shared()

@@ -18,6 +18,7 @@ HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 CORE = ("errors", "dims", "ir", "parameters", "sizes", "opset", "ops", "builder")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "tables": (),
     "dims": ("errors",),
     "ir": ("dims", "errors", "parameters"),
     "parameters": ("ir", "errors", "dims"),
@@ -29,10 +30,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "reference": ("errors", "dims", "ir", "parameters", "sizes", "opset"),
     "format": (*CORE,),
     "discovery": ("errors", "ir"),
+    "mapped": (),
+    "state_dict": ("errors", "ir", "parameters"),
     "checkpoint": ("discovery", "errors", "ir", "parameters"),
-    "loading": (*CORE, "reference", "format", "discovery", "checkpoint", "equivalence"),
+    "casting": (*CORE,),
+    "loading": (*CORE, "reference", "format", "discovery", "checkpoint", "state_dict", "equivalence"),
     "equivalence": (*CORE, "reference", "format", "discovery", "loading"),
-    "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "loading", "equivalence"),
+    "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "state_dict", "casting", "loading", "equivalence"),
     "__main__": ("cli",),
 }
 """Which rooms of `converter` each room may import, itself aside; `ops` holds the kernels of graphs within graphs."""
@@ -97,7 +101,7 @@ def test_frameworks_stay_in_their_adapters() -> None:
     """h5py, which encodes the format, is the one library that `converter` may import at all."""
     wrong = [f"{path.relative_to(ROOT)} imports {module}" for path in files("converter") for module in imports(path)
              if module.split(".")[0] in HEAVY and not (module.startswith("h5py") and path.name.startswith("hdf5_"))]
-    frameworks = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "numpy": (), "safetensors": ()}
+    frameworks = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "numpy": (), "safetensors": (), "checkpoint": ()}
     for path in files("adapters"):
         own = path.relative_to(ROOT / "adapters").parts[0]
         wrong += [f"{path.relative_to(ROOT)} imports {module}" for module in imports(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,25 +88,29 @@ class CheckpointParameters(ParameterStore):
         return super().sha256(self._aliases.get(name, name))
 
     def read(self, name: str) -> Array:
-        values = self._values(self._tensor(name), name)
+        values = self._values(self._tensor(name), name, self._archive.file.view)
         values.flags.writeable = False
         return values
 
-    def _values(self, tensor: TensorRef, name: str) -> Array:
+    def read_private(self, name: str) -> Array:
+        values = self._values(self._tensor(name), name, self._archive.file.private)
+        return values if values.flags.writeable else values.copy()
+
+    def _values(self, tensor: TensorRef, name: str, view: Callable[[int, int], Array]) -> Array:
         dtype, width = tensor.dtype, tensor.dtype.itemsize
         if 0 in tensor.shape:
             return np.empty(tensor.shape, dtype.numpy)
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
         entry = self._archive.entries[f"data/{tensor.storage.key}"]
-        data = self._archive.file.view(entry.offset + tensor.offset * width, (last + 1) * width)
+        data = view(entry.offset + tensor.offset * width, (last + 1) * width)
         if dtype is DType.BOOL and data.max() > 1:
             raise FormatError("a bool that is neither 0 nor 1", where=f"tensor {name[:80]!r}", received=str(int(data.max())))
         if data.ctypes.data % dtype.numpy.alignment:
             data = data.copy()
-        values: Array = np.lib.stride_tricks.as_strided(data.view(dtype.numpy), tensor.shape,
-                                                        [stride * width for stride in tensor.strides], writeable=False)
-        # ascontiguousarray would give a scalar an axis; a contiguous view is kept as it is.
-        values = values if values.flags.c_contiguous else values.copy(order="C")
+        # The small floats' dtypes are none of NumPy's own, which is all that as_strided takes: it moves bits instead.
+        bits = data.view(dtype.numpy if dtype.is_complex else f"u{width}")
+        values: Array = np.lib.stride_tricks.as_strided(bits, tensor.shape, [stride * width for stride in tensor.strides])
+        values = (values if values.flags.c_contiguous else values.copy(order="C")).view(dtype.numpy)
         if self._big and width > 1:
             values = _swapped(values)
         if tensor.conj:

@@ -31,7 +31,7 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), thread_name_prefix="neutral-model")
 
 
-def in_blocks(count: int, size: int, work: Callable[[slice], None]) -> None:
+def in_blocks(count: int, size: int, work: Callable[[slice], object]) -> None:
     """Calls `work` with slices that cover `range(count)`, each of `size` at most."""
     workers = threads()
     if count <= 2 * size or workers == 1:
@@ -48,7 +48,7 @@ def in_blocks(count: int, size: int, work: Callable[[slice], None]) -> None:
         pass
 
 
-def elementwise(x: Array, compute: Callable[[Array, Array], None]) -> Array:
+def elementwise(x: Array, compute: Callable[[Array, Array], object]) -> Array:
     """A new array like `x`, filled by `compute(block of x, block of the result)`."""
     flat = np.ascontiguousarray(x).reshape(-1)
     result = np.empty_like(flat)
@@ -56,7 +56,7 @@ def elementwise(x: Array, compute: Callable[[Array, Array], None]) -> Array:
     return result.reshape(x.shape)
 
 
-def rowwise(x: Array, compute: Callable[[Array, Array], None], axes: int = 1) -> Array:
+def rowwise(x: Array, compute: Callable[[Array, Array], object], axes: int = 1) -> Array:
     """A new array like `x`, filled by `compute(rows of x, rows of the result)`; a row is the last `axes` axes, flat."""
     width = int(np.prod(x.shape[x.ndim - axes:], dtype=np.int64))
     rows = np.ascontiguousarray(x).reshape(-1, width) if width else x.reshape(0, 1)

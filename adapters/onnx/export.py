@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -35,18 +36,20 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
     from converter.format.atomic import atomic_path
 
     proto, lowering = build(model, opset)
-    describe(proto, model)
     path = Path(path)
     if external is None:
         external = total_bytes(lowering) > EXTERNAL_THRESHOLD
     if not external:
+        describe(proto, model)
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             write_model(file, proto, lowering)
         return
     location = f"{path.name}.data"
     with atomic_path(path) as temporary, atomic_path(path.with_name(location)) as values:
-        with open(temporary, "wb") as file, open(values, "wb") as data:
-            write_external(file, data, location, proto, lowering)
+        # One thread reads the parameters for the digest while the other writes them.
+        with open(temporary, "wb") as file, open(values, "wb") as data, ThreadPoolExecutor(1) as aside:
+            described = aside.submit(describe, proto, model)
+            write_external(file, data, location, proto, lowering, described.result)
 
 
 def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lowering]:

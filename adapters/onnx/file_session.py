@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from adapters.onnx.session import _as_declared
+from adapters.onnx.feeding import run_session
 from converter.errors import FormatError, RunError
-from converter.ir import DType
 
 Array = np.ndarray[Any, Any]
-
-DTYPES = {"tensor(bfloat16)": DType.BFLOAT16, "tensor(float8e4m3fn)": DType.FLOAT8_E4M3FN, "tensor(float8e5m2)": DType.FLOAT8_E5M2,
-          "tensor(float8e4m3fnuz)": DType.FLOAT8_E4M3FNUZ, "tensor(float8e5m2fnuz)": DType.FLOAT8_E5M2FNUZ}
-"""ONNX Runtime's names of the element types that NumPy lacks."""
 
 
 class OnnxFileSession:
@@ -35,7 +30,7 @@ class OnnxFileSession:
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise FormatError("ONNX Runtime does not load the file", where=str(path), received=str(error)[:300]) from error
         self.inputs = {item.name for item in self.session.get_inputs()}
-        self.outputs = {item.name: DTYPES.get(item.type) for item in self.session.get_outputs()}
+        self.outputs = [item.name for item in self.session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The file's outputs by its own names. Inputs that the file does not have are left out.
@@ -44,9 +39,8 @@ class OnnxFileSession:
         """
         arrays = {name: np.asarray(array) for name, array in inputs.items() if name in self.inputs}
         try:
-            results = self.session.run(list(self.outputs), arrays)
+            results = run_session(self.session, self.outputs, arrays)
         except Exception as error:  # as above
             raise RunError("ONNX Runtime does not run the file on these inputs", where=str(self.path), received=str(error)[:300],
                            expected=", ".join(sorted(self.inputs))) from error
-        return {name: np.asarray(result) if dtype is None else _as_declared(result, dtype)
-                for (name, dtype), result in zip(self.outputs.items(), results, strict=True)}
+        return dict(zip(self.outputs, results, strict=True))

@@ -12,7 +12,7 @@ import onnx
 from adapters.onnx.layouts import Initializer, Layout
 from adapters.onnx.registry import lowerings
 from converter import dims
-from converter.builder import Value as Tensor
+from converter.builder import Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType, Graph, Node, TensorSpec
@@ -20,6 +20,9 @@ from converter.opset import bind_operands, check, filled_attributes, literal_dty
 from converter.parameters import ParameterStore
 
 Array = np.ndarray[Any, Any]
+
+Tensor = Value
+"""A value in the ONNX graph: its name there, and its neutral dtype and shape."""
 
 ONNX_DTYPES: dict[DType, int] = {dtype: getattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(
     "FLOAT64", "DOUBLE")) for dtype in DType if hasattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(

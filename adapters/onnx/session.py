@@ -12,8 +12,10 @@ import numpy as np
 import onnxruntime
 
 from adapters.onnx.export import DEFAULT_OPSET, build, save_onnx
+from adapters.onnx.feeding import run_session
 from adapters.onnx.writing import total_bytes, write_model
-from converter.ir import DType, Model
+from converter.errors import RunError
+from converter.ir import Model
 from converter.sizes import check_inputs
 
 Array = np.ndarray[Any, Any]
@@ -33,18 +35,13 @@ class OnnxRuntimeSession:
         """The outputs by name. Raises `RunError` for inputs that do not fit the graph."""
         arrays, _ = check_inputs(self.model.graph, inputs)
         names = [output.name for output in self.model.graph.outputs]
-        plain = {name: array for name, array in arrays.items() if name in {item.name for item in self.session.get_inputs()}}
-        results = self.session.run(names, plain)
-        return {name: _as_declared(result, output.spec.dtype) for name, result, output in
-                zip(names, results, self.model.graph.outputs, strict=True)}
-
-
-def _as_declared(result: Array, dtype: DType) -> Array:
-    """bfloat16 and the float8 kinds come out of ONNX Runtime as their bits."""
-    result = np.asarray(result)
-    if result.dtype != dtype.numpy and result.dtype.itemsize == dtype.itemsize and result.dtype.kind in "uV":
-        return result.view(dtype.numpy)
-    return result
+        read = {item.name for item in self.session.get_inputs()}
+        try:
+            results = run_session(self.session, names, {name: array for name, array in arrays.items() if name in read})
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            raise RunError("ONNX Runtime does not run the model on these inputs", where=f"graph {self.model.graph.name!r}",
+                           received=str(error)[:600]) from error
+        return dict(zip(names, results, strict=True))
 
 
 def _open(model: Model, opset: int, options: onnxruntime.SessionOptions, providers: list[str]) -> onnxruntime.InferenceSession:

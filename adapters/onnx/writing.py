@@ -7,7 +7,7 @@ everything else by the protobuf library. What protobuf cannot hold (2 GB) goes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 import numpy as np
@@ -23,6 +23,8 @@ _RAW_DATA_FIELD = 9  # TensorProto.raw_data
 
 # Values in an external file start at multiples of a page, so that runtimes can map them.
 PAGE = 4096
+# Values are put in another order in blocks of about this many bytes.
+BLOCK = 16 << 20
 # Small tensors stay in the ONNX file: shape inference and checkers look at them.
 INLINE = 1024
 
@@ -43,8 +45,12 @@ def write_model(file: BinaryIO, proto: onnx.ModelProto, lowering: Lowering) -> N
             file.write(block)
 
 
-def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.ModelProto, lowering: Lowering) -> None:
-    """An ONNX file whose larger values are in `data`; `location` is that file's name as the ONNX file gives it."""
+def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.ModelProto, lowering: Lowering,
+                   described: Callable[[], object]) -> None:
+    """An ONNX file whose larger values are in `data`; `location` is that file's name as the ONNX file gives it.
+
+    `described` is called once the values are written: what it adds to `proto` is written too.
+    """
     entries: list[bytes] = []
     for item in lowering.initializers.values():
         size = nbytes(item)
@@ -62,6 +68,7 @@ def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.Mo
                 data.write(block)
         body = tensor.SerializeToString()
         entries.append(_tag(_INITIALIZER_FIELD) + _varint(len(body)) + body)
+    described()
     _write_around(file, proto, sum(map(len, entries)))
     for entry in entries:
         file.write(entry)
@@ -83,8 +90,15 @@ def _write_around(file: BinaryIO, proto: onnx.ModelProto, initializers: int) -> 
 
 
 def values_of(item: Initializer, lowering: Lowering) -> Iterable[memoryview]:
-    """An initializer's little-endian bytes."""
-    yield as_bytes(item.layout.apply([lowering.parameters.read(name) for name in item.sources]))
+    """An initializer's little-endian bytes; one that is a view in another order is put in order a block at a time."""
+    values = item.layout.apply([lowering.parameters.read(name) for name in item.sources])
+    if values.flags.c_contiguous or values.nbytes <= BLOCK:
+        yield as_bytes(values)
+        return
+    # A block spans whole lines of memory in the source, or each of its pages would be read many times.
+    rows = max(64, BLOCK * len(values) // values.nbytes)
+    for start in range(0, len(values), rows):
+        yield as_bytes(values[start:start + rows])
 
 
 def nbytes(item: Initializer) -> int:

@@ -7,7 +7,8 @@ from converter.discovery import Adapter, Format, Runtime
 ADAPTER = Adapter(
     "torch",
     formats=(Format("torch", "PyTorch state_dict", (".pt", ".pth", ".bin"), "parameters",
-                    "adapters.torch.checkpoint:load_checkpoint", "adapters.torch.save:save_state_dict", extra="torch"),),
+                    "adapters.checkpoint.read:load_checkpoint", "adapters.torch.save:save_state_dict", extra="torch",
+                    fallback="adapters.torch.checkpoint:load_checkpoint", unsafe="adapters.torch.checkpoint:load_pickled"),),
     runtimes=(Runtime("torch", "PyTorch, operator by operator", "adapters.torch.session:TorchSession", extra="torch"),),
     tracer="adapters.torch.live:convert",
     builder="adapters.torch.live:convert_checkpoint",

@@ -38,10 +38,10 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return tensor.numpy()
 
 
-def to_tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A tensor with an array's values, bits kept; always a copy, so that it may be written to."""
+def to_tensor(array: np.ndarray[Any, Any], *, copy: bool = True) -> torch.Tensor:
+    """A tensor with an array's values, bits kept: a copy, so that it may be written to, or the writable array's own memory."""
     dtype = DType.of(array.dtype)
-    array = np.array(array, copy=True, order="C")
+    array = np.array(array, copy=True, order="C") if copy else array
     if dtype is DType.BFLOAT16 or dtype.value.startswith("float8"):
         bits = array.view({1: np.uint8, 2: np.int16}[dtype.itemsize])
         return torch.from_numpy(bits).view(TO_TORCH[dtype])

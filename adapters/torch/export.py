@@ -15,14 +15,15 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-import adapters.torch.pooling_1d as pooling_1d
+import adapters.torch.losses as losses
 import adapters.torch.masks as masks
+import adapters.torch.pooling_1d as pooling_1d
 import adapters.torch.recurrent as recurrent
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import CHECKS, Importer, target_name
 from adapters.torch.inputs import bind_arguments, enlarge, flat_names
 from adapters.torch.parameters import TorchParameters
-from adapters.torch.ranges import possible_ranges, traced_ranges
+from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
 from adapters.torch.registry import importers
 from converter.builder import GraphBuilder, Value
 from converter.errors import ConverterError, UnsupportedError
@@ -75,10 +76,11 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
     notes: list[str] = []
     if module.training:
         notes.append(f"{type(module).__name__} was in training mode and was traced in evaluation mode")
-    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), pooling_1d.free_lengths():
+    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), pooling_1d.free_lengths(), \
+            losses.traceable_losses():
         exported, example = _export(module, arguments, dims, notes)
         exported = prepare(exported)
-    return _import(module, exported, example, dims, name or type(module).__name__, notes)
+    return _import(module, exported, example, arguments, dims, name or type(module).__name__, notes)
 
 
 # Tracing -----------------------------------------------------------------------------------------------------------------
@@ -183,7 +185,8 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
 def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
     known = importers()
     unknown, mutates = set(), False
-    for node in exported.graph.nodes:
+    graphs = [part.graph for part in exported.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         if node.target._schema.is_mutable:
@@ -230,7 +233,7 @@ def _first_line(error: Exception) -> str:
 # Importing ---------------------------------------------------------------------------------------------------------------
 
 
-def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], dims: Any, name: str,
+def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
             notes: list[str]) -> Program:
     signature = exported.graph_signature
     placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
@@ -260,8 +263,10 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     importer = Importer(builder, symbols)
     results = importer.walk(exported.graph, environment)
     output_names = _outputs(builder, exported, results)
+    store = store.with_constants(importer.constants)
     graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
     graph = replace(graph, dims=possible_ranges(graph, specs, set(symbols.values()), notes))
+    graph = replace(graph, dims=with_empty(graph, given, flat_names(example)))
     _report_fixed(graph, dims, notes)
     metadata = {"source": {"framework": f"torch {torch.__version__}", "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
     store = store.needed_by(graph)

@@ -13,6 +13,7 @@ from converter.builder import BuilderOperand, GraphBuilder, Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType, TensorSpec
+from converter.parameters import InMemoryParameters
 
 # What an exported graph holds that computes nothing: checks that the neutral graph's declared shapes make.
 CHECKS = frozenset({
@@ -23,7 +24,9 @@ CHECKS = frozenset({
 
 
 def target_name(target: Any) -> str:
-    """`aten.add.Tensor` for an ATen overload, the function's qualified name for anything else."""
+    """`aten.add.Tensor` for an ATen overload, `higher_order.cond` for control flow, else the function's qualified name."""
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order.{target.name()}"
     if isinstance(target, torch._ops.OpOverload):
         namespace, _, name = target._schema.name.partition("::")
         return f"{namespace}.{name}.{target._overloadname}"
@@ -38,6 +41,9 @@ class Importer:
         self.symbols = symbols
         self.node: torch.fx.Node | None = None
         self.environment: Mapping[torch.fx.Node, Any] = {}
+        self.attached: dict[int, Value] = {}
+        self.constants: dict[str, torch.Tensor] = {}
+        self.no_parameters = InMemoryParameters()
 
     # For importers ---------------------------------------------------------------------------------------------------
 
@@ -89,6 +95,14 @@ class Importer:
         operand = self.operand(value, dtype)
         return operand if isinstance(operand, Value) else self.op("full", shape=(), fill_value=operand, dtype=dtype)
 
+    def constant(self, tensor: torch.Tensor, name: str = "constant") -> Value:
+        """A tensor of the module's code that the trace did not make an argument; `constants` gains it."""
+        if id(tensor) not in self.attached:
+            name = self.builder.unique(name)
+            self.constants[name] = tensor
+            self.attached[id(tensor)] = self.builder.parameter(name, from_torch_dtype(tensor.dtype), tuple(tensor.shape))
+        return self.attached[id(tensor)]
+
     def refuse(self, reason: str) -> UnsupportedError:
         """The error of an importer that cannot express its node: `raise g.refuse("why")`."""
         name = target_name(self.node.target)  # type: ignore[union-attr]
@@ -109,6 +123,9 @@ class Importer:
                 if problems:
                     break
                 return [self._resolve(item, environment) for item in _flat(node.args[0])]
+            if node.op == "get_attr":
+                found = attribute(graph.owning_module, str(node.target))
+                environment[node] = self.constant(found, str(node.target)) if isinstance(found, torch.Tensor) else found
             if node.op != "call_function":
                 continue
             name = target_name(node.target)
@@ -126,8 +143,8 @@ class Importer:
             except UnsupportedError as error:
                 unknown.add(node)
                 for item in error.items or [{"operator": name, "reason": str(error)}]:
-                    key = (str(item["operator"]), str(item["reason"]), source_of(node))
-                    problems[key] = problems.get(key, 0) + 1
+                    key = (str(item["operator"]), str(item["reason"]), item.get("source") or source_of(node))
+                    problems[key] = problems.get(key, 0) + int(item.get("count", 1))
             except ConverterError as error:
                 raise error.within(f"{name} from {source_of(node)}") from error
         self.node = None
@@ -190,6 +207,13 @@ def _is_size(node: torch.fx.Node) -> bool:
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
 
 
+def attribute(module: Any, path: str) -> Any:
+    """What a get_attr node names."""
+    for step in path.split("."):
+        module = getattr(module, step)
+    return module
+
+
 def _flat(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return [item for entry in value for item in _flat(entry)]
@@ -203,7 +227,7 @@ def source_of(node: torch.fx.Node) -> str | None:
         return None
     for line in reversed(trace.splitlines()):
         line = line.strip()
-        if line.startswith("File ") and "/torch/" not in line:
+        if line.startswith("File ") and "/torch/" not in line and "<eval_with_key>" not in line:
             path, _, rest = line[len("File "):].partition(", line ")
             number, _, function = rest.partition(", in ")
             return f"{'/'.join(path.strip(chr(34)).split('/')[-2:])}:{number} in {function}"

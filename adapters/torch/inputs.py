@@ -38,7 +38,8 @@ def _key(step: Any) -> Any:
 
 
 def enlarge(tree: Any, sizes: Mapping[int, int], named: Mapping[str, Sequence[Any]] | None = None) -> Any:
-    """Example arguments with axes of size 1 repeated, since the tracer takes a size of 1 for a constant.
+    """Example arguments with axes of size 1 repeated and empty ones filled with zeros, since the tracer takes a size of 0
+    or 1 for a constant.
 
     `sizes` maps an axis to its new size; axes not in it stay, and, where `named` gives the axes of each input by its
     name, so do all that have no name there.
@@ -53,6 +54,8 @@ def enlarge(tree: Any, sizes: Mapping[int, int], named: Mapping[str, Sequence[An
             free = named is None or axis < len(axes) and isinstance(axes[axis], str)
             if free and axis < leaf.dim() and leaf.shape[axis] == 1:
                 leaf = leaf.repeat_interleave(size, axis)
+            elif free and axis < leaf.dim() and leaf.shape[axis] == 0:
+                leaf = leaf.new_zeros((*leaf.shape[:axis], size, *leaf.shape[axis + 1:]))
         return leaf
 
     return pytree.tree_map(grow, tree)

@@ -19,6 +19,7 @@ from adapters.torch.record import Arrays, call_arguments, record
 from converter.errors import ConverterError, ParameterError
 from converter.ir import DType, Model, TensorSpec
 from converter.parameters import ParameterStore
+from converter.state_dict import fitted, said
 
 Array = np.ndarray[Any, Any]
 
@@ -107,7 +108,9 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
     if not isinstance(module, torch.nn.Module):
         raise ConverterError("the callable gives no module", where="--module", expected="a torch.nn.Module",
                              received=type(module).__name__)
+    wrappers: tuple[str, ...] = ()
     if store is not None:
+        store, wrappers = fitted(store, module.state_dict().keys())
         load_into(module, store)
     module.eval()
     if arrays is None:
@@ -121,7 +124,8 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
     positional, keyword = call_arguments(module, bind_arguments(module, [], {key: _tensor(value) for key, value in arrays.items()}))
     dims = {item.name: item.axes for item in inputs} if inputs else "auto"
     ranges = {item.name: item.span for item in inputs if item.span is not None}
-    return convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges)
+    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges)
+    return replace(found, notes=(*found.notes, f"names in the checkpoint hold {said(wrappers)}: read without") if wrappers else found.notes)
 
 
 class InputLike(Protocol):
@@ -208,7 +212,7 @@ def _state(module: torch.nn.Module, own: TorchParameters, store: ParameterStore)
     def read(name: str) -> torch.Tensor:
         first = store.alias_of(name) or name
         if first not in tensors:
-            tensors[first] = store.tensor(first).detach() if isinstance(store, TorchParameters) else to_tensor(store.read(first))
+            tensors[first] = store.tensor(first).detach() if isinstance(store, TorchParameters) else to_tensor(store.read_private(first), copy=False)
         return tensors[first]
 
     state = {name: read(name) for name in store.names() if name not in own}

@@ -53,6 +53,10 @@ class TorchParameters(ParameterStore):
                     tensors[spec.target] = found
         return cls(tensors, frozenset(tensors.keys() - state.keys()))
 
+    def with_constants(self, tensors: Mapping[str, torch.Tensor]) -> TorchParameters:
+        """These parameters and further constants."""
+        return TorchParameters({**self._tensors, **tensors}, self.constants | tensors.keys()) if tensors else self
+
     def needed_by(self, graph: Graph) -> TorchParameters:
         """Without the constants that the graph does not read; the state_dict stays whole."""
         used = {name for node in graph.nodes for name in node.names} | {output.value for output in graph.outputs}

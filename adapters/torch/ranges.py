@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
+import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
 from converter.dims import Expr, evaluate
@@ -84,3 +86,17 @@ def _counter(makers: Mapping[str, Node], node: Node) -> Node | None:
         if maker.op not in ("reshape", "expand_dims", "broadcast_to", "squeeze"):
             return None
         source = maker.inputs[0]
+
+
+def with_empty(graph: Graph, given: Mapping[str, object], names: Sequence[str]) -> dict[str, DimRange]:
+    """The graph's ranges, opened to 0 for each free size that is 0 in the example: the tracer saw it filled."""
+    ranges = dict(graph.dims)
+    leaves = dict(zip(names, pytree.tree_leaves(given), strict=True))
+    for port in graph.inputs:
+        leaf = leaves.get(port.name)
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() != port.spec.rank:
+            continue
+        for size, found in zip(port.spec.shape, leaf.shape, strict=True):
+            if isinstance(size, Expr) and size.symbol in ranges and found == 0 and ranges[size.symbol].min == 1:
+                ranges[size.symbol] = DimRange(0, ranges[size.symbol].max)
+    return ranges

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,35 +12,42 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from adapters.torch.dtypes import TO_TORCH, from_torch_dtype, to_numpy, to_tensor
 from adapters.torch.export import Program
+from adapters.torch.importer import target_name
+from adapters.torch.ops.control import rebuild_cond, rebuild_scan, rebuild_while_loop
 from converter.ir import DType
 from converter.sizes import promote
 
 Array = np.ndarray[Any, Any]
+Observed = Mapping[str, Callable[[torch.Tensor], None]]
 
 
-def run_exported(program: Program, inputs: Mapping[str, Any], *, float_dtype: Any = None) -> dict[str, Array]:
+def run_exported(program: Program, inputs: Mapping[str, Any], *, float_dtype: Any = None,
+                 observed: Observed | None = None) -> dict[str, Array]:
     """The traced program's outputs by the neutral graph's names.
 
     Args:
         program: from `adapters.torch.export.trace`.
         inputs: arrays by graph input.
         float_dtype: the dtype for every float tensor, parameter and dtype argument; None leaves all as they are.
+        observed: names of intermediate values, those of the traced program, which are called with their values.
     """
     target = None if float_dtype is None else DType.of(float_dtype)
     exported = program.exported
     constants = {**exported.constants, **exported.state_dict}
     names = iter(program.input_names)
+    # An in-place operator in the traced program must not reach the module's parameters.
+    mutable = any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in exported.graph_module.graph.nodes)
     arguments: list[Any] = []
     for spec in exported.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
             name = next(names)
             arguments.append(_cast(to_tensor(np.asarray(inputs[name])), target) if name is not None else getattr(spec.arg, "value", None))
         elif spec.target in constants and isinstance(constants[spec.target], torch.Tensor):
-            arguments.append(_cast(constants[spec.target].detach(), target))
+            arguments.append(_Stored(constants[spec.target].detach(), target, mutable))
         else:
             arguments.append(constants.get(spec.target))
     with torch.no_grad():
-        results = _Promoting(exported.graph_module, target).run(*arguments, enable_io_processing=False)
+        results = _Promoting(exported.graph_module, target, observed or {}).run(*arguments, enable_io_processing=False)
     flat = [item for item in pytree.tree_leaves(results, is_leaf=lambda leaf: leaf is None)]
     user = [item for spec, item in zip(exported.graph_signature.output_specs, flat, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
     return {name: to_numpy(item if isinstance(item, torch.Tensor) else torch.tensor(item))
@@ -62,21 +69,54 @@ class ProgramSource:
         """The program's outputs by the neutral graph's names; see `run_exported`."""
         return run_exported(self.program, inputs, float_dtype=float_dtype)
 
+    def observe(self, inputs: Mapping[str, Any], names: Collection[str], float_dtype: Any = None) -> dict[str, Array]:
+        """Those of the named intermediate values that the program has too: a neutral node keeps the name it was traced under."""
+        found: dict[str, Array] = {}
 
-def _cast(tensor: torch.Tensor, target: DType | None) -> torch.Tensor:
-    dtype = from_torch_dtype(tensor.dtype)
-    # A copy in every case: an in-place operator in the traced program must not reach the module's parameters.
-    return tensor.to(TO_TORCH[promote(dtype, target)], copy=True)
+        def keep(name: str) -> Callable[[torch.Tensor], None]:
+            return lambda value: found.__setitem__(name, np.array(to_numpy(value)))
+
+        run_exported(self.program, inputs, float_dtype=float_dtype, observed={name: keep(name) for name in names})
+        return found
+
+
+def _cast(tensor: torch.Tensor, target: DType | None, copy: bool = True) -> torch.Tensor:
+    return tensor.to(TO_TORCH[promote(from_torch_dtype(tensor.dtype), target)], copy=copy)
+
+
+class _Stored:
+    """A parameter that is promoted, or copied, for each operator that reads it, so that a model is never held twice.
+
+    In a program with in-place operators there is one copy, which all of them see.
+    """
+
+    def __init__(self, tensor: torch.Tensor, target: DType | None, mutable: bool) -> None:
+        self.tensor, self.target = tensor, target
+        self.copied = _cast(tensor, target) if mutable else None
+
+    def value(self) -> torch.Tensor:
+        return self.copied if self.copied is not None else _cast(self.tensor, self.target, copy=False)
 
 
 class _Promoting(torch.fx.Interpreter):
     """Runs a traced graph with each dtype argument promoted and the checks of the traced dtypes left out."""
 
-    def __init__(self, module: torch.fx.GraphModule, target: DType | None) -> None:
+    def __init__(self, module: torch.fx.GraphModule, target: DType | None, observed: Observed) -> None:
         super().__init__(module)
-        self.target = target
+        self.target, self.observed = target, observed
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.observed and n.op == "call_function" and isinstance(result, torch.Tensor):
+            self.observed[n.name](result)
+        return result
+
+    def fetch_args_kwargs_from_env(self, n: torch.fx.Node) -> Any:
+        return pytree.tree_map(lambda item: item.value() if isinstance(item, _Stored) else item, super().fetch_args_kwargs_from_env(n))
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target_name(target) in CONTROL:
+            return CONTROL[target_name(target)](*(self._body(item) if isinstance(item, torch.fx.GraphModule) else item for item in args))
         if self.target is None:
             return super().call_function(target, args, kwargs)
         if target is torch.ops.aten._assert_tensor_metadata.default:
@@ -88,6 +128,31 @@ class _Promoting(torch.fx.Interpreter):
         args, kwargs = pytree.tree_map(change, (args, kwargs))
         with _default_dtype(self.target):
             return super().call_function(target, args, kwargs)
+
+
+    def _body(self, module: torch.fx.GraphModule) -> Callable[..., Any]:
+        def call(*operands: Any) -> tuple[Any, ...]:
+            results = _Promoting(module, self.target, {}).run(*operands)
+            return tuple(results) if isinstance(results, (tuple, list)) else (results,)
+
+        return call
+
+    def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        found = super().get_attr(target, args, kwargs)
+        return _cast(found.detach(), self.target) if isinstance(found, torch.Tensor) else found
+
+
+# torch runs these through its compiler; what they mean is a few lines of Python.
+CONTROL: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "higher_order.cond": lambda predicate, first, second, operands=(): rebuild_cond(
+        predicate, *operands, then_branch=first, else_branch=second),
+    "higher_order.while_loop": lambda condition, body, carried, rest=(): rebuild_while_loop(
+        *carried, *rest, carried=len(carried), condition=condition, body=body),
+    "higher_order.scan": lambda body, states, sequences, rest=(): rebuild_scan(
+        *states, *sequences, *rest, states=len(states), sequences=len(sequences), body=body),
+    "higher_order.map_impl": lambda body, sequences, rest=(): rebuild_scan(
+        *sequences, *rest, states=0, sequences=len(sequences), body=body),
+}
 
 
 class _default_dtype:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +22,13 @@ def size(nbytes: float) -> str:
             return f"{nbytes:.0f} {unit}" if unit == "B" or nbytes >= 99.5 else f"{nbytes:.3g} {unit}"
         nbytes /= 1000
     raise AssertionError
+
+
+def remaining(seconds: float) -> str:
+    """`0:07`, `12:30`, `1:02:00`: hours where there are any."""
+    minutes, rest = divmod(max(0, math.ceil(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -66,6 +75,7 @@ class Watched(ParameterStore):
         self._store, self._update, self._text = store, update, text
         self._total, self._seen = store.nbytes, 0
         self._done: set[str] = set()
+        self._started = time.monotonic()
 
     def names(self) -> tuple[str, ...]:
         return self._store.names()
@@ -82,10 +92,18 @@ class Watched(ParameterStore):
     def sha256(self, name: str) -> str:
         return self._store.sha256(name)
 
+    def _left(self, seen: int) -> str:
+        """`, 1:20 left`, once there is something to judge by."""
+        elapsed = time.monotonic() - self._started
+        if elapsed < 1 or not seen:
+            return ""
+        return f", {remaining(elapsed * (self._total - seen) / seen)} left"
+
     def read(self, name: str) -> Array:
         values = self._store.read(name)
         if name not in self._done:
             self._done.add(name)
             self._seen += values.nbytes
-            self._update(f"{self._text}  {size(min(self._seen, self._total))} of {size(self._total)}")
+            seen = min(self._seen, self._total)
+            self._update(f"{self._text}  {size(seen)} of {size(self._total)}{self._left(seen)}")
         return values

@@ -11,10 +11,12 @@ from typing import Any
 
 import click
 
-from converter.discovery import Format, Option, format_of, formats
+from converter.discovery import Format, Option, format_of, formats, recognisers
 from converter.errors import ConverterError, FormatError
+from converter.ir import DType
 
 STREAM = "-"
+CAST_TO = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32)
 SAMPLE = {"torch": "weights.pt", "safetensors": "weights.safetensors", "json": "model.json", "hdf5": "model.h5", "onnx": "model.onnx"}
 
 
@@ -49,9 +51,15 @@ class Conversion:
         if self.source.holds == "parameters":
             parameters += [click.option("--key", metavar="NAME", help="The entry of the checkpoint that holds the state_dict, "
                                         "where it holds several: ema, or ema.model for a nested one.")]
+        if self.source.unsafe is not None:
+            parameters += [click.option("--allow-pickle", is_flag=True, help="Load a checkpoint that holds Python objects, a whole "
+                                        "module for example, with PyTorch. This runs whatever code the file names: only for files "
+                                        "that you trust as you trust a program.")]
         if self.needs_graph:
             parameters += _graph_options(self.target)
         parameters += [_option(item) for item in self.target.options]
+        parameters.append(click.option("--dtype", type=click.Choice([str(item) for item in CAST_TO]), help="Cast the floats of the "
+                                       "parameters, and with them the graph's, on the way. Recorded examples are left out then."))
         if self.needs_graph:
             parameters.append(click.option("--json", "as_json", is_flag=True,
                                            help="Print the result, or every reason for a refusal, as JSON."))
@@ -73,11 +81,12 @@ class Conversion:
                     if self.target.holds == "parameters" and self.source.holds == "model" else "")
             return f"Converts a {self.source.title} to a {self.target.title}.{tail}\n\n\b\nExample:\n{start}"
         return (f"Converts a {self.source.title} to a {self.target.title}.\n\n"
-                "A checkpoint holds parameters and no computation, so that must be given: by the code that builds the module "
-                "(--module, with --input for each tensor it takes), or by a graph written earlier (--architecture). SOURCE is a "
-                "file or a Hugging Face folder; without it the module is converted as the code builds it. No code inside a "
-                "checkpoint is ever run; --module runs yours.\n\n"
-                f"\b\nExamples:\n{start} \\\n      --module mymodels:build --input 'tokens:int64[batch,time]'\n"
+                "A checkpoint holds parameters and no computation. Where it is one of the known architectures (docs/architectures.md), "
+                "a Hugging Face folder by its config.json, nothing more is needed. Else the computation must be given: by the code "
+                "that builds the module (--module, with --input for each tensor it takes), or by a graph written earlier "
+                "(--architecture, or --graphs for a folder of them). SOURCE is a file or a folder; without it the module is "
+                "converted as the code builds it. No code inside a checkpoint is ever run; --module runs yours.\n\n"
+                f"\b\nExamples:\n  convert {self.name} FOLDER -o {output}\n{start} \\\n      --module mymodels:build --input 'tokens:int64[batch,time]'\n"
                 f"{start} --architecture graph.json")
 
 
@@ -91,8 +100,15 @@ def conversions() -> Mapping[str, Conversion]:
 
 
 def _option(item: Option) -> Callable[[Any], Any]:
+    if item.type is bool:
+        return click.option(f"--{item.name}", is_flag=True, default=bool(item.default), help=item.help)
     kind: Any = click.Choice(item.choices) if item.choices else item.type
     return click.option(f"--{item.name}", type=kind, default=item.default, show_default=item.default is not None, help=item.help)
+
+
+def _recognisers_options() -> list[Option]:
+    """Every recogniser's options, each name once."""
+    return list({option.name: option for item in recognisers().values() for option in item.options}.values())
 
 
 def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
@@ -104,6 +120,9 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
                      "there is one, is what example integers are drawn from. Repeat it for every tensor."),
         click.option("--input-file", metavar="FILE.npz", help="Example arguments by name, in place of drawn ones."),
         click.option("--architecture", metavar="FILE.json", help="A graph to bind the state_dict to (see --graph-only)."),
+        click.option("--graphs", metavar="DIR", help="A folder of graphs (see --graph-only): the one that has the checkpoint's names "
+                     "and shapes is taken."),
+        *(_option(item) for item in _recognisers_options()),
         click.option("--name", metavar="TEXT", help="The graph's name; default: the module's class."),
         click.option("--no-examples", is_flag=True, help="Record no inputs and outputs of the module in the model."),
     ]
@@ -129,11 +148,14 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
     options = {item.name: given.pop(item.name) for item in conversion.target.options}
     options = {name: value for name, value in options.items() if name in {item.name for item in target.options}}
     with progress(f"reading {source or given.get('module')}", quiet) as update:
+        if given.get("allow_pickle"):
+            _warn_of_code(source)
         content, notes = _read(conversion, source, update, given)
-        for note in notes:
-            _note(note, quiet)
         if target.holds == "parameters" and isinstance(content, Model):
             content = SelectedParameters(content.parameters, content.constants)
+        content, notes = _cast(content, given.get("dtype"), notes)
+        for note in notes:
+            _note(note, quiet)
         update(f"writing {output}")
         if given.get("graph_only"):
             _save_graph(content, output)
@@ -186,7 +208,8 @@ def _read(conversion: Conversion, source: str | None, update: Callable[[str], No
     if source is not None and not Path(source).is_dir():
         _check_checkpoint(source)
     if not conversion.needs_graph:
-        return load_parameters(source or "", given.get("key")), ()
+        store = load_parameters(source or "", given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
+        return store, _found_in(store)
     return _model_of_parameters(source, update, given)
 
 
@@ -224,7 +247,7 @@ def _check_checkpoint(source: str) -> None:
 
 
 def _model_of_parameters(source: str | None, update: Callable[[str], None], given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
-    from converter.checkpoint import load_parameters, refuse_model
+    from converter.checkpoint import load_parameters
     from converter.loading import from_checkpoint
 
     module, architecture = given.get("module"), given.get("architecture")
@@ -236,10 +259,15 @@ def _model_of_parameters(source: str | None, update: Callable[[str], None], give
                 raise click.UsageError(f"--{name.replace('inputs', 'input').replace('_', '-')} belongs to --module.")
         if source is None:
             raise click.UsageError("Give a checkpoint, or --module for a module as its code builds it.")
-        if architecture is None:
-            raise refuse_model(source)
-        return from_checkpoint(source, architecture, key=given.get("key")), ()
-    store = None if source is None else load_parameters(source, given.get("key"))
+        told = {item.name: given.get(item.name) for item in _recognisers_options()}
+        model = from_checkpoint(source, architecture, key=given.get("key"), allow_pickle=bool(given.get("allow_pickle")),
+                                graphs=given.get("graphs"), **{name: value for name, value in told.items() if value})
+        notes = model.metadata.get("notes") if architecture is None else None
+        return model, [*_bound_notes(model), *(notes if isinstance(notes, list) else [])]
+    for name in ("graphs", *(item.name for item in _recognisers_options())):
+        if given.get(name):
+            raise click.UsageError(f"--{name} is for a checkpoint that is recognised without --module.")
+    store = None if source is None else load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
     return _from_module(module, store, source, update, given)
 
 
@@ -264,7 +292,58 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
         key = getattr(store, "key", None)
         origin = {**source_metadata(source), **({"key": key} if key else {})}
         model = replace(model, metadata={**model.metadata, "source": {**model.metadata.get("source", {}), **origin}})
-    return model, result.notes
+    key = getattr(store, "key", None)
+    return model, [*([_entry_note(key)] if key else []), *result.notes]
+
+
+def _warn_of_code(source: str | None) -> None:
+    """Said even under --quiet. The current directory is importable, as it is for --module."""
+    import sys
+
+    click.echo(f"Warning: --allow-pickle runs whatever code {source} names.", err=True)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+def _entry_note(key: str) -> str:
+    return f"the state_dict is the checkpoint's entry {key!r}"
+
+
+def _found_in(store: Any) -> list[str]:
+    """What was found out about a checkpoint: where its state_dict lies, and the wrappers that its names tell of."""
+    from converter.state_dict import said, wrappers_of
+
+    key, parts = getattr(store, "key", None), wrappers_of(store.names())
+    return [_entry_note(key)] * bool(key) + [f"names hold {said(parts)}, and are kept"] * bool(parts)
+
+
+def _bound_notes(model: Any) -> list[str]:
+    from converter.state_dict import said
+
+    source = model.metadata.get("source", {})
+    key, parts = source.get("key"), source.get("wrappers") or ()
+    return [_entry_note(key)] * bool(key) + [f"names in the checkpoint hold {said(parts)}: read without"] * bool(parts)
+
+
+def _cast(content: Any, dtype: str | None, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    """The model or the parameters in the dtype of --dtype, and what to say of it."""
+    from converter.casting import cast, cast_parameters
+    from converter.cli.console import plural
+    from converter.ir import Model
+
+    if dtype is None:
+        return content, notes
+    store = content.parameters if isinstance(content, Model) else content
+    made = cast(content, dtype) if isinstance(content, Model) else cast_parameters(content, dtype)
+    changed = made.parameters if isinstance(made, Model) else made
+    before = [(store.spec(name).dtype, changed.spec(name).dtype) for name in store.names() if store.alias_of(name) is None]
+    count = sum(old is not new for old, new in before)
+    if made is content or (not count and not isinstance(content, Model)):
+        return content, [*notes, f"every float is {dtype} already" if any(old is DType(dtype) for old, _ in before) else "no floats to cast"]
+    text = f"{plural(count, 'tensor')} cast from {', '.join(sorted({str(old) for old, new in before if old is not new}))} to {dtype}"
+    if isinstance(content, Model) and content.examples:
+        text += f"; {plural(len(content.examples), 'recorded example')} left out, which are of the model as it was"
+    return made, [*notes, text]
 
 
 def _save_graph(model: Any, output: str) -> None:

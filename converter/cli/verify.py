@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +28,42 @@ Examples:
   convert verify model.json
   convert verify model.json model.h5 model.onnx weights.pt
   convert verify model.json --source weights.pt --module mymodels:build --input 'tokens:int64[batch,time]'
+  convert verify model.json --html report.html --junit report.xml --reduce failing/
 """
 
 
 @click.command("verify", help=HELP, short_help="is every runtime, and every file, the same model?")
 @click.argument("files", metavar="FILE [FILE ...]", nargs=-1, required=True)
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="numpy, onnxruntime, torch or reference; repeat it for "
-              "several. Default: numpy, and onnxruntime where it is installed.")
+              "several. onnxruntime:CUDAExecutionProvider names a provider. Default: numpy, and onnxruntime where it is installed.")
 @click.option("--source", metavar="CHECKPOINT", help="The checkpoint that the model came from: its parameters must be equal bit for bit.")
 @click.option("--key", metavar="NAME", help="The entry of the checkpoint that holds the state_dict.")
 @click.option("--module", metavar="PKG.MOD:CALLABLE", help="The code that builds the module, to be run beside the model (with --input).")
 @click.option("--input", "inputs", multiple=True, metavar="NAME:DTYPE[AXES]", help="A tensor that the module takes, as for torch-to-json.")
-@click.option("--input-file", metavar="FILE.npz", help="Inputs to judge the model on, beside recorded and drawn ones.")
+@click.option("--input-file", "input_files", multiple=True, metavar="FILE.npz", help="Inputs to judge the model on, beside recorded and "
+              "drawn ones: an .npz file, or a directory of them; repeat it for several.")
 @click.option("--cases", type=click.IntRange(0), default=6, show_default=True, help="How many sets of inputs to draw.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
+@click.option("--memory", metavar="SIZE", default="1GB", show_default=True, help="How much to hold at a time, beside the inputs, the outputs "
+              "and what the runtimes take: 500MB, 8GB.")
+@click.option("--reduce", "parts", metavar="DIR", help="Where something fails: write the smallest part of the model that fails by itself, as "
+              "model.json and model.onnx with inputs.npz.")
+@click.option("--html", "html_file", metavar="FILE", help="Write the report as one self-contained page.")
+@click.option("--junit", "junit_file", metavar="FILE", help="Write the report as JUnit XML.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every comparison, not only those nearest to their limit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @guarded
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, module: str | None,
-            inputs: tuple[str, ...], input_file: str | None, cases: int, seed: int, verbose: bool, as_json: bool, quiet: bool) -> None:
-    from converter.cli.inputs import read_arrays
+            inputs: tuple[str, ...], input_files: tuple[str, ...], cases: int, seed: int, memory: str, parts: str | None, html_file: str | None,
+            junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
 
     if inputs and module is None:
         raise click.UsageError("--input belongs to --module.")
     for name in runtimes:
-        discovery.runtime(name)
-    arrays = None if input_file is None else read_arrays(input_file)
+        discovery.runtime(name.partition(":")[0])
+    limit = _bytes(memory)
+    arrays = _arrays(input_files)
     with progress("reading", quiet) as update:
         try:
             things, rows = _open(files, quiet)
@@ -64,10 +76,14 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         update(f"running {module}" if module else "judging")
         origin = _source(source, key, module, inputs, quiet)
         update("judging")
-        report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases)
+        report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases, memory=limit,
+                        trace=html_file is not None, parts=parts)
+        report.command = _command(files, seed=seed, cases=cases, runtime=runtimes, source=source, key=key, module=module, input=inputs,
+                                  input_file=input_files)
         report.add(rows)
         if source is not None:
-            report.add(_against_checkpoint(things[files[0]], source, key))
+            report.add(_against_checkpoint(next(iter(things.values())), source, key))
+    _write(report, html_file, junit_file)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     elif not quiet:
@@ -78,22 +94,65 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         raise SystemExit(DIFFERENT)
 
 
+def _bytes(text: str) -> int:
+    """`500MB` in bytes; powers of 1000."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)i?[bB]?\s*", text)
+    if found is None or not float(found[1]):
+        raise click.BadParameter(f"{text!r} is no size; 500MB and 8GB are.", param_hint="--memory")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+
+
+def _arrays(paths: Sequence[str]) -> list[dict[str, Any]] | None:
+    """The sets of inputs in .npz files, and in directories of them."""
+    from converter.cli.inputs import read_arrays
+
+    files: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+        if not inside:
+            raise FormatError("no .npz file in the directory", where=str(path))
+        files += inside
+    return [read_arrays(file) for file in files] or None
+
+
+def _command(files: Sequence[str], **options: Any) -> str:
+    """The command line that repeats a report."""
+    words = ["convert", "verify", *files]
+    for name, value in options.items():
+        for item in value if isinstance(value, tuple) else () if value is None else (value,):
+            words += [f"--{name.replace('_', '-')}", str(item)]
+    return shlex.join(words)
+
+
+def _write(report: Any, html_file: str | None, junit_file: str | None) -> None:
+    from converter.equivalence.html import html
+    from converter.equivalence.junit import junit
+    from converter.format.atomic import atomic_path
+
+    for path, form in ((html_file, html), (junit_file, junit)):
+        if path is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_text(form(report), encoding="utf-8")
+
+
 def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any]]:
     """What is to be judged by label, the first a model; and rows on checkpoints, and on files that are not what their digest names."""
     from converter.equivalence.report import failure
 
     things: dict[str, Any] = {}
     rows: list[Any] = []
-    for file in files:
-        if file in things:
+    names = [Path(file).name or file for file in files]
+    for file, name in zip(files, names, strict=True):
+        if files.count(file) > 1:
             raise click.UsageError(f"{file} is given twice.")
+        label = name if names.count(name) == 1 else file
         if things and _is_checkpoint(file):
-            rows += _against_checkpoint(next(iter(things.values())), file, None)
+            rows += _against_checkpoint(next(iter(things.values())), file, None, label)
             continue
         try:
-            things[file], changed = _load(file, quiet)
+            things[label], changed = _load(file, quiet)
             if changed is not None:
-                rows.append(failure("model", file, "digest", changed))
+                rows.append(failure("model", label, "digest", changed))
         except DigestError:
             raise
         except (FormatError, UnsupportedError) as error:
@@ -103,7 +162,7 @@ def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any
             warn(f"{file} is judged by what it computes alone: {error.message}", quiet)
         session = _file_session(file)
         if session is not None:
-            things[f"{file} as it lies"] = session
+            things[f"{label} as it lies"] = session
     return things, rows
 
 
@@ -125,12 +184,12 @@ def _load(file: str, quiet: bool) -> tuple[Model, str | None]:
         raise refuse_model(file)
     function = resolve(form.load, form.extra)
     with requiring(form.extra):
-        model: Model = function(path)
         try:
-            function(path, verify=True)
+            model: Model = function(path, verify=True)
         except DigestError as error:
-            return model, f"{error.message}: {error.received}, expected {error.expected}"
+            return function(path), f"{error.message}: {error.received}, expected {error.expected}"
         except FormatError as error:
+            model = function(path)
             warn(f"{file}: {error.message}", quiet)
         return model, None
 
@@ -167,10 +226,11 @@ def _source(source: str | None, key: str | None, module: str | None, inputs: tup
         return result.source
 
 
-def _against_checkpoint(model: Model, source: str, key: str | None) -> list[Any]:
+def _against_checkpoint(model: Model, source: str, key: str | None, label: str | None = None) -> list[Any]:
     """Rows that say whether the model's state_dict is the checkpoint's, bit for bit."""
     from converter.checkpoint import SelectedParameters, load_parameters
     from converter.equivalence.models import compare_parameters
 
-    return compare_parameters(load_parameters(source, key), SelectedParameters(model.parameters, model.constants), source)
+    return compare_parameters(load_parameters(source, key), SelectedParameters(model.parameters, model.constants),
+                              label or source)
 

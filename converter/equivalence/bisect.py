@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from converter import reference
-from converter.equivalence.compare import Comparison, compare
+from converter.equivalence.compare import Comparison, compare, is_exact, within
+from converter.equivalence.conditioning import moves
 from converter.errors import GraphError
 from converter.ir import Graph, GraphOutput, Model, Node, TensorSpec
 from converter.opset import check, lookup
@@ -45,10 +46,30 @@ class Divergence:
         return f"node {self.index} ({self.node}), value {self.value!r} ({self.spec}){source}: {self.comparison.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One value of a graph: what a runtime made of it, and the verdict on it."""
+
+    index: int
+    node: Node
+    value: str
+    comparison: Comparison
+    actual: Array
+    truth: Array
+
+    @property
+    def share(self) -> float:
+        """How much of its allowance the value uses; infinite where it is wrong in another way than by its error."""
+        if self.comparison.allowed:
+            return self.comparison.error / self.comparison.allowed
+        return 0.0 if self.comparison else float("inf")
+
+
 def first_divergence(model: Model, inputs: Mapping[str, Any], factory: Factory, *, window_bytes: int = WINDOW_BYTES) -> Divergence | None:
     """The first node at which a runtime leaves the budget, or None when every node is within it.
 
-    The budget of a node's output is the reference's own error there, in the model's own dtypes.
+    The budget of a node's output is the reference's own error there, in the model's own dtypes; where rounding is magnified
+    (see `conditioning`) it is what data one ulp away would give.
 
     Args:
         model: the model.
@@ -61,7 +82,21 @@ def first_divergence(model: Model, inputs: Mapping[str, Any], factory: Factory, 
     """
     arrays, _ = check_inputs(model.graph, inputs)
     specs = check(model.graph, model.parameters)
-    for window in _windows(model, arrays, window_bytes):
+    for step in walk(model, arrays, factory, window_bytes=window_bytes):
+        verdict = step.comparison if step.comparison else _conditioned(model, arrays, specs, step)
+        if not verdict:
+            return Divergence(step.index, step.node, step.value, specs[step.value], verdict, statistics(step.actual, step.truth))
+    return None
+
+
+def walk(model: Model, inputs: Mapping[str, Any], factory: Factory, *, window_bytes: int = WINDOW_BYTES) -> Iterator[Step]:
+    """Every value that a graph's nodes make, in order, as a runtime computes it beside the float64 truth.
+
+    Arguments and errors are those of `first_divergence`.
+    """
+    arrays, _ = check_inputs(model.graph, inputs)
+    specs = check(model.graph, model.parameters)
+    for window in windows(model, arrays, window_bytes):
         names = [name for index in window for name in model.graph.nodes[index].outputs if name is not None]
         truth = observed(model, arrays, names, "float64")
         own = observed(model, arrays, names, None)
@@ -69,12 +104,21 @@ def first_divergence(model: Model, inputs: Mapping[str, Any], factory: Factory, 
         for index in window:
             node = model.graph.nodes[index]
             for name in node.outputs:
-                if name is None:
-                    continue
-                verdict = compare(np.asarray(found[name]), truth[name], own[name])
-                if not verdict:
-                    return Divergence(index, node, name, specs[name], verdict, statistics(np.asarray(found[name]), truth[name]))
-    return None
+                if name is not None:
+                    actual = np.asarray(found[name])
+                    yield Step(index, node, name, compare(actual, truth[name], own[name]), actual, truth[name])
+
+
+def _conditioned(model: Model, inputs: Mapping[str, Array], specs: Mapping[str, TensorSpec], step: Step) -> Comparison:
+    """The verdict on a float value beyond its budget, with what data one ulp away would give."""
+    dtype = specs[step.value].dtype.numpy
+    if is_exact(dtype) or step.actual.shape != step.truth.shape or not np.isfinite(step.comparison.error):
+        return step.comparison
+    moved = moves(ending_with(model, [step.value], specs), inputs, {step.value: step.truth}).get(step.value)
+    if moved is None:
+        return step.comparison
+    verdict = within(step.actual, step.truth, {}, dtype=dtype, moves=moved)
+    return verdict if verdict else step.comparison
 
 
 def observed(model: Model, inputs: Mapping[str, Array], names: list[str], float_dtype: str | None) -> dict[str, Array]:
@@ -89,8 +133,8 @@ def observed(model: Model, inputs: Mapping[str, Array], names: list[str], float_
     return kept
 
 
-def _windows(model: Model, inputs: Mapping[str, Array], limit: int) -> Iterator[list[int]]:
-    """Consecutive nodes whose float64 values take about `limit` bytes; the sizes come from one run that keeps nothing."""
+def windows(model: Model, inputs: Mapping[str, Array], limit: int) -> Iterator[list[int]]:
+    """The numbers of consecutive nodes whose float64 values take about `limit` bytes; the sizes come from one run that keeps nothing."""
     sizes: list[int] = []
     reference.run(model, inputs, observe=lambda node, results: sizes.append(sum(8 * result.size for result in results)))
     window: list[int] = []

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from converter.equivalence.compare import Comparison
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
+Array = np.ndarray[Any, Any]
 Stage = Literal["model", "structure", "recorded", "rounding"]
 STAGES: Mapping[str, str] = {
     "model": "the same parameters and graph",
@@ -19,6 +19,10 @@ STAGES: Mapping[str, str] = {
     "recorded": "recorded outputs against the float64 truth",
     "rounding": "each runtime against the float64 truth",
 }
+
+
+EDGES = (0.0, *(2.0**power for power in range(-4, 21)))
+"""Upper ends of a histogram's bins, in ulps of the whole output; the last bin holds what is beyond them, or not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,64 @@ class Row:
         return not self.reason
 
 
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where it goes wrong: the first node whose value leaves its budget.
+
+    `index` counts the graph's nodes from 0; `source` is the user's line of code. Without a node (`index` None) `reason` says
+    why none can be named. `statistics` are of the value beside the truth.
+    """
+
+    stage: Stage
+    subject: str
+    case: str
+    sizes: Mapping[str, int]
+    reason: str
+    index: int | None = None
+    op: str = ""
+    value: str = ""
+    spec: str = ""
+    source: str | None = None
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    part: str = ""
+
+    def __str__(self) -> str:
+        if self.index is None:
+            return f"{self.subject}: {self.reason}"
+        source = f", from {self.source}" if self.source else ""
+        return f"{self.subject}: first at node {self.index}, {self.op} -> {self.value} ({self.spec}){source}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A value along the graph: how much of its allowance the error uses (above 1: beyond it)."""
+
+    index: int
+    op: str
+    value: str
+    error: float
+    allowed: float
+    share: float
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The error along the graph, of one runtime in one case."""
+
+    stage: Stage
+    subject: str
+    case: str
+    sizes: Mapping[str, int]
+    points: tuple[Point, ...]
+
+
+def histogram(errors: Array) -> list[int]:
+    """How many errors, in ulps, fall into each bin of `EDGES`."""
+    places = np.searchsorted(np.asarray(EDGES), np.nan_to_num(errors, nan=np.inf, posinf=np.inf).reshape(-1), side="left")
+    return [int(count) for count in np.bincount(places, minlength=len(EDGES) + 1)]
+
+
 def row(stage: Stage, subject: str, output: str, case: str, sizes: Mapping[str, int], found: Comparison) -> Row:
     """A row from a comparison."""
     return Row(stage, subject, output, case, dict(sizes), found.error, found.allowed, found.unit, found.compared, found.reason)
@@ -66,6 +128,10 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     seed: int = 0
+    locations: list[Location] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
+    histograms: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    command: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.rows) and all(item.passed for item in self.rows)
@@ -82,12 +148,19 @@ class Report:
     def add(self, rows: Iterable[Row]) -> None:
         self.rows += rows
 
+    def count(self, subject: str, output: str, errors: Array) -> None:
+        """Adds errors, in ulps of the whole output, to a histogram."""
+        counts = histogram(errors)
+        outputs = self.histograms.setdefault(subject, {})
+        known = outputs.get(output, [0] * len(counts))
+        outputs[output] = [first + second for first, second in zip(known, counts, strict=True)]
+
     def summary(self) -> list[Row]:
         """For each stage, subject and output the row that comes nearest to its limit, or beyond it."""
         worst: dict[tuple[str, str, str], Row] = {}
         for item in self.rows:
             key = (item.stage, item.subject, item.output)
-            if key not in worst or _share(item) > _share(worst[key]):
+            if key not in worst or share_of(item) > share_of(worst[key]):
                 worst[key] = item
         return sorted(worst.values(), key=lambda item: list(STAGES).index(item.stage))
 
@@ -97,6 +170,12 @@ class Report:
             "model": self.model, "digest": self.digest, "equivalent": bool(self), "budget": self.budget, "seed": self.seed,
             "notes": list(self.notes), "versions": dict(self.versions),
             "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
+            "command": self.command,
+            "locations": [{**asdict(item), "statistics": {name: _number(value) for name, value in item.statistics.items()}}
+                          for item in self.locations],
+            "traces": [{**asdict(item), "points": [{**asdict(point), "error": _number(point.error), "allowed": _number(point.allowed),
+                                                    "share": _number(point.share)} for point in item.points]} for item in self.traces],
+            "histograms": {"edges": list(EDGES), "counts": self.histograms},
             "rows": [{**asdict(item), "error": _number(item.error), "allowed": _number(item.allowed), "verdict":
                       "pass" if item.passed else "fail"} for item in self.rows],
         }
@@ -109,10 +188,11 @@ class Report:
                   for item in self.failures[:20]]
         if len(self.failures) > 20:
             lines.append(f"  … and {len(self.failures) - 20} more")
+        lines += [f"  where: {location}" for location in self.locations]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
-def _share(item: Row) -> float:
+def share_of(item: Row) -> float:
     """How much of its allowance a row uses; above 1 only for a failure."""
     if not item.passed:
         return math.inf
@@ -123,53 +203,11 @@ def _number(value: float) -> float | str:
     return float(value) if math.isfinite(value) else "inf" if value > 0 else "-inf" if value < 0 else "nan"
 
 
-def print_report(report: Report, console: Console | None = None, *, verbose: bool = False) -> None:
-    """Prints a report as a table. `verbose` shows every case, not only the one nearest to its limit.
-
-    Args:
-        report: from `verify`.
-        console: where to; default: standard output.
-    """
-    from rich.console import Console as RichConsole
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = console or RichConsole()
-    rows = report.rows if verbose else report.summary()
-    for stage, title in STAGES.items():
-        chosen = [item for item in rows if item.stage == stage]
-        if not chosen:
-            continue
-        table = Table(title=f"{stage.capitalize()}: {title}", title_justify="left", title_style="bold")
-        heads = [("by", "left"), ("output", "left"), ("sizes", "left"), ("error", "right"), ("allowed", "right"),
-                 ("of it", "right"), ("values", "right"), ("verdict", "left")]
-        if stage == "model":
-            heads = [("by", "left"), ("part", "left"), ("verdict", "left")]
-        for head, justify in heads:
-            table.add_column(head, justify=justify, overflow="fold")  # type: ignore[arg-type]
-        for item in chosen:
-            verdict = "[green]pass[/green]" if item.passed else f"[bold red]FAIL[/bold red] {escape(item.reason)}"
-            sizes = ", ".join(f"{name}={size}" for name, size in item.sizes.items())
-            share = f"{100 * _share(item):.0f}%" if item.passed and item.allowed else ""
-            cells = [item.subject, item.output, sizes, _text(item.error, item.unit), _text(item.allowed, item.unit), share,
-                     str(sum(other.compared for other in report.rows if (other.stage, other.subject, other.output) ==
-                             (item.stage, item.subject, item.output)) if not verbose else item.compared)]
-            cells = cells[:2] if stage == "model" else cells
-            table.add_row(*map(escape, cells), verdict)
-        console.print(table)
-    for note in report.notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
-    if report.budget:
-        console.print(f"budget: {escape(report.budget)}")
-    if report.seconds:
-        console.print("seconds: " + escape(", ".join(f"{name} {value:.3g}" for name, value in report.seconds.items())))
-    if report.versions:
-        console.print("versions: " + escape(", ".join(f"{name} {value}" for name, value in report.versions.items())))
-    if report.digest:
-        console.print(f"digest: {escape(report.digest)}")
-    verdict = "[bold green]equivalent[/bold green]" if report else "[bold red]NOT equivalent[/bold red]"
-    console.print(f"{escape(report.model)}: {verdict} ({len(report.rows)} comparisons, {len(report.failures)} failed)")
+def sizes_text(sizes: Mapping[str, int]) -> str:
+    """`batch=2, time=3`."""
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
 
 
-def _text(value: float, unit: str) -> str:
+def number_text(value: float, unit: str = "") -> str:
+    """Three digits and the unit; a dash for what is no number."""
     return f"{value:.3g} {unit}".rstrip() if math.isfinite(value) else "—"

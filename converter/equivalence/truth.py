@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from converter.equivalence.budget import Budget, typical_size
 from converter.equivalence.compare import FACTOR, FLOOR, ROUNDINGS, STRUCTURE, WHOLE, eps_of, is_exact, scales
 from converter.equivalence.conditioning import moves
 from converter.equivalence.inputs import PLAIN, Case
+from converter.equivalence.memory import MEMORY, groups, peak_bytes
 from converter.equivalence.ties import TieRule, tie_rules
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Model, Node
@@ -59,8 +60,8 @@ class Prepared:
 class Judge:
     """Runs cases through the reference and the source, and pools the errors that make the budget."""
 
-    def __init__(self, model: Model, source: Source | None = None) -> None:
-        self.model, self.source = model, source
+    def __init__(self, model: Model, source: Source | None = None, memory: int = MEMORY) -> None:
+        self.model, self.source, self.memory = model, source, memory
         self.specs = check(model.graph, model.parameters)
         self.dtypes = {output.name: output.spec.dtype.numpy for output in model.graph.outputs}
         self.ties = tie_rules(model.graph, lambda name: self.specs[name].dtype.is_float)
@@ -75,41 +76,65 @@ class Judge:
             case: the inputs.
             recorded: what PyTorch gave for them once.
         """
-        operands: dict[str, Array] = {}
-        rough: dict[str, Array] = {}
+        (found,) = self.prepare_all([(case, recorded)])
+        if isinstance(found, Refused):
+            raise found
+        return found
+
+    def prepare_all(self, cases: Sequence[tuple[Case, Outputs | None]]) -> list[Prepared | Refused]:
+        """`prepare` for several cases, so that each parameter is read and promoted once for as many as memory allows."""
+        sizes = [peak_bytes(self.model.graph, self.specs, case.sizes) for case, _ in cases]
+        found: list[Prepared | Refused] = []
+        for group in groups(cases, sizes, self.memory // 4):
+            found += self._group(group)
+        return found
+
+    def _group(self, cases: Sequence[tuple[Case, Outputs | None]]) -> list[Prepared | Refused]:
+        observed: list[tuple[dict[str, Array], dict[str, Array]]] = [({}, {}) for _ in cases]
         try:
-            graph = self._reference(case, "float64", operands)
-            found = self._reference(case, None, rough)
+            graphs = self._reference(cases, "float64", [operands for operands, _ in observed])
+            kernels = self._reference(cases, None, [rough for _, rough in observed])
         except ConverterError as error:
-            raise Refused("graph", error) from error
-        if self.source is None:
-            return Prepared(case, graph, graph, found, recorded, operands, rough)
+            if len(cases) > 1:
+                return [found for case in cases for found in self._group([case])]
+            refused = Refused("graph", error)
+            refused.__cause__ = error
+            return [refused]
+        found: list[Prepared | Refused] = []
+        for (case, recorded), graph, own, (operands, rough) in zip(cases, graphs, kernels, observed, strict=True):
+            prepared = Prepared(case, graph, graph, own, recorded, operands, rough)
+            found.append(prepared if self.source is None else self._with_source(prepared))
+        return found
+
+    def _with_source(self, prepared: Prepared) -> Prepared | Refused:
+        case = prepared.case
         try:
-            truth = self._timed("source in float64", lambda: self._source("float64", case))
-            own = self._timed("source", lambda: self._source(None, case))
+            prepared.truth = self._timed("source in float64", lambda: self._source("float64", case))
+            prepared.own = self._timed("source", lambda: self._source(None, case))
         except Exception as error:  # a traced program raises anything, from any depth
-            raise Refused("source", error) from error
-        return Prepared(case, graph, truth, found, own, operands, rough)
+            refused = Refused("source", error)
+            refused.__cause__ = error
+            return refused
+        return prepared
 
     def _source(self, float_dtype: str | None, case: Case) -> Outputs:
         assert self.source is not None
         return {name: np.asarray(value) for name, value in self.source.run(case.inputs, float_dtype=float_dtype).items()}
 
-    def _reference(self, case: Case, float_dtype: str | None, operands: dict[str, Array]) -> dict[str, Array]:
+    def _reference(self, cases: Sequence[tuple[Case, Outputs | None]], float_dtype: str | None,
+                   operands: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
         wanted = {name for rule in self.ties.values() for name in rule.names}
         model = self.model
-
-        def observe(node: Node, results: tuple[Array, ...]) -> None:
-            operands.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name in wanted)
-
-        for name in wanted:
-            if name in case.inputs:
-                operands[name] = np.asarray(case.inputs[name])
-            elif name in model.parameters:
-                operands[name] = model.parameters.read(name)
+        for (case, _), kept in zip(cases, operands, strict=True):
+            for name in wanted:
+                if name in case.inputs:
+                    kept[name] = np.asarray(case.inputs[name])
+                elif name in model.parameters:
+                    kept[name] = model.parameters.read(name)
         label = "reference" if float_dtype is None else "reference in float64"
-        outputs: dict[str, Array] = self._timed(
-            label, lambda: reference.run(model, case.inputs, float_dtype=float_dtype, observe=observe if wanted else None))
+        observers = [_keeper(kept, wanted) if wanted else None for kept in operands]
+        outputs: list[dict[str, Array]] = self._timed(label, lambda: reference.run_cases(
+            model, [case.inputs for case, _ in cases], float_dtype=float_dtype, observers=observers))
         return outputs
 
     def _timed(self, label: str, function: Any) -> Any:
@@ -196,6 +221,14 @@ class Judge:
             if strays is None:
                 tolerance[operand] = tolerance[operand] + STRUCTURE * np.abs(value)
         return rule.excuses(actual, truth, values, tolerance)
+
+
+def _keeper(kept: dict[str, Array], wanted: set[str]) -> Callable[[Node, tuple[Array, ...]], None]:
+    """An observer that keeps the wanted values."""
+    def observe(node: Node, results: tuple[Array, ...]) -> None:
+        kept.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name in wanted)
+
+    return observe
 
 
 def first_line(error: BaseException) -> str:

@@ -6,31 +6,36 @@ import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converter.equivalence.budget import MIN_SAMPLES, Budget, independent
-from converter.equivalence.compare import Comparison, floor_of, is_exact, structure, within
-from converter.equivalence.inputs import COUNT, RECORDED, Case, Planner, given
+from converter.equivalence.budget import MIN_SAMPLES, Budget
+from converter.equivalence.compare import WHOLE, Comparison, floor_of, is_exact, structure, ulps, within
+from converter.equivalence.inputs import COUNT, RECORDED
+from converter.equivalence.memory import MEMORY, Kept
 from converter.equivalence.models import compare_models, compare_parameters
+from converter.equivalence.preparing import given_cases, prepare
 from converter.equivalence.report import Report, Row, Stage, failure, row
-from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, Refused, Source, first_line
-from converter.errors import ConverterError, MissingDependencyError, RunError
+from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, Source, first_line
+from converter.errors import ConverterError, MissingDependencyError
 from converter.ir import Model
-from converter.sizes import bind
 
 Array = np.ndarray[Any, Any]
 Runtimes = Sequence[str] | Mapping[str, Any] | None
 
+SOURCE, KERNELS = "the source", "reference kernels"
+"""What set the budget, in histograms: PyTorch live or as recorded, and the reference in the model's own dtypes."""
+
 DEFAULT_RUNTIMES = ("numpy", "onnxruntime")
-EXTRA_CASES = 64
-GROWTHS = 6
 
 
 def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = None,
            inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, seed: int = 0, cases: int = COUNT,
-           label: str | None = None) -> Report:
+           label: str | None = None, memory: int = MEMORY, locate: bool = True, trace: bool = False,
+           parts: str | Path | None = None) -> Report:
     """Judges whether runtimes compute a model, and whether several models are one.
 
     Args:
@@ -44,6 +49,10 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
         seed: of the drawn cases.
         cases: how many to draw.
         label: what to call the model in the report.
+        memory: about how many bytes to hold at a time, beside inputs, outputs and what the runtimes hold themselves.
+        locate: whether to look for the first node that is wrong, where something is (`report.locations`).
+        trace: whether to measure the error of every node in one case (`report.traces`), which takes a few runs more.
+        parts: a directory for the smallest part of the model that fails by itself, with its inputs, where something fails.
 
     Raises:
         MissingDependencyError: a runtime that was named is not installed.
@@ -56,6 +65,7 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
         raise ConverterError("the first of several must be a model", where=name, expected="a Model", received=type(standard).__name__)
     from converter.format import model_digest
 
+    standard = standard.with_parameters(Kept(standard.parameters, memory // 2))
     report = Report(name, model_digest(standard), seed=seed)
     sessions = _sessions(runtimes, report)
     for other, thing in list(things.items())[1:]:
@@ -66,15 +76,24 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
     origin = getattr(source, "model", None)
     if isinstance(origin, Model):
         report.add(compare_parameters(origin.parameters, standard.parameters, "source"))
-    judge = Judge(standard, source)
-    prepared = _prepare(judge, report, _cases(standard, inputs, seed), seed, cases)
+    judge = Judge(standard, source, memory)
+    prepared = prepare(judge, report, given_cases(standard, inputs, seed), seed, cases)
     judge.settle(prepared)
     if source is not None:
         _structure(judge, report, prepared)
     allowances = _allowances(judge, report, prepared)
+    for item in prepared:
+        for name, own in (item.own or {}).items():
+            if name in item.truth:
+                _count(judge, report, item, SOURCE, name, own)
+        for name in judge.floats():
+            if name in item.truth:
+                _count(judge, report, item, KERNELS, name, item.kernels[name])
     for runtime, thing in sessions.items():
         _judge_runtime(judge, report, prepared, runtime, thing, allowances)
     _nothing_compared(judge, report, [*sessions], source is not None)
+    if trace or (locate and not report):
+        _place(judge, report, prepared, sessions, trace, locate, parts)
     report.versions |= _versions([*sessions], source)
     report.seconds |= judge.seconds
     report.seconds["all"] = time.perf_counter() - start
@@ -123,113 +142,30 @@ def _open(thing: Any, model: Model) -> Any:
     if isinstance(thing, str):
         from converter.loading import session
 
-        return session(model, thing)
-    return thing if hasattr(thing, "run") and not isinstance(thing, type) else thing(model)
+        name, _, provider = thing.partition(":")
+        return session(model, name, **({"providers": provider.split(",")} if provider else {}))
+    return thing if _is_session(thing) else thing(model)
 
 
-# Cases -------------------------------------------------------------------------------------------------------------------
+def _is_session(thing: Any) -> bool:
+    return not isinstance(thing, str) and hasattr(thing, "run") and not isinstance(thing, type)
 
 
-def _cases(model: Model, inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, seed: int) -> list[Case]:
-    """The caller's cases, those that lack inputs completed."""
-    sets = [] if inputs is None else [inputs] if isinstance(inputs, Mapping) else list(inputs)
-    found = []
-    names = {port.name for port in model.graph.inputs}
-    for index, arrays in enumerate(sets):
-        text = "given" if len(sets) == 1 else f"given {index}"
-        if names - arrays.keys():
-            planner = Planner(model.graph, model.parameters, seed, typical=_typical(model), overrides=dict(arrays))
-            arrays = planner.case(0).inputs
-        found.append(given(model.graph, arrays, text))
-    return found
+def _place(judge: Judge, report: Report, prepared: list[Prepared], sessions: Mapping[str, Any], trace: bool, locate: bool,
+           parts: str | Path | None) -> None:
+    """Adds where it goes wrong, and the error along the graph."""
+    from converter.equivalence.locate import Locator
 
-
-def _typical(model: Model) -> dict[str, int]:
-    """The sizes of the first recorded example; none when there is none."""
-    sizes: dict[str, int] = {}
-    for example in model.examples[:1]:
-        for port in model.graph.inputs:
-            if port.name in example.inputs and example.inputs[port.name].ndim == port.spec.rank:
-                bind(port.spec, example.inputs[port.name].shape, sizes)
-    return sizes
-
-
-def _prepare(judge: Judge, report: Report, given_cases: list[Case], seed: int, count: int) -> list[Prepared]:
-    """Recorded, given and drawn cases with their truth. What cannot run is a failing row, or a note on the range."""
-    model = judge.model
-    stage: Stage = "structure" if judge.source is not None else "rounding"
-    found: list[Prepared] = []
-    for index, example in enumerate(model.examples):
-        try:
-            case = given(model.graph, example.inputs, f"example {index} ({example.made_by})", RECORDED)
-            found.append(judge.prepare(case, example.outputs))
-        except (Refused, RunError) as error:
-            report.add([failure("recorded", f"example {index}", "", f"the recorded inputs cannot be run: {first_line(error)}")])
-    for case in given_cases:
-        try:
-            found.append(judge.prepare(case))
-        except Refused as error:
-            report.add([failure(stage, error.by, "", f"cannot run: {error}", case.label, case.sizes)])
-    planner = Planner(model.graph, model.parameters, seed, typical=_typical(model))
-    for index in range(count):
-        drawn = _draw(judge, report, planner, index)
-        if drawn is not None:
-            found.append(drawn)
-    if count:
-        _extra(judge, report, planner, found, count)
-    return found
-
-
-def _draw(judge: Judge, report: Report, planner: Planner, index: int) -> Prepared | None:
-    """Case `index`, at larger sizes where the graph and its source both refuse its own."""
-    sizes: dict[str, int] | None = planner.sizes(index)
-    refusal: Refused | RunError | None = None
-    for _ in range(GROWTHS):
-        if sizes is None:
-            break
-        try:
-            return judge.prepare(planner.case(index, sizes))
-        except (Refused, RunError) as error:
-            written = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "its only sizes"
-            if isinstance(error, Refused) and error.by == "graph" and _source_runs(judge, planner.case(index, sizes)):
-                report.add([failure("structure", "graph", "", f"cannot run what the source runs: {error}", f"case {index}", sizes)])
-                return None
-            if refusal is None:
-                by = error.by if isinstance(error, Refused) else "graph"
-                report.notes.append(f"the {by} cannot run at {written}, which the ranges of its sizes allow: {first_line(error)}")
-            refusal = error
-            sizes = planner.grown(sizes)
-    report.add([failure("structure" if judge.source is not None else "rounding", "graph", "",
-                        f"cannot run at any size tried: {refusal}", f"case {index}")])
-    return None
-
-
-def _source_runs(judge: Judge, case: Case) -> bool:
-    if judge.source is None:
-        return False
-    try:
-        judge.source.run(case.inputs)
-    except Exception:  # a traced program raises anything, from any depth
-        return False
-    return True
-
-
-def _extra(judge: Judge, report: Report, planner: Planner, found: list[Prepared], count: int) -> None:
-    """More drawn cases, while some output has given too few values, of some profile, to tell how far rounding strays."""
-    for index in range(count, count + EXTRA_CASES):
-        values = {(name, profile): 0 for name in judge.floats() for profile in {planner.profile(case) for case in range(count)}}
-        for item in found:
-            for name in judge.floats():
-                if (name, item.case.profile) in values and name in item.truth:
-                    values[name, item.case.profile] += independent(item.truth[name])
-        wanted = {profile for (_, profile), size in values.items() if size < MIN_SAMPLES}
-        if not wanted:
-            return
-        if planner.profile(index) in wanted:
-            drawn = _draw(judge, report, planner, index)
-            if drawn is None:
-                return
-            found.append(drawn)
+    start = time.perf_counter()
+    factories = {name: partial(_open, thing) for name, thing in sessions.items() if not _is_session(thing)}
+    locator = Locator(judge, report, prepared, factories, verify)
+    if locate and not report:
+        locator.locate(parts is not None)
+        if parts is not None:
+            locator.write(parts)
+    if trace:
+        locator.trace()
+    report.seconds["place"] = time.perf_counter() - start
 
 
 # Stages ------------------------------------------------------------------------------------------------------------------
@@ -348,6 +284,13 @@ def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runti
                 allowed = {} if is_exact(dtype) else allowances(item, name)
                 found = _compare(judge, prepared, item, name, outputs[name], item.kernels if item.own is None else item.own, allowed)
                 report.add([row("rounding", runtime, name, item.case.label, item.case.sizes, found)])
+                _count(judge, report, item, runtime, name, outputs[name])
+
+
+def _count(judge: Judge, report: Report, item: Prepared, subject: str, name: str, actual: Array) -> None:
+    truth, dtype = item.truth[name], judge.dtypes[name]
+    if not is_exact(dtype) and actual.shape == truth.shape and actual.dtype == dtype:
+        report.count(subject, name, ulps(actual, truth, dtype, judge.typical_in(item, name))[WHOLE])
 
 
 def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, actual: Array, own: Outputs | None,

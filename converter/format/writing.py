@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from converter.parameters import ParameterStore, as_bytes
 
 Array = np.ndarray[Any, Any]
 Pieces = Iterator[bytes]
+HASHED_ASIDE = 1 << 22
+"""Bytes from which on a parameter is hashed in a thread of its own while it is written."""
 Progress = Callable[[str, int], None]
 """Called with a parameter's name and its bytes (0 for an alias) after each one."""
 
@@ -121,15 +124,26 @@ def parameter_pieces(store: ParameterStore, constants: Collection[str], values: 
         if alias is not None:
             digest.add(name, spec, alias=alias)
             yield b', "alias": ' + string_text(alias)
-        else:
+        elif byte_count(spec) < HASHED_ASIDE:
             array = read_checked(store, name)
-            digest.add(name, spec, hashlib.sha256(as_bytes(array)).hexdigest())
+            digest.add(name, spec, _hexadecimal(array))
             yield from values(name, array)
+        else:
+            # One thread hashes while the other writes.
+            array = read_checked(store, name)
+            with ThreadPoolExecutor(1) as aside:
+                found = aside.submit(_hexadecimal, array)
+                yield from values(name, array)
+                digest.add(name, spec, found.result())
         if progress is not None:
             progress(name, byte_count(spec) if alias is None else 0)
 
     for name in store.names():
         yield name, members(name)
+
+
+def _hexadecimal(array: Array) -> str:
+    return hashlib.sha256(as_bytes(array)).hexdigest()
 
 
 def string_text(text: str) -> bytes:

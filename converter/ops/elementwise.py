@@ -162,7 +162,7 @@ def fmin(x: Array, y: Array) -> Array:
     return np.fmin(x, y)
 
 
-@op(infer=elementwise(kinds=is_real_number), literals=True)
+@op(infer=elementwise(kinds=lambda dtype: not dtype.is_complex), literals=True)
 def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
     """minimum(maximum(x, min), max): NaN stays, and `max` wins over a larger `min`. Either bound may be absent."""
     y = x if min is None else np.maximum(x, min)
@@ -194,7 +194,7 @@ def copysign(x: Array, y: Array) -> Array:
     return np.copysign(x, y)
 
 
-@op(infer=elementwise(kinds=is_real_number), literals=True)
+@op(infer=elementwise(kinds=lambda dtype: not dtype.is_complex), literals=True)
 def heaviside(x: Array, values: Array) -> Array:
     """0 where x < 0 or x is NaN, `values` where x = 0, 1 where x > 0: torch.heaviside."""
     return np.where(x == 0, values, (x > 0).astype(values.dtype))

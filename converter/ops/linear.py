@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
@@ -34,7 +35,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
     x: [..., in]; weight: [out, in]; bias: [out]. y: [..., out]. A weight of shape [in] gives y: [...].
     """
-    y = np.matmul(widened(x), widened(weight).T)
+    # One product of matrices: NumPy takes leading axes one at a time.
+    rows = widened(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    y = np.matmul(rows, widened(weight).T).reshape(x.shape[:-1] + weight.shape[:-1])
     return np.asarray(y if bias is None else y + widened(bias)).astype(x.dtype, copy=False)
 
 

@@ -44,7 +44,7 @@ CASES = [
     Case("divide", torch.div, f32("batch", 4), positive(4)),
     Case("divide", torch.div, i64("batch", 4), nonzero_i64(4), name="integers"),
     Case("divide", lambda x: x / 3, i64("batch", 4), name="integer by number"),
-    Case("divide", lambda x: 1 / x, f64("batch", 4), name="number by float64"),
+    Case("reciprocal", lambda x: 1 / x, f64("batch", 4), name="number by float64"),
     Case("divide", lambda x: x / 0, f32("batch", 4), name="zero"),
     Case("floor_divide", torch.floor_divide, f32("batch", 4), positive(4)),
     Case("floor_divide", lambda x: (x * 8) // 0.75, f32("batch", 4), name="float by literal"),

@@ -20,7 +20,7 @@ _ERF_UNDER = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-0
 
 
 def _is_float32(x: Array) -> bool:
-    return x.dtype == np.float32
+    return bool(x.dtype == np.float32)
 
 
 @kernel("gelu")

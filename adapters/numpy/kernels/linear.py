@@ -19,7 +19,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         return lookup("linear").kernel(x, weight, bias)  # type: ignore[no-any-return]
     # One product over all leading axes: many small ones would each start the threads of the library anew.
     rows = x.reshape(-1, x.shape[-1])
-    y = np.matmul(rows, weight.T)
+    y: Array = np.matmul(rows, weight.T)
     if bias is not None:
         add_to_rows(y, bias)
     return y.reshape(*x.shape[:-1], weight.shape[0])

@@ -27,6 +27,11 @@ def _start(g: Lowering, x: Tensor, axis: int, value: float | int, dtype: DType) 
 def _scan(g: Lowering, x: Tensor, axis: int, states: list[Tensor], body: list[onnx.NodeProto], constants: list[onnx.TensorProto],
           outputs: list[TensorSpec]) -> list[Tensor]:
     """`Scan` over `axis`. The body reads `state0`, `state1`, … and `element`, and makes `next0`, …; all are given out again."""
+    if x.shape[axis] == 0:
+        # ONNX Runtime refuses a scan of no steps.
+        return [g.node("Identity", x, spec=x.spec),
+                *(g.node("Expand", g.constant(0, spec.dtype), g.sizes(spec.shape), spec=spec) for spec in outputs[1:])]
+
     # Each slice's shape is left open: names would collide with those outside.
     def info(name: str, dtype: DType) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, g.onnx_dtype(dtype), [None] * (x.rank - 1))

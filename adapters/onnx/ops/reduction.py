@@ -6,6 +6,7 @@ import math
 
 from adapters.onnx.kernels import COMPUTED, compute, number
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.creation import filled
 from adapters.onnx.ops.elementwise import apply, select
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, product
@@ -21,6 +22,9 @@ def reduce(g: Lowering, op_type: str, x: Tensor, axis: Axes, keepdims: bool, dty
     axes = axes_of(axis, x.rank)
     spec = TensorSpec(dtype or x.dtype, reduced(x.shape, axis, keepdims))
     everything = len(axes) == x.rank
+    if op_type == "ReduceMean" and any(x.shape[place] == 0 for place in axes):
+        # Of no elements ONNX Runtime gives 0.
+        return filled(g, spec.shape, math.nan, spec.dtype)
     return compute(g, op_type, x, extra=() if everything else (g.constant(list(axes)),), dtype=dtype, spec=spec, keepdims=int(keepdims))
 
 
@@ -44,15 +48,22 @@ for _op, _type in {"sum": "ReduceSum", "mean": "ReduceMean", "prod": "ReduceProd
     lowers(_op)(_lowering)
 
 
+def _holds_elements(g: Lowering, size: Dim) -> bool:
+    """Whether an axis of that size is known to have an element."""
+    if isinstance(size, int):
+        return size > 0
+    return size.symbol is not None and size.symbol in g.graph.dims and g.graph.dims[size.symbol].min > 0
+
+
 def any_of(g: Lowering, x: Tensor, axis: Axes, keepdims: bool, largest: bool = True) -> Tensor:
     """Whether any (or, for `largest` False, every) element of a bool tensor holds."""
     op_type = "ReduceMax" if largest else "ReduceMin"
     axes, spec = axes_of(axis, x.rank), _like(x, axis, keepdims)
     if not axes:
         return x
-    # Reducing booleans came with opset 20, and ONNX Runtime refuses it for no elements, which bytes do not know.
+    # Reducing booleans came with opset 20, and ONNX Runtime refuses it for no elements, unlike integers.
     extra = () if len(axes) == x.rank else (g.constant(list(axes)),)
-    if g.opset >= 20 and all(isinstance(x.shape[place], int) and x.shape[place] != 0 for place in axes):
+    if g.opset >= 20 and all(_holds_elements(g, x.shape[place]) for place in axes):
         return g.node(op_type, x, *extra, spec=spec, keepdims=int(keepdims))
     result = g.node(op_type, g.cast(x, DType.INT32), *extra, spec=TensorSpec(DType.INT32, spec.shape), keepdims=int(keepdims))
     if largest:

@@ -9,7 +9,7 @@ import math
 
 import ml_dtypes
 
-from adapters.onnx.kernels import compute, literal, number
+from adapters.onnx.kernels import compute, number
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.elementwise import apply, is_negative, like, select, unary
 from adapters.onnx.registry import lowers
@@ -145,7 +145,10 @@ def atanh(g: Lowering, x: Tensor) -> Tensor:
 
 @lowers("atan2")
 def atan2(g: Lowering, y: Tensor, x: Tensor) -> Tensor:
-    """atan(y / x), and π away where x is negative. Infinities are clipped, so that their ratio is one; 0 / 0 counts as 0."""
+    """atan(y / x), and π away where x is negative. Infinities are clipped, so that their ratio is one; 0 / 0 counts as the 0 above.
+
+    At x = -0 the ratio has the other infinity's sign, which the half turn makes up for.
+    """
     limit = float(ml_dtypes.finfo(x.dtype.numpy).max)
     clipped = [compute(g, "Clip", item, number(g, -limit, item), number(g, limit, item), spec=like(item)) for item in (y, x)]
     zero = number(g, 0, x)
@@ -153,13 +156,7 @@ def atan2(g: Lowering, y: Tensor, x: Tensor) -> Tensor:
     ratio = select(g, apply(g, "And", level, apply(g, "Equal", x, zero, dtype=DType.BOOL)), y, apply(g, "Div", *clipped))
     half_turn = select(g, is_negative(g, y), number(g, -math.pi, x), number(g, math.pi, x))
     offset = select(g, is_negative(g, x), half_turn, zero)
-    # An angle at x = -0: y / -0 already points to the other side.
-    angle = atan(g, ratio)
-    if literal(g, x) is None:
-        upright = apply(g, "And", apply(g, "Equal", x, zero, dtype=DType.BOOL), apply(g, "Not", level))
-        vertical = select(g, apply(g, "Less", y, zero, dtype=DType.BOOL), number(g, -math.pi / 2, x), number(g, math.pi / 2, x))
-        return select(g, upright, vertical, apply(g, "Add", angle, offset))
-    return apply(g, "Add", angle, offset)
+    return apply(g, "Add", atan(g, ratio), offset)
 
 
 @lowers("hypot")

@@ -89,14 +89,13 @@ def _infinite(g: Importer, x: Value, value: float) -> Value:
 @imports("aten.isclose.default")
 def isclose(g: Importer, self: Value, other: Value, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Value:
     """|x - y| ≤ atol + rtol · |y|, or x = y."""
-    x, y = self, other
-    if not self.dtype.is_float:
-        raise g.refuse("isclose of anything but floats")
+    exact = not (self.dtype.is_float or self.dtype.is_complex)
+    x, y = (g.cast(item, DType.FLOAT32) if exact else item for item in (self, other))
     near = g.op("less_equal", g.op("abs", g.op("subtract", x, y)), g.op("add", g.op("multiply", g.op("abs", y), rtol), atol))
     # An infinite y must not make every finite x close.
     near = g.op("logical_and", near, g.op("isfinite", y))
-    close = g.op("logical_or", g.op("equal", x, y), near)
-    if equal_nan:
+    close = g.op("logical_or", g.op("equal", self, other), near)
+    if equal_nan and not exact:
         close = g.op("logical_or", close, g.op("logical_and", g.op("isnan", x), g.op("isnan", y)))
     return close
 

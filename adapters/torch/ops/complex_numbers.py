@@ -36,6 +36,7 @@ def angle(g: Importer, self: Value) -> Value:
 
 @imports("aten.complex.default")
 def complex_(g: Importer, real: Value, imag: Value) -> Value:
+    g.result_dtype()  # refuses halves of complex numbers, which the format lacks
     return g.op("complex", real, imag)
 
 
@@ -46,6 +47,7 @@ def polar(g: Importer, abs: Value, angle: Value) -> Value:
 
 @imports("aten.view_as_complex.default", "aten.view_as_complex_copy.default")
 def view_as_complex(g: Importer, self: Value) -> Value:
+    g.result_dtype()  # as in `complex_`
     return g.op("view_as_complex", self)
 
 

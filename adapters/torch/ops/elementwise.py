@@ -15,10 +15,26 @@ Operand = Any
 """A tensor, a number, or a size."""
 
 
+def wrapped(value: Operand, dtype: DType) -> Operand:
+    """A number as PyTorch writes it into an integer tensor: without its fraction, and wrapped around."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not dtype.is_integer:
+        return value
+    bits = dtype.itemsize * 8
+    value = int(value) % (1 << bits)
+    return value if dtype.value.startswith("u") or value < 1 << bits - 1 else value - (1 << bits)
+
+
+def in_float(g: Importer, value: Operand, dtype: DType) -> Operand:
+    """A tensor of half precision in float32, in which PyTorch computes what takes several steps here; others in `dtype`."""
+    if not isinstance(value, Value):
+        return value
+    return g.cast(g.cast(value, dtype), DType.FLOAT32 if dtype in (DType.FLOAT16, DType.BFLOAT16) else dtype)
+
+
 def binary(g: Importer, op: str, x: Operand, y: Operand, dtype: DType | None = None) -> Value:
     """`op` on both operands in `dtype`, the result's where none is given; a literal stays a literal beside a tensor."""
     dtype = dtype or g.result_dtype()
-    left, right = g.operand(x, dtype), g.operand(y, dtype)
+    left, right = (g.operand(wrapped(item, dtype), dtype) for item in (x, y))
     return g.op(op, left if isinstance(right, Value) else g.tensor(left, dtype), right)
 
 

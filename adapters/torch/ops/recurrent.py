@@ -106,7 +106,7 @@ def _rebuild(kind: str) -> Callable[..., Any]:
             rows, batch = num_layers * (2 if bidirectional else 1), x.shape[0 if batch_first else 1]
             widths = [params[1].shape[1], params[4 if bias else 2].shape[1] if proj_size else params[1].shape[1]]
             states = [x.new_zeros((rows, batch, width)) for width in widths[:2 if kind == "lstm" else 1]]
-        call = getattr(torch, f"rnn_{nonlinearity}" if kind == "rnn" else kind)
+        call = getattr(torch._VF, f"rnn_{nonlinearity}" if kind == "rnn" else kind)  # where a trace keeps layers whole
         with quiet_projections():
             outputs = call(x, states if kind == "lstm" else states[0], params, bias, num_layers, 0.0, False, bidirectional,
                            batch_first)

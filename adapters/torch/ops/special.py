@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from adapters.torch.importer import Importer
-from adapters.torch.ops.elementwise import Operand
+from adapters.torch.ops.elementwise import Operand, in_float
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 
@@ -19,21 +19,23 @@ for _op, _function in REBUILT.items():
 def xlog1py(g: Importer, self: Operand, other: Operand) -> Value:
     """x · log1p(y), 0 where x is 0, NaN where y is NaN."""
     dtype = g.result_dtype()
-    x, y = g.tensor(self, dtype), g.tensor(other, dtype)
+    x, y = (in_float(g, g.tensor(item, dtype), dtype) for item in (self, other))
     product = g.op("where", g.op("equal", x, 0.0), 0.0, g.op("multiply", x, g.op("log1p", y)))
-    return g.op("where", g.op("isnan", y), y, product)
+    return g.cast(g.op("where", g.op("isnan", y), y, product), dtype)
 
 
 @imports("aten.special_entr.default")
 def entr(g: Importer, self: Value) -> Value:
     """-x log x, 0 at 0, -inf below."""
-    x = g.cast(self, g.result_dtype())
+    dtype = g.result_dtype()
+    x = in_float(g, self, dtype)
     entropy = g.op("negative", g.op("xlogy", x, x))
-    return g.op("where", g.op("less", x, 0.0), float("-inf"), entropy)
+    return g.cast(g.op("where", g.op("less", x, 0.0), float("-inf"), entropy), dtype)
 
 
 @imports("aten.special_ndtr.default")
 def ndtr(g: Importer, self: Value) -> Value:
-    """The normal distribution's cumulative function: erfc(-x/√2) / 2."""
-    x = g.op("multiply", g.cast(self, g.result_dtype()), -0.7071067811865476)
-    return g.op("multiply", g.op("erfc", x), 0.5)
+    """The normal distribution's cumulative function: (1 + erf(x/√2)) / 2, as PyTorch computes it."""
+    dtype = g.result_dtype()
+    x = g.op("multiply", g.cast(self, dtype), 0.7071067811865476)
+    return g.op("multiply", g.op("add", g.op("erf", x), 1.0), 0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from adapters.torch.importer import Importer
+from adapters.torch.ops.elementwise import in_float
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 
@@ -23,21 +24,23 @@ for _op, _function in REBUILT.items():
 def logaddexp2(g: Importer, self: Value, other: Value) -> Value:
     """log2(2ˣ + 2ʸ) = logaddexp(x ln 2, y ln 2) / ln 2."""
     dtype, ln2 = g.result_dtype(), 0.6931471805599453
-    x, y = (g.op("multiply", g.cast(item, dtype), ln2) for item in (self, other))
-    return g.op("divide", g.op("logaddexp", x, y), ln2)
+    x, y = (g.op("multiply", in_float(g, item, dtype), ln2) for item in (self, other))
+    return g.cast(g.op("divide", g.op("logaddexp", x, y), ln2), dtype)
 
 
 @imports("aten.sinc.default", "aten.special_sinc.default")
 def sinc(g: Importer, self: Value) -> Value:
     """sin(πx) / (πx), 1 at 0."""
-    x = g.op("multiply", g.cast(self, g.result_dtype()), 3.141592653589793)
-    return g.op("where", g.op("equal", x, 0.0), 1.0, g.op("divide", g.op("sin", x), x))
+    dtype = g.result_dtype()
+    x = g.op("multiply", in_float(g, self, dtype), 3.141592653589793)
+    return g.cast(g.op("where", g.op("equal", x, 0.0), 1.0, g.op("divide", g.op("sin", x), x)), dtype)
 
 
 @imports("aten.logit.default", "aten.special_logit.default")
 def logit(g: Importer, self: Value, eps: float | None = None) -> Value:
     """log(x / (1 - x)), x kept in [eps, 1 - eps]."""
-    x = g.cast(self, g.result_dtype())
+    dtype = g.result_dtype()
+    x = in_float(g, self, dtype)
     if eps is not None:
         x = g.op("clip", x, eps, 1.0 - eps)
-    return g.op("log", g.op("divide", x, g.op("subtract", 1.0, x)))
+    return g.cast(g.op("log", g.op("divide", x, g.op("subtract", 1.0, x))), dtype)

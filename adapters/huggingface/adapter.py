@@ -1,0 +1,19 @@
+"""What the Hugging Face adapter offers: folders that `config.json` or `modules.json` describes."""
+
+from __future__ import annotations
+
+from converter.discovery import Adapter, Option, Recogniser
+
+ADAPTER = Adapter(
+    "huggingface",
+    recognisers=(Recogniser(
+        "huggingface", "Hugging Face folder", "adapters.huggingface.recognise:recognise", markers=("config.json", "modules.json"),
+        options=(
+            Option("task", str, "What the model is for, where the folder does not say or another head is wanted: "
+                   "feature-extraction, fill-mask, text-classification, …"),
+            Option("cache", bool, "Give a causal language model key-value cache inputs (past_key_values.0.key, …) and outputs "
+                   "(present.0.key, …).", False),
+            Option("take", str, "The inputs that the graph takes, by transformers' names, separated by commas: "
+                   "input_ids,attention_mask,token_type_ids,position_ids. The others get transformers' defaults."),
+        )),),
+)

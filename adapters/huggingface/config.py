@@ -1,0 +1,142 @@
+"""config.json, read strictly: a field that changes the computation has a known value, or is refused by its name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from converter.errors import FormatError, UnsupportedError
+
+LARGEST = 32 << 20
+LARGEST_SIZE = 1 << 31
+_REQUIRED: Any = object()
+T = TypeVar("T")
+
+# Fields that concern training, tokenizers, generation, or what a module returns beside its result.
+IGNORED = frozenset("""
+_attn_implementation_autoset _commit_hash _name_or_path architectures bad_words_ids begin_suppress_tokens bos_token bos_token_id
+chunk_size_feed_forward classifier_dropout_prob cls_token_id decoder_start_token_id directionality diversity_penalty do_sample dtype
+early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token eos_token_id exponential_decay_length_penalty finetuning_task
+forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range initializer_cutoff_factor
+keys_to_ignore_at_inference label2id language layerdrop length_penalty mask_token_id max_length min_length model_type
+no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states
+output_past output_scores pad_token pad_token_id prefix pretraining_tp problem_type pruned_heads remove_invalid_values
+repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
+tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
+unk_token_id use_bfloat16 use_cache vocab_file is_encoder_decoder cross_attention_hidden_size sentence_transformers
+""".split())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content. Raises `FormatError` for a file that is none, or is larger than any such file is."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise FormatError("too large for what it should be", where=str(path), expected=f"at most {LARGEST >> 20} MiB")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError("not JSON", where=str(path), received=str(error)[:200]) from error
+    except OSError as error:
+        raise FormatError("the file cannot be read", where=str(path), received=str(error.strerror)) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds one object. Raises as `read_json` does."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise FormatError("not a JSON object", where=str(path), expected="{…}", received=type(content).__name__)
+    return content
+
+
+class Config:
+    """The fields of one config.json. What is read is remembered, so that the rest can be told.
+
+    `renamed` maps the name that a family's code asks for to the one that its files use.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], where: str, renamed: Mapping[str, str] | None = None,
+                 asked: set[str] | None = None) -> None:
+        self.fields, self.where, self.renamed = dict(fields), where, dict(renamed or {})
+        self.asked: set[str] = set() if asked is None else asked
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The raw value; `default` where the field is absent."""
+        own = self.renamed.get(name, name)
+        self.asked |= {name, own}
+        return self.fields[own] if own in self.fields else self.fields.get(name, default)
+
+    def refuse(self, name: str, expected: str, value: Any, fix: str | None = None) -> UnsupportedError:
+        """The error for a field with a value that is not known."""
+        own = self.renamed.get(name, name)
+        return UnsupportedError(f"the field {own!r} has a value that is not known here", where=self.where, expected=expected,
+                                received=repr(value)[:120], fix=fix)
+
+    def _value(self, name: str, default: Any, expected: str) -> Any:
+        value = self.get(name, default)
+        if value is _REQUIRED:
+            raise FormatError(f"the field {self.renamed.get(name, name)!r} is missing", where=self.where, expected=expected)
+        return value
+
+    def size(self, name: str, default: Any = _REQUIRED, least: int = 1) -> int:
+        """An integer of `least` and up."""
+        value = self._value(name, default, f"an integer of {least} and up")
+        if type(value) is not int or not least <= value < LARGEST_SIZE:
+            raise self.refuse(name, f"an integer of {least} and up", value)
+        return value
+
+    def optional_size(self, name: str, default: int | None = None) -> int | None:
+        """An integer of 1 and up, or None."""
+        return None if self.get(name, default) is None else self.size(name, default)
+
+    def number(self, name: str, default: Any = _REQUIRED) -> float:
+        """A finite number."""
+        value = self._value(name, default, "a number")
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise self.refuse(name, "a finite number", value)
+        return float(value)
+
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        """true or false; null counts as absent."""
+        value = self._value(name, _REQUIRED if default is None else default, "true or false")
+        if value is None and default is not None:
+            return default
+        if type(value) is not bool:
+            raise self.refuse(name, "true or false", value)
+        return value
+
+    def choice(self, name: str, known: Mapping[str, T], default: Any = _REQUIRED) -> T:
+        """What `known` has for a text."""
+        value = self._value(name, default, ", ".join(known))
+        if not isinstance(value, str) or value not in known:
+            raise self.refuse(name, ", ".join(known), value)
+        return known[value]
+
+    def only(self, name: str, *allowed: Any, fix: str | None = None) -> None:
+        """Refuses a field that is there with a value other than those `allowed` (and null)."""
+        value = self.get(name)
+        if value is not None and not any(type(value) is type(item) and value == item for item in allowed):
+            raise self.refuse(name, " or ".join(json.dumps(item) for item in allowed) or "no such field", value, fix)
+
+    def part(self, name: str) -> Config:
+        """The fields of a nested object; none where it is absent."""
+        value = self.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self.refuse(name, "an object", value)
+        return Config(value or {}, f"{self.where}, {name}")
+
+    def labels(self) -> int:
+        """How many classes a classifier tells apart: `num_labels`, or the entries of `id2label`, or 2."""
+        names = self.get("id2label")
+        if isinstance(names, dict) and names:
+            count = len(names)
+            if self.get("num_labels", count) != count:
+                raise self.refuse("num_labels", f"{count}, as id2label has", self.get("num_labels"))
+            return count
+        return self.size("num_labels", 2)
+
+    def unread(self) -> list[str]:
+        """Fields that are there, were not read, and are not known to leave the result as it is."""
+        return sorted(name for name in self.fields if name not in self.asked and name not in IGNORED
+                      and "dropout" not in name and "pdrop" not in name)

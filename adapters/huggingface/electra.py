@@ -1,0 +1,77 @@
+"""ELECTRA (Clark et al. 2020): BERT with narrow embeddings and no pooler."""
+
+from __future__ import annotations
+
+from adapters.huggingface import bert
+from adapters.huggingface.encoders import (
+    BUFFERS,
+    GAMMA_BETA,
+    TASKS,
+    embed,
+    layers,
+    masked_lm_scores,
+    padding_mask,
+    plain_head,
+    plain_positions,
+    refuse_decoder,
+    sizes,
+    span_head,
+    text_inputs,
+    token_head,
+    two_layer_classifier,
+)
+from adapters.huggingface.family import Family
+from adapters.huggingface.net import ACTIVATIONS, Net
+
+NAMES = {**{role: name for role, name in bert.NAMES.items() if role != "pooler"}, "projection": "embeddings_project"}
+
+HEADS = {
+    "lm_dense": "generator_predictions.dense",
+    "lm_norm": "generator_predictions.LayerNorm",
+    "lm_decoder": "generator_lm_head",
+    "discriminator": "discriminator_predictions.dense",
+    "replaced": "discriminator_predictions.dense_prediction",
+    "classifier_dense": "classifier.dense",
+    "classifier_out": "classifier.out_proj",
+    "classifier": "classifier",
+    "span": "qa_outputs",
+}
+
+
+def build(net: Net, task: str) -> None:
+    config = net.config
+    refuse_decoder(config)
+    width, narrow, given = config.size("hidden_size"), config.size("embedding_size", 128), sizes(config)
+    ids = text_inputs(net, config.size("max_position_embeddings"))
+    x = embed(net, ids, narrow, lambda: plain_positions(net, ids, narrow), eps=given.eps)
+    if narrow != width:
+        x = net.linear(x, "projection", width)
+    x = layers(net, x, padding_mask(net), given)
+    if task == "feature-extraction":
+        plain_head(net, x, pooler=False)
+    elif task == "fill-mask":
+        net.output("logits", masked_lm_scores(net, x, narrow, "gelu", given.eps))
+    elif task == "pretraining":
+        inner = net.activation(net.linear(x, "discriminator", width), ACTIVATIONS[given.activation])
+        net.output("logits", net.op("squeeze", net.linear(inner, "replaced", 1), axis=(2,)))
+    elif task == "text-classification":
+        two_layer_classifier(net, x, "gelu")
+    elif task == "token-classification":
+        token_head(net, x)
+    else:
+        span_head(net, x)
+
+
+FAMILY = Family(
+    classes={"electra": "Electra"},
+    names=NAMES,
+    heads=HEADS,
+    tasks={**TASKS, "pretraining": "ForPreTraining"},
+    build=build,
+    prefixes=("electra.",),
+    leftovers=(*BUFFERS, "generator_predictions.*", "generator_lm_head.*", "discriminator_predictions.*", "classifier.*",
+               "qa_outputs.*"),
+    legacy=GAMMA_BETA,
+    inputs=("input_ids", "attention_mask", "token_type_ids"),
+    optional=("position_ids",),
+)

@@ -1,0 +1,183 @@
+"""Text encoders of BERT's kind: embeddings, layers that normalise after each residual, and the heads on them.
+
+Vaswani et al. 2017; Devlin et al. 2018. Which roles have which names, a family's table says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from adapters.huggingface.config import Config
+from adapters.huggingface.net import ACTIVATIONS, Net
+from converter.builder import Value
+from converter.ir import DType
+
+TASKS: Mapping[str, str] = {
+    "feature-extraction": "Model",
+    "fill-mask": "ForMaskedLM",
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+}
+
+# transformers no longer saves these buffers; older checkpoints hold them.
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+# TensorFlow's names, in checkpoints that were converted long ago.
+GAMMA_BETA = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
+
+
+def text_inputs(net: Net, longest: int) -> Value:
+    """Declares the sizes and the inputs that the graph takes; gives `input_ids`, int64 [batch, time]."""
+    net.dim("batch", None)
+    net.dim("time", longest)
+    return {name: net.b.input(name, DType.INT64, ["batch", "time"]) for name in net.family.inputs + net.family.optional
+            if net.takes(name)}["input_ids"]
+
+
+def taken(net: Net, name: str) -> Value | None:
+    """An input that the graph may have."""
+    return Value(name, net.b.specs[name]) if net.takes(name) else None
+
+
+def refuse_decoder(config: Config) -> None:
+    """An encoder that its config makes a decoder computes something else."""
+    config.only("is_decoder", False)
+    config.only("add_cross_attention", False)
+    config.only("position_embedding_type", "absolute")
+
+
+# Embeddings --------------------------------------------------------------------------------------------------------------
+
+
+def plain_positions(net: Net, ids: Value, width: int) -> Value:
+    """The rows of the position table that belong to the words: [time, width], or [batch, time, width] for given positions."""
+    rows = net.config.size("max_position_embeddings")
+    table = net.tensor("positions", (rows, width))
+    given = taken(net, "position_ids")
+    if given is not None:
+        return net.op("embedding", given, table)
+    return net.op("slice", table, axes=(0,), starts=(0,), stops=(ids.shape[1],), name="positions")
+
+
+def positions_after_padding(net: Net, ids: Value, width: int, padding: int) -> Value:
+    """Positions that count words and not padding, from `padding` + 1 on: RoBERTa's. [batch, time, width]."""
+    table = net.tensor("positions", (net.config.size("max_position_embeddings"), width))
+    given = taken(net, "position_ids")
+    if given is None:
+        words = net.cast(net.op("not_equal", ids, padding, name="is_word"), DType.INT64)
+        counted = net.op("multiply", net.op("cumulative_sum", words, axis=1), words)
+        given = net.op("add", counted, padding, name="position_ids")
+    return net.op("embedding", given, table)
+
+
+def embed(net: Net, ids: Value, width: int, positions: Callable[[], Value], *, types: bool = True, eps: float) -> Value:
+    """Word + type + position, normalised: [batch, time, width]."""
+    x = net.embedding(ids, "words", net.config.size("vocab_size"), width)
+    if types:
+        table = net.tensor("types", (net.config.size("type_vocab_size", 2), width))
+        given = taken(net, "token_type_ids")
+        x = net.op("add", x, net.op("select", table, axis=0, index=0) if given is None else net.op("embedding", given, table))
+    return net.layer_norm(net.op("add", x, positions()), "embedding_norm", eps, name="embeddings")
+
+
+# Layers ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a layer's config says."""
+
+    heads: int
+    inner: int
+    activation: str
+    eps: float
+
+
+def sizes(config: Config, *, activation: str = "gelu", eps: float | None = None) -> Sizes:
+    """The fields that layers need. Raises `ConverterError` where they do not fit each other."""
+    width, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    if width % heads:
+        raise config.refuse("num_attention_heads", f"a divisor of hidden_size, {width}", heads)
+    name = config.get("hidden_act", activation)
+    config.choice("hidden_act", ACTIVATIONS, activation)
+    return Sizes(heads, config.size("intermediate_size"), name, config.number("layer_norm_eps", 1e-12) if eps is None else eps)
+
+
+def padding_mask(net: Net) -> Value | None:
+    """bool [batch, 1, 1, time]: which words can be seen."""
+    mask = taken(net, "attention_mask")
+    if mask is None:
+        return None
+    batch, time = mask.shape
+    return net.op("reshape", net.cast(mask, DType.BOOL), shape=(batch, 1, 1, time), name="visible")
+
+
+def layer(net: Net, x: Value, mask: Value | None, given: Sizes, name: str | None = None, **places: int) -> Value:
+    """Attention and a feed-forward part, each added to its input and normalised."""
+    width = int(x.shape[-1])  # type: ignore[arg-type]
+    query, key, value = (net.split_heads(net.linear(x, role, width, **places), given.heads) for role in ("query", "key", "value"))
+    seen = net.join_heads(net.op("scaled_dot_product_attention", query, key, value, mask))
+    x = net.layer_norm(net.op("add", net.linear(seen, "attention_out", width, **places), x), "attention_norm", given.eps, **places)
+    inner = net.activation(net.linear(x, "inner", given.inner, **places), ACTIVATIONS[given.activation])
+    return net.layer_norm(net.op("add", net.linear(inner, "outer", width, **places), x), "outer_norm", given.eps, name=name, **places)
+
+
+def layers(net: Net, x: Value, mask: Value | None, given: Sizes) -> Value:
+    """All layers, one after another."""
+    for index in range(net.config.size("num_hidden_layers")):
+        x = layer(net, x, mask, given, f"layer_{index}", layer=index)
+    return x
+
+
+# Heads -------------------------------------------------------------------------------------------------------------------
+
+
+def pooled(net: Net, x: Value) -> Value:
+    """tanh of a linear map of the first word: BERT's pooler. [batch, width]."""
+    return net.op("tanh", net.linear(net.first(x), "pooler", int(x.shape[-1])), name="pooled")  # type: ignore[arg-type]
+
+
+def plain_head(net: Net, x: Value, *, pooler: bool = True) -> None:
+    """`last_hidden_state`, and `pooler_output` where the checkpoint has a pooler."""
+    net.output("last_hidden_state", x)
+    if pooler and net.has("pooler"):
+        net.output("pooler_output", pooled(net, x))
+
+
+def masked_lm_scores(net: Net, x: Value, width: int, activation: str, eps: float) -> Value:
+    """A linear map, an activation, a norm, and the product with the word embeddings: [batch, time, vocab]."""
+    vocabulary = net.config.size("vocab_size")
+    x = net.layer_norm(net.activation(net.linear(x, "lm_dense", width), ACTIVATIONS[activation]), "lm_norm", eps)
+    words = Value(net.name("words"), net.b.specs[net.name("words")])
+    tied = net.config.flag("tie_word_embeddings", True)
+    weight = net.tied("lm_decoder", words) if tied else net.tensor("lm_decoder", (vocabulary, width))
+    # The bias has two names in most of these families, and checkpoints hold one or both.
+    endings = [(role, ending) for role, ending in (("lm_bias", ""), ("lm_decoder", "bias")) if role in net.family.heads]
+    role, ending = next((item for item in endings if net.has(*item)), endings[0])
+    bias = net.tensor(role, (vocabulary,), ending)
+    for other in endings:
+        if other != (role, ending):
+            net.tied(other[0], bias, other[1])
+    return net.op("linear", x, weight, bias)
+
+
+def token_head(net: Net, x: Value) -> None:
+    """`logits` of each word."""
+    net.output("logits", net.linear(x, "classifier", net.config.labels()))
+
+
+def span_head(net: Net, x: Value) -> None:
+    """`start_logits` and `end_logits`, [batch, time]."""
+    if net.config.labels() != 2:
+        raise net.config.refuse("num_labels", "2 for question answering", net.config.labels())
+    start, end = net.b.add("unstack", (net.linear(x, "span", 2),), {"axis": -1}, names=("start", "end"))
+    net.output("start_logits", start)
+    net.output("end_logits", end)
+
+
+def two_layer_classifier(net: Net, x: Value, activation: str) -> None:
+    """`logits` of a sentence from its first word, through one more layer: RoBERTa's."""
+    inner = net.linear(net.first(x), "classifier_dense", int(x.shape[-1]))  # type: ignore[arg-type]
+    inner = net.activation(inner, ACTIVATIONS[activation])
+    net.output("logits", net.linear(inner, "classifier_out", net.config.labels()))

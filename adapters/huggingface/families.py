@@ -1,0 +1,33 @@
+"""Which module knows which `model_type`: a table, so that only the one that is needed is imported."""
+
+from __future__ import annotations
+
+import importlib
+
+from adapters.huggingface.family import Family
+
+MODULES = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "camembert": "roberta",
+    "electra": "electra",
+    "distilbert": "distilbert",
+    "albert": "albert",
+    "mpnet": "mpnet",
+    "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
+    "opt": "opt",
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "llama",
+    "qwen3": "llama",
+    "phi3": "llama",
+    "gemma2": "gemma2",
+}
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a known model type."""
+    found: Family = importlib.import_module(f"adapters.huggingface.{MODULES[model_type]}").FAMILY
+    return found

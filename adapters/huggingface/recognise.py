@@ -1,0 +1,124 @@
+"""A Hugging Face folder: config.json says which family and head, the state_dict's names and shapes must agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adapters.huggingface.config import Config, read_object
+from adapters.huggingface.families import MODULES, family_of
+from adapters.huggingface.family import Family
+from adapters.huggingface.net import Net
+from converter.errors import ConverterError, FormatError, UnsupportedError
+from converter.format import Architecture
+from converter.ir import TensorSpec
+from converter.parameters import InMemoryParameters, ParameterStore
+from converter.recognition import Checkpoint, Recognised
+
+OTHERWISE = "convert the module itself: --module PKG.MOD:CALLABLE, or converter.from_torch"
+
+
+def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = False, take: str | None = None) -> Recognised | None:
+    """The model of a folder. Sentence-transformers' folders give sentence embeddings, unless another task is asked for.
+
+    Raises:
+        UnsupportedError: a model type, a class, or a value of a config field that is not known.
+        FormatError: a config that is not well-formed.
+    """
+    from adapters.huggingface.sentence import TASK, is_sentence_folder, sentence_encoder
+
+    if is_sentence_folder(checkpoint.path) and task in (None, TASK):
+        return sentence_encoder(checkpoint, take)
+    if not (checkpoint.path / "config.json").is_file():
+        return None
+    if task == TASK:
+        raise FormatError("the folder does not say how sentences are pooled", where=str(checkpoint.path), expected="modules.json")
+    net, title = network(checkpoint.path, checkpoint.store, task, take, cache)
+    return recognised(net, title, checkpoint.store)
+
+
+def network(folder: Path, store: ParameterStore, task: str | None, take: str | None, cache: bool) -> tuple[Net, str]:
+    """The graph of a folder with a config.json, and what it is."""
+    file = folder / "config.json"
+    fields = read_object(file)
+    where = str(file)
+    config = Config(fields, where)
+    for name, reason in (("auto_map", "the model's code lies beside the weights and would have to be run"),
+                         ("quantization_config", "quantised weights are not recognised")):
+        if config.get(name):
+            raise UnsupportedError(reason, where=where, received=name, fix=OTHERWISE)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise FormatError("the field 'model_type' is missing", where=where, expected=", ".join(MODULES))
+    if model_type not in MODULES:
+        raise UnsupportedError(f"the model type {model_type!r} is not recognised", where=where, expected=", ".join(MODULES), fix=OTHERWISE)
+    family = family_of(model_type)
+    task, title = _task(family, model_type, config, task)
+    if cache and not (family.caches and task == "text-generation"):
+        raise UnsupportedError("only a causal language model has a key-value cache", where=where, received=f"{title}, {task}")
+    net = Net(family, Config(fields, where, family.renamed, config.asked), {name: store.spec(name) for name in store.names()}, title,
+              take=_inputs(family, take, cache), cache=cache)
+    try:
+        family.build(net, task)
+    except ConverterError as error:
+        if error.where is None or not error.where.startswith(where):
+            error.within(where)
+        raise
+    unread = net.config.unread()
+    if unread:
+        net.notes.append(f"fields of config.json that are not known, and were not used: {', '.join(unread)}")
+    return net, f"{title} ({task})"
+
+
+def recognised(net: Net, title: str, store: ParameterStore, files: tuple[Path, ...] = ()) -> Recognised:
+    """What a finished graph and the checkpoint's tensors make together."""
+    leftovers = net.leftovers()
+    notes = list(net.notes)
+    if leftovers:
+        names = list(leftovers)
+        notes.append(f"{len(names)} tensor{'s' * (len(names) > 1)} kept that the graph does not use: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}")
+    known = {**net.declared, **leftovers}
+    order = [name for name in store.names() if name in known]
+    specs: dict[str, TensorSpec] = {name: known[name] for name in [*order, *(name for name in known if name not in set(order))]}
+    constants = InMemoryParameters(net.constants)
+    specs.update({name: constants.spec(name) for name in constants.names()})
+    source = {"framework": "huggingface", "architecture": title}
+    metadata: dict[str, Any] = {"source": source, **({"notes": notes} if notes else {})}
+    architecture = Architecture(net.graph(), specs, dict(net.aliases), metadata, constants)
+    return Recognised(title, architecture, tuple(notes), store, files)
+
+
+def _task(family: Family, model_type: str, config: Config, task: str | None) -> tuple[str, str]:
+    """The task and the class of transformers that has it."""
+    stem = family.classes[model_type]
+    classes = {f"{stem}{ending}": name for name, ending in family.tasks.items()}
+    if task is not None:
+        if task not in family.tasks:
+            raise UnsupportedError(f"a model of the type {model_type!r} has no task {task!r} here", where=config.where,
+                                   expected=", ".join(family.tasks), received=task)
+        return task, f"{stem}{family.tasks[task]}"
+    names = config.get("architectures")
+    if names is None or names == []:
+        raise FormatError("the folder does not say which head the model has", where=config.where, expected="architectures",
+                          fix=f"say it: --task {' | '.join(family.tasks)}")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise config.refuse("architectures", "a list with one class name", names)
+    if len(names) > 1:
+        raise config.refuse("architectures", "one class", names, fix=f"say which task: --task {' | '.join(family.tasks)}")
+    if names[0] not in classes:
+        raise UnsupportedError(f"the class {names[0]!r} is not recognised", where=config.where, expected=", ".join(classes),
+                               fix=f"choose another head (--task {' | '.join(family.tasks)}), or {OTHERWISE}")
+    return classes[names[0]], names[0]
+
+
+def _inputs(family: Family, take: str | None, cache: bool) -> tuple[str, ...]:
+    if take is None:
+        return family.inputs
+    known = (*family.inputs, *family.optional)
+    wanted = [name.strip() for name in take.split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            raise ConverterError(f"the model takes no input {name!r}", where="take", expected=", ".join(known), received=take)
+    if family.inputs[0] not in wanted:
+        raise ConverterError(f"the model needs the input {family.inputs[0]!r}", where="take", received=take)
+    return tuple(wanted)

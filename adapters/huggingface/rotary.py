@@ -1,0 +1,194 @@
+"""Rotary positions (Su et al. 2021): frequencies as the config scales them, and the rotation of queries and keys.
+
+Frequencies are float32 numbers, as the library computes them, and a constant of the graph; angles are float32 whatever the
+dtype of the weights, since positions beyond 256 have no bfloat16.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapters.huggingface.config import Config
+from adapters.huggingface.net import Net
+from converter.builder import Value
+from converter.dims import Dim
+from converter.ir import DType
+
+Frequencies = np.ndarray[Any, np.dtype[np.float32]]
+ONE = np.float32(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """What a config says of rotary positions.
+
+    `frequencies`: float32 [size / 2]; `longer`: those for sequences past `original` words, where they differ; `scale`
+    multiplies cosine and sine.
+    """
+
+    size: int
+    frequencies: Frequencies
+    scale: float = 1.0
+    longer: Frequencies | None = None
+    original: int = 0
+
+
+def parameters(config: Config, fraction: float = 1.0, base: str = "rope_theta", share: str = "partial_rotary_factor") -> Config:
+    """The fields of rotary positions, which have lain in three places: `rope_parameters`, `rope_scaling`, and beside them."""
+    found: dict[str, Any] = {}
+    for name in ("rope_parameters", "rope_scaling"):
+        value = config.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise config.refuse(name, "an object", value)
+        found = {**found, **(value or {})}
+    if any(isinstance(value, dict) for value in found.values()):
+        raise config.refuse("rope_parameters", "one set for all layers", found)
+    found.setdefault("rope_theta", config.number(base, 10000.0))
+    found.setdefault("partial_rotary_factor", config.number(share, fraction))
+    found.setdefault("rope_type", found.pop("type", None) or "default")
+    found.pop("type", None)
+    return Config(found, f"{config.where}, rope_parameters")
+
+
+def rotary(config: Config, given: Config, head: int) -> Rotary:
+    """The frequencies for heads of a size. Raises `UnsupportedError` for a scaling that is not known."""
+    kind: str = given.choice("rope_type", {name: name for name in KINDS})
+    size = int(head * given.number("partial_rotary_factor"))
+    if size < 2 or size % 2 or size > head:
+        raise given.refuse("partial_rotary_factor", f"an even part of {head}", given.get("partial_rotary_factor"))
+    original = given.get("original_max_position_embeddings")
+    config_original = config.get("original_max_position_embeddings")
+    if original is not None and config_original is not None and original != config_original:
+        raise given.refuse("original_max_position_embeddings", str(config_original), original)
+    return KINDS[kind](config, given, size)
+
+
+def _powers(given: Config, size: int) -> Frequencies:
+    """base^(2i / size), i from 0: float32, rounded once."""
+    exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+    base = np.float64(np.float32(given.number("rope_theta")))
+    found: Frequencies = np.power(base, exponents.astype(np.float64)).astype(np.float32)
+    return found
+
+
+def _original(config: Config, given: Config) -> int:
+    """How long the sequences were that the model was first trained on."""
+    if config.get("original_max_position_embeddings") is not None:
+        return config.size("original_max_position_embeddings")
+    return given.size("original_max_position_embeddings", config.size("max_position_embeddings"))
+
+
+def _default(config: Config, given: Config, size: int) -> Rotary:
+    return Rotary(size, ONE / _powers(given, size))
+
+
+def _linear(config: Config, given: Config, size: int) -> Rotary:
+    """Positions divided by a factor."""
+    return Rotary(size, ONE / _powers(given, size) / np.float32(given.number("factor")))
+
+
+def _llama3(config: Config, given: Config, size: int) -> Rotary:
+    """Llama 3.1: low frequencies divided by a factor, high ones as they are, a slope between."""
+    plain, factor = ONE / _powers(given, size), np.float32(given.number("factor"))
+    low, high = given.number("low_freq_factor"), given.number("high_freq_factor")
+    if high == low:
+        raise given.refuse("high_freq_factor", "another number than low_freq_factor", high)
+    length = _original(config, given)
+    wave = np.float32(2 * math.pi) / plain
+    found = np.where(wave > np.float32(length / low), plain / factor, plain)
+    slope = (np.float32(length) / wave - np.float32(low)) / np.float32(high - low)
+    smooth = (ONE - slope) * found / factor + slope * found
+    between = ~(wave < np.float32(length / high)) & ~(wave > np.float32(length / low))
+    return Rotary(size, np.where(between, smooth, found).astype(np.float32))
+
+
+def _yarn(config: Config, given: Config, size: int) -> Rotary:
+    """YaRN (Peng et al. 2023): high frequencies as they are, low ones divided, a ramp between."""
+    length, base = _original(config, given), given.number("rope_theta")
+    factor = given.number("factor", config.size("max_position_embeddings") / length)
+    scale = given.get("attention_factor")
+    if scale is None:
+        grown, all_of_it = given.get("mscale"), given.get("mscale_all_dim")
+        scale = (_grown(factor, given.number("mscale")) / _grown(factor, given.number("mscale_all_dim")) if grown and all_of_it
+                 else _grown(factor, 1))
+    bounds = [size * math.log(length / (given.number(name, usual) * 2 * math.pi)) / (2 * math.log(base))
+              for name, usual in (("beta_fast", 32), ("beta_slow", 1))]
+    if given.flag("truncate", True):
+        bounds = [math.floor(bounds[0]), math.ceil(bounds[1])]
+    low, high = max(bounds[0], 0), min(bounds[1], size - 1)
+    high = high + 0.001 if low == high else high
+    ramp = np.clip((np.arange(size // 2, dtype=np.float32) - np.float32(low)) / np.float32(high - low), 0, 1).astype(np.float32)
+    powers = _powers(given, size)
+    kept = ONE - ramp
+    found = ONE / (np.float32(factor) * powers) * (ONE - kept) + ONE / powers * kept
+    return Rotary(size, found.astype(np.float32), float(scale))
+
+
+def _grown(factor: float, mscale: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def _longrope(config: Config, given: Config, size: int) -> Rotary:
+    """LongRoPE (Ding et al. 2024): a factor for each frequency, other ones for sequences longer than the original."""
+    length, longest = _original(config, given), config.size("max_position_embeddings")
+    powers, found = _powers(given, size), {}
+    for name in ("short_factor", "long_factor"):
+        values = given.get(name)
+        if not isinstance(values, list) or len(values) != size // 2 or not all(type(item) in (int, float) and item > 0 for item in values):
+            raise given.refuse(name, f"{size // 2} numbers above 0", values)
+        found[name] = ONE / (np.array(values, np.float32) * powers)
+    factor = given.number("factor", longest / length) if given.get("factor") is not None else longest / length
+    scale = given.get("attention_factor")
+    if scale is None:
+        scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(length))
+    same = longest <= length or np.array_equal(found["short_factor"], found["long_factor"])
+    return Rotary(size, found["short_factor"], float(scale), None if same else found["long_factor"], length)
+
+
+KINDS: dict[str, Callable[[Config, Config, int], Rotary]] = {
+    "default": _default, "linear": _linear, "llama3": _llama3, "yarn": _yarn, "longrope": _longrope}
+
+
+# In the graph ------------------------------------------------------------------------------------------------------------
+
+
+def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | None) -> tuple[Value, Value]:
+    """Cosine and sine for words `start` to `stop`, [time, size], or [batch, 1, time, size] for given positions.
+
+    The first half of the sines is negative, so that a rotation is x · cos + (x with its halves exchanged) · sin.
+    """
+    frequencies = net.constant(f"{net.prefix}rotary_emb.inv_freq", given.frequencies)
+    if given.longer is not None:
+        longer = net.constant(f"{net.prefix}rotary_emb.long_inv_freq", given.longer)
+        length = (net.op("full", shape=(), fill_value=stop, dtype=DType.INT64) if positions is None
+                  else net.op("add", net.op("max", positions), 1))
+        frequencies = net.op("where", net.op("greater", length, given.original), longer, frequencies)
+    if positions is None:
+        place = net.op("reshape", net.op("arange", start=start, stop=stop, dtype=DType.FLOAT32), shape=(stop - start, 1))
+    else:
+        batch, time = positions.shape
+        place = net.op("reshape", net.cast(positions, DType.FLOAT32), shape=(batch, 1, time, 1))
+    angle = net.op("multiply", place, frequencies)
+    cosine, sine = net.op("cos", angle), net.op("sin", angle)
+    if given.scale != 1:
+        cosine, sine = (net.op("multiply", item, given.scale) for item in (cosine, sine))
+    return (net.cast(net.op("concat", cosine, cosine, axis=-1, name="cosine")),
+            net.cast(net.op("concat", net.op("negative", sine), sine, axis=-1, name="sine")))
+
+
+def rotate(net: Net, x: Value, cosine: Value, sine: Value) -> Value:
+    """[batch, heads, time, size], the first part of the last axis rotated."""
+    size, rotated = int(x.shape[-1]), int(cosine.shape[-1])  # type: ignore[arg-type]
+    half = rotated // 2
+    parts = net.b.add("split", (x,), {"sizes": (half, half, *([size - rotated] if size > rotated else [])), "axis": -1})
+    kept = parts[2:]
+    if kept:
+        x = net.op("slice", x, axes=(-1,), starts=(0,), stops=(rotated,))
+    exchanged = net.op("concat", parts[1], parts[0], axis=-1)
+    turned = net.op("add", net.op("multiply", x, cosine), net.op("multiply", exchanged, sine))
+    return net.op("concat", turned, *kept, axis=-1) if kept else turned

@@ -1,0 +1,239 @@
+"""Sentence-transformers' folders: modules.json names a text encoder, a pooling, and maps of the sentence's vector.
+
+Reimers and Gurevych 2019. The encoder's config.json lies in the folder that modules.json gives for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from adapters.huggingface.config import Config, read_json, read_object
+from adapters.huggingface.encoders import taken
+from adapters.huggingface.net import Net
+from adapters.huggingface.recognise import OTHERWISE, network, recognised
+from converter.builder import Value
+from converter.checkpoint import ShardedParameters, checkpoint_files, load_parameters
+from converter.errors import FormatError, UnsupportedError
+from converter.ir import DType
+from converter.parameters import Array, ParameterStore
+from converter.ir import TensorSpec
+from converter.recognition import Checkpoint, Recognised
+
+TASK = "sentence-embedding"
+PIPELINE = "modules.json"
+
+# Every mode by its field in older configs, in the order in which their vectors are joined.
+MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
+         "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
+         "pooling_mode_lasttoken": "lasttoken"}
+
+ACTIVATIONS = {"torch.nn.modules.activation.Tanh": "tanh", "torch.nn.modules.linear.Identity": None,
+               "torch.nn.modules.activation.ReLU": "relu", "torch.nn.modules.activation.GELU": "gelu",
+               "torch.nn.modules.activation.SiLU": "silu", "torch.nn.modules.activation.Sigmoid": "sigmoid"}
+
+
+def is_sentence_folder(folder: Path) -> bool:
+    """Whether the folder is sentence-transformers'."""
+    return folder.is_dir() and (folder / PIPELINE).is_file()
+
+
+def sentence_encoder(checkpoint: Checkpoint, take: str | None = None) -> Recognised:
+    """The whole pipeline as one graph: words in, `sentence_embedding` [batch, size] out.
+
+    Raises:
+        UnsupportedError: a module or a setting that is not known.
+        FormatError: files that are not well-formed.
+    """
+    folder, where = checkpoint.path, str(checkpoint.path / PIPELINE)
+    steps = _steps(folder, where)
+    if not steps or steps[0][0] != "Transformer":
+        raise UnsupportedError("the first module is no transformer", where=where, expected="Transformer",
+                               received=steps[0][0] if steps else "no module", fix=OTHERWISE)
+    if len(steps) < 2 or steps[1][0] != "Pooling":
+        raise UnsupportedError("the second module does not pool words", where=where, expected="Pooling",
+                               received=steps[1][0] if len(steps) > 1 else "no module", fix=OTHERWISE)
+    base = steps[0][1]
+    settings = next((base / name for name in ("sentence_bert_config.json", "sentence_roberta_config.json") if (base / name).is_file()), None)
+    if settings is not None:
+        Config(read_object(settings), str(settings)).only("transformer_task", "feature-extraction")
+    store = load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle)
+    net, title = network(base, store, "feature-extraction", take or "input_ids,attention_mask", False)
+    x = _pool(net, net.outputs["last_hidden_state"], Config(*_config(steps[1][1])))
+    stores: dict[str, ParameterStore] = {"": store}
+    files = list(checkpoint_files(base))
+    places = {name: "" for name in store.names()}
+    for kind, path in steps[2:]:
+        if kind in ("Dense", "LayerNorm"):
+            part = load_parameters(path)
+            stores[path.name] = _Prefixed(part, f"{path.name}.")
+            places.update({name: path.name for name in stores[path.name].names()})
+            files += checkpoint_files(path)
+        x = MODULES[kind](net, x, path)
+    net.outputs = {"sentence_embedding": x}
+    return recognised(net, f"{title.partition(' ')[0]} ({TASK})", ShardedParameters(places, stores) if len(stores) > 1 else store,
+                      tuple(files))
+
+
+def _steps(folder: Path, where: str) -> list[tuple[str, Path]]:
+    """Each module's kind and folder, in order."""
+    content = read_json(Path(where))
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        raise FormatError("not a list of modules", where=where, expected="[{\"type\": …, \"path\": …}, …]")
+    found = []
+    for item in content:
+        kind, path = item.get("type"), item.get("path", "")
+        if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
+            raise UnsupportedError("a module with code of its own", where=where, expected="sentence_transformers.…",
+                                   received=repr(kind)[:120], fix=OTHERWISE)
+        kind = kind.rpartition(".")[2]
+        if kind not in ("Transformer", "Pooling", *MODULES):
+            raise UnsupportedError(f"the module {kind!r} is not recognised", where=where,
+                                   expected=", ".join(("Transformer", "Pooling", *MODULES)), fix=OTHERWISE)
+        if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path or "\0" in path:
+            raise FormatError("a module outside of the folder", where=where, expected=f"a folder in {folder.name}", received=repr(path)[:120])
+        found.append((kind, folder / path))
+    return found
+
+
+def _config(folder: Path) -> tuple[dict[str, Any], str]:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise FormatError("a module without a config.json", where=str(folder))
+    return read_object(file), str(file)
+
+
+# Pooling -----------------------------------------------------------------------------------------------------------------
+
+
+def _pool(net: Net, x: Value, config: Config) -> Value:
+    """[batch, time, width] to [batch, width · modes]."""
+    config.only("include_prompt", True)
+    width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
+    if width is not None and width != x.shape[-1]:
+        raise FormatError("the pooling is for words of another size", where=config.where, expected=str(x.shape[-1]), received=str(width))
+    modes = config.get("pooling_mode")
+    if modes is None:
+        modes = [mode for name, mode in MODES.items() if config.flag(name, False)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not modes or any(mode not in POOLINGS for mode in modes):
+        raise config.refuse("pooling_mode", ", ".join(POOLINGS), modes, fix=OTHERWISE)
+    mask = taken(net, "attention_mask")
+    if mask is None:
+        raise UnsupportedError("pooling needs the attention mask", where="take", fix="take input_ids,attention_mask")
+    vectors = [POOLINGS[mode](net, x, mask) for mode in modes]
+    unread = config.unread()
+    if unread:
+        net.notes.append(f"fields of the pooling that are not known, and were not used: {', '.join(unread)}")
+    return vectors[0] if len(vectors) == 1 else net.op("concat", *vectors, axis=-1)
+
+
+def _first(net: Net, x: Value, mask: Value) -> Value:
+    """The first word that the mask keeps: with padding on the left it is not at 0."""
+    return net.at(x, net.op("argmax", mask, axis=1, keepdims=True))
+
+
+def _last(net: Net, x: Value, mask: Value) -> Value:
+    """The last word that the mask keeps; zeros where it keeps none."""
+    batch, time = mask.shape
+    place = net.op("multiply", mask, net.op("arange", stop=time, dtype=DType.INT64))
+    weights = net.cast(net.op("expand_dims", mask, axis=(2,)))
+    return net.at(net.op("multiply", x, weights), net.op("argmax", place, axis=1, keepdims=True))
+
+
+def _max(net: Net, x: Value, mask: Value) -> Value:
+    seen = net.cast(net.op("expand_dims", mask, axis=(2,)), DType.BOOL)
+    return net.op("max", net.op("where", seen, x, float("-inf")), axis=(1,))
+
+
+def _sums(net: Net, x: Value, weights: Value) -> tuple[Value, Value]:
+    """The weighted sum of the words [batch, width] and of the weights [batch, 1], in float32 at least."""
+    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
+    total = net.op("sum", net.cast(net.op("multiply", x, weights), wide), axis=(1,))
+    return total, net.op("clip", net.op("sum", net.cast(weights, wide), axis=(1,)), 1e-9)
+
+
+def _mean(net: Net, x: Value, mask: Value) -> Value:
+    total, count = _sums(net, x, net.cast(net.op("expand_dims", mask, axis=(2,))))
+    return net.cast(net.op("divide", total, count))
+
+
+def _mean_root(net: Net, x: Value, mask: Value) -> Value:
+    """The sum over the root of the number of words."""
+    total, count = _sums(net, x, net.cast(net.op("expand_dims", mask, axis=(2,))))
+    return net.cast(net.op("divide", total, net.op("sqrt", count)))
+
+
+POOLINGS: dict[str, Callable[[Net, Value, Value], Value]] = {
+    "cls": _first, "max": _max, "mean": _mean, "mean_sqrt_len_tokens": _mean_root, "lasttoken": _last}
+
+
+# Maps of the vector ------------------------------------------------------------------------------------------------------
+
+
+def _dense(net: Net, x: Value, folder: Path) -> Value:
+    config = Config(*_config(folder))
+    config.only("module_input_name", "sentence_embedding")
+    config.only("module_output_name", "sentence_embedding")
+    config.only("use_residual", False)
+    width, out = config.size("in_features"), config.size("out_features")
+    if width != x.shape[-1]:
+        raise FormatError("the map is for vectors of another size", where=config.where, expected=str(x.shape[-1]), received=str(width))
+    activation = config.choice("activation_function", ACTIVATIONS, "torch.nn.modules.activation.Tanh")
+    weight = net.parameter(f"{folder.name}.linear.weight", (out, width))
+    bias = net.parameter(f"{folder.name}.linear.bias", (out,)) if config.flag("bias", True) else None
+    x = net.op("linear", x, weight, bias)
+    return x if activation is None else net.op(activation, x)
+
+
+def _layer_norm(net: Net, x: Value, folder: Path) -> Value:
+    config = Config(*_config(folder))
+    size = config.size("dimension")
+    weight, bias = (net.parameter(f"{folder.name}.norm.{name}", (size,)) for name in ("weight", "bias"))
+    return net.op("layer_norm", x, weight, bias, normalized_shape=(size,), eps=1e-5)
+
+
+def _normalize(net: Net, x: Value, folder: Path) -> Value:
+    """x / max(‖x‖, 1e-12)."""
+    if (folder / "config.json").is_file():
+        config = Config(*_config(folder))
+        config.only("module_input_name", "sentence_embedding")
+        config.only("module_output_name", "sentence_embedding")
+    return net.op("divide", x, net.op("clip", net.op("vector_norm", x, axis=(-1,), keepdims=True), 1e-12))
+
+
+def _dropout(net: Net, x: Value, folder: Path) -> Value:
+    return x
+
+
+MODULES: dict[str, Callable[[Net, Value, Path], Value]] = {
+    "Dense": _dense, "LayerNorm": _layer_norm, "Normalize": _normalize, "Dropout": _dropout}
+
+
+class _Prefixed(ParameterStore):
+    """A store under longer names."""
+
+    def __init__(self, store: ParameterStore, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+
+    def _own(self, name: str) -> str:
+        if not name.startswith(self._prefix):
+            raise self.unknown(name)
+        return name[len(self._prefix):]
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._prefix + name for name in self._store.names())
+
+    def spec(self, name: str) -> TensorSpec:
+        return self._store.spec(self._own(name))
+
+    def read(self, name: str) -> Array:
+        return self._store.read(self._own(name))
+
+    def alias_of(self, name: str) -> str | None:
+        target = self._store.alias_of(self._own(name))
+        return None if target is None else self._prefix + target
+
+    def sha256(self, name: str) -> str:
+        return self._store.sha256(self._own(name))

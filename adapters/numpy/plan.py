@@ -1,0 +1,158 @@
+"""A graph planned for many runs: what the sizes do not decide is resolved once, what they do once for each of them.
+
+The plan holds kernels, slots for values, literal numbers as arrays, attributes without symbols, sub-graphs as plans of
+their own, and after which step each value is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapters.numpy.registry import kernels
+from converter.errors import ConverterError, RunError
+from converter.ir import Graph, Node
+from converter.opset import (
+    attribute_symbols,
+    bind_operands,
+    check,
+    concrete_attributes,
+    literal_dtype,
+    lookup,
+    normalize_attributes,
+)
+from converter.parameters import InMemoryParameters, ParameterStore
+from converter.sizes import bind_body
+
+Array = np.ndarray[Any, Any]
+Attributes = Mapping[str, Any]
+KEPT_SIZES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node, resolved. `operands` are slots (None: absent); `drop` lists slots that nothing reads later."""
+
+    node: Node
+    kernel: Callable[..., Any]
+    operands: tuple[int | None, ...]
+    attributes: Attributes
+    sized: Attributes
+    plans: Mapping[str, Plan]
+    binds: tuple[tuple[str, int, int], ...]
+    outputs: tuple[int | None, ...]
+    drop: tuple[int, ...]
+
+    def filled(self, bindings: Mapping[str, int]) -> Attributes:
+        """The attributes as the kernel takes them."""
+        if not self.sized and not self.plans:
+            return self.attributes
+        return {**self.attributes, **concrete_attributes(self.sized, bindings),
+                **{name: plan.function(bindings) for name, plan in self.plans.items()}}
+
+
+class Plan:
+    """A graph with its parameters, read once. `outer` names the symbols that the graph around a sub-graph binds."""
+
+    def __init__(self, graph: Graph, parameters: ParameterStore, outer: Iterable[str] = ()) -> None:
+        self.graph = graph
+        self._slots: dict[str, int] = {}
+        self._constants: dict[int, Array] = {}
+        specs = check(graph, parameters, outer=outer)
+        self._inputs = [self._slot(port.name) for port in graph.inputs]
+        self._read(parameters)
+        last = {name: index for index, node in enumerate(graph.nodes) for name in (*node.names, *filter(None, node.outputs))}
+        kept = {out.value for out in graph.outputs} | set(parameters.names())
+        self._steps: list[Step] = []
+        for index, node in enumerate(graph.nodes):
+            drop = {name for name in (*node.names, *filter(None, node.outputs)) if last[name] == index and name not in kept}
+            self._steps.append(self._step(node, specs, drop))
+        self._outputs = [self._slot(out.value) for out in graph.outputs]
+        self._values: list[Array | None] = [self._constants.get(index) for index in range(len(self._slots))]
+        self._known: dict[tuple[int, ...], list[Attributes]] = {}
+
+    def _slot(self, name: str) -> int:
+        return self._slots.setdefault(name, len(self._slots))
+
+    def _read(self, parameters: ParameterStore) -> None:
+        used = {name for node in self.graph.nodes for name in node.names} | {out.value for out in self.graph.outputs}
+        loaded: dict[str, Array] = {}
+        for name in parameters.names():
+            if name in used:
+                target = parameters.alias_of(name) or name
+                if target not in loaded:
+                    loaded[target] = parameters.read(target)
+                self._constants[self._slot(name)] = loaded[target]
+
+    def _step(self, node: Node, specs: Mapping[str, Any], drop: set[str]) -> Step:
+        operator = lookup(node.op)
+        dtype = literal_dtype(node.inputs, specs)
+        operands: list[int | None] = []
+        for operand in bind_operands(operator, node.inputs):
+            if operand is None or isinstance(operand, str):
+                operands.append(None if operand is None else self._slot(operand))
+            else:
+                place = self._slot(f"\0{len(self._slots)}")
+                self._constants[place] = np.asarray(operand, dtype.numpy)  # type: ignore[union-attr]
+                operands.append(place)
+        normal = normalize_attributes(operator, node.attributes)
+        binds = tuple((normal.pop(name).symbol, *operator.binds[name]) for name in operator.binds if name in normal)
+        plans = {name: Plan(value, InMemoryParameters(), attribute_symbols(value))
+                 for name, value in normal.items() if isinstance(value, Graph)}
+        sized = {name: value for name, value in normal.items() if attribute_symbols(value) and name not in plans}
+        plain = {name: value for name, value in normal.items() if name not in sized and name not in plans}
+        outputs = tuple(None if name is None else self._slot(name) for name in node.outputs)
+        return Step(node, kernels().get(node.op, operator.kernel), tuple(operands), plain, sized, plans, binds, outputs,
+                    tuple(map(self._slot, drop)))
+
+    def function(self, bindings: Mapping[str, int]) -> Callable[..., tuple[Array, ...]]:
+        """A sub-graph as its operator's kernel calls it, in the sizes around it."""
+
+        def call(*arrays: Array) -> tuple[Array, ...]:
+            return tuple(self.run(arrays, bind_body(self.graph, arrays, bindings)))
+
+        return call
+
+    def run(self, inputs: Sequence[Array], bindings: dict[str, int]) -> list[Array]:
+        """The outputs for inputs that were checked, in the graph's order. `bindings` gains the sizes that nodes bind.
+
+        Raises `RunError` when a node fails.
+        """
+        values = list(self._values)
+        for slot, array in zip(self._inputs, inputs, strict=True):
+            values[slot] = array
+        key = tuple(bindings.values())
+        known = self._known.get(key)
+        fresh: list[Attributes] | None = [] if known is None else None
+        dynamic = False
+        step = None
+        try:
+            with np.errstate(all="ignore"):
+                for index, step in enumerate(self._steps):
+                    attributes = known[index] if known is not None and not dynamic else step.filled(bindings)
+                    if fresh is not None:
+                        fresh.append(attributes)
+                    result = step.kernel(*(None if slot is None else values[slot] for slot in step.operands), **attributes)
+                    if not isinstance(result, tuple):
+                        result = (result,)
+                    for slot, array in zip(step.outputs, result, strict=False):
+                        if slot is not None:
+                            values[slot] = array
+                    for symbol, output, axis in step.binds:
+                        bindings[symbol] = result[output].shape[axis]
+                        dynamic = True
+                    for slot in step.drop:
+                        values[slot] = None
+        except ConverterError as error:
+            raise error.within(f"node {step.node}" if step else "the plan") from error
+        except (ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError) as error:
+            raise RunError(f"cannot run on these operands ({type(error).__name__}: {error})",
+                           where=f"node {step.node}" if step else None) from error
+        if fresh is not None and not dynamic:
+            if len(self._known) >= KEPT_SIZES:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = fresh
+        return [np.asarray(values[slot]) for slot in self._outputs]

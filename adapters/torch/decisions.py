@@ -1,0 +1,82 @@
+"""What a module's own code decided from sizes while it was traced.
+
+`if time > 64:` takes one way in a trace, and the trace then holds only at the sizes that go that way. `torch.export`
+keeps such decisions, among many of its own, as guards that no graph carries. `recorded()` writes down those that the
+module's code made; `adapters.torch.ranges` then keeps the sizes to where they hold.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.fx.experimental.sym_node import SymNode
+
+_ROOT = str(Path(torch.__file__).parent)
+# These parts of torch compare sizes to find a shape, a stride or a fast path, and give the same values either way.
+_NEUTRAL = tuple(f"{_ROOT}/{part}" for part in (
+    "_meta_registrations", "_prims", "_refs", "_subclasses", "_library", "_dispatch", "_functorch", "_higher_order_ops", "_tensor", "_C",
+    "fx", "export", "_export", "utils", "__init__", "_ops", "_inductor", "_guards", "_dynamo", "_logging", "functional",
+    "_numpy", "_decomp/__init__", "storage"))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A condition on sizes (a sympy expression over torch's symbols), the answer it got, and where."""
+
+    condition: Any
+    answer: Any
+    place: str
+
+
+@dataclass
+class Decisions:
+    """The decisions of one trace, in order, and the environment that knows its symbols."""
+
+    found: list[Decision] = field(default_factory=list)
+    environment: Any = None
+
+    def add(self, node: Any, answer: Any, frame: FrameType | None) -> None:
+        """Keeps a decision, unless torch itself made it."""
+        if node.shape_env is None or frame is None:
+            return
+        file = frame.f_code.co_filename
+        if file.startswith(_NEUTRAL):
+            return
+        self.environment = node.shape_env
+        place = f"{'/'.join(Path(file).parts[-2:])}:{frame.f_lineno} in {frame.f_code.co_name}"
+        self.found.append(Decision(node.expr, answer, place))
+
+
+@contextmanager
+def recorded() -> Iterator[Decisions]:
+    """While active, decisions on symbolic sizes are collected."""
+    decisions = Decisions()
+    as_bool, as_int = torch.SymBool.__bool__, SymNode.guard_int
+
+    def decided(self: Any) -> bool:
+        node = self.node
+        answer = as_bool(self)
+        if isinstance(node, SymNode):
+            decisions.add(node, answer, sys._getframe(1))
+        return answer
+
+    def fixed(self: Any, file: str, line: int) -> int:
+        answer = as_int(self, file, line)
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith((f"{_ROOT}/__init__", f"{_ROOT}/fx/experimental/sym_node")):
+            frame = frame.f_back
+        decisions.add(self, answer, frame)
+        return answer
+
+    torch.SymBool.__bool__, SymNode.guard_int = decided, fixed  # type: ignore[method-assign,assignment]
+    try:
+        yield decisions
+    finally:
+        torch.SymBool.__bool__, SymNode.guard_int = as_bool, as_int  # type: ignore[method-assign]

@@ -1,0 +1,40 @@
+"""The torch function of every neutral operator, as a module's generated code calls it: `functions.scatter(x, …)`.
+
+A function takes what the operator's reference kernel takes, with tensors for arrays, `torch.dtype` for dtypes, and
+callables for graphs. It is found by the operator's name, so that a rebuilt module can be pickled and copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from adapters.torch.dtypes import FROM_TORCH
+from adapters.torch.registry import rebuilders
+from converter.opset import lookup
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name.startswith("__") or name not in rebuilders():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return function(name)
+
+
+@cache
+def function(name: str) -> Callable[..., Any]:
+    """The torch function of the operator `name`. Numbers among the operands take the dtype of the last tensor."""
+    rebuilt, numbers = rebuilders()[name], lookup(name).literals
+
+    def call(*operands: Any, **attributes: Any) -> Any:
+        if numbers and not all(item is None or isinstance(item, torch.Tensor) for item in operands):
+            dtype = next(item.dtype for item in reversed(operands) if isinstance(item, torch.Tensor))
+            operands = tuple(item if item is None or isinstance(item, torch.Tensor) else torch.scalar_tensor(item, dtype=dtype)
+                             for item in operands)
+        attributes = {key: FROM_TORCH[item] if isinstance(item, torch.dtype) else item for key, item in attributes.items()}
+        return rebuilt(*operands, **attributes)
+
+    call.__module__, call.__name__, call.__qualname__, call.__doc__ = __name__, name, name, lookup(name).doc
+    return call

@@ -1,0 +1,1 @@
+"""torchvision's checkpoints: the architecture recognised by names and shapes, with no framework imported and no code run."""

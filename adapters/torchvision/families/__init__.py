@@ -1,0 +1,1 @@
+"""One file per family of architectures: its published sizes as a table, and the function that builds its graph."""

@@ -1,0 +1,162 @@
+"""The smallest part of a model that still fails, with its inputs: a report that somebody else can repeat."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.equivalence.bisect import Subset, observed
+from converter.errors import ConverterError
+from converter.ir import Graph, GraphInput, GraphOutput, Model
+from converter.opset import check
+
+Array = np.ndarray[Any, Any]
+Fails = Callable[[Model, Mapping[str, Array]], bool]
+Values = Callable[[Sequence[str]], Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A part of a model that fails by itself on these inputs. `nodes` are its nodes' numbers in the whole graph."""
+
+    model: Model
+    inputs: Mapping[str, Array]
+    nodes: tuple[int, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def reduce(model: Model, inputs: Mapping[str, Array], value: str, fails: Fails, values: Values | None = None) -> Reduced | None:
+    """The fewest consecutive ancestors of `value` that fail when they are given right operands; None when no part does.
+
+    Twice as many nodes are taken until a part fails, then fewer again, halving; the part that is returned did fail.
+
+    Args:
+        model: the model.
+        inputs: arrays by input name, on which it fails.
+        value: the value that is wrong: an output, or what a bisection found.
+        fails: whether a part fails on its inputs.
+        values: gives the named intermediate values, which become the part's inputs; default: those of the reference.
+    """
+    ancestors = _ancestors(model.graph, value)
+
+    def attempt(count: int) -> Reduced | None:
+        chosen = ancestors[-count:]
+        try:
+            part = between(model, chosen, value)
+            cut = [port.name for port in part.graph.inputs if port.name not in inputs]
+            given = dict(values(cut)) if values is not None else observed(model, inputs, cut, None) if cut else {}
+            arrays = {port.name: given[port.name] if port.name in given else np.asarray(inputs[port.name]) for port in part.graph.inputs}
+            return Reduced(part, arrays, tuple(chosen)) if fails(part, arrays) else None
+        except (ConverterError, KeyError):
+            return None
+
+    low, count, found = 0, 1, None
+    while ancestors:
+        count = min(count, len(ancestors))
+        found = attempt(count)
+        if found is not None or count == len(ancestors):
+            break
+        low, count = count, 2 * count
+    if found is None:
+        return None
+    high = count
+    while high - low > 1:
+        middle = (low + high) // 2
+        smaller = attempt(middle)
+        if smaller is None:
+            low = middle
+        else:
+            high, found = middle, smaller
+    return found
+
+
+def _ancestors(graph: Graph, value: str) -> list[int]:
+    """The numbers of the nodes that a value is made of, its own last."""
+    needed, found = {value}, []
+    for index in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[index]
+        if any(name in needed for name in node.outputs):
+            found.append(index)
+            needed.update(node.names)
+    return found[::-1]
+
+
+def between(model: Model, nodes: Sequence[int], value: str) -> Model:
+    """The part of a model that these nodes are; what they read from others become inputs.
+
+    Raises `GraphError` when the part is no graph by itself.
+    """
+    graph = model.graph
+    specs = check(graph, model.parameters)
+    chosen = tuple(graph.nodes[index] for index in nodes)
+    made = {name for node in chosen for name in node.outputs if name is not None}
+    read = list(dict.fromkeys(name for node in chosen for name in node.names if name not in made))
+    parameters = set(model.parameters.names())
+    own = {port.name for port in graph.inputs}
+    cut = tuple(GraphInput(name, specs[name]) for name in read if name not in parameters and name not in own)
+    subset = Subset(model.parameters, {name for name in read if name in parameters})
+    output = GraphOutput(value, specs[value], value)
+
+    def part(ports: tuple[GraphInput, ...]) -> Model:
+        found = Graph(graph.name, ports, (output,), chosen, dict(graph.dims))
+        check(found, subset)
+        return Model(found, subset, (), {}, frozenset(name for name in model.constants if name in subset.names()))
+
+    try:
+        return part(tuple(port for port in graph.inputs if port.name in read) + cut)
+    except ConverterError:
+        # The other inputs bind sizes that the part's shapes are made of.
+        return part(graph.inputs + cut)
+
+
+def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text: str) -> list[Path]:
+    """Writes a part as `model.json` and `model.onnx`, its inputs as `inputs.npz`, and `README.txt` with the command that repeats it.
+
+    Args:
+        reduced: from `reduce`.
+        directory: made where it is not there.
+        command: arguments for `convert verify`, beside the files.
+        text: what was found.
+
+    Returns: the files. One that cannot be written (an operator that ONNX lacks) is named in the text instead.
+
+    Raises:
+        ConverterError: the directory cannot be written to.
+    """
+    from converter.loading import save
+
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / "inputs.npz", **dict(reduced.inputs))  # type: ignore[arg-type]
+    except OSError as error:
+        raise ConverterError(f"cannot write ({error.strerror or error})", where=str(folder)) from error
+    files = [folder / "inputs.npz"]
+    notes = list(reduced.notes)
+    for name in ("model.json", "model.onnx"):
+        try:
+            save(reduced.model, folder / name)
+            files.append(folder / name)
+        except ConverterError as error:
+            if name == "model.json":
+                raise
+            notes.append(f"{name} was not written: {error.message}")
+    nodes = len(reduced.nodes)
+    lines = [text, "", f"{nodes} node{'s' * (nodes != 1)} of the graph, numbers {', '.join(map(str, reduced.nodes[:40]))}"
+             f"{' …' if nodes > 40 else ''}.", *notes, "", "To repeat it, in this directory:", "",
+             "    " + shlex.join(["convert", "verify", "model.json", *command]), ""]
+    (folder / "README.txt").write_text("\n".join(lines), encoding="utf-8")
+    return [*files, folder / "README.txt"]
+
+
+def with_example(reduced: Reduced, outputs: Mapping[str, Array], made_by: str) -> Reduced:
+    """The same with a recorded example: what the source gave for the inputs."""
+    from converter.ir import Example
+
+    example = Example(reduced.inputs, outputs, made_by)
+    return replace(reduced, model=replace(reduced.model, examples=(example,)))

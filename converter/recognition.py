@@ -1,0 +1,178 @@
+"""What a checkpoint computes, where no code and no graph is given: recognisers that adapters declare, and folders of graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converter.checkpoint import checkpoint_files, load_parameters
+from converter.discovery import Recogniser, recognisers, requiring, resolve
+from converter.errors import ConverterError, FormatError
+from converter.ir import Model
+from converter.opset import check
+from converter.parameters import ParameterStore
+from converter.state_dict import fitted
+
+if TYPE_CHECKING:
+    from converter.format import Architecture
+
+LISTED = 10
+
+
+class Checkpoint:
+    """A file or a folder with a state_dict, which is opened when a recogniser asks for it."""
+
+    def __init__(self, path: str | Path, key: str | None = None, *, allow_pickle: bool = False) -> None:
+        self.path, self.key, self.allow_pickle = Path(path), key, allow_pickle
+
+    @cached_property
+    def store(self) -> ParameterStore:
+        """The tensors. Raises as `load_parameters` does."""
+        return load_parameters(self.path, self.key, allow_pickle=self.allow_pickle)
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a checkpoint was found to be.
+
+    `store` holds its tensors where they are more than the checkpoint's own; `files` are then all that they came from.
+    """
+
+    title: str
+    architecture: Architecture
+    notes: tuple[str, ...] = ()
+    store: ParameterStore | None = None
+    files: tuple[Path, ...] = ()
+
+
+def recognise(checkpoint: Checkpoint, graphs: str | Path | None = None, **options: Any) -> Recognised | None:
+    """What a checkpoint computes, or None where nothing recognises it.
+
+    Args:
+        checkpoint: the file or folder.
+        graphs: a folder of graphs without parameters' values; one that has the checkpoint's names and shapes is taken
+            before any recogniser is asked.
+        options: the recognisers' own; None counts as not given.
+
+    Raises:
+        ConverterError: several graphs fit or several recognisers answer, or one knows the checkpoint and refuses it.
+    """
+    if graphs is not None:
+        found = from_graphs(checkpoint, graphs)
+        if found is not None:
+            return found
+    given = {name: value for name, value in options.items() if value is not None}
+    asked = [item for item in recognisers().values() if _concerns(item, checkpoint.path)]
+    unknown = sorted(name for name in given if not any(name == option.name for item in recognisers().values() for option in item.options))
+    if unknown:
+        known = sorted({option.name for item in recognisers().values() for option in item.options})
+        raise ConverterError(f"no recogniser has an option {unknown[0]!r}", expected=", ".join(known), received=", ".join(unknown))
+    answers: dict[str, Recognised] = {}
+    for item in asked:
+        function = resolve(item.recognise, item.extra)
+        names = {option.name for option in item.options}
+        with requiring(item.extra):
+            answer = function(checkpoint, **{name: value for name, value in given.items() if name in names})
+        if answer is not None:
+            answers[item.name] = answer
+    if len(answers) > 1:
+        raise ConverterError("the checkpoint is recognised as several models", where=str(checkpoint.path),
+                             received="; ".join(f"{answer.title} ({name})" for name, answer in answers.items()),
+                             fix="give the graph (--architecture), or the code that builds the module (--module)")
+    return next(iter(answers.values()), None)
+
+
+def _concerns(item: Recogniser, path: Path) -> bool:
+    if not path.is_dir():
+        return not item.markers
+    return not item.markers or any((path / name).is_file() for name in item.markers)
+
+
+def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
+    """The model of a recognised checkpoint. Raises `ParameterError` for tensors that do not fit, all of them listed."""
+    from converter.checkpoint import file_metadata
+    from converter.format import bind_parameters
+
+    architecture = found.architecture
+    store = checkpoint.store if found.store is None else found.store
+    try:
+        store, wrappers = fitted(store, architecture.specs)
+        parameters = bind_parameters(architecture.specs, architecture.aliases, store, constants=architecture.constants)
+        check(architecture.graph, parameters)
+    except ConverterError as error:
+        raise error.within(str(checkpoint.path)) from error
+    own = architecture.metadata.get("source")
+    key = getattr(checkpoint.store, "key", None)
+    origin = {**file_metadata(found.files or tuple(checkpoint_files(checkpoint.path)), checkpoint.path),
+              **({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
+    metadata = {**architecture.metadata, "source": {**(own if isinstance(own, Mapping) else {}), **origin}}
+    return Model(architecture.graph, parameters, (), metadata, frozenset(architecture.constants.names()))
+
+
+# Folders of graphs -------------------------------------------------------------------------------------------------------
+
+
+def from_graphs(checkpoint: Checkpoint, folder: str | Path) -> Recognised | None:
+    """The graph of a folder whose parameters have the checkpoint's names, shapes and dtypes; None where none fits.
+
+    Raises:
+        FormatError: no such folder, no graph in it, or several that fit; they are listed.
+    """
+    from converter.format import load_architecture
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FormatError("no such folder of graphs", where=str(folder))
+    graphs: dict[Path, Architecture] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            graphs[path] = load_architecture(path)
+        except ConverterError:
+            continue
+    if not graphs:
+        raise FormatError("the folder holds no graph", where=str(folder), expected="files that convert … --graph-only wrote")
+    fits = [path for path, graph in graphs.items() if not misfits(graph, checkpoint.store)]
+    if len(fits) > 1:
+        raise FormatError(f"{len(fits)} graphs have the checkpoint's names and shapes", where=str(checkpoint.path),
+                          received=", ".join(map(str, fits[:LISTED])), fix=f"choose one: --architecture {fits[0]}")
+    if fits:
+        return Recognised(f"graph {fits[0].name}", graphs[fits[0]])
+    return None
+
+
+def misfits(architecture: Architecture, store: ParameterStore) -> list[str]:
+    """Names of parameters that a checkpoint lacks, has beside those of a graph, or has in another shape or dtype."""
+    store, _ = fitted(store, architecture.specs)
+    held = {name: store.spec(name) for name in store.names()}
+    constants = set(architecture.constants.names())
+    groups: dict[str, list[str]] = {}
+    for name in architecture.specs:
+        groups.setdefault(architecture.aliases.get(name, name), []).append(name)
+    wrong = [name for name, spec in held.items() if architecture.specs.get(name) != spec]
+    for names in groups.values():
+        # Of names that share a tensor, one is enough.
+        if not any(name in held or name in constants for name in names):
+            wrong += names
+    return wrong
+
+
+def nearest_graph(checkpoint: Checkpoint, folder: str | Path) -> str | None:
+    """A sentence on the graph of a folder that is nearest to fitting, for an error."""
+    from converter.format import load_architecture
+
+    best: tuple[int, str] | None = None
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            wrong = misfits(load_architecture(path), checkpoint.store)
+        except ConverterError:
+            continue
+        if best is None or len(wrong) < best[0]:
+            best = (len(wrong), f"{path.name} is the nearest, but for {len(wrong)} parameters ({_some(wrong)})")
+    return best[1] if best else None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

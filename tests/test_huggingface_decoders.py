@@ -1,0 +1,168 @@
+"""Causal language models recognised by their config.json equal transformers' own modules, with and without a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from converter import reference
+from converter.errors import RunError
+from converter.ir import Model
+from tests.huggingface_support import InFloat64, close, compare, from_folder, in_float64, randomised, same_parameters, save, tokens, transformers
+
+VOCABULARY = 40
+SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
+         "max_position_embeddings": 64, "pad_token_id": 0}
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.1, 1.7], "long_factor": [1.3, 2.9],
+        "original_max_position_embeddings": 8}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0}),
+    "gpt2 scaled by layer": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32,
+                                      "n_inner": 20, "scale_attn_by_inverse_layer_idx": True, "pad_token_id": 0,
+                                      "activation_function": "relu"}),
+    "gpt2 unscaled": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32,
+                               "scale_attn_weights": False, "pad_token_id": 0}),
+    "gpt_neox": ("GPTNeoX", {**SMALL, "hidden_size": 32, "rotary_pct": 0.25}),
+    "gpt_neox in turn": ("GPTNeoX", {**SMALL, "use_parallel_residual": False, "attention_bias": False, "rotary_pct": 1.0}),
+    "opt": ("OPT", {**SMALL, "ffn_dim": 24}),
+    "opt after": ("OPT", {**SMALL, "ffn_dim": 24, "do_layer_norm_before": False, "word_embed_proj_dim": 8}),
+    "opt bare": ("OPT", {**SMALL, "ffn_dim": 24, "enable_bias": False, "_remove_final_layer_norm": True, "activation_function": "gelu"}),
+    "llama": ("Llama", GROUPED),
+    "llama with biases": ("Llama", {**SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 6,
+                                    "hidden_act": "gelu"}),
+    "llama 3": ("Llama", {**GROUPED, "head_dim": 16, "rope_parameters": {
+        "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32}}),
+    "llama linear": ("Llama", {**GROUPED, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}}),
+    "llama yarn": ("Llama", {**GROUPED, "head_dim": 16, "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}}),
+    "mistral": ("Mistral", {**GROUPED, "sliding_window": 4}),
+    "mistral without window": ("Mistral", {**GROUPED, "sliding_window": None}),
+    "qwen2": ("Qwen2", GROUPED),
+    "qwen2 with windows": ("Qwen2", {**GROUPED, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}),
+    "qwen3": ("Qwen3", {**GROUPED, "head_dim": 6}),
+    "gemma2": ("Gemma2", {**GROUPED, "head_dim": 6, "sliding_window": 3, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 1.5,
+                          "final_logit_softcapping": 2.0}),
+    "gemma2 uncapped": ("Gemma2", {**GROUPED, "head_dim": 4, "attn_logit_softcapping": None, "final_logit_softcapping": None}),
+    "phi3": ("Phi3", GROUPED),
+    "phi3 long": ("Phi3", {**SMALL, "rope_parameters": LONG, "original_max_position_embeddings": 8, "sliding_window": 20}),
+}
+KINDS = {"gpt2": "GPT2", "gpt_neox": "GPTNeoX", "opt": "OPT", "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2",
+         "qwen3": "Qwen3", "gemma2": "Gemma2", "phi3": "Phi3"}
+PLAIN = tuple(KINDS)
+HEADS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+MISSING = {("opt", "ForTokenClassification"), ("gemma2", "ForQuestionAnswering"), ("phi3", "ForQuestionAnswering")}
+SIZES = ((1, 1, "none"), (3, 7, "right"), (1, 12, "none"), (3, 6, "left"))
+
+
+def made(name: str, head: str, **changes: Any) -> Any:
+    stem, fields = CONFIGS[name]
+    config = getattr(transformers, f"{stem}Config")(**{**fields, "num_labels": 2 if head == "ForQuestionAnswering" else 3, **changes})
+    if name.startswith("gemma2"):
+        config._attn_implementation = "eager"
+    module = randomised(getattr(transformers, stem + head)(config))
+    if "long" in name:
+        # The library makes the frequencies of long sequences when it meets one; here in float32, as it would.
+        with torch.no_grad():
+            module(torch.zeros((1, 9), dtype=torch.int64))
+    return module
+
+
+def causal(name: str) -> str:
+    return "LMHeadModel" if name.startswith("gpt2") else "ForCausalLM"
+
+
+def same_frequencies(model: Model, module: torch.nn.Module) -> None:
+    """The constants are the library's float32 numbers, bit for bit."""
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name.endswith("rotary_emb.inv_freq")}
+    ours = [name for name in model.constants if name.endswith("rotary_emb.inv_freq")]
+    assert len(buffers) == len(ours)
+    for buffer in buffers.values():
+        assert np.array_equal(model.parameters.read(ours[0]), buffer.numpy()), ours
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_language_models_equal_the_module(name: str, tmp_path: Path) -> None:
+    module = made(name, causal(name))
+    model = from_folder(save(module, tmp_path))
+    same_parameters(model, module, tmp_path)
+    same_frequencies(model, module)
+    for batch, time, padding in SIZES:
+        compare(model, module, tokens(batch, time, VOCABULARY, padding=padding), what=name, seen_only=True)
+
+
+@pytest.mark.parametrize(("name", "head"), [(name, head) for name in PLAIN for head in HEADS if (name, head) not in MISSING])
+def test_heads_equal_the_module(name: str, head: str, tmp_path: Path) -> None:
+    module = made(name, head)
+    model = from_folder(save(module, tmp_path))
+    same_parameters(model, module, tmp_path)
+    for batch, time, padding in SIZES:
+        compare(model, module, tokens(batch, time, VOCABULARY, padding=padding), what=name + head, seen_only=True)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_positions_that_are_given(name: str, tmp_path: Path) -> None:
+    module = made(name, causal(name))
+    model = from_folder(save(module, tmp_path), take="input_ids,attention_mask,position_ids")
+    inputs = tokens(3, 6, VOCABULARY, padding="left")
+    inputs["position_ids"] = np.maximum(inputs["attention_mask"].cumsum(1) - 1, 0)
+    compare(model, module, inputs, what=name, seen_only=True)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_without_a_mask(name: str, tmp_path: Path) -> None:
+    module = made(name, causal(name))
+    model = from_folder(save(module, tmp_path), take="input_ids")
+    inputs = {"input_ids": tokens(2, 9, VOCABULARY)["input_ids"]}
+    compare(model, module, inputs, what=name)
+
+
+@pytest.mark.parametrize("name", [*PLAIN, "opt after", "qwen2 with windows", "llama yarn"])
+@pytest.mark.parametrize("padding", ["none", "left"])
+def test_the_cache(name: str, padding: str, tmp_path: Path) -> None:
+    """Words in three parts, each with the cache of those before, give what the module gives with its own cache."""
+    module = made(name, causal(name))
+    model = from_folder(save(module, tmp_path), cache=True)
+    whole = tokens(2, 9, VOCABULARY, padding=padding)
+    ports = {port.name: port.spec for port in model.graph.inputs}
+    cached = {port: np.zeros((2, int(spec.shape[1]), 0, int(spec.shape[3])), np.float32)  # type: ignore[arg-type]
+              for port, spec in ports.items() if port.startswith("past_key_values.")}
+    ours: dict[str, Any] = dict(cached)
+    past = None
+    with in_float64(module), InFloat64():
+        for start, stop in ((0, 5), (5, 6), (6, 9)):
+            given = {"input_ids": whole["input_ids"][:, start:stop], "attention_mask": whole["attention_mask"][:, :stop]}
+            found = reference.run_graph(model.graph, model.parameters, {**given, **ours}, {"batch": 2, "time": stop - start, "past": start},
+                                        float_dtype=converter_float64())
+            theirs = module(**{key: torch.from_numpy(value) for key, value in given.items()}, past_key_values=past, use_cache=True)
+            past = theirs.past_key_values
+            keep = whole["attention_mask"][:, start:stop].astype(bool)
+            close(found["logits"][keep], theirs.logits.numpy()[keep], f"{name} {start}:{stop}")
+            ours = {key.replace("present", "past_key_values"): value for key, value in found.items() if key.startswith("present.")}
+            assert list(ours) == list(cached)
+
+
+def converter_float64() -> Any:
+    from converter.ir import DType
+
+    return DType.FLOAT64
+
+
+def test_a_sequence_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    model = from_folder(save(made("gpt2", "LMHeadModel"), tmp_path))
+    assert model.graph.dims["time"].max == 32
+    with pytest.raises(RunError, match="outside its range"):
+        reference.run(model, tokens(1, 33, VOCABULARY))
+
+
+def test_classifiers_without_a_padding_token_take_one_sequence(tmp_path: Path) -> None:
+    module = made("llama", "ForSequenceClassification", pad_token_id=None)
+    model = from_folder(save(module, tmp_path))
+    compare(model, module, tokens(1, 7, VOCABULARY))
+    with pytest.raises(RunError, match="outside its range"):
+        reference.run(model, tokens(2, 3, VOCABULARY))
