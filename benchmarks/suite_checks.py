@@ -155,7 +155,8 @@ def eager(case: SuiteCase, dtype: torch.dtype | None, flat: list[Array | None] |
     finally:
         torch.set_default_dtype(before)
     leaves = [leaf for leaf in pytree.tree_leaves(result) if leaf is not None]
-    return [to_numpy(leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf)) for leaf in leaves]
+    return [to_numpy(leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None))
+            for leaf in leaves]
 
 
 def others(case: SuiteCase, program: Program, flat: list[Array | None]) -> list[tuple[dict[str, Array], list[Array], list[Array]]]:
@@ -194,7 +195,8 @@ def failure(error: Exception, stage: str) -> Verdict:
         items = getattr(error, "items", None)
         if items:
             return REFUSED, "; ".join(sorted({f"{item['operator']}: {item['reason']}" for item in items}))
-        verdict = REFUSED if type(error).__name__ == "UnsupportedError" else WRONG
+        # While converting nothing has been promised yet: any clear error is a refusal.
+        verdict = REFUSED if stage == "convert" or type(error).__name__ == "UnsupportedError" else WRONG
         return verdict, f"{stage}: {_line(error)}"
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from adapters.onnx.registry import lowerings
+from adapters.torch.registry import importers
 from benchmarks.suite_cases import (
     WHOLE,
     SuiteCase,
@@ -37,6 +39,7 @@ from benchmarks.suite_cases import (
     operator_infos,
 )
 from benchmarks.suite_checks import DIMS, PASS, REFUSED, RUNTIMES, WRONG, check
+from converter.opset import operators
 
 STORE = Path("build/suites")
 SUITES = ("modules", "core")
@@ -106,6 +109,8 @@ def store(suite: str, name: str, rows: list[dict[str, Any]], seconds: float) -> 
 
 def run(suite: str, wanted: list[str], jobs: int) -> None:
     """Each class in a process of its own, forked when torch is loaded, so that a crash is one class's."""
+    for load_table in (importers, lowerings, operators):  # before the first fork, so that all classes run the same code
+        load_table()
     context = multiprocessing.get_context("fork")
     pending, running = list(wanted), {}
     while pending or running:

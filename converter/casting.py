@@ -114,10 +114,15 @@ class CastParameters(ParameterStore):
                 lost = np.isinf(made) & np.isfinite(piece)
             if lost.any():
                 raise ParameterError(f"a value is outside the range of {target}", where=f"parameter {name!r}",
-                                     received=str(piece[int(np.argmax(lost))]), expected=f"at most {ml_dtypes.finfo(target.numpy).max}",
+                                     received=str(piece[int(np.argmax(lost))]), expected=f"at most {_largest(target)}",
                                      fix="choose bfloat16, whose range is that of float32, or leave the dtype as it is")
         result.flags.writeable = False
         return result
+
+
+def _largest(dtype: DType) -> float:
+    """The largest finite number of a dtype."""
+    return float(ml_dtypes.finfo(dtype.numpy).max)  # type: ignore[no-untyped-call]
 
 
 # Graphs ------------------------------------------------------------------------------------------------------------------
@@ -163,7 +168,7 @@ def _number(value: float, dtypes: Dtypes) -> float | None:
     if not math.isfinite(value):
         return value
     (target,) = set(dtypes.values())
-    largest = float(ml_dtypes.finfo(target.numpy).max)
-    if any(abs(value) == float(ml_dtypes.finfo(source.numpy).max) for source in dtypes):
+    largest = _largest(target)
+    if any(abs(value) == _largest(source) for source in dtypes):
         return math.copysign(largest, value)
     return value if abs(value) <= largest else None

@@ -15,6 +15,7 @@ from converter.errors import GraphError
 
 if TYPE_CHECKING:
     from converter.parameters import ParameterStore
+    from converter.recorded import Draw, Sample
 
 
 class DType(enum.Enum):
@@ -108,16 +109,25 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class DimRange:
-    """The sizes a symbol may take, both ends included. `max` None: no upper end."""
+    """The sizes a symbol may take: `min`, `min + step`, … up to `max`. `max` None: no upper end."""
 
     min: int = 1
     max: int | None = None
+    step: int = 1
 
     def __contains__(self, size: object) -> bool:
-        return isinstance(size, int) and size >= self.min and (self.max is None or size <= self.max)
+        return (isinstance(size, int) and size >= self.min and (self.max is None or size <= self.max)
+                and (size - self.min) % self.step == 0)
 
     def __str__(self) -> str:
-        return f"{self.min}..{'' if self.max is None else self.max}"
+        by = "" if self.step == 1 else f" in steps of {self.step}"
+        return f"{self.min}..{'' if self.max is None else self.max}{by}"
+
+    def nearest(self, size: int) -> int:
+        """The allowed size next to `size`: the first that is not below it, or the last one."""
+        above = max(0, -(-(size - self.min) // self.step))
+        last = above if self.max is None else (self.max - self.min) // self.step
+        return self.min + self.step * min(above, last)
 
 
 Literal = bool | int | float | complex
@@ -180,11 +190,15 @@ class Graph:
 
 @dataclass(frozen=True)
 class Example:
-    """Recorded inputs and outputs, by name, and what made them (`"torch 2.13.0"`)."""
+    """Recorded inputs and outputs, by name, and what made them (`"torch 2.13.0"`).
+
+    An output may be a `converter.recorded.Sample`; `draws` says how inputs were drawn that a file need not hold.
+    """
 
     inputs: Mapping[str, np.ndarray[Any, Any]]
-    outputs: Mapping[str, np.ndarray[Any, Any]]
+    outputs: Mapping[str, np.ndarray[Any, Any] | Sample]
     made_by: str
+    draws: Mapping[str, Draw] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ class MappedFile:
             # An empty file cannot be mapped.
             self._map: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
             self._private: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if self.size else b""
-        self._last: tuple[int, int] | None = None
+        # Each thread drops what it asked for itself.
+        self._held = threading.local()
 
     def private(self, offset: int, size: int) -> Array:
         """uint8[size], writable: pages that are written to become the process's own, and the file stays as it is."""
@@ -43,13 +45,14 @@ class MappedFile:
             raise ValueError(f"bytes {offset} to {offset + size} of a file of {self.size}")
         self.drop()
         if size >= LARGE:
-            self._last = (offset, size)
+            self._held.last = (offset, size)
         return np.frombuffer(self._map, np.uint8, size, offset) if size else np.empty(0, np.uint8)
 
     def drop(self) -> None:
-        """Drops the pages of the piece that `view` gave last."""
-        if self._last is not None and hasattr(mmap, "MADV_DONTNEED"):
-            offset, size = self._last
+        """Drops the pages of the piece that `view` gave this thread last."""
+        last = getattr(self._held, "last", None)
+        if last is not None and hasattr(mmap, "MADV_DONTNEED"):
+            offset, size = last
             start = offset - offset % PAGE
             self._map.madvise(mmap.MADV_DONTNEED, start, offset + size - start)
-        self._last = None
+        self._held.last = None

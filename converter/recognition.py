@@ -65,19 +65,20 @@ def recognise(checkpoint: Checkpoint, graphs: str | Path | None = None, **option
         if found is not None:
             return found
     given = {name: value for name, value in options.items() if value is not None}
-    asked = [item for item in recognisers().values() if _concerns(item, checkpoint.path)]
     unknown = sorted(name for name in given if not any(name == option.name for item in recognisers().values() for option in item.options))
     if unknown:
         known = sorted({option.name for item in recognisers().values() for option in item.options})
         raise ConverterError(f"no recogniser has an option {unknown[0]!r}", expected=", ".join(known), received=", ".join(unknown))
     answers: dict[str, Recognised] = {}
-    for item in asked:
-        function = resolve(item.recognise, item.extra)
-        names = {option.name for option in item.options}
-        with requiring(item.extra):
-            answer = function(checkpoint, **{name: value for name, value in given.items() if name in names})
-        if answer is not None:
-            answers[item.name] = answer
+    for item in recognisers().values():
+        # What a folder's own files say is asked for first, tensors' names and shapes only where those say nothing.
+        if not item.markers or not any((checkpoint.path / name).is_file() for name in item.markers):
+            continue
+        _ask(item, checkpoint, given, answers)
+    if not answers:
+        for item in recognisers().values():
+            if not item.markers:
+                _ask(item, checkpoint, given, answers)
     if len(answers) > 1:
         raise ConverterError("the checkpoint is recognised as several models", where=str(checkpoint.path),
                              received="; ".join(f"{answer.title} ({name})" for name, answer in answers.items()),
@@ -85,10 +86,13 @@ def recognise(checkpoint: Checkpoint, graphs: str | Path | None = None, **option
     return next(iter(answers.values()), None)
 
 
-def _concerns(item: Recogniser, path: Path) -> bool:
-    if not path.is_dir():
-        return not item.markers
-    return not item.markers or any((path / name).is_file() for name in item.markers)
+def _ask(item: Recogniser, checkpoint: Checkpoint, given: Mapping[str, Any], answers: dict[str, Recognised]) -> None:
+    function = resolve(item.recognise, item.extra)
+    names = {option.name for option in item.options}
+    with requiring(item.extra):
+        answer = function(checkpoint, **{name: value for name, value in given.items() if name in names})
+    if answer is not None:
+        answers[item.name] = answer
 
 
 def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
@@ -98,6 +102,7 @@ def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
 
     architecture = found.architecture
     store = checkpoint.store if found.store is None else found.store
+    key = getattr(store, "key", None)
     try:
         store, wrappers = fitted(store, architecture.specs)
         parameters = bind_parameters(architecture.specs, architecture.aliases, store, constants=architecture.constants)
@@ -105,8 +110,8 @@ def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
     except ConverterError as error:
         raise error.within(str(checkpoint.path)) from error
     own = architecture.metadata.get("source")
-    key = getattr(checkpoint.store, "key", None)
-    origin = {**file_metadata(found.files or tuple(checkpoint_files(checkpoint.path)), checkpoint.path),
+    files = found.files or tuple(checkpoint_files(checkpoint.path))
+    origin = {**file_metadata(files, checkpoint.path),
               **({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
     metadata = {**architecture.metadata, "source": {**(own if isinstance(own, Mapping) else {}), **origin}}
     return Model(architecture.graph, parameters, (), metadata, frozenset(architecture.constants.names()))

@@ -43,7 +43,7 @@ def models() -> Any:
     try:
         torch.ops.torchvision.nms  # noqa: B018  (a torchvision whose operators load needs none of this)
     except (AttributeError, RuntimeError):
-        library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+        library = torch.library.Library("torchvision", "DEF")
         for signature in SIGNATURES:
             library.define(signature)
         _LIBRARIES.append(library)

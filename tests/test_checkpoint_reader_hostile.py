@@ -68,12 +68,16 @@ def write(path: Path, pickle: bytes = GOOD, data: bytes = FLOATS, extra: dict[st
     return path
 
 
+def read_all(path: Path) -> None:
+    store = load_checkpoint(path)
+    for key in store:
+        store.read(key)
+
+
 def refused(path: Path, part: str) -> str:
     """Holds a refusal to the error's form, for the library and for the command line."""
     with pytest.raises(ConverterError, match=part) as caught:
-        store = load_checkpoint(path)
-        for key in store:
-            store.read(key)
+        read_all(path)
     assert str(path) in str(caught.value) or "parameter" in str(caught.value) or "tensor" in str(caught.value)
     output = path.with_name("out.safetensors")
     result = CliRunner().invoke(cli, ["torch-to-safetensors", str(path), "-o", str(output)])
@@ -187,8 +191,8 @@ def laughs(levels: int, opcode: bytes = b"\x86") -> bytes:
     # a list in itself
     b"\x80\x02]q\x00h\x00a.",
     b"\x80\x02}q\x00" + text("self") + b"h\x00s.",
-], ids=["leaf", "key", "value", "storage", "size", "offset", "key of a storage", "count", "call", "set", "copies", "dicts", "depth", "marks",
-        "list in itself", "dict in itself"])
+], ids=["leaf", "key", "value", "storage", "size", "offset", "key of a storage", "count", "call", "set", "copies", "dicts", "depth",
+        "marks", "list in itself", "dict in itself"])
 def test_few_bytes_stay_few(tmp_path: Path, pickle: bytes) -> None:
     started = time.monotonic()
     refused(write(tmp_path / "w.pt", pickle), "state_dict|damaged")
@@ -293,7 +297,8 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("extra", "part"), [
-    ({"w/constants.pkl": b""}, "TorchScript"), ({"w/code/__torch__.py": b""}, "TorchScript"), ({"w/archive_format": b"pt2"}, r"torch\.export"),
+    ({"w/constants.pkl": b""}, "TorchScript"), ({"w/code/__torch__.py": b""}, "TorchScript"),
+    ({"w/archive_format": b"pt2"}, r"torch\.export"),
 ])
 def test_archives_of_another_kind(tmp_path: Path, extra: dict[str, bytes], part: str) -> None:
     refused(write(tmp_path / "w.pt", extra=extra), part)

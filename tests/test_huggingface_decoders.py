@@ -79,7 +79,7 @@ def causal(name: str) -> str:
 
 def same_frequencies(model: Model, module: torch.nn.Module) -> None:
     """The constants are the library's float32 numbers, bit for bit."""
-    buffers = {name: buffer for name, buffer in module.named_buffers() if name.endswith("rotary_emb.inv_freq")}
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name.endswith("rotary_emb.original_inv_freq")}
     ours = [name for name in model.constants if name.endswith("rotary_emb.inv_freq")]
     assert len(buffers) == len(ours)
     for buffer in buffers.values():

@@ -15,12 +15,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
-CORE = ("errors", "dims", "ir", "parameters", "sizes", "opset", "ops", "builder")
+CORE = ("errors", "dims", "ir", "parameters", "sizes", "opset", "ops", "builder", "recorded", "generator")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
     "dims": ("errors",),
-    "ir": ("dims", "errors", "parameters"),
+    "generator": (),
+    "recorded": ("errors", "generator", "ir"),
+    "ir": ("dims", "errors", "parameters", "recorded"),
     "parameters": ("ir", "errors", "dims"),
     "sizes": ("dims", "errors", "ir"),
     "opset": ("dims", "errors", "ir", "parameters", "sizes", "ops"),
@@ -37,6 +39,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "loading": (*CORE, "reference", "format", "discovery", "checkpoint", "state_dict", "equivalence"),
     "equivalence": (*CORE, "reference", "format", "discovery", "loading"),
     "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "state_dict", "casting", "loading", "equivalence"),
+    "pytest_plugin": (*CORE, "format", "discovery", "equivalence"),
     "__main__": ("cli",),
 }
 """Which rooms of `converter` each room may import, itself aside; `ops` holds the kernels of graphs within graphs."""

@@ -6,6 +6,7 @@ entries of newer versions. Nothing is ever unpacked: an entry is a range of the 
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zipfile
 from dataclasses import dataclass
@@ -73,8 +74,8 @@ class Archive:
             raise FormatError("an encrypted entry", where=place, expected="plain entries, as torch.save writes them",
                               fix="decrypt the archive: unzip it with its password, and save the checkpoint again")
         if info.compress_type != zipfile.ZIP_STORED:
-            kind = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
-            raise FormatError("a compressed entry", where=place, expected="stored entries, as torch.save writes them", received=kind,
+            raise FormatError("a compressed entry", where=place, expected="stored entries, as torch.save writes them",
+                              received=f"compression method {info.compress_type}",
                               fix="unpack the archive, and pack it without compression: zip -0 -r weights.pt FOLDER")
         if info.file_size != info.compress_size:
             raise FormatError("a stored entry of two sizes", where=place, expected=f"{info.file_size} bytes",
@@ -148,6 +149,6 @@ def _inner_name(info: zipfile.ZipInfo, folder: str) -> str:
 
 def _refuse_overlaps(ranges: list[tuple[int, int, str]]) -> None:
     ranges.sort()
-    for (_, end, name), (start, _, other) in zip(ranges, ranges[1:], strict=False):
+    for (_, end, name), (start, _, other) in itertools.pairwise(ranges):
         if start < end:
             raise FormatError("entries of the archive overlap", where=_place(other), received=f"begins within {name[:80]!r}", fix=COPY)

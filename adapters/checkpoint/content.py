@@ -108,7 +108,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: DType, m
     return found
 
 
-def _v2(storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any = False, hooks: Any = None, metadata: Any = None) -> TensorRef:
+def _v2(storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any = False, hooks: Any = None,
+        metadata: Any = None) -> TensorRef:
     if not isinstance(storage, Storage):
         raise Malformed("a tensor without a storage")
     return _tensor(storage, offset, shape, strides, storage.dtype or DType.UINT8, metadata)
@@ -121,7 +122,9 @@ def _v1(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorRef:
 def _v3(storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any, dtype: Any, metadata: Any = None) -> Any:
     if not isinstance(storage, Storage) or not isinstance(dtype, Kind):
         raise Malformed("a tensor without a storage or a dtype")
-    return OtherTensor(f"of the dtype {dtype.kind}") if dtype.dtype is None else _tensor(storage, offset, shape, strides, dtype.dtype, metadata)
+    if dtype.dtype is None:
+        return OtherTensor(f"of the dtype {dtype.kind}")
+    return _tensor(storage, offset, shape, strides, dtype.dtype, metadata)
 
 
 def _same(data: Any, *_: Any) -> Any:

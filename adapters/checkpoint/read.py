@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adapters.checkpoint.archive import MAGIC, RESAVE, Archive
+from adapters.checkpoint.archive import COPY, MAGIC, RESAVE, Archive
 from adapters.checkpoint.content import OtherTensor, TensorRef
 from adapters.checkpoint.unpickle import unpickle
 from converter.discovery import formats, requiring, resolve
@@ -157,10 +157,10 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
     def storage_of(name: str, nbytes: int) -> None:
         entry = archive.entries.get(f"data/{name}")
         if entry is None:
-            raise FormatError("a storage is missing", where=f"data/{name[:80]}", expected=f"{nbytes} bytes", fix="copy or download it again")
+            raise FormatError("a storage is missing", where=f"data/{name[:80]}", expected=f"{nbytes} bytes", fix=COPY)
         if entry.size != nbytes:
             raise FormatError("a storage of another length than the pickle says", where=f"data/{name[:80]}", expected=f"{nbytes} bytes",
-                              received=f"{entry.size} bytes", fix="copy or download it again")
+                              received=f"{entry.size} bytes", fix=COPY)
 
     content = unpickle(archive.pickle(), storage_of)
     tensors, found = find_state_dict(content, key, lambda value: isinstance(value, (TensorRef, OtherTensor)))

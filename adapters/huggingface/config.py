@@ -27,6 +27,7 @@ output_past output_scores pad_token pad_token_id prefix pretraining_tp problem_t
 repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
 tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
 unk_token_id use_bfloat16 use_cache vocab_file is_encoder_decoder cross_attention_hidden_size sentence_transformers
+tie_word_embeddings n_ctx summary_type summary_use_proj summary_activation summary_proj_to_labels sinusoidal_pos_embds init_std
 """.split())
 
 

@@ -1,7 +1,8 @@
 """Rotary positions (Su et al. 2021): frequencies as the config scales them, and the rotation of queries and keys.
 
-Frequencies are float32 numbers, as the library computes them, and a constant of the graph; angles are float32 whatever the
-dtype of the weights, since positions beyond 256 have no bfloat16.
+Frequencies are float32 numbers, computed step by step as the library does, and a constant of the graph. Powers are rounded
+correctly; the library's differ in the last bit for one in some hundred, depending on the processor that makes them. Angles
+are float32 whatever the dtype of the weights, since positions beyond 256 have no bfloat16.
 """
 
 from __future__ import annotations
@@ -45,13 +46,16 @@ def parameters(config: Config, fraction: float = 1.0, base: str = "rope_theta", 
         value = config.get(name)
         if value is not None and not isinstance(value, dict):
             raise config.refuse(name, "an object", value)
-        found = {**found, **(value or {})}
+        # The library takes one or the other.
+        found = dict(value) if value else found
     if any(isinstance(value, dict) for value in found.values()):
         raise config.refuse("rope_parameters", "one set for all layers", found)
     found.setdefault("rope_theta", config.number(base, 10000.0))
     found.setdefault("partial_rotary_factor", config.number(share, fraction))
-    found.setdefault("rope_type", found.pop("type", None) or "default")
-    found.pop("type", None)
+    kinds = [value for value in (found.pop(name, None) for name in ("rope_type", "type")) if value is not None]
+    if len(kinds) == 2 and kinds[0] != kinds[1]:
+        raise config.refuse("rope_scaling", "one type", kinds)
+    found["rope_type"] = kinds[0] if kinds else "default"
     return Config(found, f"{config.where}, rope_parameters")
 
 

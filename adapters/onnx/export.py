@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,11 +46,11 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
             write_model(file, proto, lowering)
         return
     location = f"{path.name}.data"
-    with atomic_path(path) as temporary, atomic_path(path.with_name(location)) as values:
-        # One thread reads the parameters for the digest while the other writes them.
-        with open(temporary, "wb") as file, open(values, "wb") as data, ThreadPoolExecutor(1) as aside:
-            described = aside.submit(describe, proto, model)
-            write_external(file, data, location, proto, lowering, described.result)
+    # One thread reads the parameters for the digest while the other writes them.
+    with (atomic_path(path) as temporary, atomic_path(path.with_name(location)) as values,
+          open(temporary, "wb") as file, open(values, "wb") as data, ThreadPoolExecutor(1) as aside):
+        described = aside.submit(describe, proto, model)
+        write_external(file, data, location, proto, lowering, described.result)
 
 
 def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lowering]:
@@ -93,6 +94,14 @@ def _name_outputs(lowering: Lowering, outputs: dict[str, Tensor]) -> None:
             rename[tensor.name] = name
         else:
             lowering.nodes.append(onnx.helper.make_node("Identity", [tensor.name], [name], name=lowering.unique(f"{name}/Identity")))
-    for node in lowering.nodes:
-        node.input[:] = [rename.get(item, item) for item in node.input]
-        node.output[:] = [rename.get(item, item) for item in node.output]
+    _rename(lowering.nodes, rename)
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Renames values, also where bodies read them."""
+    for node in nodes:
+        node.input[:] = [names.get(item, item) for item in node.input]
+        node.output[:] = [names.get(item, item) for item in node.output]
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                _rename(graph.node, names)

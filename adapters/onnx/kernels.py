@@ -5,17 +5,19 @@ ONNX's own type constraints are met too: they are never wider than what stands h
 
 from __future__ import annotations
 
+from typing import Any
+
 from adapters.onnx.lowering import Lowering, Tensor
 from converter.ir import DType, TensorSpec
 
-_SIGNED = {DType.INT8, DType.INT16, DType.INT32, DType.INT64}
-_UNSIGNED = {DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64}
-_FLOATS = {DType.FLOAT16, DType.FLOAT32, DType.FLOAT64}
+_SIGNED = frozenset({DType.INT8, DType.INT16, DType.INT32, DType.INT64})
+_UNSIGNED = frozenset({DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64})
+_FLOATS = frozenset({DType.FLOAT16, DType.FLOAT32, DType.FLOAT64})
 _INTEGERS = _SIGNED | _UNSIGNED
-_WORDS = {DType.INT32, DType.INT64}
-_BYTES = {DType.INT8, DType.UINT8}
+_WORDS = frozenset({DType.INT32, DType.INT64})
+_BYTES = frozenset({DType.INT8, DType.UINT8})
 
-COMPUTED: dict[str, set[DType]] = {
+COMPUTED: dict[str, frozenset[DType]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Abs", "Sign", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
                     _INTEGERS | _FLOATS),
     "Equal": _INTEGERS | _FLOATS | {DType.BOOL},
@@ -31,12 +33,12 @@ COMPUTED: dict[str, set[DType]] = {
     "Range": _WORDS,
     **dict.fromkeys(("Exp", "Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Tanh", "Sigmoid", "Floor", "Ceil", "Round"), _FLOATS),
     **dict.fromkeys(("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Erf", "Softplus"),
-                    {DType.FLOAT16, DType.FLOAT32}),
+                    frozenset({DType.FLOAT16, DType.FLOAT32})),
     "IsNaN": _FLOATS | {DType.BFLOAT16},
-    "IsInf": {DType.FLOAT32, DType.FLOAT64},
-    **dict.fromkeys(("And", "Or", "Xor", "Not"), {DType.BOOL}),
+    "IsInf": frozenset({DType.FLOAT32, DType.FLOAT64}),
+    **dict.fromkeys(("And", "Or", "Xor", "Not"), frozenset({DType.BOOL})),
     **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot"), _INTEGERS),
-    "BitShift": {DType.UINT8, DType.UINT32, DType.UINT64},
+    "BitShift": frozenset({DType.UINT8, DType.UINT32, DType.UINT64}),
 }
 
 WIDER = {DType.BOOL: DType.INT32, DType.INT8: DType.INT32, DType.INT16: DType.INT32, DType.UINT8: DType.INT32, DType.UINT16: DType.INT32,
@@ -59,7 +61,7 @@ def computed_in(g: Lowering, op_type: str, dtype: DType) -> DType:
 
 
 def compute(g: Lowering, op_type: str, *operands: Tensor | None, extra: tuple[Tensor | None, ...] = (), dtype: DType | None = None,
-            spec: TensorSpec | None = None, **attributes: object) -> Tensor:
+            spec: TensorSpec | None = None, **attributes: Any) -> Tensor:
     """One ONNX operator on operands of one dtype, cast to one that it runs in, and back.
 
     Args:
@@ -80,7 +82,7 @@ def compute(g: Lowering, op_type: str, *operands: Tensor | None, extra: tuple[Te
 def literal(g: Lowering, x: Tensor) -> float | int | bool | None:
     """The value of an operand that is one number known now, else None."""
     values = g.constants.get(x.name)
-    return values.item() if values is not None and values.size == 1 else None  # type: ignore[no-any-return]
+    return values.item() if values is not None and values.size == 1 else None
 
 
 def number(g: Lowering, value: float, like: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
+from adapters.onnx.empty import IDENTITIES, reduced_empty
 from adapters.onnx.layouts import Initializer, Layout
 from adapters.onnx.registry import lowerings
 from converter import dims
@@ -16,8 +17,8 @@ from converter.builder import Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType, Graph, Node, TensorSpec
-from converter.opset import bind_operands, check, filled_attributes, literal_dtype, lookup, normalize_attributes
-from converter.parameters import ParameterStore
+from converter.opset import attribute_symbols, bind_operands, check, filled_attributes, literal_dtype, lookup, normalize_attributes
+from converter.parameters import InMemoryParameters, ParameterStore
 
 Array = np.ndarray[Any, Any]
 
@@ -35,9 +36,9 @@ class Lowering:
     `opset` is the ai.onnx version to write; a lowering chooses newer operators where it allows them.
     """
 
-    def __init__(self, graph: Graph, parameters: ParameterStore, opset: int) -> None:
+    def __init__(self, graph: Graph, parameters: ParameterStore, opset: int, *, outer: Iterable[str] = ()) -> None:
         self.graph, self.parameters, self.opset = graph, parameters, opset
-        self.specs = check(graph, parameters)
+        self.specs = check(graph, parameters, outer=outer)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, Initializer] = {}
         self.constants: dict[str, Array] = {}
@@ -52,6 +53,7 @@ class Lowering:
         self._permuted: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
         self._current: Node | None = None
         self._wanted: list[str] = []
+        self._in_body = False
 
     # Emitting --------------------------------------------------------------------------------------------------------
 
@@ -59,6 +61,9 @@ class Lowering:
              **attributes: Any) -> Tensor:
         """One ONNX node with one output. `spec` is the output's, where later lowering steps ask for it; default: that
         of the neutral node's first output."""
+        reduces = op_type in IDENTITIES and (len(inputs) == 2 or op_type == "ReduceMean")
+        if reduces and isinstance(inputs[0], Tensor) and self.may_be_empty(inputs[0].shape):
+            return reduced_empty(self, op_type, *inputs, spec=spec or self.result, **attributes)  # type: ignore[arg-type]
         return self.nodes_out(op_type, *inputs, specs=[spec], domain=domain, **attributes)[0]
 
     def nodes_out(self, op_type: str, *inputs: Tensor | str | None, specs: Sequence[TensorSpec | None], domain: str = "",
@@ -105,6 +110,11 @@ class Lowering:
         """Whether anything uses that output of the neutral node."""
         outputs = self._current.outputs if self._current else ()
         return output < len(outputs) and outputs[output] is not None
+
+    def may_be_empty(self, shape: Sequence[Dim]) -> bool:
+        """Whether a tensor of that shape can be without elements at sizes that the graph allows."""
+        return any(size == 0 if isinstance(size, int) else any(
+            name not in self.graph.dims or self.graph.dims[name].min < 1 for name in dims.symbols(size)) for size in shape)
 
     # Sizes -------------------------------------------------------------------------------------------------------------
 
@@ -237,6 +247,8 @@ class Lowering:
         The file holds the rearranged values in place of the sources, and its metadata how to get them back.
         """
         names = [source.name for source in sources]
+        if self._in_body:
+            return None  # another body may read the parameter too
         for source in names:
             plain = source in self.initializers and self.initializers[source].layout.is_plain
             if not plain or self.uses[source] > 1 or self.parameters.alias_of(source) or self._has_alias(source):
@@ -262,6 +274,9 @@ class Lowering:
         Raises `UnsupportedError` that lists every node that has no lowering.
         """
         for port in self.graph.inputs:
+            if port.spec.dtype.is_complex:
+                raise UnsupportedError("ONNX Runtime takes no complex inputs", where=f"input {port.name!r}", received=str(port.spec),
+                                       fix="run the model with NumPy")
             self._define(port.name, Tensor(port.name, port.spec))
         for name in self.parameters.names():
             target = self.parameters.alias_of(name)
@@ -270,6 +285,31 @@ class Lowering:
                 if target is None:
                     self.initializers[name] = Initializer(name, spec, (name,), Layout())
                 self.values[name] = Tensor(target or name, spec)
+        self._lower_nodes()
+        results = {output.name: self.values[output.value] for output in self.graph.outputs}
+        self._drop_unused({tensor.name for tensor in results.values()})
+        return results
+
+    def within(self, graph: Graph, operands: Sequence[Tensor], nodes: list[onnx.NodeProto]) -> list[Tensor]:
+        """Lowers a sub-graph on operands, its nodes appended to `nodes`: this graph's own, or those of a body, which may
+        read every value that there is by now. Gives the sub-graph's outputs."""
+        inner = Lowering(graph, InMemoryParameters(), self.opset, outer=attribute_symbols(graph))
+        inner.parameters = self.parameters
+        inner.nodes, inner.initializers, inner.constants, inner._names = nodes, self.initializers, self.constants, self._names
+        inner._cache, inner._symbol_sources, inner._in_body = dict(self._cache), dict(self._symbol_sources), True
+        for port, operand in zip(graph.inputs, operands, strict=True):
+            for size, found in zip(port.spec.shape, operand.shape, strict=True):
+                if isinstance(size, Expr) and size.symbol and size != found:
+                    # The symbol means another size here than outside, so that no size computed outside can be used.
+                    inner._symbol_sources.pop(size.symbol, None)
+                    inner._cache = {key: value for key, value in inner._cache.items() if key[0] == "constant"}
+        for port, operand in zip(graph.inputs, operands, strict=True):
+            inner._define(port.name, Tensor(operand.name, port.spec))
+        inner._lower_nodes()
+        self._cache.update((key, value) for key, value in inner._cache.items() if key[0] == "constant")
+        return [inner.values[output.value] for output in graph.outputs]
+
+    def _lower_nodes(self) -> None:
         problems: dict[tuple[str, str], dict[str, object]] = {}
         for node in self.graph.nodes:
             try:
@@ -286,9 +326,6 @@ class Lowering:
         if problems:
             raise UnsupportedError(f"{len(problems)} operators cannot be written as ONNX opset {self.opset}",
                                    items=list(problems.values()), fix="try a newer --opset, or run the model with NumPy")
-        results = {output.name: self.values[output.value] for output in self.graph.outputs}
-        self._drop_unused({tensor.name for tensor in results.values()})
-        return results
 
     def _drop_unused(self, needed: set[str]) -> None:
         """Removes nodes and constants that no output needs."""
@@ -309,6 +346,10 @@ class Lowering:
         values = [item for item in (*node.inputs, *node.outputs) if isinstance(item, str)]
         if any(self.specs[item].dtype.is_complex for item in values):
             raise self.refuse("ONNX has no complex arithmetic")
+        if not operator.binds and all(self._is_empty(name) for name in node.outputs if name is not None):
+            for name in filter(None, node.outputs):
+                self._define(name, self._empty(name))
+            return
         dtype = literal_dtype(node.inputs, self.specs)
         operands = [self.values[item] if isinstance(item, str) else item if item is None else self.constant(item, dtype)  # type: ignore[arg-type]
                     for item in bind_operands(operator, node.inputs)]
@@ -320,6 +361,18 @@ class Lowering:
         for name, tensor in zip(node.outputs, results, strict=False):
             if name is not None:
                 self._define(name, Tensor(tensor.name, self.specs[name]))
+
+    def _is_empty(self, name: str) -> bool:
+        return 0 in self.specs[name].shape
+
+    def _empty(self, name: str) -> Tensor:
+        """A tensor without elements, whatever it is computed from: many of ONNX Runtime's kernels get those wrong."""
+        spec = self.specs[name]
+        if all(isinstance(size, int) for size in spec.shape):
+            return self.constant(np.zeros([int(size) for size in spec.shape]), spec.dtype)  # type: ignore[arg-type]
+        zero = onnx.helper.make_tensor("value", self.onnx_dtype(DType.FLOAT32), [1], [0.0])
+        filled = self.node("ConstantOfShape", self.sizes(spec.shape), spec=TensorSpec(DType.FLOAT32, spec.shape), value=zero)
+        return self.cast(filled, spec.dtype)
 
     def _define(self, name: str, tensor: Tensor) -> None:
         self.values[name] = tensor

@@ -49,7 +49,8 @@ def _elsewhere(name: str, array: Array) -> Pieces:
 def _carried(examples: tuple[Example, ...]) -> tuple[Example, ...]:
     room, carried = EXAMPLE_BYTES, []
     for example in examples:
-        room -= sum(array.nbytes for array in (*example.inputs.values(), *example.outputs.values()))
+        given = (array for name, array in example.inputs.items() if name not in example.draws)
+        room -= sum(item.nbytes for item in (*given, *example.outputs.values()))
         if room < 0:
             break
         carried.append(example)

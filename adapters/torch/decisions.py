@@ -28,19 +28,22 @@ _NEUTRAL = tuple(f"{_ROOT}/{part}" for part in (
 
 @dataclass(frozen=True)
 class Decision:
-    """A condition on sizes (a sympy expression over torch's symbols), the answer it got, and where."""
+    """A condition on sizes (a sympy expression over torch's symbols), the answer it got, and where.
+
+    `environment` is torch's, which knows what the symbols turned out to be.
+    """
 
     condition: Any
     answer: Any
     place: str
+    environment: Any
 
 
 @dataclass
 class Decisions:
-    """The decisions of one trace, in order, and the environment that knows its symbols."""
+    """The decisions of one trace, in order."""
 
     found: list[Decision] = field(default_factory=list)
-    environment: Any = None
 
     def add(self, node: Any, answer: Any, frame: FrameType | None) -> None:
         """Keeps a decision, unless torch itself made it."""
@@ -49,9 +52,8 @@ class Decisions:
         file = frame.f_code.co_filename
         if file.startswith(_NEUTRAL):
             return
-        self.environment = node.shape_env
         place = f"{'/'.join(Path(file).parts[-2:])}:{frame.f_lineno} in {frame.f_code.co_name}"
-        self.found.append(Decision(node.expr, answer, place))
+        self.found.append(Decision(node.expr, answer, place, node.shape_env))
 
 
 @contextmanager

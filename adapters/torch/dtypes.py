@@ -48,6 +48,11 @@ def to_tensor(array: np.ndarray[Any, Any], *, copy: bool = True) -> torch.Tensor
     return torch.from_numpy(array)
 
 
+def as_tensor(value: Any) -> torch.Tensor:
+    """A module's result as a tensor: a Python float is float64, as everywhere else in Python."""
+    return value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+
+
 def to_dim(value: Any, names: dict[str, str] | None = None) -> Dim:
     """An `int`, `SymInt` or sympy expression as a size. `names` renames torch's symbols.
 

@@ -17,14 +17,19 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 import adapters.torch.losses as losses
 import adapters.torch.masks as masks
+import adapters.torch.decisions as decisions
 import adapters.torch.pooling_1d as pooling_1d
+import adapters.torch.preparation as preparation
 import adapters.torch.recurrent as recurrent
+from adapters.torch.decisions import Decisions
+from adapters.torch.domains import Domain, domain_of
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import CHECKS, Importer, target_name
 from adapters.torch.inputs import bind_arguments, enlarge, flat_names
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
 from adapters.torch.registry import importers
+from adapters.torch.trials import agrees_at_one
 from converter.builder import GraphBuilder, Value
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Graph, Model
@@ -72,21 +77,66 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
     Raises:
         UnsupportedError: the trace failed, or holds operators that cannot be converted; all are listed.
     """
-    arguments = bind_arguments(module, args, kwargs)
     notes: list[str] = []
+    module = preparation.unwrapped(module, notes)
+    preparation.refuse_uncarried(module)
+    args, kwargs = preparation.distinct((tuple(args), dict(kwargs or {})))
+    preparation.register_dataclasses((args, kwargs))
+    if isinstance(module, torch.jit.ScriptModule):
+        module = preparation.from_script(module, args, kwargs, notes)
+    with _evaluation(module), _quiet():
+        preparation.initialized(module, args, kwargs, notes)
+    arguments = preparation.bound(module, args, kwargs)
+    preparation.note_frozen(arguments, notes)
     if module.training:
         notes.append(f"{type(module).__name__} was in training mode and was traced in evaluation mode")
-    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), pooling_1d.free_lengths(), \
-            losses.traceable_losses():
-        exported, example = _export(module, arguments, dims, notes)
-        exported = prepare(exported)
-    return _import(module, exported, example, arguments, dims, name or type(module).__name__, notes)
+    try:
+        return _program(module, arguments, dims, name, notes)
+    except ConverterError as error:
+        if dims != "auto":
+            raise
+        for fewer in (_first_axes(arguments), "static"):
+            try:
+                program = _program(module, arguments, fewer, name, [*notes])
+            except ConverterError:
+                continue
+            kept = "only the first axis of each input is free" if fewer != "static" else "all sizes stay fixed"
+            return replace(program, notes=(*program.notes, f"{kept}: {' '.join(str(error).split())[:300]}"))
+        raise
+
+
+def _first_axes(arguments: dict[str, Any]) -> dict[str, list[str | None]]:
+    """`dims` that frees the first axis of every input."""
+    tensors = [(name, leaf) for name, leaf in zip(flat_names(arguments), pytree.tree_leaves(arguments), strict=True)
+               if isinstance(leaf, torch.Tensor) and leaf.dim()]
+    return {name: ["batch" if not index else f"{_identifier(name)}_0", *[None] * (leaf.dim() - 1)]
+            for index, (name, leaf) in enumerate(tensors)}
+
+
+def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str]) -> Program:
+    for skip in range(3):
+        with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), \
+                pooling_1d.free_lengths(), losses.traceable_losses(), decisions.recorded() as decided:
+            exported, example = _export(module, arguments, dims, skip)
+            exported = prepare(exported)
+            program = _import(module, exported, example, arguments, dims, name or type(module).__name__, [*notes], decided)
+        if skip == 2 or dims == "static" or _takes(program.model.graph, arguments, program.input_names):
+            break
+    return program
+
+
+def _takes(graph: Graph, arguments: Mapping[str, Any], names: tuple[str | None, ...]) -> bool:
+    """Whether the graph's ranges hold the sizes of the example as it was given."""
+    leaves = dict(zip(names, pytree.tree_leaves(dict(arguments)), strict=True))
+    return all(not isinstance(size, Expr) or size.symbol not in graph.dims or found in graph.dims[size.symbol]
+               for port in graph.inputs for size, found in zip(port.spec.shape, leaves[port.name].shape, strict=True))
 
 
 # Tracing -----------------------------------------------------------------------------------------------------------------
 
 
-def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, notes: list[str]) -> tuple[ExportedProgram, dict[str, Any]]:
+def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip: int = 0) -> tuple[ExportedProgram, dict[str, Any]]:
+    """The trace, and the example it was made at. `skip` leaves out as many ways to enlarge the example, and keeps one."""
     attempts: list[tuple[dict[str, Any], Any]] = []
     if dims == "static":
         attempts.append((arguments, None))
@@ -98,7 +148,7 @@ def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, notes
         attempts.append((arguments, dims))
     failures: list[Exception] = []
     seen: set[str] = set()
-    for example, shapes in attempts:
+    for example, shapes in attempts[skip:] or attempts[-1:]:
         key = str([tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf for leaf in pytree.tree_leaves(example)])
         if key in seen:
             continue
@@ -109,6 +159,8 @@ def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, notes
                 return torch.export.export(module, args, kwargs, dynamic_shapes=ordered, strict=strict), example
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)
+                if "not a known type" in str(error) and _knows_results(module, example):
+                    return _export(module, arguments, dims, notes)
     raise UnsupportedError("torch.export cannot trace the module", where=type(module).__name__,
                            received=_first_line(failures[0]),
                            fix="make the forward pass traceable, or pass dims= to fix the sizes it depends on") from failures[0]
@@ -138,6 +190,13 @@ def _call(module: torch.nn.Module, example: dict[str, Any], shapes: Any) -> tupl
     for name, value in example.items():
         kwargs.update(value if parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value})
     return (), kwargs, shapes
+
+
+def _knows_results(module: torch.nn.Module, example: dict[str, Any]) -> bool:
+    """Runs the module to find the dataclasses that it gives; whether the tracer knows more of them now."""
+    args, kwargs, _ = _call(module, example, None)
+    with preparation.unchanged(module):
+        return preparation.register_dataclasses(module(*args, **kwargs))
 
 
 def _names_axes(dims: Mapping[str, Any]) -> bool:
@@ -176,7 +235,13 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
         table = {operator: decomposition for operator, decomposition in torch.export.default_decompositions().items()
                  if operator in unknown}
         before = {str(operator) for operator in unknown}
-        exported = exported.run_decompositions(table)
+        try:
+            exported = exported.run_decompositions(table)
+        except Exception as error:  # torch decomposes by tracing again, which raises anything
+            what = ", ".join(sorted(before)) or "operators that work in place"
+            raise UnsupportedError(f"torch cannot decompose {what}", received=_first_line(error),
+                                   items=[{"operator": name, "reason": "no importer, and torch cannot decompose it"} for name in sorted(before)],
+                                   fix="write the forward pass without them") from error
         if not mutates and before == {str(operator) for operator in _unknown(exported)[0]}:
             break
     return exported
@@ -189,7 +254,7 @@ def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
     for node in (node for graph in graphs for node in graph.nodes):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
-        if node.target._schema.is_mutable:
+        if node.target._schema.is_mutable and target_name(node.target) not in known:
             mutates = True
         elif target_name(node.target) not in known and target_name(node.target) not in CHECKS and isinstance(
                 node.meta.get("val"), (torch.Tensor, tuple, list)):
@@ -234,7 +299,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
-            notes: list[str]) -> Program:
+            notes: list[str], decided: Decisions) -> Program:
     signature = exported.graph_signature
     placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
     user_nodes = [placeholders[spec.arg.name] if hasattr(spec.arg, "name") and spec.arg.name in placeholders else None
@@ -266,13 +331,47 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     store = store.with_constants(importer.constants)
     graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
     graph = replace(graph, dims=possible_ranges(graph, specs, set(symbols.values()), notes))
+    domain = domain_of(decided, symbols, _traced_sizes(user_nodes, symbols), graph.dims)
+    model = Model(replace(graph, dims=domain.ranges), store, (), {}, store.constants)
+    graph = replace(graph, dims=_tried(domain, model, module, example, tuple(input_names), output_names, notes))
     graph = replace(graph, dims=with_empty(graph, given, flat_names(example)))
     _report_fixed(graph, dims, notes)
-    metadata = {"source": {"framework": f"torch {torch.__version__}", "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
+    _report_changed(exported, notes)
+    metadata: dict[str, Any] = {"source": {"framework": f"torch {torch.__version__}", "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
     store = store.needed_by(graph)
+    held = [spec.target for spec in signature.input_specs if spec.kind is InputKind.BUFFER and spec.target in store
+            and spec.target not in store.constants and store.spec(spec.target).dtype.is_float]
+    if held:
+        metadata["buffers"] = held
     check(graph, store)
     return Program(module, exported, Model(graph, store, (), metadata, store.constants), tuple(input_names), output_names,
                    tuple(notes))
+
+
+def _traced_sizes(nodes: list[torch.fx.Node | None], symbols: Mapping[str, str]) -> dict[str, int]:
+    """The size that each of the graph's symbols had in the trace."""
+    sizes: dict[str, int] = {}
+    for node in nodes:
+        value = node.meta.get("val") if node is not None else None
+        for size in value.shape if isinstance(value, torch.Tensor) else ():
+            if isinstance(size, torch.SymInt) and str(size.node.expr) in symbols and size.node.hint is not None:
+                sizes.setdefault(symbols[str(size.node.expr)], int(size.node.hint))
+    return sizes
+
+
+def _tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mapping[str, Any], input_names: tuple[str | None, ...],
+           output_names: tuple[str | None, ...], notes: list[str]) -> dict[str, DimRange]:
+    """The domain's ranges, without each 1 at which the module was found to compute something else."""
+    from adapters.torch.record import call_arguments
+
+    ranges = dict(domain.ranges)
+    for name, place in domain.reasons.items():
+        notes.append(f"{name} in {ranges[name]}: the module's code decides by that size ({place}), and was traced at one side")
+    for name in sorted(domain.trials):
+        if not agrees_at_one(model, name, module, example, call_arguments, input_names, output_names):
+            notes.append(f"{name} is 2 or more: at 1 the module computes something else")
+            ranges[name] = replace(ranges[name], min=2)
+    return ranges
 
 
 def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any) -> dict[str, str]:
@@ -320,7 +419,7 @@ def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any
     for name, result in zip(names, user, strict=True):
         if name.isdigit():
             name = f"output_{name}"
-        if result is None:
+        if result is None or isinstance(result, str):
             declared.append(None)
             continue
         if not isinstance(result, Value):
@@ -336,6 +435,13 @@ def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any
     if not taken:
         raise UnsupportedError("the module gives no tensor", where=builder.name, expected="at least one tensor output")
     return tuple(declared)
+
+
+def _report_changed(exported: ExportedProgram, notes: list[str]) -> None:
+    """A graph has no state: what forward writes to its buffers is not part of it."""
+    changed = [str(spec.target) for spec in exported.graph_signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION]
+    if changed:
+        notes.append(f"forward changes its buffers {', '.join(changed)}: each run of the model starts from their values at conversion")
 
 
 def _report_fixed(graph: Graph, dims: Any, notes: list[str]) -> None:

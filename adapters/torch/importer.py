@@ -23,6 +23,14 @@ CHECKS = frozenset({
 })
 
 
+ITEMS = frozenset({"aten.item.default", "aten._local_scalar_dense.default"})
+"""The operators that read a number from a tensor."""
+
+TAKE_NUMBERS = frozenset({"aten.select.int", "aten.select_copy.int", "aten.full.default", "aten.full_like.default",
+                          "aten.scalar_tensor.default"})
+"""The operators whose importers know a number read from a tensor as a value."""
+
+
 def target_name(target: Any) -> str:
     """`aten.add.Tensor` for an ATen overload, `higher_order.cond` for control flow, else the function's qualified name."""
     if isinstance(target, torch._ops.HigherOrderOperator):
@@ -154,7 +162,11 @@ class Importer:
                                fix="rewrite the lines named, or report the operators as gaps")
 
     def _emit(self, node: torch.fx.Node, name: str, environment: Mapping[torch.fx.Node, Any]) -> Any:
+        if name in ITEMS and not isinstance(node.meta.get("val"), (int, float, bool)):
+            return self._item(environment[node.args[0]], node.meta.get("val"))  # type: ignore[index]
         if _is_size(node):
+            if any(isinstance(environment.get(item), Value) and _is_size(item) for item in node.all_input_nodes):
+                raise self.refuse("arithmetic on a number read from a tensor")
             return self._size(node)
         if name in ("operator.getitem",):
             return environment[node.args[0]][node.args[1]]  # type: ignore[index]
@@ -163,9 +175,33 @@ class Importer:
             raise UnsupportedError("no importer", items=[{"operator": name, "reason": "no importer for this operator"}])
         args = [self._resolve(item, environment) for item in node.args]
         kwargs = {key: self._resolve(item, environment) for key, item in node.kwargs.items() if key not in PLACEMENT}
+        self._require_operands(node, environment)
         result = importer(self, *args, **kwargs)
         self._agree(node, result)
         return result
+
+    def _item(self, tensor: Value, number: Any) -> Any:
+        """A number read from a tensor: the tensor itself, of no axes, which stands wherever an operand may.
+
+        A size that the trace found to be a known one is that.
+        """
+        if isinstance(number, torch.SymInt) and not any(str(symbol).startswith("u") for symbol in number.node.expr.free_symbols):
+            return to_dim(number, self.symbols)
+        if any(user.op == "output" for user in self.node.users):  # type: ignore[union-attr]
+            # What Python's own numbers are.
+            tensor = self.cast(tensor, DType.FLOAT64 if tensor.dtype.is_float else DType.INT64)
+        return tensor if tensor.rank == 0 else self.op("reshape", tensor, shape=())
+
+    def _require_operands(self, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> None:
+        """Refuses a number read from a tensor where only a size may stand: it is in no shape."""
+        numbers = [item for item in node.all_input_nodes if _is_size(item) and isinstance(environment.get(item), Value)]
+        if not numbers or target_name(node.target) in TAKE_NUMBERS:
+            return
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        for argument, given in zip(schema, node.args, strict=False):
+            if any(item in numbers for item in _flat(given) if isinstance(item, torch.fx.Node)) and (
+                    "int" in str(argument.type) or "arange" in target_name(node.target)):
+                raise self.refuse("a size, a bound or an index is a number read from a tensor")
 
     def _size(self, node: torch.fx.Node) -> Any:
         value = node.meta["val"]

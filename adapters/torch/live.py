@@ -78,7 +78,7 @@ def _drawn(model: Model, given: Mapping[str, Array], ranges: Mapping[str, tuple[
     planner = Planner(model.graph, model.parameters, overrides=overrides)
     for case in range(CASES):
         try:
-            yield dict(planner.case(case).inputs)
+            yield planner.case(case).inputs  # type: ignore[misc]
         except ConverterError:
             continue
 
@@ -212,7 +212,8 @@ def _state(module: torch.nn.Module, own: TorchParameters, store: ParameterStore)
     def read(name: str) -> torch.Tensor:
         first = store.alias_of(name) or name
         if first not in tensors:
-            tensors[first] = store.tensor(first).detach() if isinstance(store, TorchParameters) else to_tensor(store.read_private(first), copy=False)
+            tensors[first] = (store.tensor(first).detach() if isinstance(store, TorchParameters)
+                              else to_tensor(store.read_private(first), copy=False))
         return tensors[first]
 
     state = {name: read(name) for name in store.names() if name not in own}

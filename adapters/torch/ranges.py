@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -49,7 +50,7 @@ def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
             least += 1
         if least != ranges[symbol].min:
             notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")
-            ranges[symbol] = DimRange(least, ranges[symbol].max)
+            ranges[symbol] = replace(ranges[symbol], min=least)
 
 
 def _lower_most(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], notes: list[str]) -> None:
@@ -70,7 +71,7 @@ def _lower_most(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, T
             most = ranges[symbol].max
             if limit is not None and (most is None or limit < most):
                 notes.append(f"{symbol} is {limit} or less: {node.inputs[1]!r} has {rows} rows")
-                ranges[symbol] = DimRange(ranges[symbol].min, limit)
+                ranges[symbol] = replace(ranges[symbol], max=limit)
 
 
 def _counter(makers: Mapping[str, Node], node: Node) -> Node | None:
@@ -98,5 +99,5 @@ def with_empty(graph: Graph, given: Mapping[str, object], names: Sequence[str]) 
             continue
         for size, found in zip(port.spec.shape, leaf.shape, strict=True):
             if isinstance(size, Expr) and size.symbol in ranges and found == 0 and ranges[size.symbol].min == 1:
-                ranges[size.symbol] = DimRange(0, ranges[size.symbol].max)
+                ranges[size.symbol] = replace(ranges[size.symbol], min=0)
     return ranges

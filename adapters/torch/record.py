@@ -10,11 +10,13 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
-from adapters.torch.dtypes import to_numpy, to_tensor
+from adapters.torch.dtypes import as_tensor, to_numpy, to_tensor
 from adapters.torch.export import Program
 from adapters.torch.inputs import flat_names
+from adapters.torch.preparation import unchanged
 from converter.errors import ConverterError
 from converter.ir import Example
+from converter.recorded import DRAWN, sampled
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -52,13 +54,15 @@ def record(program: Program, arguments: Mapping[str, Any], drawn: Drawn | None =
             sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
             notes.append(f"the module itself fails at {sizes} ({type(error).__name__}): no example there")
             continue
-        size = sum(array.nbytes for array in (*inputs.values(), *outputs.values()))
+        draws = {name: draw for name, draw in getattr(inputs, "draws", {}).items() if inputs[name].size > DRAWN}
+        kept = {name: sampled(array, name) for name, array in outputs.items()}
+        size = sum(item.nbytes for item in (*(array for name, array in inputs.items() if name not in draws), *kept.values()))
         if size > room:
             if position == 0:
                 notes.append(f"the given example is not recorded: it would take {size / 1e6:.1f} MB of the file")
             continue
         room -= size
-        examples.append(Example(inputs, outputs, f"torch {torch.__version__}"))
+        examples.append(Example(inputs, kept, f"torch {torch.__version__}", draws))
     return tuple(examples), notes
 
 
@@ -80,14 +84,14 @@ def run_module(program: Program, arguments: Mapping[str, Any], inputs: Mapping[s
               for name, leaf in zip(program.input_names, leaves, strict=True)]
     bound = pytree.tree_unflatten(filled, structure)
     args, kwargs = call_arguments(program.module, bound)
-    with evaluation(program.module), torch.no_grad():
+    with evaluation(program.module), unchanged(program.module), torch.no_grad():
         result = program.module(*args, **kwargs)
     values = pytree.tree_leaves(result)
     names = program.output_names
     if len(values) != len(names):
         raise ConverterError("the module's outputs are not those of its trace", where=type(program.module).__name__,
                              expected=f"{len(names)} outputs", received=", ".join(flat_names(result)) or "none")
-    return {name: np.array(to_numpy(value if isinstance(value, torch.Tensor) else torch.tensor(value)))
+    return {name: np.array(to_numpy(as_tensor(value)))
             for name, value in zip(names, values, strict=True) if name is not None}
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export.graph_signature import InputKind, OutputKind
 
-from adapters.torch.dtypes import TO_TORCH, from_torch_dtype, to_numpy, to_tensor
+from adapters.torch.dtypes import TO_TORCH, as_tensor, from_torch_dtype, to_numpy, to_tensor
 from adapters.torch.export import Program
 from adapters.torch.importer import target_name
 from adapters.torch.ops.control import rebuild_cond, rebuild_scan, rebuild_while_loop
@@ -50,7 +50,7 @@ def run_exported(program: Program, inputs: Mapping[str, Any], *, float_dtype: An
         results = _Promoting(exported.graph_module, target, observed or {}).run(*arguments, enable_io_processing=False)
     flat = [item for item in pytree.tree_leaves(results, is_leaf=lambda leaf: leaf is None)]
     user = [item for spec, item in zip(exported.graph_signature.output_specs, flat, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
-    return {name: to_numpy(item if isinstance(item, torch.Tensor) else torch.tensor(item))
+    return {name: to_numpy(item if isinstance(item, torch.Tensor) else torch.tensor(item, dtype=torch.float64 if isinstance(item, float) else None))
             for name, item in zip(program.output_names, user, strict=True) if name is not None}
 
 

@@ -8,6 +8,7 @@ architecture.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from converter.builder import GraphBuilder, Value
 from converter.dims import Dim, evaluate, symbols
@@ -86,8 +87,9 @@ class Layers:
         weight = self.shape(f"{first}.weight")
         channels = weight[1] if len(weight) == 4 else 3
         if channels != 3:
-            self.assumptions.append(f"{first} takes {channels} channels where the published architecture takes 3; its stride and "
-                                    "padding are taken to be the published ones")
+            images = f"images of {channels} channel{'' if channels == 1 else 's'}"
+            self.assumptions.append(f"{first} takes {images}, and the published one images of 3; its stride and padding are taken to "
+                                    "be the published ones")
         return self.builder.input("x", self.dtype, ["batch", channels, height, width])
 
     def graph(self, output: Value) -> Graph:
@@ -122,7 +124,7 @@ class Layers:
 
     # Layers -------------------------------------------------------------------------------------------------------------
 
-    def op(self, name: str, *inputs: Value | float | None, **attributes: object) -> Value:
+    def op(self, name: str, *inputs: Value | float | None, **attributes: Any) -> Value:
         """A node without parameters of its own."""
         return self.builder.op(name, *inputs, **attributes)
 

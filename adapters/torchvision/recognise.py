@@ -64,7 +64,8 @@ def recognise(checkpoint: Checkpoint, variant: str | None = None) -> Recognised 
     where = str(checkpoint.path)
     if not found:
         if reasons:
-            raise UnsupportedError("the checkpoint is of no published architecture", where=where, received="; ".join(reasons), fix=OTHERWISE)
+            raise UnsupportedError("the checkpoint is of no published architecture", where=where, received="; ".join(reasons),
+                                   fix=OTHERWISE)
         return None
     names = [fit.name for fit in found]
     if variant is not None:

@@ -292,8 +292,7 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
         key = getattr(store, "key", None)
         origin = {**source_metadata(source), **({"key": key} if key else {})}
         model = replace(model, metadata={**model.metadata, "source": {**model.metadata.get("source", {}), **origin}})
-    key = getattr(store, "key", None)
-    return model, [*([_entry_note(key)] if key else []), *result.notes]
+    return model, [*_entry_notes(store), *result.notes]
 
 
 def _warn_of_code(source: str | None) -> None:
@@ -309,12 +308,17 @@ def _entry_note(key: str) -> str:
     return f"the state_dict is the checkpoint's entry {key!r}"
 
 
+def _entry_notes(store: Any) -> list[str]:
+    key = getattr(store, "key", None)
+    return [_entry_note(key)] if key else []
+
+
 def _found_in(store: Any) -> list[str]:
     """What was found out about a checkpoint: where its state_dict lies, and the wrappers that its names tell of."""
     from converter.state_dict import said, wrappers_of
 
-    key, parts = getattr(store, "key", None), wrappers_of(store.names())
-    return [_entry_note(key)] * bool(key) + [f"names hold {said(parts)}, and are kept"] * bool(parts)
+    parts = wrappers_of(store.names())
+    return _entry_notes(store) + [f"names hold {said(parts)}, and are kept"] * bool(parts)
 
 
 def _bound_notes(model: Any) -> list[str]:
@@ -322,7 +326,7 @@ def _bound_notes(model: Any) -> list[str]:
 
     source = model.metadata.get("source", {})
     key, parts = source.get("key"), source.get("wrappers") or ()
-    return [_entry_note(key)] * bool(key) + [f"names in the checkpoint hold {said(parts)}: read without"] * bool(parts)
+    return ([_entry_note(key)] if key else []) + [f"names in the checkpoint hold {said(parts)}: read without"] * bool(parts)
 
 
 def _cast(content: Any, dtype: str | None, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
@@ -339,7 +343,8 @@ def _cast(content: Any, dtype: str | None, notes: Sequence[str]) -> tuple[Any, S
     before = [(store.spec(name).dtype, changed.spec(name).dtype) for name in store.names() if store.alias_of(name) is None]
     count = sum(old is not new for old, new in before)
     if made is content or (not count and not isinstance(content, Model)):
-        return content, [*notes, f"every float is {dtype} already" if any(old is DType(dtype) for old, _ in before) else "no floats to cast"]
+        already = any(old is DType(dtype) for old, _ in before)
+        return content, [*notes, f"every float is {dtype} already" if already else "no floats to cast"]
     text = f"{plural(count, 'tensor')} cast from {', '.join(sorted({str(old) for old, new in before if old is not new}))} to {dtype}"
     if isinstance(content, Model) and content.examples:
         text += f"; {plural(len(content.examples), 'recorded example')} left out, which are of the model as it was"

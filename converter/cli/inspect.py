@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from converter.discovery import Format
 from converter.errors import ConverterError, FormatError, ParameterError
 from converter.ir import Model, Node, TensorSpec
 from converter.parameters import Array, ParameterStore
+
+if TYPE_CHECKING:
+    from converter.recognition import Recognised
 
 HELP = """Shows what is in a model or a checkpoint: inputs, outputs, operators, parameters, digest, where it came from, and what
 was recorded. Reads every parameter for the digest.
@@ -53,11 +56,14 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
     folder = path.is_dir()
     form = None if folder else format_of(Path(file), to="load")
     if form is None or form.holds == "parameters":
-        store = load_parameters(file, key)
-        title = "Hugging Face folder" if form is None else form.title
-        found = getattr(store, "key", None)
-        return {"file": file, "format": title, "bytes": sum(item.stat().st_size for item in checkpoint_files(file)),
-                **({"key": found} if found else {}), "parameters": _parameters(store)}
+        found, reason = _recognised(file, key)
+        store = load_parameters(file, key) if found is None or found.store is None else found.store
+        files = checkpoint_files(file) if found is None or not found.files else found.files
+        entry = getattr(store, "key", None)
+        return {"file": file, "format": "Hugging Face folder" if form is None else form.title,
+                "bytes": sum(item.stat().st_size for item in files), **({"key": entry} if entry else {}),
+                "recognised": None if found is None else _as_recognised(found), **({"reason": reason} if reason else {}),
+                "parameters": _parameters(store)}
     facts = {"file": file, "format": form.title, "bytes": path.stat().st_size}
     try:
         model = load(file)
@@ -68,6 +74,23 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
         return {**facts, "format": "graph without parameters' values, JSON", **describe_model(alone, False),
                 "digest": graph_digest(alone.graph)}
     return {**facts, **describe_model(model, digest)}
+
+
+def _recognised(file: str, key: str | None) -> tuple[Recognised | None, str | None]:
+    """What a checkpoint would be converted as without more being said, or why it would not be."""
+    from converter.recognition import Checkpoint, recognise
+
+    try:
+        return recognise(Checkpoint(file, key)), None
+    except ConverterError as error:
+        return None, str(error)
+
+
+def _as_recognised(found: Recognised) -> dict[str, Any]:
+    graph = found.architecture.graph
+    return {"title": found.title, "nodes": len(graph.nodes), "notes": list(found.notes),
+            "inputs": {port.name: str(port.spec) for port in graph.inputs},
+            "outputs": {port.name: str(port.spec) for port in graph.outputs}}
 
 
 def _graph_alone(form: Format, file: str) -> Model | None:
@@ -169,6 +192,8 @@ def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:
         rows = [(name, f"{count:,}") for name, count in facts["operators"].items()]
         blocks.append(f"Operators: {plural(len(facts['nodes']), 'node')}\n" + table(rows, right=(1,)))
     blocks.append(_store(facts["parameters"]))
+    if "recognised" in facts:
+        blocks.append(_recognition(facts["recognised"], facts.get("reason")))
     if "name" in facts:
         blocks.append(_origin(facts))
     if nodes and "nodes" in facts:
@@ -178,6 +203,15 @@ def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:
                 for name, item in facts["parameters"]["entries"].items()]
         blocks.append("Every parameter\n" + table(listed))
     return "\n\n".join(blocks)
+
+
+def _recognition(found: dict[str, Any] | None, reason: str | None) -> str:
+    if found is None:
+        return f"Not recognised: {reason}" if reason else "Not recognised; a graph or the code is needed to convert it."
+    rows = [("input", name, spec) for name, spec in found["inputs"].items()]
+    rows += [("output", name, spec) for name, spec in found["outputs"].items()]
+    notes = "".join(f"\n  note: {note}" for note in found["notes"])
+    return f"Recognised as {found['title']}, {plural(found['nodes'], 'node')}\n{table(rows)}{notes}"
 
 
 def _graph(facts: dict[str, Any]) -> str:

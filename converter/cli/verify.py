@@ -44,18 +44,18 @@ Examples:
               "drawn ones: an .npz file, or a directory of them; repeat it for several.")
 @click.option("--cases", type=click.IntRange(0), default=6, show_default=True, help="How many sets of inputs to draw.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
-@click.option("--memory", metavar="SIZE", default="1GB", show_default=True, help="How much to hold at a time, beside the inputs, the outputs "
-              "and what the runtimes take: 500MB, 8GB.")
-@click.option("--reduce", "parts", metavar="DIR", help="Where something fails: write the smallest part of the model that fails by itself, as "
-              "model.json and model.onnx with inputs.npz.")
+@click.option("--memory", metavar="SIZE", default="1GB", show_default=True, help="How much to hold at a time, beside the inputs, the "
+              "outputs and what the runtimes take: 500MB, 8GB.")
+@click.option("--reduce", "parts", metavar="DIR", help="Where something fails: write the smallest part of the model that fails by itself, "
+              "as model.json and model.onnx with inputs.npz.")
 @click.option("--html", "html_file", metavar="FILE", help="Write the report as one self-contained page.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the report as JUnit XML.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every comparison, not only those nearest to their limit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @guarded
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, module: str | None,
-            inputs: tuple[str, ...], input_files: tuple[str, ...], cases: int, seed: int, memory: str, parts: str | None, html_file: str | None,
-            junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
+            inputs: tuple[str, ...], input_files: tuple[str, ...], cases: int, seed: int, memory: str, parts: str | None,
+            html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
 
     if inputs and module is None:

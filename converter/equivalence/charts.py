@@ -10,6 +10,7 @@ from converter.equivalence.report import EDGES, Row, Trace, number_text, share_o
 
 COLOURS = 6
 WIDTH = 960.0
+DASHES = ("5 3", "1.5 2.5")
 
 
 def colour(index: int) -> str:
@@ -29,7 +30,8 @@ def bars(rows: Sequence[tuple[str, Sequence[Row], int]]) -> str:
     parts = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = left + tick * scale
-        parts.append(f'<text x="{x:.1f}" y="12" text-anchor="middle"{_strong(tick == 1.0)}>{"limit" if tick == 1.0 else f"{tick:.0%}"}</text>')
+        text = "limit" if tick == 1.0 else f"{tick:.0%}"
+        parts.append(f'<text x="{x:.1f}" y="12" text-anchor="middle"{_strong(tick == 1.0)}>{text}</text>')
     for line, (label, found, place) in enumerate(rows):
         y = top + line * height
         worst = max(found, key=_severity)
@@ -43,8 +45,10 @@ def bars(rows: Sequence[tuple[str, Sequence[Row], int]]) -> str:
         parts.append(f'<rect x="{left}" y="{y + 6:.1f}" width="{max(reach, 1.5):.1f}" height="16" rx="4" fill="{fill}" opacity="0.35"/>')
         for row in found:
             x = left + min(_severity(row), full - 0.012) * scale
-            tip = f"{row.case or row.output} {sizes_text(row.sizes)}: {number_text(row.error, row.unit)} of {number_text(row.allowed, row.unit)}"
-            parts.append(f'<circle cx="{max(x, left + 4):.1f}" cy="{y + 14:.1f}" r="4" fill="{"var(--card)" if row.passed else "var(--fail)"}" '
+            tip = f"{row.case or row.output} {sizes_text(row.sizes)}: {number_text(row.error, row.unit)} of " \
+                  f"{number_text(row.allowed, row.unit)}"
+            inner = "var(--card)" if row.passed else "var(--fail)"
+            parts.append(f'<circle cx="{max(x, left + 4):.1f}" cy="{y + 14:.1f}" r="4" fill="{inner}" '
                          f'stroke="{fill}" stroke-width="2"><title>{escape(tip)}</title></circle>')
         text = _outcome(worst)
         parts.append(f'<text class="{"bad" if bad else "ink"}" x="{left + width + 12:.0f}" y="{y + 19:.1f}">{escape(text)}</text>')
@@ -89,6 +93,7 @@ def histogram(counts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -
     step = width / len(places)
     highest = max((count / total for series in counts.values() if (total := sum(series)) for count in series), default=1.0)
     parts = []
+    dashed = 0
     for name, series in counts.items():
         total = sum(series) or 1
         tops = [top + height * (1 - (series[place] / total) / highest) for place in places]
@@ -96,15 +101,19 @@ def histogram(counts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -
         points = f"M{left:.1f} {base:.1f}" + "".join(
             f"V{y:.1f}H{left + (index + 1) * step:.1f}" for index, y in enumerate(tops)) + f"V{base:.1f}"
         ink = colours.get(name)
-        style = f'fill="{ink}" fill-opacity="0.28" stroke="{ink}" stroke-width="1.6"' if ink else \
-                'fill="none" stroke="var(--soft)" stroke-width="1.4" stroke-dasharray="4 3"'
+        style = f'fill="{ink}" fill-opacity="0.13" stroke="{ink}" stroke-width="1.7"' if ink else \
+                f'fill="none" stroke="var(--soft)" stroke-width="1.3" stroke-dasharray="{DASHES[dashed % len(DASHES)]}"'
+        dashed += ink is None
         parts.append(f'<path d="{points}" {style} stroke-linejoin="round"><title>{escape(name)}</title></path>')
     parts.append(f'<line x1="{left}" x2="{left + width}" y1="{top + height}" y2="{top + height}" stroke="var(--faint)"/>')
     every = max(1, math.ceil(len(places) / 8))
     for index, place in enumerate(places):
-        if index % every == 0 or place == len(EDGES):
-            parts.append(f'<text x="{left + (index + 0.5) * step:.1f}" y="{top + height + 16:.0f}" text-anchor="middle">{_bin(place)}</text>')
-    parts.append(f'<text x="{left + width / 2:.0f}" y="{top + height + 33:.0f}" text-anchor="middle">error in ulps of the output, up to</text>')
+        last = place == len(EDGES)
+        if last or index % every == 0 and (places[-1] != len(EDGES) or place + every / 2 < len(EDGES)):
+            middle = left + (index + 0.5) * step
+            parts.append(f'<text x="{middle:.1f}" y="{top + height + 16:.0f}" text-anchor="middle">{_bin(place)}</text>')
+    parts.append(f'<text x="{left + width / 2:.0f}" y="{top + height + 33:.0f}" text-anchor="middle">'
+                 "error in ulps of the output, up to</text>")
     return _svg(480, top + height + 38, parts, "histogram of errors")
 
 
@@ -155,15 +164,16 @@ def along(traces: Sequence[Trace], colours: Mapping[str, str]) -> str:
         size = 3.0 if len(spots) <= 120 else 1.7
         for x, y, point in spots:
             bad = point.share > 1
-            tip = f"{trace.subject}, node {point.index}: {point.op} → {point.value}, {number_text(point.error)} of {number_text(point.allowed)}" \
-                  + (f", {point.source}" if point.source else "")
+            tip = f"{trace.subject}, node {point.index}: {point.op} → {point.value}, {number_text(point.error)} of " \
+                  f"{number_text(point.allowed)}" + (f", {point.source}" if point.source else "")
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size + bad:.1f}" fill="{"var(--fail)" if bad else ink}">'
                          f"<title>{escape(tip)}</title></circle>")
         first = next((spot for spot in spots if spot[2].share > 1), None)
         if first is not None:
             x, y, point = first
             anchor = "start" if x < left + width * 0.75 else "end"
-            parts.append(f'<text class="bad" x="{x + (8 if anchor == "start" else -8):.1f}" y="{max(y - 9, 12):.1f}" text-anchor="{anchor}">'
+            beside = x + (8 if anchor == "start" else -8)
+            parts.append(f'<text class="bad" x="{beside:.1f}" y="{max(y - 9, 12):.1f}" text-anchor="{anchor}">'
                          f"node {point.index}, {escape(_cut(point.op, 30))}</text>")
     base = top + height
     marks = sorted({0, last, *(last * quarter // 4 for quarter in (1, 2, 3))})

@@ -17,7 +17,7 @@ ABOUT = {
     "recorded": "What PyTorch gave when the file was made, against the graph in float64.",
     "rounding": "Each runtime in the model's own dtypes, against the float64 truth. The limit is measured, not typed: {budget}.",
 }
-SLOWEST = 12
+NEAREST = 12
 
 
 def html(report: Report) -> str:
@@ -46,18 +46,22 @@ def _verdict(report: Report) -> str:
         words = f"{by} {'agree' if len(subjects) > 1 else 'agrees'} with the float64 truth, within what rounding explains."
     else:
         words = f"{failed} of {len(report.rows)} comparisons failed."
-    mark = '<path d="M20 35 L30 45 L49 24" fill="none" stroke="#fff" stroke-width="6" stroke-linecap="round" stroke-linejoin="round"/>' if good \
-        else '<path d="M24 24 L44 44 M44 24 L24 44" fill="none" stroke="#fff" stroke-width="6" stroke-linecap="round"/>'
+        first = next((location for location in report.locations if location.index is not None), None)
+        if first is not None:
+            words += f" {first.subject} first goes wrong at node {first.index}, {first.op}{f' ({first.source})' if first.source else ''}."
+    drawn = "M20 35 L30 45 L49 24" if good else "M24 24 L44 44 M44 24 L24 44"
+    mark = f'<path d="{drawn}" fill="none" stroke="#fff" stroke-width="6" stroke-linecap="round" stroke-linejoin="round"/>'
     tiles = [(f"{len(report.rows):,}", "comparisons"), (f"{failed:,}", "failed"), (f"{len(cases):,}", "sets of inputs"),
              (f"{compared:,}", "values compared")]
     if nearest is not None:
         tiles.append((f"{100 * share_of(nearest):.0f}%", f"of its limit, at the nearest that passed ({nearest.subject})"))
     if "all" in report.seconds:
         tiles.append((f"{report.seconds['all']:.1f} s", "to verify"))
-    return (f'<section class="verdict {"" if good else "fail"}"><svg class="mark" viewBox="0 0 68 68" aria-hidden="true"><circle cx="34" cy="34" '
-            f'r="34" fill="var(--{"pass" if good else "fail"})"/>{mark}</svg><div class="words"><p class="word">'
-            f'{"Equivalent" if good else "Not equivalent"}</p><h1>{escape(report.model)}</h1><p class="soft">{escape(words)}</p></div></section>'
-            f'<div class="tiles">{"".join(f"<div class=tile><b>{escape(value)}</b><span>{escape(what)}</span></div>" for value, what in tiles)}</div>')
+    boxes = "".join(f"<div class=tile><b>{escape(value)}</b><span>{escape(what)}</span></div>" for value, what in tiles)
+    return (f'<section class="verdict {"" if good else "fail"}"><svg class="mark" viewBox="0 0 68 68" aria-hidden="true">'
+            f'<circle cx="34" cy="34" r="34" fill="var(--{"pass" if good else "fail"})"/>{mark}</svg><div class="words"><p class="word">'
+            f'{"Equivalent" if good else "Not equivalent"}</p><h1>{escape(report.model)}</h1><p class="soft">{escape(words)}</p></div>'
+            f'</section><div class="tiles">{boxes}</div>')
 
 
 def _subjects(report: Report) -> list[str]:
@@ -95,7 +99,11 @@ def _place(location: Location) -> str:
     if location.source:
         facts.append(("your code", f"<code>{escape(location.source)}</code>"))
     facts.append(("inputs", escape(f"{location.case} {sizes_text(location.sizes)}")))
-    facts += [(escape(name), escape(f"{value:,.6g}")) for name, value in location.statistics.items()]
+    counted = {"values", "not finite", "differing"}
+    for title, chosen in (("counts", counted), ("sizes", location.statistics.keys() - counted)):
+        numbers = ", ".join(f"{name} {value:,.6g}" for name, value in location.statistics.items() if name in chosen)
+        if numbers:
+            facts.append((title, escape(numbers)))
     if location.part:
         facts.append(("smallest part that fails", f"<code>{escape(location.part)}</code>"))
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
@@ -115,8 +123,8 @@ def _stage(report: Report, stage: str) -> str:
     outputs = list(dict.fromkeys(row.output for row in rows))
     cards = []
     for output in outputs:
-        lines = [(subject, [row for row in rows if (row.subject, row.output) == (subject, output)], order.get(subject, 5)) for subject in subjects]
-        lines = [line for line in lines if line[1]]
+        by = {subject: [row for row in rows if (row.subject, row.output) == (subject, output)] for subject in subjects}
+        lines = [(subject, found, order.get(subject, 5)) for subject, found in by.items() if found]
         values = sum(row.compared for _, found, _ in lines for row in found)
         title = f"<code>{escape(output)}</code>" if output else "before any output"
         cards.append(f'<div class="card"><h3>{title} <span class="soft small">{values:,} values</span></h3>{charts.bars(lines)}</div>')
@@ -132,11 +140,13 @@ def _histograms(report: Report) -> str:
         series = {name: counts[output] for name, counts in report.histograms.items() if output in counts}
         series = dict(sorted(series.items(), key=lambda item: item[0] in colours))
         legend = "".join(f'<span><i style="{_swatch(colours.get(name))}"></i>{escape(name)}</span>' for name in series)
-        cards.append(f'<div class="card"><h3><code>{escape(output)}</code></h3>{charts.histogram(series, colours)}<div class="legend">{legend}</div></div>')
+        drawing = charts.histogram(series, colours)
+        cards.append(f'<div class="card"><h3><code>{escape(output)}</code></h3>{drawing}<div class="legend">{legend}</div></div>')
     if not cards:
         return ""
-    return ('<h2>How the errors are spread</h2><p class="soft">Of all values of all inputs. An ulp is the distance from one number of the output\'s '
-            "dtype to the next, at the output's own size. Dashed: the runs that set the limit.</p>" f'<div class="grid">{"".join(cards)}</div>')
+    return ('<h2>How the errors are spread</h2><p class="soft">Of all values of all inputs. An ulp is the distance from one number to the '
+            "next, in the output's dtype and at the output's own size. Dashed: the runs that set the limit.</p>"
+            f'<div class="grid">{"".join(cards)}</div>')
 
 
 def _swatch(ink: str | None) -> str:
@@ -147,17 +157,17 @@ def _along(report: Report) -> str:
     if not report.traces:
         return ""
     colours = _colours(report)
-    legend = "".join(f'<span><i style="background:{colours.get(trace.subject, charts.colour(0))}"></i>{escape(trace.subject)}, '
+    legend = "".join(f'<span><i style="{_swatch(colours.get(trace.subject, charts.colour(0)))}"></i>{escape(trace.subject)}, '
                      f"{escape(trace.case)} {escape(sizes_text(trace.sizes))}</span>" for trace in report.traces)
     points = [(point.share, trace.subject, point) for trace in report.traces for point in trace.points if point.share > 0]
     points.sort(key=lambda item: -item[0])
-    rows = "".join(f'<tr{" class=fail" if share > 1 else ""}><td class="n">{point.index}</td><td><code>{escape(point.op)}</code></td><td>'
-                   f'<code>{escape(point.value)}</code></td><td>{escape(subject)}</td><td class="n">{_share(share)}</td><td>'
-                   f"{escape(point.source or '')}</td></tr>" for share, subject, point in points[:SLOWEST])
-    table = ('<details><summary>The nodes nearest to their limit</summary><div class="scroll"><table><tr><th class="n">node</th><th>operator</th>'
-             f'<th>value</th><th>by</th><th class="n">of its limit</th><th>code</th></tr>{rows}</table></div></details>')
-    return ('<h2>The error along the graph</h2><p class="soft">Every value that a node makes, against the float64 truth. The limit of each is what the '
-            "reference kernels stray in the model's own dtypes, times four, plus the floor.</p>"
+    rows = "".join(f'<tr{" class=fail" if share > 1 else ""}><td class="n">{point.index}</td><td><code>{escape(point.op)}</code></td>'
+                   f'<td><code>{escape(point.value)}</code></td><td>{escape(subject)}</td><td class="n">{_share(share)}</td>'
+                   f"<td>{escape(point.source or '')}</td></tr>" for share, subject, point in points[:NEAREST])
+    table = ('<details><summary>The nodes nearest to their limit</summary><div class="scroll"><table><tr><th class="n">node</th>'
+             f'<th>operator</th><th>value</th><th>by</th><th class="n">of its limit</th><th>code</th></tr>{rows}</table></div></details>')
+    return ('<h2>The error along the graph</h2><p class="soft">Every value that a node makes, against the float64 truth. The limit of each '
+            "is what the reference kernels stray in the model's own dtypes, times four, plus the floor.</p>"
             f'<div class="card">{charts.along(report.traces, colours)}<div class="legend">{legend}</div></div>{table}')
 
 
@@ -174,8 +184,8 @@ def _parts(report: Report) -> str:
     rows = [row for row in report.rows if row.stage == "model"]
     if not rows:
         return ""
-    lines = "".join(f'<tr{"" if row.passed else " class=fail"}><td>{escape(row.subject)}</td><td>{escape(row.output)}</td><td>{_pill(row)}</td><td>'
-                    f"{escape(row.reason or 'equal, bit for bit')}</td></tr>" for row in rows)
+    lines = "".join(f'<tr{"" if row.passed else " class=fail"}><td>{escape(row.subject)}</td><td>{escape(row.output)}</td>'
+                    f"<td>{_pill(row)}</td><td>{escape(row.reason or 'equal, bit for bit')}</td></tr>" for row in rows)
     return f'<h2>The same parameters and graph</h2><div class="card scroll"><table>{lines}</table></div>'
 
 
@@ -223,10 +233,11 @@ def _all(report: Report) -> str:
     for row in report.rows:
         if row.stage == "model":
             continue
-        lines.append(f'<tr{"" if row.passed else " class=fail"}><td>{escape(row.stage)}</td><td>{escape(row.subject)}</td><td>{escape(row.output)}</td>'
-                     f'<td>{escape(row.case)}</td><td class="n">{number_text(row.error, row.unit)}</td><td class="n">'
-                     f'{number_text(row.allowed, row.unit)}</td><td class="n">{row.compared:,}</td><td>{_pill(row)}</td></tr>')
-    return ('<details><summary>All comparisons</summary><div class="scroll"><table><tr><th>stage</th><th>by</th><th>output</th><th>inputs</th>'
-            '<th class="n">error</th><th class="n">allowed</th><th class="n">values</th><th></th></tr>' f'{"".join(lines)}</table></div></details>'
-            f'<footer>{escape(", ".join(STAGES[stage] for stage in STAGES if any(row.stage == stage for row in report.rows)))}. '
+        lines.append(f'<tr{"" if row.passed else " class=fail"}><td>{escape(row.stage)}</td><td>{escape(row.subject)}</td>'
+                     f'<td>{escape(row.output)}</td><td>{escape(row.case)}</td><td class="n">{number_text(row.error, row.unit)}</td>'
+                     f'<td class="n">{number_text(row.allowed, row.unit)}</td><td class="n">{row.compared:,}</td><td>{_pill(row)}</td></tr>')
+    judged = ", ".join(title for stage, title in STAGES.items() if any(row.stage == stage for row in report.rows))
+    return ('<details><summary>All comparisons</summary><div class="scroll"><table><tr><th>stage</th><th>by</th><th>output</th>'
+            '<th>inputs</th><th class="n">error</th><th class="n">allowed</th><th class="n">values</th><th></th></tr>'
+            f'{"".join(lines)}</table></div></details><footer>{escape(judged)}. '
             "How a limit is measured: docs/equivalence.md of model-converter.</footer>")

@@ -17,6 +17,7 @@ from converter.equivalence.roles import DEFAULT_INTEGERS, Role, Specs, roles
 from converter.errors import GraphError, RunError
 from converter.ir import DimRange, DType, Graph, GraphInput
 from converter.parameters import ParameterStore
+from converter.recorded import Draw
 from converter.sizes import bind, check_inputs
 
 Array = np.ndarray[Any, Any]
@@ -51,6 +52,14 @@ def generate(graph: Graph, specs: ParameterStore | Specs | None = None, seed: in
     """`count` sets of inputs for `graph`, by name. See `Planner`; `specs` are its parameters, or their specs."""
     planner = Planner(graph, specs, seed, overrides=overrides)
     return [dict(planner.case(index).inputs) for index in range(count)]
+
+
+class Drawn(dict[str, Array]):
+    """Arrays by input name; `draws` says how those were drawn that a seed gives again."""
+
+    def __init__(self, arrays: Mapping[str, Array], draws: Mapping[str, Draw]) -> None:
+        super().__init__(arrays)
+        self.draws = dict(draws)
 
 
 class Planner:
@@ -103,8 +112,7 @@ class Planner:
                 size = span.max if span.max is not None and span.max <= HIGH_END else max(span.min, 2)
             else:
                 size = odd if odd >= span.min else span.min + odd
-            size = max(size, span.min)
-            result[name] = size if span.max is None else min(size, span.max)
+            result[name] = span.nearest(size)
         return {**result, **self.fixed}
 
     def grown(self, sizes: Mapping[str, int]) -> dict[str, int] | None:
@@ -112,8 +120,7 @@ class Planner:
         result = {}
         for name, size in sizes.items():
             span = self.graph.dims.get(name, DimRange())
-            larger = size if name in self.fixed else 2 * size + 1
-            result[name] = larger if span.max is None else min(larger, span.max)
+            result[name] = size if name in self.fixed else span.nearest(2 * size + 1)
         return None if result == dict(sizes) else result
 
     def profile(self, index: int) -> str:
@@ -126,16 +133,20 @@ class Planner:
         """Case `index`, at its own sizes or at given ones. Raises `RunError` for sizes that no input can have."""
         sizes = self.sizes(index) if sizes is None else sizes
         profile = self.profile(index)
-        inputs = {}
+        inputs, draws = {}, {}
         for port in self.graph.inputs:
             shape = concrete_shape(port, sizes)
             generator = Generator(stream_seed(self.seed, index, port.name))
             override = self.overrides.get(port.name)
             if override is None:
-                inputs[port.name] = draw(generator, port.spec.dtype, shape, self.roles[port.name], index, sizes)
+                recipe = plain_draw(generator.state, port.spec.dtype, shape, self.roles[port.name], index, sizes)
+                if recipe is not None:
+                    draws[port.name] = recipe
+                inputs[port.name] = recipe.array(port.spec.dtype, shape) if recipe is not None else \
+                    draw(generator, port.spec.dtype, shape, self.roles[port.name], index, sizes)
             else:
                 inputs[port.name] = np.asarray(override(generator, shape) if callable(override) else override)
-        return Case(f"seed {self.seed}, case {index}", profile, sizes, inputs)
+        return Case(f"seed {self.seed}, case {index}", profile, sizes, Drawn(inputs, draws))
 
 
 def input_symbols(graph: Graph) -> tuple[str, ...]:
@@ -158,25 +169,35 @@ def concrete_shape(port: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...
     return shape
 
 
+def plain_draw(seed: int, dtype: DType, shape: tuple[int, ...], role: Role, index: int, sizes: Mapping[str, int]) -> Draw | None:
+    """How one input is drawn in case `index`, where that is a plain draw: no mask, no offsets, no extreme rows, no complex values."""
+    if role.mask or role.offsets is not None and len(shape) == 1:
+        return None
+    if dtype.is_integer:
+        found = role.integer_range(lambda bound: _size(bound, sizes))
+        low, high = DEFAULT_INTEGERS if found is None else found
+        limits = np.iinfo(dtype.numpy)
+        return Draw("integers", seed, max(low, int(limits.min)), min(high, int(limits.max) + 1))
+    if not dtype.is_float:
+        return None
+    if role.domain is not None:
+        return Draw("uniform", seed, float(role.domain[0]), float(role.domain[1]))
+    if index % 4 == EXTREME_INDEX and shape or dtype is DType.FLOAT8_E8M0FNU:
+        return None
+    return Draw("normal", seed)
+
+
 def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role, index: int, sizes: Mapping[str, int]) -> Array:
-    """The values of one input in case `index`."""
+    """The values of one input in case `index` that `plain_draw` does not give."""
     if role.mask:
         return _mask(generator, shape, index).astype(dtype.numpy)
     if role.offsets is not None and len(shape) == 1:
         places = np.sort(generator.integers(0, _size(role.offsets, sizes) + 1, shape))
         places[:1] = 0
         return places.astype(dtype.numpy)
-    if dtype.is_integer:
-        found = role.integer_range(lambda bound: _size(bound, sizes))
-        low, high = DEFAULT_INTEGERS if found is None else found
-        limits = np.iinfo(dtype.numpy)
-        return generator.integers(max(low, int(limits.min)), min(high, int(limits.max) + 1), shape).astype(dtype.numpy)
     if dtype.is_complex:
         real = generator.normal(shape)
         return np.asarray(real + 1j * generator.normal(shape)).astype(dtype.numpy)
-    if role.domain is not None:
-        low_end, high_end = role.domain
-        return (low_end + (high_end - low_end) * generator.uniform(shape)).astype(dtype.numpy)
     values = generator.normal(shape)
     if index % 4 == EXTREME_INDEX and shape:
         scales = np.resize(np.array(ROW_SCALES), shape[0])

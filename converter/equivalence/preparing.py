@@ -10,7 +10,7 @@ from typing import Any
 from converter.equivalence.budget import MIN_SAMPLES, independent
 from converter.equivalence.inputs import RECORDED, Case, Planner, given
 from converter.equivalence.report import Report, Row, Stage, failure
-from converter.equivalence.truth import Judge, Outputs, Prepared, Refused, first_line
+from converter.equivalence.truth import Judge, Prepared, Recorded, Refused, first_line
 from converter.errors import RunError
 from converter.ir import Model
 from converter.sizes import bind
@@ -48,7 +48,7 @@ def prepare(judge: Judge, report: Report, own: list[Case], seed: int, count: int
     model = judge.model
     stage: Stage = "structure" if judge.source is not None else "rounding"
     found: list[Prepared] = []
-    known: list[tuple[Case, Outputs | None]] = []
+    known: list[Recorded] = []
     for index, example in enumerate(model.examples):
         try:
             known.append((given(model.graph, example.inputs, f"example {index} ({example.made_by})", RECORDED), example.outputs))

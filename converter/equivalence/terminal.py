@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converter.equivalence.report import STAGES, Report, number_text, share_of
+from converter.equivalence.report import STAGES, Report, number_text, share_of, sizes_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,8 @@ def print_report(report: Report, console: Console | None = None, *, verbose: boo
                 compared = item.compared if verbose else sum(
                     other.compared for other in report.rows if (other.stage, other.subject, other.output) ==
                     (item.stage, item.subject, item.output))
-                cells += [number_text(item.error, item.unit), number_text(item.allowed, item.unit), share, f"{compared:,}", sizes_text(item.sizes)]
+                cells += [number_text(item.error, item.unit), number_text(item.allowed, item.unit), share, f"{compared:,}",
+                          sizes_text(item.sizes)]
             table.add_row(*map(escape, cells), verdict)
         console.print(table)
         failed = [item for item in report.failures if item.stage == stage]

@@ -19,9 +19,12 @@ from converter.equivalence.ties import TieRule, tie_rules
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Model, Node
 from converter.opset import check
+from converter.recorded import Sample
 
 Array = np.ndarray[Any, Any]
 Outputs = Mapping[str, Array]
+Recorded = tuple[Case, "Mapping[str, Array | Sample] | None"]
+"""A case, and what PyTorch gave for it once."""
 
 
 class Source(Protocol):
@@ -45,6 +48,7 @@ class Prepared:
     """A case with its truth.
 
     `own` is what the source, or the recording, gave in the model's own dtypes; `kernels` what the reference gave;
+    `samples` has those recorded outputs of which only some values are known: in `own` the others are the truth's.
     `operands` the float64 values that tie rules look at, `rough` the same in the model's own dtypes.
     """
 
@@ -55,6 +59,7 @@ class Prepared:
     own: Outputs | None = None
     operands: Mapping[str, Array] = field(default_factory=dict)
     rough: Mapping[str, Array] = field(default_factory=dict)
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
 
 class Judge:
@@ -69,7 +74,7 @@ class Judge:
         self.seconds: dict[str, float] = {}
         self._moves: dict[int, dict[str, Array]] = {}
 
-    def prepare(self, case: Case, recorded: Outputs | None = None) -> Prepared:
+    def prepare(self, case: Case, recorded: Mapping[str, Array | Sample] | None = None) -> Prepared:
         """The truth of a case. Raises `Refused` when the graph or the source cannot run it.
 
         Args:
@@ -81,7 +86,7 @@ class Judge:
             raise found
         return found
 
-    def prepare_all(self, cases: Sequence[tuple[Case, Outputs | None]]) -> list[Prepared | Refused]:
+    def prepare_all(self, cases: Sequence[Recorded]) -> list[Prepared | Refused]:
         """`prepare` for several cases, so that each parameter is read and promoted once for as many as memory allows."""
         sizes = [peak_bytes(self.model.graph, self.specs, case.sizes) for case, _ in cases]
         found: list[Prepared | Refused] = []
@@ -89,7 +94,7 @@ class Judge:
             found += self._group(group)
         return found
 
-    def _group(self, cases: Sequence[tuple[Case, Outputs | None]]) -> list[Prepared | Refused]:
+    def _group(self, cases: Sequence[Recorded]) -> list[Prepared | Refused]:
         observed: list[tuple[dict[str, Array], dict[str, Array]]] = [({}, {}) for _ in cases]
         try:
             graphs = self._reference(cases, "float64", [operands for operands, _ in observed])
@@ -102,7 +107,9 @@ class Judge:
             return [refused]
         found: list[Prepared | Refused] = []
         for (case, recorded), graph, own, (operands, rough) in zip(cases, graphs, kernels, observed, strict=True):
-            prepared = Prepared(case, graph, graph, own, recorded, operands, rough)
+            samples = {name: item for name, item in (recorded or {}).items() if isinstance(item, Sample)}
+            whole = None if recorded is None else {name: _whole(item, graph.get(name)) for name, item in recorded.items()}
+            prepared = Prepared(case, graph, graph, own, whole, operands, rough, samples)
             found.append(prepared if self.source is None else self._with_source(prepared))
         return found
 
@@ -121,7 +128,7 @@ class Judge:
         assert self.source is not None
         return {name: np.asarray(value) for name, value in self.source.run(case.inputs, float_dtype=float_dtype).items()}
 
-    def _reference(self, cases: Sequence[tuple[Case, Outputs | None]], float_dtype: str | None,
+    def _reference(self, cases: Sequence[Recorded], float_dtype: str | None,
                    operands: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
         wanted = {name for rule in self.ties.values() for name in rule.names}
         model = self.model
@@ -221,6 +228,12 @@ class Judge:
             if strays is None:
                 tolerance[operand] = tolerance[operand] + STRUCTURE * np.abs(value)
         return rule.excuses(actual, truth, values, tolerance)
+
+
+def _whole(recorded: Array | Sample, truth: Array | None) -> Array:
+    if not isinstance(recorded, Sample):
+        return recorded
+    return recorded.filled(np.empty(0) if truth is None else truth)
 
 
 def _keeper(kept: dict[str, Array], wanted: set[str]) -> Callable[[Node, tuple[Array, ...]], None]:

@@ -18,6 +18,7 @@ from converter.equivalence.inputs import COUNT, RECORDED
 from converter.equivalence.memory import MEMORY, Kept
 from converter.equivalence.models import compare_models, compare_parameters
 from converter.equivalence.preparing import given_cases, prepare
+from converter.equivalence.recording import sample_verdict
 from converter.equivalence.report import Report, Row, Stage, failure, row
 from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, Source, first_line
 from converter.errors import ConverterError, MissingDependencyError
@@ -253,6 +254,9 @@ def _recorded(judge: Judge, report: Report, recorded: list[Prepared], kernels: M
             if name in outputs:
                 allowed = kernels[name].allowed(RECORDED) if name in kernels else {}
                 found = _compare(judge, recorded, item, name, outputs[name], item.kernels, allowed)
+                if name in item.samples:
+                    found = sample_verdict(found, item.samples[name], item.truth[name], item.kernels[name], allowed,
+                                           judge.typical_in(item, name))
                 report.add([row("recorded", "recording", name, item.case.label, item.case.sizes, found)])
                 proven[item.case.label, name] = bool(found)
     return {**{(item.case.label, name): False for item in recorded for name in judge.dtypes}, **proven}

@@ -31,7 +31,8 @@ def graph_to_document(graph: Graph, *, source: bool = True) -> Document:
 
 
 def _range_to_document(allowed: DimRange) -> Document:
-    return {"min": allowed.min, **({} if allowed.max is None else {"max": allowed.max})}
+    return {"min": allowed.min, **({} if allowed.max is None else {"max": allowed.max}),
+            **({} if allowed.step == 1 else {"step": allowed.step})}
 
 
 def spec_to_document(spec: TensorSpec) -> Document:
@@ -129,12 +130,15 @@ def _symbol(name: str, where: str) -> str:
 
 
 def _range(document: Any, where: str) -> DimRange:
-    document = members(document, where, (), ("min", "max"))
+    document = members(document, where, (), ("min", "max", "step"))
     low = typed(document.get("min", 1), int, f"{where}.min")
     high = None if "max" not in document else typed(document["max"], int, f"{where}.max")
     if low < 0 or (high is not None and not low <= high <= MAX_SIZE):
         raise FormatError("not a range of sizes", where=where, expected="0 <= min <= max", received=f"{low}..{high}")
-    return DimRange(low, high)
+    step = typed(document.get("step", 1), int, f"{where}.step")
+    if not 1 <= step <= MAX_SIZE:
+        raise FormatError("not a step between sizes", where=where, expected="1 or more", received=str(step))
+    return DimRange(low, high, step)
 
 
 def _size(value: Any, where: str) -> Dim:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from converter.errors import ConverterError, FormatError
+from converter.format.aside import WriterAside
 from converter.format.atomic import STDOUT, atomic_path
 from converter.format.digest import ModelDigest, check_digest, graph_digest, model_digest
 from converter.format.document import check_aliases
@@ -78,8 +79,8 @@ def save_json(model: Model, target: Target, *, encoding: str = "auto", progress:
     if encoding == "file":
         _save_beside(target, text)
     else:
-        with _open_target(target) as out:
-            out.writelines(text(inside))
+        with _open_target(target) as out, WriterAside(out) as aside:
+            aside.writelines(text(inside))
     return digest.value()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,10 @@ from converter.format.fields import describe, members, name_of, typed
 from converter.format.limits import FORMAT, VERSION
 from converter.format.scan import Scanner
 from converter.format.tensors import PARAMETER_FIELDS, TensorEntry, decode_entry, read_entry
+from converter.format.samples import read_draws, read_samples
 from converter.ir import Example, Graph, TensorSpec
 from converter.opset import OPSET, check
+from converter.recorded import MAX_DRAWN
 
 REQUIRED = ("format", "version", "opset", "graph")
 OPTIONAL = ("parameters", "examples", "metadata", "digest")
@@ -201,9 +204,13 @@ class _Reader:
             return end
 
         end = self.scanner.object(pos, member, where)
-        members(found, where, ("inputs", "outputs", "made_by"))
+        members(found, where, ("inputs", "outputs", "made_by"), ("samples", "drawn"))
         typed(found["made_by"], str, f"{where}.made_by")
-        examples.append(Example(found["inputs"], found["outputs"], found["made_by"]))
+        outputs = found["outputs"] | read_samples(found.get("samples", {}), found["outputs"], f"{where}.samples")
+        room = MAX_DRAWN - sum(math.prod(array.shape) for example in examples for name, array in example.inputs.items()
+                               if name in example.draws)
+        draws, drawn = read_draws(found.get("drawn", {}), found["inputs"], room, f"{where}.drawn")
+        examples.append(Example(found["inputs"] | drawn, outputs, found["made_by"], draws))
         return end
 
     def _decoded(self, entry: TensorEntry, where: str) -> np.ndarray[Any, Any]:

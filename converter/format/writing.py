@@ -20,6 +20,7 @@ from converter.format.reading import check_examples, check_parameters, listed
 from converter.format.tensors import byte_count, write_values
 from converter.ir import DType, Example, Graph, Model, TensorSpec
 from converter.parameters import ParameterStore, as_bytes
+from converter.recorded import Sample
 
 Array = np.ndarray[Any, Any]
 Pieces = Iterator[bytes]
@@ -172,14 +173,32 @@ def example_pieces(examples: Iterable[Example], how: str) -> Pieces:
             yield _text(kind) + b": {"
             separator = b"\n      "
             for name, array in tensors.items():
+                if kind == "inputs" and name in example.draws:
+                    continue
+                array = array.values if isinstance(array, Sample) else array
                 yield separator + _text(name_of(name, f"examples[{index}].{kind}")) + b": {"
                 yield from tensor_pieces(np.asarray(array, DType.of(np.asarray(array).dtype).numpy), how, "        ")
                 yield b"}"
                 separator = b",\n      "
             yield b"}"
+        for key, described in _recorded_members(example).items():
+            if described:
+                yield b",\n     " + _text(key) + b": " + _text(described)
         yield b',\n     "made_by": ' + _text(str(example.made_by)) + b"}"
         opening = b","
     yield b"\n  ]" if opening == b"," else b"[]"
+
+
+def _recorded_members(example: Example) -> dict[str, Any]:
+    """`samples` and `drawn` of an example: what it holds in place of all values."""
+    samples = {name: {"shape": list(item.shape), "seed": str(item.seed), "statistics": dict(item.statistics)}
+               for name, item in example.outputs.items() if isinstance(item, Sample)}
+    drawn = {}
+    for name, draw in example.draws.items():
+        array = np.asarray(example.inputs[name])
+        drawn[name] = {**spec_to_document(TensorSpec(DType.of(array.dtype), array.shape)), "kind": draw.kind, "seed": str(draw.seed),
+                       **({} if draw.kind == "normal" else {"low": draw.low, "high": draw.high})}
+    return {"samples": samples, "drawn": drawn}
 
 
 def read_checked(store: ParameterStore, name: str) -> Array:

@@ -77,7 +77,8 @@ def linspace(*, start: Number, stop: Number, num: Dim, dtype: DType) -> Array:
     """
     index = np.arange(num, dtype=np.float64)
     step = (stop - start) / max(num - 1, 1)  # type: ignore[operator]
-    values = np.where(index < num // 2 if num > 1 else True, start + step * index, stop - step * (num - 1 - index))  # type: ignore[operator]
+    lower = index < max(num // 2, 1)  # type: ignore[type-var]
+    values = np.where(lower, start + step * index, stop - step * (num - 1 - index))  # type: ignore[operator]
     return values.astype(dtype.numpy)
 
 
@@ -113,11 +114,18 @@ def _triangle_indices(upper: bool, rows: int, columns: int, k: int) -> Array:
     return np.stack(np.nonzero(np.triu(mask, k) if upper else np.tril(mask, k)))
 
 
+def _bounded(rows: int, columns: int) -> None:
+    require(min(rows, columns) >= 0 and rows * columns < 1 << 31, "a matrix of this size is not listed by its indices",
+            expected="fewer than 2³¹ elements", received=f"[{rows}, {columns}]")
+
+
 def _tril_indices(*, rows: int, columns: int, k: int = 0, dtype: DType = DType.INT64) -> TensorSpec:
+    _bounded(rows, columns)
     return TensorSpec(dtype, (2, int(np.sum(np.clip(np.arange(rows) + k + 1, 0, columns)))))
 
 
 def _triu_indices(*, rows: int, columns: int, k: int = 0, dtype: DType = DType.INT64) -> TensorSpec:
+    _bounded(rows, columns)
     return TensorSpec(dtype, (2, int(np.sum(columns - np.clip(np.arange(rows) + k, 0, columns)))))
 
 

@@ -6,11 +6,7 @@ import numpy as np
 import torch
 
 from tests.op_cases import Case, Input, boolean, i32, i64
-
-
-def u8(*shape: int | str) -> Input:
-    """Any uint8 values."""
-    return Input(shape, lambda rng, size: rng.integers(0, 256, size).astype(np.uint8))
+from tests.op_cases.elementwise import u8
 
 
 def i16(*shape: int | str) -> Input:

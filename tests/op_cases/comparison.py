@@ -34,4 +34,5 @@ CASES = [
     Case("equal", torch.isposinf, edges("batch", 9), name="isposinf"),
     Case("full", torch.isnan, i64("batch", 9), name="isnan integers"),
     Case("isfinite", torch.isclose, edges("batch", 20), edges(20), name="isclose"),
+    Case("less_equal", torch.isclose, i64("batch", 20, low=0, high=2), i64(20, low=0, high=2), name="isclose integers"),
 ]

@@ -16,6 +16,7 @@ CASES = [
     Case("cumulative_prod", lambda x: x.cumprod(1), f32("batch", "time", 3)),
     Case("cumulative_prod", lambda x: x.cumprod(0), i64("batch"), name="vector"),
     Case("cumulative_prod", lambda x: x.cumprod(-1), f64("batch", 4), name="float64"),
+    Case("cumulative_prod", lambda x: x[:0].cumprod(0), f32(4), name="of nothing"),
     Case("logcumsumexp", lambda x: torch.logcumsumexp(x, 1), f32("batch", "time", 3)),
     Case("logcumsumexp", lambda x: torch.logcumsumexp(torch.where(x > 0, x, float("-inf")), -1), f32("batch", 6), name="infinities"),
     Case("cummax", lambda x: tuple(x.cummax(1)), f32("batch", "time", 3)),

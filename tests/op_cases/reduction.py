@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from tests.op_cases import Case, Input, boolean, f32, f64, i32, i64
-from tests.op_cases.bitwise import u8
-from tests.op_cases.elementwise import edges
+from tests.op_cases.elementwise import edges, u8
 
 
 def distinct(*shape: int | str) -> Input:
     """float32 values of which no two are equal."""
-    import numpy as np
-
     return Input(shape, lambda rng, size: (rng.permutation(int(np.prod(size))).reshape(size) / 7.0 - 3.0).astype(np.float32))
-
-
-def _all_of(function):  # type: ignore[no-untyped-def]
-    return lambda x: function(x)
 
 
 EVERY = {"sum": torch.sum, "mean": torch.mean, "prod": torch.prod, "max": torch.max, "min": torch.min, "var": torch.var, "std": torch.std}
 
 CASES = [
-    *(Case(op, _all_of(function), f32("batch", 5), name="all") for op, function in EVERY.items()),
-    *(Case(op, _all_of(function), f64("batch", 5), name="float64") for op, function in EVERY.items()),
+    *(Case(op, function, f32("batch", 5), name="all") for op, function in EVERY.items()),
+    *(Case(op, function, f64("batch", 5), name="float64") for op, function in EVERY.items()),
     Case("sum", lambda x: x.sum(1), f32("batch", "time", 3), name="axis"),
     Case("sum", lambda x: x.sum((0, -1), keepdim=True), f32("batch", "time", 3), name="axes kept"),
     Case("sum", lambda x: x.sum(), boolean("batch", 5), name="booleans"),
@@ -37,6 +31,7 @@ CASES = [
     Case("divide", lambda x: torch.nanmean(x / x, -1), edges("batch", 20), name="nanmean"),
     Case("mean", lambda x: x.mean(-1), f32("batch", "time", 3), name="axis"),
     Case("mean", lambda x: x.mean((0, 1), keepdim=True), f32("batch", "time", 3), name="axes kept"),
+    Case("mean", lambda x: x[:, :0].mean(1), f32("batch", 5), name="of nothing"),
     Case("mean", lambda x: x.mean(0, dtype=torch.float32), i64("batch", 5), name="integers"),
     Case("prod", lambda x: x.prod(1), f32("batch", 4), name="axis"),
     Case("prod", lambda x: x.prod(1, keepdim=True), i64("batch", 4), name="integers"),
@@ -70,7 +65,6 @@ CASES = [
          sizes=({"batch": 3, "time": 5}, {"batch": 1, "time": 1})),
     Case("var", lambda x: x.var((0, 1), correction=1.5), f32("batch", "time", 3), name="dynamic count",
          sizes=({"batch": 3, "time": 5}, {"batch": 2, "time": 4})),
-    Case("var", lambda x: x.var(1), f32("batch", "time"), name="single element"),
     Case("std", lambda x: x.std(-1, unbiased=False), f32("batch", 5), name="biased"),
     Case("std", lambda x: tuple(torch.std_mean(x, -1)), f32("batch", 5), name="std_mean"),
     Case("var", lambda x: tuple(torch.var_mean(x, (0, 2), correction=0)), f32("batch", 5, "time"), name="var_mean"),

@@ -63,6 +63,7 @@ CASES = [
     Case("logaddexp", torch.logaddexp, edges("batch", 16), edges(16), name="edges"),
     Case("logaddexp", torch.logaddexp2, f32("batch", 9), f32(9), name="base two"),
     Case("sin", torch.sinc, f32("batch", 9), name="sinc"),
+    Case("sin", lambda x: torch.sinc(x.half()).float(), f32("batch", 9), name="sinc in half"),
     Case("log", torch.logit, Input(("batch", 9), lambda rng, size: rng.uniform(0.1, 0.9, size).astype(np.float32)), name="logit"),
     Case("log", lambda x: torch.logit(x, 0.2), unit("batch", 9), name="logit clipped"),
     Case("exp", torch.exp, f32(), name="scalar"),

@@ -30,8 +30,9 @@ def _real(g: Lowering, dtype: DType) -> None:
 
 def filled(g: Lowering, shape: tuple[Dim, ...], value: bool | int | float, dtype: DType) -> Tensor:
     """A tensor of one number: a constant where it is small and known, else `ConstantOfShape`."""
-    if _known(*shape) and math.prod(shape) <= 16:  # type: ignore[arg-type]
-        return g.constant(np.full(shape, np.asarray(value).astype(dtype.numpy)), dtype)  # type: ignore[arg-type]
+    known = [size for size in shape if isinstance(size, int)]
+    if len(known) == len(shape) and math.prod(known) <= 16:
+        return g.constant(np.full(known, np.asarray(value).astype(dtype.numpy)), dtype)
     tensor = onnx.numpy_helper.from_array(np.asarray([value]).astype(dtype.numpy))
     return g.node("ConstantOfShape", g.sizes(shape), spec=TensorSpec(dtype, shape), value=tensor)
 
@@ -60,8 +61,8 @@ def scalar(g: Lowering, value: Number, dtype: DType) -> Tensor:
 def _progression(g: Lowering, index: Tensor, start: Number, step: Tensor | Number) -> Tensor:
     """start + step · index, in float64."""
     wide, spec = g.cast(index, DType.FLOAT64), TensorSpec(DType.FLOAT64, index.shape)
-    step = step if isinstance(step, Tensor) else None if step == 1 else scalar(g, step, DType.FLOAT64)
-    scaled = wide if step is None else g.node("Mul", wide, step, spec=spec)
+    factor = step if isinstance(step, Tensor) else None if step == 1 else scalar(g, step, DType.FLOAT64)
+    scaled = wide if factor is None else g.node("Mul", wide, factor, spec=spec)
     return scaled if isinstance(start, (int, float)) and start == 0 else g.node("Add", scaled, scalar(g, start, DType.FLOAT64), spec=spec)
 
 

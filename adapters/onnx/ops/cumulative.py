@@ -66,7 +66,7 @@ def logcumsumexp(g: Lowering, x: Tensor, *, axis: int) -> Tensor:
             make("Where", ["same", "zero", "difference"], ["apart"]), make("Abs", ["apart"], ["distance"]),
             make("Neg", ["distance"], ["exponent"]), make("Exp", ["exponent"], ["share"]), make("Add", ["share", "one"], ["both"]),
             make("Log", ["both"], ["gain"]), make("Max", ["state0", "element"], ["larger"]), make("Add", ["larger", "gain"], ["next0"])]
-    constants = [helper.make_tensor("zero", onnx.TensorProto.DOUBLE, [], [0.0]), helper.make_tensor("one", onnx.TensorProto.DOUBLE, [], [1.0])]
+    constants = [helper.make_tensor(name, onnx.TensorProto.DOUBLE, [], [value]) for name, value in (("zero", 0.0), ("one", 1.0))]
     result, = _scan(g, values, place, [_start(g, x, place, float("-inf"), DType.FLOAT64)], body, constants, [values.spec])
     return g.cast(result, x.dtype)
 
@@ -74,8 +74,7 @@ def logcumsumexp(g: Lowering, x: Tensor, *, axis: int) -> Tensor:
 def _extreme(g: Lowering, x: Tensor, axis: int, reached: str) -> tuple[Tensor, Tensor]:
     """The state is the extreme, its index, and the position; an element takes over where it reaches the extreme or is NaN."""
     place = axis_of(axis, x.rank)
-    inner = DType.INT32 if x.dtype is DType.BOOL else x.dtype
-    inner = computed_in(g, "Where", inner) if inner is not DType.UINT64 else DType.INT64
+    inner = DType.INT32 if x.dtype is DType.BOOL else DType.INT64 if x.dtype is DType.UINT64 else computed_in(g, "Where", x.dtype)
     values = g.cast(x, inner)
     make = helper.make_node
     is_float = inner.is_float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,7 +20,7 @@ def like(*operands: Tensor, dtype: DType | None = None) -> TensorSpec:
     return TensorSpec(dtype or operands[0].dtype, broadcast_dims(*(item.shape for item in operands)))
 
 
-def apply(g: Lowering, op_type: str, *operands: Tensor, dtype: DType | None = None, **attributes: object) -> Tensor:
+def apply(g: Lowering, op_type: str, *operands: Tensor, dtype: DType | None = None, **attributes: Any) -> Tensor:
     """An elementwise ONNX operator whose result has the operands' joint shape."""
     return compute(g, op_type, *operands, dtype=dtype, spec=like(*operands, dtype=dtype), **attributes)
 
@@ -266,7 +267,7 @@ def round(g: Lowering, x: Tensor, *, decimals: int = 0) -> Tensor:
 def nan_to_num(g: Lowering, x: Tensor, *, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     if not x.dtype.is_float:
         return x
-    limit = float(ml_dtypes.finfo(x.dtype.numpy).max)
+    limit = float(ml_dtypes.finfo(x.dtype.numpy).max)  # type: ignore[no-untyped-call]
     y = select(g, apply(g, "IsNaN", x, dtype=DType.BOOL), number(g, nan, x), x)
     if posinf is None and neginf is None and np.isfinite(nan):
         return compute(g, "Clip", y, number(g, -limit, x), number(g, limit, x), spec=like(x))

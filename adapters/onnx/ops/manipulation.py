@@ -32,6 +32,8 @@ def expand(g: Lowering, x: Tensor, shape: Sequence[Dim]) -> Tensor:
     if x.shape == shape:
         return x
     lead = len(shape) - x.rank
+    if x.dtype is DType.BFLOAT16:
+        return g.cast(expand(g, g.cast(x, DType.FLOAT32), shape), DType.BFLOAT16)
     target = [1 if axis >= lead and x.shape[axis - lead] == size else size for axis, size in enumerate(shape)]
     return g.node("Expand", x, g.sizes(target), spec=TensorSpec(x.dtype, shape))
 

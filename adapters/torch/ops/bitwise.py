@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -38,8 +40,10 @@ def _import_shift(op: str, short: str) -> None:
 _import_shift("bitwise_left_shift", "lshift")
 _import_shift("bitwise_right_shift", "rshift")
 
-REBUILT = {"bitwise_and": torch.bitwise_and, "bitwise_or": torch.bitwise_or, "bitwise_xor": torch.bitwise_xor,
-           "bitwise_invert": torch.bitwise_not, "bitwise_left_shift": torch.bitwise_left_shift,
-           "bitwise_right_shift": torch.bitwise_right_shift}
+REBUILT: dict[str, Callable[..., torch.Tensor]] = {
+    "bitwise_and": torch.bitwise_and, "bitwise_or": torch.bitwise_or, "bitwise_xor": torch.bitwise_xor,
+    "bitwise_invert": torch.bitwise_not, "bitwise_left_shift": torch.bitwise_left_shift,
+    "bitwise_right_shift": torch.bitwise_right_shift,
+}
 for _op, _function in REBUILT.items():
     rebuilds(_op)(_function)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from adapters.torch.dtypes import TO_TORCH, from_torch_dtype
@@ -100,10 +102,11 @@ def isclose(g: Importer, self: Value, other: Value, rtol: float = 1e-5, atol: fl
     return close
 
 
-REBUILT = {
+REBUILT: dict[str, Callable[..., torch.Tensor]] = {
     "equal": torch.eq, "not_equal": torch.ne, "less": torch.lt, "less_equal": torch.le, "greater": torch.gt,
-    "greater_equal": torch.ge, "logical_and": torch.logical_and, "logical_or": torch.logical_or, "logical_xor": torch.logical_xor,
-    "logical_not": torch.logical_not, "isnan": torch.isnan, "isinf": torch.isinf, "isfinite": torch.isfinite,
+    "greater_equal": torch.ge, "logical_and": torch.logical_and, "logical_or": torch.logical_or,
+    "logical_xor": torch.logical_xor, "logical_not": torch.logical_not, "isnan": torch.isnan, "isinf": torch.isinf,
+    "isfinite": torch.isfinite,
 }
 for _op, _function in REBUILT.items():
     rebuilds(_op)(_function)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -56,8 +58,10 @@ def view_as_real(g: Importer, self: Value) -> Value:
     return g.op("view_as_real", self)
 
 
-REBUILT = {"real": torch.real, "imag": torch.imag, "angle": torch.angle, "complex": torch.complex,
-           "view_as_complex": lambda x: torch.view_as_complex(x.contiguous()), "view_as_real": lambda x: torch.view_as_real(x.resolve_conj()),
-           "conj": torch.conj_physical}
+REBUILT: dict[str, Callable[..., torch.Tensor]] = {
+    "real": torch.real, "imag": torch.imag, "angle": torch.angle, "complex": torch.complex,
+    "view_as_complex": lambda x: torch.view_as_complex(x.contiguous()),
+    "view_as_real": lambda x: torch.view_as_real(x.resolve_conj()), "conj": torch.conj_physical,
+}
 for _op, _function in REBUILT.items():
     rebuilds(_op)(_function)

@@ -20,6 +20,9 @@ def full(g: Importer, fill_value: Any) -> Value:
     if isinstance(fill_value, torch.SymFloat):
         raise g.refuse("a number computed from sizes by float arithmetic")
     dtype = g.result_dtype()
+    if isinstance(fill_value, Value):
+        value, shape = g.cast(fill_value, dtype), g.result_shape()
+        return g.op("broadcast_to", value, shape=shape) if shape else value
     if dtype is DType.BOOL:
         fill_value = fill_value if isinstance(fill_value, Expr) else bool(fill_value)
     elif not isinstance(fill_value, Expr) and dtype.is_integer:
@@ -32,8 +35,8 @@ def full(g: Importer, fill_value: Any) -> Value:
 
 # Memory that holds anything is filled with zeros: a program whose result depends on it has no right answer.
 CONSTANT = {
-    "aten.zeros.default": 0, "aten.zeros_like.default": 0, "aten.new_zeros.default": 0, "aten.ones.default": 1, "aten.ones_like.default": 1,
-    "aten.new_ones.default": 1, "aten.empty.memory_format": 0, "aten.empty_like.default": 0, "aten.new_empty.default": 0,
+    "aten.zeros.default": 0, "aten.zeros_like.default": 0, "aten.new_zeros.default": 0, "aten.ones.default": 1,
+    "aten.ones_like.default": 1, "aten.new_ones.default": 1, "aten.empty.memory_format": 0, "aten.empty_like.default": 0, "aten.new_empty.default": 0,
     "aten.empty_strided.default": 0, "aten.new_empty_strided.default": 0, "aten.empty_permuted.default": 0, "aten.zero.default": 0,
 }
 
@@ -116,13 +119,16 @@ def triangle_indices(g: Importer, row: int, col: int, offset: int = 0, **options
     return g.op(op, rows=row, columns=col, k=offset, dtype=g.result_dtype())
 
 
-RANDOM = ("rand.default", "rand.generator", "rand_like.default", "rand_like.generator", "randn.default", "randn.generator", "randn_like.default",
-          "randn_like.generator", "randint.default", "randint.generator", "randint.low", "randint.low_generator", "randint_like.default",
-          "randint_like.low_dtype", "randint_like.Tensor", "randperm.default", "randperm.generator", "bernoulli.default", "bernoulli.p",
-          "bernoulli.Tensor", "normal.Tensor_float", "normal.float_Tensor", "normal.Tensor_Tensor", "normal.float_float",
-          "normal_functional.default", "uniform.default", "exponential.default", "geometric.default", "log_normal.default", "cauchy.default",
-          "poisson.default", "binomial.default", "multinomial.default", "_sample_dirichlet.default", "_standard_gamma.default", "random.default",
-          "random.from", "random.to")
+RANDOM = (
+    "rand.default", "rand.generator", "rand_like.default", "rand_like.generator", "randn.default",
+    "randn.generator", "randn_like.default", "randn_like.generator", "randint.default", "randint.generator",
+    "randint.low", "randint.low_generator", "randint_like.default", "randint_like.low_dtype", "randint_like.Tensor",
+    "randperm.default", "randperm.generator", "bernoulli.default", "bernoulli.p", "bernoulli.Tensor",
+    "normal.Tensor_float", "normal.float_Tensor", "normal.Tensor_Tensor", "normal.float_float",
+    "normal_functional.default", "uniform.default", "exponential.default", "geometric.default",
+    "log_normal.default", "cauchy.default", "poisson.default", "binomial.default", "multinomial.default",
+    "_sample_dirichlet.default", "_standard_gamma.default", "random.default", "random.from", "random.to",
+)
 
 
 @imports(*(f"aten.{name}" for name in RANDOM))

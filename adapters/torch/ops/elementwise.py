@@ -161,6 +161,9 @@ def clip(g: Importer, self: Value, min: Operand = None, max: Operand = None) -> 
     if min is None and max is None:
         return x
     low, high = (None if bound is None else g.operand(bound, dtype) for bound in (min, max))
+    if dtype is DType.BOOL:
+        x = x if low is None else g.op("logical_or", x, low)
+        return x if high is None else g.op("logical_and", x, high)
     return g.op("clip", x, low, high)
 
 

@@ -11,6 +11,7 @@ import torch
 from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
+from converter.ir import DType
 from converter.dims import Expr, product
 
 
@@ -225,6 +226,20 @@ def cross(g: Importer, x: Value, y: Value, dim: int | None = None) -> Value:
 @imports("aten.cdist.default", "aten._cdist_forward.default")
 def cdist(g: Importer, x: Value, y: Value, p: float = 2.0, compute_mode: int | None = None) -> Value:
     return g.op("cdist", x, y, p=float(p))
+
+
+@imports("aten._pdist_forward.default", "aten.pdist.default")
+def pdist(g: Importer, x: Value, p: float = 2.0) -> Value:
+    """The part of `cdist` above the diagonal, row by row."""
+    rows = x.shape[0]
+    if not isinstance(rows, int):
+        raise g.refuse("pdist of a number of rows that is not fixed")
+    if rows < 2:
+        return g.op("full", shape=(0,), fill_value=0.0, dtype=x.dtype)
+    pairs = g.op("triu_indices", rows=rows, columns=rows, k=1, dtype=DType.INT64)
+    row, column = (g.op("select", pairs, axis=0, index=index) for index in (0, 1))
+    flat = g.op("reshape", g.op("cdist", x, x, p=float(p)), shape=(rows * rows,))
+    return g.op("take", flat, g.op("add", g.op("multiply", row, rows), column), axis=0)
 
 
 @imports("aten._euclidean_dist.default")

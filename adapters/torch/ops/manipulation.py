@@ -9,7 +9,7 @@ from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.dims import Dim, substitute, symbol, symbols
 from converter.errors import UnsupportedError
-from converter.ir import DimRange
+from converter.ir import DimRange, DType
 
 Tensor = torch.Tensor
 
@@ -118,7 +118,7 @@ def never_negative(g: Importer, value: Dim) -> bool:
     # min of such sums.
     atoms = [atom for monomial in shifted.terms for atom, _ in monomial]
     return all(count >= 0 for count in shifted.terms.values()) and all(
-        atom[0] == "symbol" or all(never_negative(g, side) for side in atom[1:]) for atom in atoms)
+        atom[0] == "symbol" or (any if atom[0] == "max" else all)(never_negative(g, side) for side in atom[1:]) for atom in atoms)
 
 
 @imports("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default", "aten.expand_copy.default")
@@ -136,19 +136,31 @@ def as_strided(g: Importer, self: Value, size: list[Dim], stride: list[Dim], sto
     source = g.node.args[0].meta["val"]  # type: ignore[union-attr]
     if not source.is_contiguous() or source.storage_offset() != 0:
         raise g.refuse("as_strided of a tensor that is not contiguous")
-    expected: Dim = 1
-    for length, step in zip(reversed(size), reversed(stride), strict=True):
-        if length != 1 and step != expected:
-            raise g.refuse("as_strided with strides other than those of a contiguous tensor")
-        expected = expected * length
     count: Dim = 1
     for length in self.shape:
         count = count * length
     offset = storage_offset or 0
+    expected: Dim = 1
+    for length, step in zip(reversed(size), reversed(stride), strict=True):
+        if length != 1 and step != expected:
+            return _gathered(g, reshaped(g, self, (count,)), size, stride, offset)
+        expected = expected * length
     if offset == 0 and count == expected:
         return reshaped(g, self, tuple(size))
     flat = reshaped(g, self, (count,))
     return reshaped(g, g.op("slice", flat, axes=(0,), starts=(offset,), stops=(offset + expected,)), tuple(size))
+
+
+def _gathered(g: Importer, flat: Value, size: list[Dim], stride: list[Dim], offset: Dim) -> Value:
+    """The elements at offset + Σ index · stride of a flat tensor."""
+    places = g.op("full", shape=(1,) * len(size), fill_value=offset, dtype=DType.INT64)
+    for axis, (length, step) in enumerate(zip(size, stride, strict=True)):
+        if length == 1:
+            continue
+        along = g.op("multiply", g.op("arange", start=0, stop=length, step=1, dtype=DType.INT64), g.operand(step, DType.INT64))
+        shape = tuple(length if index == axis else 1 for index in range(len(size)))
+        places = g.op("add", places, reshaped(g, along, shape))
+    return g.op("take", flat, places, axis=0)
 
 
 # Copies --------------------------------------------------------------------------------------------------------------------

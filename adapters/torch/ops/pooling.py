@@ -11,6 +11,7 @@ from adapters.torch.importer import Importer
 from adapters.torch.ops.convolution import fixed, trimmed
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
+from converter.ir import DType
 
 MAX = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
 AVERAGE = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
@@ -47,6 +48,10 @@ def max_pool_with_indices(g: Importer, self: Value, kernel_size: Any, stride: An
 def avg_pool(g: Importer, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
              count_include_pad: bool = True, divisor_override: int | None = None) -> Value:
     window = _window(g, kernel_size, stride, padding)
+    if not self.dtype.is_float:
+        # torch divides a window's integer sum towards zero; float64 holds both exactly.
+        mean = avg_pool(g, g.cast(self, DType.FLOAT64), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        return g.cast(g.op("trunc", mean), self.dtype)
     # Without padding the two ways to count are one.
     return g.op("avg_pool", self, **window, ceil_mode=ceil_mode, divisor_override=divisor_override,
                 count_include_pad=count_include_pad or not window["padding"] or divisor_override is not None)

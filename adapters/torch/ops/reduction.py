@@ -30,9 +30,12 @@ def reduce(g: Importer, op: str, x: Value, dim: Axes, keepdim: bool, dtype: DTyp
 
 
 # In the result's dtype: torch makes int64 of booleans and narrow integers, or whatever `dtype` says.
-for _op, _targets in {"sum": ("sum.default", "sum.dim_IntList"), "mean": ("mean.default", "mean.dim"), "prod": ("prod.default", "prod.dim_int"),
-                      "max": ("max.default", "amax.default"), "min": ("min.default", "amin.default"),
-                      "logsumexp": ("logsumexp.default", "special_logsumexp.default")}.items():
+PLAIN = {
+    "sum": ("sum.default", "sum.dim_IntList"), "mean": ("mean.default", "mean.dim"), "prod": ("prod.default", "prod.dim_int"),
+    "max": ("max.default", "amax.default"), "min": ("min.default", "amin.default"),
+    "logsumexp": ("logsumexp.default", "special_logsumexp.default"),
+}
+for _op, _targets in PLAIN.items():
 
     def _importer(g: Importer, self: Value, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None, _op: str = _op) -> Value:
         return reduce(g, _op, self, dim, keepdim, g.result_dtype())
@@ -209,7 +212,7 @@ def rebuild_prod(x: torch.Tensor, *, axis: tuple[int, ...] | None = None, keepdi
 for _op, _function in {"argmax": torch.argmax, "argmin": torch.argmin}.items():
 
     def _rebuilt(x: torch.Tensor, *, axis: int | None = None, keepdims: bool = False, _function: Any = _function) -> torch.Tensor:
-        return _function(x.to(torch.uint8) if x.dtype is torch.bool else x, axis, keepdims)
+        return _function(x.to(torch.uint8) if x.dtype is torch.bool else x, axis, keepdims)  # type: ignore[no-any-return]
 
     rebuilds(_op)(_rebuilt)
 

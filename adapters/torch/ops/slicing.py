@@ -150,6 +150,8 @@ def padded(g: Importer, x: Value, pad: Sequence[Dim], mode: str, value: object =
         return x
     attributes: dict[str, Any] = {} if mode == "constant" else {"mode": MODES[mode]}
     fill = g.operand(value or 0, x.dtype)
+    if isinstance(fill, complex) and not fill.imag:
+        fill = fill.real
     if isinstance(fill, (Value, complex)):
         raise g.refuse("a border of a value that is no real number")
     if fill:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -9,8 +11,10 @@ from adapters.torch.ops.elementwise import Operand, in_float
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 
-REBUILT = {"erf": torch.erf, "erfc": torch.erfc, "erfinv": torch.erfinv, "lgamma": torch.lgamma, "digamma": torch.digamma,
-           "xlogy": torch.xlogy}
+REBUILT: dict[str, Callable[..., torch.Tensor]] = {
+    "erf": torch.erf, "erfc": torch.erfc, "erfinv": torch.erfinv, "lgamma": torch.lgamma, "digamma": torch.digamma,
+    "xlogy": torch.xlogy,
+}
 for _op, _function in REBUILT.items():
     rebuilds(_op)(_function)
 

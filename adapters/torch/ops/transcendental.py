@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -9,7 +11,7 @@ from adapters.torch.ops.elementwise import in_float
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 
-REBUILT = {
+REBUILT: dict[str, Callable[..., torch.Tensor]] = {
     "exp": torch.exp, "expm1": torch.expm1, "exp2": torch.exp2, "log": torch.log, "log1p": torch.log1p, "log2": torch.log2,
     "log10": torch.log10, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan,
     "asin": torch.asin, "acos": torch.acos, "atan": torch.atan, "sinh": torch.sinh, "cosh": torch.cosh, "tanh": torch.tanh,

@@ -7,7 +7,8 @@ from adapters.torchvision.layers import Layers, relu
 from converter.builder import Value
 
 # The convolution's place, channels, kernel, stride, padding, and whether a max pool follows.
-CONVOLUTIONS = ((0, 64, 11, 4, 2, True), (3, 192, 5, 1, 2, True), (6, 384, 3, 1, 1, False), (8, 256, 3, 1, 1, False), (10, 256, 3, 1, 1, True))
+CONVOLUTIONS = ((0, 64, 11, 4, 2, True), (3, 192, 5, 1, 2, True), (6, 384, 3, 1, 1, False), (8, 256, 3, 1, 1, False),
+                (10, 256, 3, 1, 1, True))
 
 
 def build(net: Layers, variant: None) -> Value:
@@ -23,5 +24,4 @@ def build(net: Layers, variant: None) -> Value:
     return net.linear(x, "classifier.6")
 
 
-FAMILY = Family("AlexNet", ("features.0.weight", "features.10.weight", "classifier.1.weight", "classifier.4.weight", "classifier.6.weight"),
-                {"alexnet": None}, build)
+FAMILY = Family("AlexNet", ("features.0.weight", "features.10.weight", "classifier.1.weight", "classifier.6.weight"), {"alexnet": None}, build)

@@ -75,7 +75,8 @@ def _mask(net: Layers, windows: Windows) -> Value:
     rows = net.op("reshape", _regions(net, windows.rows, down, side), shape=(windows.rows, 1, side, 1))
     columns = net.op("reshape", _regions(net, windows.columns, right, side), shape=(1, windows.columns, 1, side))
     region = net.op("add", net.op("multiply", rows, 2), columns)
-    apart = net.op("not_equal", net.op("reshape", region, shape=(count, 1, 1, tokens)), net.op("reshape", region, shape=(count, 1, tokens, 1)))
+    query, key = (net.op("reshape", region, shape=(count, 1, *shape)) for shape in ((tokens, 1), (1, tokens)))
+    apart = net.op("not_equal", query, key)
     return net.op("multiply", net.op("astype", apart, dtype=net.dtype), APART)
 
 

@@ -1,0 +1,187 @@
+"""The sizes at which a trace holds: where every decision that the module's code took goes the way it was traced.
+
+A decision is a condition on sizes with the answer it got. Each size keeps a range `min, min + step, … max` around the
+traced one; while a condition cannot be shown to hold all over the ranges of its sizes, they are made narrower: first from
+below, then from above, then to a step, then from both ends. At the traced sizes themselves it holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sympy
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+
+from adapters.torch.decisions import Decision, Decisions
+from converter.ir import DimRange
+
+HIGHEST = 1 << 24
+"""A range that holds to here is taken to have no upper end where the condition holds without one, and ends below it otherwise."""
+
+LARGEST_STEP = 256
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The ranges at which a trace holds, the sizes of 1 that only a trial can tell, and what narrowed each."""
+
+    ranges: Mapping[str, DimRange]
+    trials: frozenset[str]
+    reasons: Mapping[str, str]
+
+
+def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int], ranges: Mapping[str, DimRange]) -> Domain:
+    """Narrows `ranges` to where the decisions hold.
+
+    Args:
+        names: torch's symbols to the graph's.
+        traced: the size of each of the graph's symbols in the trace.
+        ranges: the ranges before. A lowest size of 1 may stand for sizes that were not looked at (the tracer takes 1 for a
+            constant): a decision that fails at 1 alone puts the symbol among `trials`.
+    """
+    found = dict(ranges)
+    trials: set[str] = set()
+    reasons: dict[str, str] = {}
+    for decision, condition in _conditions(decisions, names, traced):
+        own = sorted(str(item) for item in condition.free_symbols)
+        if _holds(condition, found, own):
+            continue
+        above = {name: replace(found[name], min=found[name].min + found[name].step) if found[name].min == 1 and traced[name] > 1
+                 else found[name] for name in own}
+        if _holds(condition, above, own):
+            trials |= {name for name in own if above[name] != found[name]}
+            continue
+        narrowed = _narrowed(condition, {**found, **above}, own, traced)
+        for name in own:
+            if narrowed[name].min == above[name].min != found[name].min and narrowed[name].step == 1:
+                # What was narrowed is another end: 1 stays in question.
+                narrowed[name] = replace(narrowed[name], min=found[name].min)
+        if not _holds(condition, narrowed, own):
+            trials |= {name for name in own if narrowed[name].min == 1}
+        for name in own:
+            if narrowed[name] != found[name]:
+                found[name] = narrowed[name]
+                reasons.setdefault(name, decision.place)
+    return Domain(found, frozenset(name for name in trials if found[name].min == 1), reasons)
+
+
+def _conditions(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int]) -> Iterable[tuple[Decision, Any]]:
+    """Each decision once, as a condition over the graph's symbols that held in the trace."""
+    seen = set()
+    renamed = {sympy.Symbol(old): sympy.Symbol(new, integer=True, positive=True) for old, new in names.items()}
+    for decision in decisions.found:
+        expression = decision.environment.replace(decision.condition)
+        condition = (expression if decision.answer else sympy.Not(expression)) if isinstance(decision.answer, bool) else \
+            sympy.Eq(expression, decision.answer)
+        symbols = {symbol: renamed.get(sympy.Symbol(str(symbol))) for symbol in condition.free_symbols}
+        if None in symbols.values():
+            continue  # a number that only the data decide: the tracer itself refuses what depends on it
+        condition = condition.xreplace(symbols)
+        if condition.free_symbols and condition not in seen and all(str(item) in traced for item in condition.free_symbols):
+            seen.add(condition)
+            yield decision, condition
+
+
+def _holds(condition: Any, ranges: Mapping[str, DimRange], names: list[str]) -> bool:
+    """Whether a condition can be shown to hold at every size in the ranges."""
+    steps: dict[Any, ValueRanges[Any]] = {}
+    sizes = {}
+    for symbol in condition.free_symbols:
+        span = ranges[str(symbol)]
+        if span.min == span.max:
+            sizes[symbol] = sympy.Integer(span.min)
+            continue
+        count = sympy.Symbol(f"_{symbol}", integer=True, nonnegative=True)
+        most = sympy.oo if span.max is None else (span.max - span.min) // span.step
+        steps[count] = ValueRanges(0, HIGHEST if most is sympy.oo else most)
+        sizes[symbol] = span.min + span.step * count
+    try:
+        placed = condition.subs(sizes, simultaneous=True)
+        if placed in (sympy.true, sympy.false):
+            return bool(placed)
+        return any(_certain(form, steps) for form in _forms(placed))
+    except (TypeError, ValueError, AssertionError, NotImplementedError, ZeroDivisionError, AttributeError, RecursionError, KeyError):
+        return False
+
+
+def _forms(condition: Any) -> Iterable[Any]:
+    yield condition
+    if isinstance(condition, sympy.core.relational.Relational):
+        yield condition.func(sympy.expand(condition.lhs - condition.rhs), 0)
+
+
+def _certain(condition: Any, steps: Mapping[Any, Any]) -> bool:
+    if condition in (sympy.true, sympy.false):
+        return bool(condition)
+    found = bound_sympy(condition, dict(steps))
+    return bool(found.is_singleton() and found.lower in (True, sympy.true))
+
+
+def _narrowed(condition: Any, ranges: Mapping[str, DimRange], names: list[str], traced: Mapping[str, int]) -> dict[str, DimRange]:
+    result = dict(ranges)
+
+    def holds(changed: Mapping[str, DimRange]) -> bool:
+        return _holds(condition, {**result, **changed}, names)
+
+    raised = {name: replace(ranges[name], min=traced[name]) for name in names}
+    lowered = {name: replace(ranges[name], max=traced[name]) for name in names}
+    if holds(raised):
+        return {**result, **_lowest(holds, ranges, names, traced)}
+    if holds(lowered):
+        return {**result, **_highest(holds, ranges, names, traced)}
+    for step in _steps(condition):
+        stepped = {}
+        for name in names:
+            wide = math.lcm(ranges[name].step, step)
+            low = ranges[name].min
+            stepped[name] = replace(ranges[name], min=low + (traced[name] - low) % wide, step=wide)
+        if holds({name: replace(span, min=traced[name]) for name, span in stepped.items()}):
+            return {**result, **_lowest(holds, stepped, names, traced)}
+    ended = {name: replace(ranges[name], max=traced[name]) for name in names}
+    low = _lowest(holds, ended, names, traced)
+    return {**result, **_highest(holds, {name: replace(low[name], max=ranges[name].max) for name in names}, names, traced)}
+
+
+def _lowest(holds: Any, ranges: Mapping[str, DimRange], names: list[str], traced: Mapping[str, int]) -> dict[str, DimRange]:
+    """The ranges from the least sizes at which a condition holds, given that it does from the traced ones on."""
+    def at(place: int) -> dict[str, DimRange]:
+        return {name: replace(ranges[name], min=min(ranges[name].min + ranges[name].step * place, traced[name])) for name in names}
+
+    worst, best = -1, max((traced[name] - ranges[name].min) // ranges[name].step for name in names)
+    while best - worst > 1:
+        middle = (worst + best) // 2
+        worst, best = (worst, middle) if holds(at(middle)) else (middle, best)
+    return at(best)
+
+
+def _highest(holds: Any, ranges: Mapping[str, DimRange], names: list[str], traced: Mapping[str, int]) -> dict[str, DimRange]:
+    """The ranges to the largest sizes at which a condition holds, given that it does up to the traced ones."""
+    def at(more: int) -> dict[str, DimRange]:
+        return {name: replace(ranges[name], max=min(traced[name] + ranges[name].step * more, *(
+            () if ranges[name].max is None else (ranges[name].max,)), HIGHEST)) for name in names}
+
+    best, worst = 0, HIGHEST
+    while worst - best > 1:
+        middle = (worst + best) // 2 if worst < HIGHEST else max(1, 2 * best)
+        if middle >= HIGHEST:
+            break
+        best, worst = (middle, worst) if holds(at(middle)) else (best, middle)
+    return at(best)
+
+
+def _steps(condition: Any) -> list[int]:
+    """Steps worth a try: products of the integers in a condition."""
+    numbers = {abs(int(item)) for item in condition.atoms(sympy.Integer)} - {0, 1}
+    products = {math.prod(items) for count in (1, 2, 3) for items in itertools.combinations_with_replacement(sorted(numbers)[:8], count)}
+    return sorted(item for item in products if item <= LARGEST_STEP)
+
+
+def meet(first: DimRange, second: DimRange) -> DimRange:
+    """The sizes in both ranges, of which `second` alone may have a step."""
+    highs = [high for high in (first.max, second.max) if high is not None]
+    low = second.nearest(first.min) if first.min > second.min else second.min
+    return DimRange(low, min(highs) if highs else None, second.step)

@@ -1,0 +1,68 @@
+"""Whether a graph computes what its module does at a size of 1, which no trace shows: both are run there and compared.
+
+The tracer takes a size of 1 for a constant, so a trace is made at larger sizes; at 1 the module's code may go another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+
+from adapters.torch.dtypes import to_numpy
+from converter import reference
+from converter.dims import Expr, symbols
+from converter.ir import Model
+
+CLOSE = 1e-3
+"""How far, against the largest value of an output, the module's own rounding may lie from the reference's."""
+
+
+def agrees_at_one(model: Model, symbol: str, module: torch.nn.Module, example: Mapping[str, Any], call: Any,
+                  input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> bool:
+    """Runs the module and its graph on an example cut to 1 along every axis that `symbol` names.
+
+    Args:
+        example: arguments by the names in `forward`, at larger sizes.
+        call: makes positional and keyword arguments of them.
+        input_names, output_names: as in `Program`.
+    """
+    ports = {port.name: port for port in model.graph.inputs}
+    leaves, structure = pytree.tree_flatten(dict(example))
+    cut = []
+    for name, leaf in zip(input_names, leaves, strict=True):
+        for axis, size in enumerate(ports[name].spec.shape if name is not None else ()):
+            if isinstance(size, Expr) and symbol in symbols(size):
+                if size.symbol is None:
+                    return False
+                leaf = leaf.narrow(axis, 0, 1)
+        cut.append(leaf)
+    inputs = {name: np.array(to_numpy(leaf)) for name, leaf in zip(input_names, cut, strict=True) if name is not None}
+    args, kwargs = call(module, pytree.tree_unflatten(cut, structure))
+    try:
+        with torch.no_grad():
+            wanted = pytree.tree_leaves(module(*args, **kwargs))
+        found = reference.run(model, inputs)
+    except Exception:  # a module raises anything at a size that it does not allow; a graph that cannot run does not agree
+        return False
+    if len(wanted) != len(output_names):
+        return False
+    return all(_close(np.array(to_numpy(value if isinstance(value, torch.Tensor) else torch.tensor(value))), found[name])
+               for name, value in zip(output_names, wanted, strict=True) if name is not None)
+
+
+def _close(wanted: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> bool:
+    if wanted.shape != found.shape or wanted.dtype != found.dtype:
+        return False
+    if wanted.dtype.kind in "biu":
+        return bool(np.array_equal(wanted, found))
+    wide = np.complex128 if wanted.dtype.kind == "c" else np.float64
+    wanted, found = wanted.astype(wide), found.astype(wide)
+    finite = np.isfinite(wanted)
+    if not np.array_equal(finite, np.isfinite(found)):
+        return False
+    scale = float(np.abs(wanted[finite]).max()) if finite.any() else 0.0
+    return bool(np.all(np.abs(wanted[finite] - found[finite]) <= CLOSE * scale))
