@@ -8,13 +8,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two test workers share two cores: more threads in each only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: demo test lint docs fixtures benchmarks clean
+.PHONY: demo test test-all lint docs fixtures benchmarks clean
 
 demo: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fixtures.sentence_encoder.demo
 
 test: $(STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+# The long tail: every runner on every row of the operator table.
+test-all: $(STAMP)
+	$(TEST_ENV) CONVERTER_TESTS_ALL=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q tests/test_ops.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
