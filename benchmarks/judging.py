@@ -77,7 +77,7 @@ class LiveSource:
 
     def __init__(self, module: torch.nn.Module, program: Program, cases: Sequence[Mapping[str, Any]]) -> None:
         self.module, self.program = module, program
-        self.double = copy.deepcopy(module).double()
+        self.double = _in_float64(module)
         self.calls = {self._key(self.arrays(case)): case for case in cases}
         self.versions = {"torch": str(torch.__version__)}
 
@@ -110,6 +110,15 @@ class LiveSource:
             raise RunError("the module's outputs are not those of its trace", expected=str(names), received=str(len(values)))
         return {name: np.array(to_numpy(value if isinstance(value, torch.Tensor) else torch.tensor(value)))
                 for name, value in zip(names, values, strict=True) if name is not None}
+
+
+def _in_float64(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy in float64. Grouped products have no float64 kernel: experts are then computed one by one."""
+    double = copy.deepcopy(module).double()
+    for part in double.modules():
+        if getattr(getattr(part, "config", None), "_experts_implementation", None) is not None:
+            part.config._experts_implementation = "eager"  # type: ignore[union-attr]
+    return double
 
 
 @contextmanager

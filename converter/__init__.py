@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from converter.loading import load as load
     from converter.loading import save as save
     from converter.loading import session as session
+    from converter.loading import to_torch as to_torch
     from converter.loading import verify as verify
     from converter.parameters import InMemoryParameters as InMemoryParameters
     from converter.parameters import ParameterStore as ParameterStore
@@ -54,7 +55,7 @@ _WHERE = {
                          "RunError", "UnsafePickleError", "UnsupportedError"),
     "converter.format": ("model_digest",),
     "converter.ir": ("DType", "DimRange", "Example", "Graph", "GraphInput", "GraphOutput", "Model", "Node", "TensorSpec"),
-    "converter.loading": ("Session", "from_checkpoint", "from_torch", "load", "save", "session", "verify"),
+    "converter.loading": ("Session", "from_checkpoint", "from_torch", "load", "save", "session", "to_torch", "verify"),
     "converter.parameters": ("InMemoryParameters", "ParameterStore"),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}

@@ -98,7 +98,9 @@ class Adapter:
     """All that a framework's adapter offers.
 
     `tracer` converts live modules: see `converter.loading.from_torch`. `builder` does so for the command line, from a
-    module that was just built, a state_dict for it, and what was said of its inputs.
+    module that was just built, a state_dict for it, and what was said of its inputs. `rebuilder(model)` gives a module of
+    the framework that computes a model and can be trained. `program(path, allow_pickle=…, name=…, examples=…)` converts a
+    file that holds a whole program, with one of `program_suffixes`.
     """
 
     name: str
@@ -107,6 +109,9 @@ class Adapter:
     recognisers: tuple[Recogniser, ...] = ()
     tracer: str | None = None
     builder: str | None = None
+    rebuilder: str | None = None
+    program: str | None = None
+    program_suffixes: tuple[str, ...] = ()
     extra: str | None = None
 
 
@@ -203,13 +208,18 @@ def runtime(name: str) -> Runtime:
     return found
 
 
-def live(role: Literal["tracer", "builder"]) -> tuple[Callable[..., Any], str | None]:
+def live(role: Literal["tracer", "builder", "rebuilder", "program"]) -> tuple[Callable[..., Any], str | None]:
     """The function that converts live modules, and the extra that it needs. Raises `ConverterError` where there is none."""
     for adapter in adapters().values():
         target = getattr(adapter, role)
         if target is not None:
             return resolve(target, adapter.extra), adapter.extra
     raise ConverterError("no adapter converts live modules")
+
+
+def holds_program(path: str | Path) -> bool:
+    """Whether a file's suffix says that it holds a whole program of a framework."""
+    return any(Path(path).suffix.lower() in adapter.program_suffixes for adapter in adapters().values())
 
 
 # Calling -----------------------------------------------------------------------------------------------------------------

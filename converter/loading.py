@@ -125,7 +125,7 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
     """Converts a live `torch.nn.Module` by tracing it with `torch.export`.
 
     Args:
-        module: traced in evaluation mode; it is left as it was.
+        module: traced in evaluation mode; it is left as it was. Or a `torch.export.ExportedProgram`, which is taken as it is.
         args, kwargs: example arguments of `forward`; a tuple, as for `torch.export.export`.
         dims: which sizes stay free. `"auto"`: all that the module allows; `"static"`: none; a mapping from an input to
             the names of its axes, `{"tokens": ["batch", "time"]}`; or `torch.export`'s own `dynamic_shapes`.
@@ -141,6 +141,21 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
     function, extra = discovery.live("tracer")
     with requiring(extra):
         return function(module, args, kwargs, dims=dims, name=name, examples=examples).model  # type: ignore[no-any-return]
+
+
+def to_torch(model: Model | PathLike) -> Any:
+    """A model as a `torch.nn.Module` again: a `torch.fx.GraphModule` that can be read, trained, and exported.
+
+    Its state_dict has the names that the model came with; see `adapters.torch.rebuild.to_module`.
+
+    Raises:
+        UnsupportedError: operators that PyTorch cannot run here; all are listed.
+        ParameterError: a name that no module can hold.
+        MissingDependencyError: PyTorch is not installed.
+    """
+    function, extra = discovery.live("rebuilder")
+    with requiring(extra):
+        return function(model if isinstance(model, Model) else load(model))
 
 
 def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None, *, key: str | None = None,

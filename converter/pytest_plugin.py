@@ -52,8 +52,8 @@ def assert_equivalent(request: pytest.FixtureRequest) -> Callable[..., Report]:
         what PyTorch now gives for its recorded inputs.
         """
         __tracebackhide__ = True
-        import converter
         from converter.equivalence import verify
+        from converter.loading import load
 
         traced = None
         if module is not None:
@@ -61,7 +61,7 @@ def assert_equivalent(request: pytest.FixtureRequest) -> Callable[..., Report]:
             options.setdefault("source", traced.source)
         if request.config.getoption("--convert-update") and isinstance(model, (str, Path)):
             _update(Path(model), traced)
-        report: Report = verify(_loaded(model, converter.load), runtimes, **options)
+        report: Report = verify(_loaded(model, load), runtimes, **options)
         folder = request.config.getoption("--convert-report")
         if folder is not None:
             _write(report, Path(folder), request.node.nodeid, written)
@@ -96,18 +96,18 @@ def _update(path: Path, traced: Any) -> None:
     """Writes a file anew: the traced module, or the file's own model with its examples recorded again."""
     from dataclasses import replace
 
-    import converter
+    from converter.loading import load, save
 
     if traced is not None:
         model = traced.model
         if path.exists():
             # What the user added stays: notes on the training, and where the parameters came from.
-            model = replace(model, metadata={**converter.load(path).metadata, **model.metadata})
+            model = replace(model, metadata={**load(path).metadata, **model.metadata})
     else:
         from converter.equivalence.recording import recorded_again
 
-        model = recorded_again(converter.load(path))
-    converter.save(model, path)
+        model = recorded_again(load(path))
+    save(model, path)
 
 
 def _write(report: Report, folder: Path, test: str, written: list[str]) -> None:

@@ -48,7 +48,7 @@ class Sample:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.values.dtype
+        return np.dtype(self.values.dtype)
 
     def positions(self) -> Array:
         """int64 indices into the flattened output, in the order of `values`; one may come twice."""
@@ -82,7 +82,8 @@ def statistics_of(values: Array) -> dict[str, float]:
     if not wide.size:
         return {"finite": 0}
     peak = float(np.abs(wide).max()) or 1.0
-    return {"finite": int(wide.size), "mean": float(np.mean(wide / peak) * peak), "rms": peak * math.sqrt(float(np.mean(np.square(wide / peak)))),
+    mean, rms = float(np.mean(wide / peak)), math.sqrt(float(np.mean(np.square(wide / peak))))
+    return {"finite": int(wide.size), "mean": mean * peak, "rms": rms * peak,
             "min": float(wide.min()), "max": float(wide.max())}
 
 

@@ -87,7 +87,8 @@ def in_float64(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 def run_module(module: torch.nn.Module, inputs: Mapping[str, Any], names: tuple[str, ...]) -> Arrays:
     """The module's outputs of these names, in float64. Inputs are arrays, or what else its forward takes."""
     given = {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
-    given = {name: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value for name, value in given.items()}
+    floats = {name for name, value in given.items() if isinstance(value, torch.Tensor) and value.is_floating_point()}
+    given = {name: value.double() if name in floats else value for name, value in given.items()}
     with in_float64(module):
         found = module(**given)
     return {name: getattr(found, name).numpy() for name in names}
@@ -116,6 +117,16 @@ def tokens(batch: int, time: int, vocabulary: int, *, padding: str = "none", pad
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def same_tensors(model: Model, folder: Path) -> None:
+    """The model has the tensors of the file, and no others beside its constants, bit for bit."""
+    from safetensors.numpy import load_file
+
+    held = load_file(folder / "model.safetensors")
+    assert set(held) == set(model.parameters.names()) - model.constants
+    for name, values in held.items():
+        assert model.parameters.read(name).tobytes() == values.tobytes(), name
+
+
 def same_parameters(model: Model, module: torch.nn.Module, folder: Path) -> None:
     """Every tensor of the file is in the model, under its name, bit for bit."""
     from safetensors.numpy import load_file
@@ -134,7 +145,8 @@ def same_parameters(model: Model, module: torch.nn.Module, folder: Path) -> None
         assert np.array_equal(model.parameters.read(name if name in kept else RENAMED[name]), state[name].numpy()), name
 
 
-def compare(model: Model, module: torch.nn.Module, inputs: Arrays, *, what: str = "", seen_only: bool = False, extra: Mapping[str, Any] | None = None) -> None:
+def compare(model: Model, module: torch.nn.Module, inputs: Arrays, *, what: str = "", seen_only: bool = False,
+            extra: Mapping[str, Any] | None = None) -> None:
     """All outputs of the graph against the module's, in float64. `seen_only`: only at words that the mask keeps."""
     ours = reference.run(model, inputs, float_dtype="float64")
     theirs = run_module(module, {**inputs, **(extra or {})}, tuple(ours))

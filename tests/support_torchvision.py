@@ -1,14 +1,18 @@
 """torchvision beside a CPU-only torch, and its models with random weights.
 
 The published wheel's compiled operators need CUDA libraries. Without them `import torchvision` stops at the first one that
-it describes, though the Python models need none. Declaring the operators' signatures first is enough.
+it describes, though the Python models need none. Declaring the operators' signatures first is enough. transformers imports
+torchvision wherever it finds it and would stop there too, so `make` installs it in a folder of its own, which is searched
+only from here on.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,12 +38,15 @@ SIGNATURES = (
 )
 _LIBRARIES: list[torch.library.Library] = []
 
-INSTALLED = importlib.util.find_spec("torchvision") is not None
-REASON = "torchvision is not installed (pip install --no-deps torchvision pillow)"
+FOLDER = Path(sys.prefix) / "torchvision"
+INSTALLED = importlib.util.find_spec("torchvision") is not None or (FOLDER / "torchvision").is_dir()
+REASON = f"torchvision is not installed (pip install --no-deps --target {FOLDER} torchvision pillow)"
 
 
 def models() -> Any:
     """`torchvision.models`."""
+    if importlib.util.find_spec("torchvision") is None:
+        sys.path.append(str(FOLDER))
     try:
         torch.ops.torchvision.nms  # noqa: B018  (a torchvision whose operators load needs none of this)
     except (AttributeError, RuntimeError):

@@ -12,7 +12,18 @@ import torch
 from converter import reference
 from converter.errors import RunError
 from converter.ir import Model
-from tests.huggingface_support import InFloat64, close, compare, from_folder, in_float64, randomised, same_parameters, save, tokens, transformers
+from tests.huggingface_support import (
+    InFloat64,
+    close,
+    compare,
+    from_folder,
+    in_float64,
+    randomised,
+    same_parameters,
+    save,
+    tokens,
+    transformers,
+)
 
 VOCABULARY = 40
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,

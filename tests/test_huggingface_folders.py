@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import converter
+from adapters.huggingface.families import MODULES, family_of
 from converter import reference
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, ParameterError, UnsupportedError
@@ -82,7 +83,7 @@ def test_missing_extra_and_misshapen_tensors_are_listed_together(tmp_path: Path)
 def test_tied_weights_that_differ_are_refused(tmp_path: Path) -> None:
     module = decoders.made("llama", "ForCausalLM")
     save(module, tmp_path, tie_word_embeddings=True)
-    with pytest.raises(ParameterError, match="tied to 'model.embed_tokens.weight'"):
+    with pytest.raises(ParameterError, match=r"tied to 'model\.embed_tokens\.weight'"):
         from_folder(tmp_path)
 
 
@@ -107,6 +108,40 @@ def test_smaller_floats_are_the_graphs_too(name: str, tmp_path: Path) -> None:
     ours = reference.run(model, inputs)["logits"].astype(np.float64)
     exact = reference.run(model, inputs, float_dtype="float64")["logits"]
     assert np.abs(ours - exact).max() < 3 * np.abs(theirs - exact).max()
+
+
+def test_pytorchs_own_format_with_tied_weights(tmp_path: Path) -> None:
+    module = decoders.made("gpt2", "LMHeadModel")
+    save(module, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(module.state_dict(), tmp_path / "pytorch_model.bin")
+    model = from_folder(tmp_path)
+    assert model.parameters.alias_of("lm_head.weight") == "transformer.wte.weight"
+    compare(model, module, tokens(2, 5, VOCABULARY))
+
+
+def test_a_sentence_encoder_on_a_decoder(tmp_path: Path) -> None:
+    """The last word of a language model, as in newer embedding models."""
+    module = decoders.made("qwen3", "Model")
+    save(module, tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"embedding_dimension": 16, "pooling_mode": "lasttoken"}))
+    (tmp_path / "modules.json").write_text(json.dumps([
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate((("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")))]))
+    given = tokens(3, 7, VOCABULARY, padding="right")
+    words = run_module(module, given, ("last_hidden_state",))["last_hidden_state"]
+    last = words[np.arange(3), given["attention_mask"].sum(1) - 1]
+    found = reference.run(from_folder(tmp_path), given, float_dtype="float64")["sentence_embedding"]
+    close(found, last / np.linalg.norm(last, axis=-1, keepdims=True), "embedding")
+
+
+def test_the_documentation_names_every_family() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "architectures.md").read_text(encoding="utf-8")
+    for model_type in MODULES:
+        assert f"`{model_type}`" in text
+        for task in family_of(model_type).tasks:
+            assert task in text, (model_type, task)
 
 
 # Refusals ----------------------------------------------------------------------------------------------------------------
@@ -186,7 +221,7 @@ def test_unknown_fields_are_said(tmp_path: Path) -> None:
 def test_configs_that_are_not_well_formed(content: str, tmp_path: Path) -> None:
     save(made("Bert", "Model"), tmp_path)
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ConverterError, match="config.json"):
+    with pytest.raises(ConverterError, match=r"config\.json"):
         from_folder(tmp_path)
 
 
@@ -232,8 +267,8 @@ def test_the_command_line(tmp_path: Path) -> None:
     given = tokens(2, 6, VOCABULARY)
     truth = run_module(module, given, ("logits",))["logits"]
     for target in ("model.json", "model.h5", "model.onnx"):
-        close(converter.load(tmp_path / target) and reference.run(converter.load(tmp_path / target), given, float_dtype="float64")["logits"],
-              truth, target)
+        loaded = converter.load(tmp_path / target)
+        close(reference.run(loaded, given, float_dtype="float64")["logits"], truth, target)
     done = run.invoke(cli, ["torch-to-json", str(tmp_path / "model"), "-o", str(tmp_path / "graph.json"), "--graph-only",
                              "--task", "feature-extraction"])
     assert done.exit_code == 0, done.output
@@ -282,7 +317,8 @@ def test_neither_torch_nor_transformers_is_needed(tmp_path: Path) -> None:
     module = decoders.made("qwen3", "ForCausalLM")
     save(module, tmp_path / "model")
     output = tmp_path / "model.json"
-    done = subprocess.run([sys.executable, "-c", BLOCKED, str(tmp_path / "model"), str(output)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", BLOCKED, str(tmp_path / "model"), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     truth = run_module(module, {"input_ids": np.array([[3, 4, 5]])}, ("logits",))["logits"]
     assert np.abs(np.load(f"{output}.npy") - truth).max() < 1e-4 * np.abs(truth).max()

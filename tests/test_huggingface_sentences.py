@@ -28,7 +28,7 @@ def pipeline(folder: Path, pooling: Mapping[str, Any], *more: tuple[str, Mapping
     """A folder as sentence-transformers saves it, and the encoder within."""
     module = made("MPNet", "Model") if base else made("Bert", "Model")
     module.save_pretrained(folder / base)
-    steps: list[tuple[str, Mapping[str, Any] | None, Mapping[str, Tensor] | None]] = [("Transformer", None, None), ("Pooling", pooling, None), *more]
+    steps: list[Any] = [("Transformer", None, None), ("Pooling", pooling, None), *more]
     listed = []
     for index, (kind, config, tensors) in enumerate(steps):
         path = base if index == 0 else f"{index}_{kind}"
@@ -130,7 +130,8 @@ def test_what_is_not_known_is_refused(pooling: Mapping[str, Any], module: Any, m
 
 
 @pytest.mark.parametrize("listed", [
-    "{}", "[1]", "not json", '[{"type": "mine.Transformer", "path": ""}]', '[{"type": "sentence_transformers.models.Transformer", "path": "../x"}]',
+    "{}", "[1]", "not json", '[{"type": "mine.Transformer", "path": ""}]',
+    '[{"type": "sentence_transformers.models.Transformer", "path": "../x"}]',
     '[{"type": "sentence_transformers.models.Transformer", "path": "/etc"}]', "[]",
     '[{"type": "sentence_transformers.models.Transformer", "path": ""}]',
 ])

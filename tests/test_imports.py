@@ -36,10 +36,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "state_dict": ("errors", "ir", "parameters"),
     "checkpoint": ("discovery", "errors", "ir", "parameters"),
     "casting": (*CORE,),
-    "loading": (*CORE, "reference", "format", "discovery", "checkpoint", "state_dict", "equivalence"),
+    "recognition": (*CORE, "format", "discovery", "checkpoint", "state_dict"),
+    "loading": (*CORE, "reference", "format", "discovery", "checkpoint", "state_dict", "recognition", "equivalence"),
     "equivalence": (*CORE, "reference", "format", "discovery", "loading"),
-    "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "state_dict", "casting", "loading", "equivalence"),
-    "pytest_plugin": (*CORE, "format", "discovery", "equivalence"),
+    "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "state_dict", "casting", "recognition", "loading",
+            "equivalence"),
+    "pytest_plugin": (*CORE, "format", "discovery", "loading", "equivalence"),
     "__main__": ("cli",),
 }
 """Which rooms of `converter` each room may import, itself aside; `ops` holds the kernels of graphs within graphs."""

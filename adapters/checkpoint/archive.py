@@ -117,10 +117,11 @@ class Archive:
         names = self.entries
         if "constants.pkl" in names or any(name.startswith("code/") for name in names):
             raise FormatError("a TorchScript archive, not a checkpoint", expected="a state_dict",
-                              fix="torch.save(torch.jit.load(file).state_dict(), 'weights.pt')")
+                              fix="torch.save(torch.jit.load(file).state_dict(), 'weights.pt'); or, with example arguments, "
+                                  "converter.from_torch(torch.jit.load(file), args)")
         if "archive_format" in names or any(name.startswith("models/") or "serialized_exported_program" in name for name in names):
             raise FormatError("a torch.export archive, not a checkpoint", expected="a state_dict",
-                              fix="torch.save(torch.export.load(file).state_dict, 'weights.pt')")
+                              fix="torch.save(torch.export.load(file).state_dict, 'weights.pt'); or name it .pt2 and convert the program in it")
         if PICKLE not in names:
             raise FormatError("a zip file that torch.save did not write", expected=f"an entry {PICKLE}",
                               received=", ".join(list(names)[:5])[:200] or "an empty archive")

@@ -16,19 +16,23 @@ _REQUIRED: Any = object()
 T = TypeVar("T")
 
 # Fields that concern training, tokenizers, generation, or what a module returns beside its result.
-IGNORED = frozenset("""
-_attn_implementation_autoset _commit_hash _name_or_path architectures bad_words_ids begin_suppress_tokens bos_token bos_token_id
-chunk_size_feed_forward classifier_dropout_prob cls_token_id decoder_start_token_id directionality diversity_penalty do_sample dtype
-early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token eos_token_id exponential_decay_length_penalty finetuning_task
-forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range initializer_cutoff_factor
-keys_to_ignore_at_inference label2id language layerdrop length_penalty mask_token_id max_length min_length model_type
-no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states
-output_past output_scores pad_token pad_token_id prefix pretraining_tp problem_type pruned_heads remove_invalid_values
-repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
-tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
-unk_token_id use_bfloat16 use_cache vocab_file is_encoder_decoder cross_attention_hidden_size sentence_transformers
-tie_word_embeddings n_ctx summary_type summary_use_proj summary_activation summary_proj_to_labels sinusoidal_pos_embds init_std
-""".split())
+IGNORED = frozenset({
+    "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures", "bad_words_ids",
+    "begin_suppress_tokens", "bos_token", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout_prob",
+    "cls_token_id", "cross_attention_hidden_size", "decoder_start_token_id", "directionality", "diversity_penalty",
+    "do_sample", "dtype", "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token", "eos_token_id",
+    "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id",
+    "gradient_checkpointing", "id2label", "init_std", "initializer_cutoff_factor", "initializer_factor",
+    "initializer_range", "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id", "language", "layerdrop",
+    "length_penalty", "mask_token_id", "max_length", "min_length", "model_type", "n_ctx", "no_repeat_ngram_size",
+    "num_beam_groups", "num_beams", "num_labels", "num_return_sequences", "output_attentions", "output_hidden_states",
+    "output_past", "output_scores", "pad_token", "pad_token_id", "prefix", "pretraining_tp", "problem_type",
+    "pruned_heads", "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate",
+    "sentence_transformers", "sep_token_id", "sinusoidal_pos_embds", "summary_activation", "summary_proj_to_labels",
+    "summary_type", "summary_use_proj", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss",
+    "tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
+    "transformers_version", "typical_p", "unk_token_id", "use_bfloat16", "use_cache", "vocab_file",
+})
 
 
 def read_json(path: Path) -> Any:

@@ -139,7 +139,8 @@ def attend(net: Net, words: Sequence, layer: int, query: Value, key: Value, valu
     return net.join_heads(seen)
 
 
-def _capped(net: Net, words: Sequence, query: Value, key: Value, value: Value, window: int | None, scale: float | None, cap: float) -> Value:
+def _capped(net: Net, words: Sequence, query: Value, key: Value, value: Value, window: int | None, scale: float | None,
+            cap: float) -> Value:
     batch, heads, time, size = query.shape
     groups = key.shape[1]
     shared = int(heads) // int(groups)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.net import ACTIVATIONS, Net
@@ -113,7 +114,7 @@ def padding_mask(net: Net) -> Value | None:
     return net.op("reshape", net.cast(mask, DType.BOOL), shape=(batch, 1, 1, time), name="visible")
 
 
-def layer(net: Net, x: Value, mask: Value | None, given: Sizes, name: str | None = None, **places: int) -> Value:
+def layer(net: Net, x: Value, mask: Value | None, given: Sizes, name: str | None = None, **places: Any) -> Value:
     """Attention and a feed-forward part, each added to its input and normalised."""
     width = int(x.shape[-1])  # type: ignore[arg-type]
     query, key, value = (net.split_heads(net.linear(x, role, width, **places), given.heads) for role in ("query", "key", "value"))

@@ -1,4 +1,4 @@
-"""Which module knows which `model_type`: a table, so that only the one that is needed is imported."""
+"""Which module knows which `model_type`, and under which name: a table, so that only the one that is needed is imported."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ MODULES = {
     "qwen3": "llama",
     "phi3": "llama",
     "gemma2": "gemma2",
+    "vit": "vit:VIT",
+    "deit": "vit:DEIT",
+    "dinov2": "dinov2",
+    "convnext": "convnext",
+    "clip": "clip:BOTH",
+    "clip_text_model": "clip:ONLY_TEXT",
+    "clip_vision_model": "clip:ONLY_IMAGE",
 }
 
 
 def family_of(model_type: str) -> Family:
     """The family of a known model type."""
-    found: Family = importlib.import_module(f"adapters.huggingface.{MODULES[model_type]}").FAMILY
+    module, _, name = MODULES[model_type].partition(":")
+    found: Family = getattr(importlib.import_module(f"adapters.huggingface.{module}"), name or "FAMILY")
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from adapters.huggingface import llama
@@ -17,7 +19,7 @@ NAMES = {**llama.NAMES, "attention_out_norm": "layers.{layer}.post_attention_lay
          "inner_norm": "layers.{layer}.pre_feedforward_layernorm", "outer_norm": "layers.{layer}.post_feedforward_layernorm"}
 
 
-def _norm(net: Net, x: Value, role: str, eps: float, **places: int) -> Value:
+def _norm(net: Net, x: Value, role: str, eps: float, **places: Any) -> Value:
     """x / √(mean(x²) + eps) · (1 + weight), in float32 at least."""
     wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
     weight = net.op("add", net.cast(net.tensor(role, (x.shape[-1],), **places), wide), 1.0)

@@ -40,7 +40,8 @@ def build(net: Net, task: str) -> None:
         scale = (size**-0.5 if scaled else 1.0) / (layer + 1 if by_layer else 1)
         seen = attend(net, words, layer, query, key, value, scale=None if scaled and not by_layer else scale)
         x = net.op("add", net.transposed_linear(seen, "attention_out", width, layer=layer), x)
-        hidden = net.activation(net.transposed_linear(net.layer_norm(x, "inner_norm", eps, layer=layer), "inner", inner, layer=layer), activation)
+        normed = net.layer_norm(x, "inner_norm", eps, layer=layer)
+        hidden = net.activation(net.transposed_linear(normed, "inner", inner, layer=layer), activation)
         x = net.op("add", net.transposed_linear(hidden, "outer", width, layer=layer), x, name=f"layer_{layer}")
     head(net, words, net.layer_norm(x, "norm", eps), task, tie=True)
 

@@ -143,7 +143,8 @@ def _heads(net: Net, x: Value, given: Layer, heads: int, groups: int, size: int,
     counts = (heads, groups, groups)
     if given.fused:
         fused = net.linear(x, "query_key_value", (heads + 2 * groups) * size, bias=False, layer=layer)
-        parts = net.b.add("split", (fused,), {"sizes": tuple(count * size for count in counts), "axis": -1}, names=("query", "key", "value"))
+        sizes = tuple(count * size for count in counts)
+        parts = net.b.add("split", (fused,), {"sizes": sizes, "axis": -1}, names=("query", "key", "value"))
     else:
         parts = tuple(net.linear(x, role, count * size, bias=given.bias, layer=layer)
                       for role, count in zip(("query", "key", "value"), counts, strict=True))

@@ -68,7 +68,7 @@ class Net:
 
     # Names ---------------------------------------------------------------------------------------------------------------
 
-    def name(self, role: str, ending: str = "weight", **places: int) -> str:
+    def name(self, role: str, ending: str = "weight", **places: Any) -> str:
         """The checkpoint's name of a tensor: the family's, or an older one that the checkpoint has in its place."""
         heads = self.family.heads
         pattern = heads[role] if role in heads else self.prefix + self.family.names[role]
@@ -79,11 +79,11 @@ class Net:
                     return full[:-len(new)] + old
         return full
 
-    def has(self, role: str, ending: str = "weight", **places: int) -> bool:
+    def has(self, role: str, ending: str = "weight", **places: Any) -> bool:
         """Whether the checkpoint holds a tensor."""
         return self.name(role, ending, **places) in self.held
 
-    def tensor(self, role: str, shape: Sequence[Dim], ending: str = "weight", **places: int) -> Value:
+    def tensor(self, role: str, shape: Sequence[Dim], ending: str = "weight", **places: Any) -> Value:
         """A parameter of the graph's dtype."""
         return self.parameter(self.name(role, ending, **places), shape)
 
@@ -138,26 +138,26 @@ class Net:
     def op(self, op: str, *inputs: BuilderOperand, name: str | None = None, **attributes: Any) -> Value:
         return self.b.op(op, *inputs, name=name, **attributes)
 
-    def linear(self, x: Value, role: str, width: int, *, bias: bool = True, name: str | None = None, **places: int) -> Value:
+    def linear(self, x: Value, role: str, width: int, *, bias: bool = True, name: str | None = None, **places: Any) -> Value:
         """x · weightᵀ + bias, the weight [width, in]."""
         weight = self.tensor(role, (width, x.shape[-1]), **places)
         return self.op("linear", x, weight, self.tensor(role, (width,), "bias", **places) if bias else None, name=name)
 
-    def transposed_linear(self, x: Value, role: str, width: int, **places: int) -> Value:
+    def transposed_linear(self, x: Value, role: str, width: int, **places: Any) -> Value:
         """x · weight + bias, the weight [in, width]: GPT-2's Conv1D."""
         weight = self.tensor(role, (x.shape[-1], width), **places)
         return self.op("add", self.op("matmul", x, weight), self.tensor(role, (width,), "bias", **places))
 
-    def layer_norm(self, x: Value, role: str, eps: float, *, bias: bool = True, name: str | None = None, **places: int) -> Value:
+    def layer_norm(self, x: Value, role: str, eps: float, *, bias: bool = True, name: str | None = None, **places: Any) -> Value:
         shape = (x.shape[-1],)
         offset = self.tensor(role, shape, "bias", **places) if bias else None
         return self.op("layer_norm", x, self.tensor(role, shape, **places), offset, name=name, normalized_shape=shape, eps=eps)
 
-    def rms_norm(self, x: Value, role: str, eps: float, **places: int) -> Value:
+    def rms_norm(self, x: Value, role: str, eps: float, **places: Any) -> Value:
         shape = (x.shape[-1],)
         return self.op("rms_norm", x, self.tensor(role, shape, **places), normalized_shape=shape, eps=eps)
 
-    def embedding(self, indices: Value, role: str, rows: int, width: int, **places: int) -> Value:
+    def embedding(self, indices: Value, role: str, rows: int, width: int, **places: Any) -> Value:
         return self.op("embedding", indices, self.tensor(role, (rows, width), **places))
 
     def activation(self, x: Value, kind: tuple[tuple[str, Mapping[str, Any]], ...]) -> Value:

@@ -75,8 +75,9 @@ def recognised(net: Net, title: str, store: ParameterStore, files: tuple[Path, .
     leftovers = net.leftovers()
     notes = list(net.notes)
     if leftovers:
-        names = list(leftovers)
-        notes.append(f"{len(names)} tensor{'s' * (len(names) > 1)} kept that the graph does not use: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}")
+        names, plural = list(leftovers), "s" * (len(leftovers) > 1)
+        listed = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        notes.append(f"{len(names)} tensor{plural} kept that the graph does not use: {listed}")
     known = {**net.declared, **leftovers}
     order = [name for name in store.names() if name in known]
     specs: dict[str, TensorSpec] = {name: known[name] for name in [*order, *(name for name in known if name not in set(order))]}

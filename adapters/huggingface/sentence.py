@@ -16,9 +16,8 @@ from adapters.huggingface.recognise import OTHERWISE, network, recognised
 from converter.builder import Value
 from converter.checkpoint import ShardedParameters, checkpoint_files, load_parameters
 from converter.errors import FormatError, UnsupportedError
-from converter.ir import DType
+from converter.ir import DType, TensorSpec
 from converter.parameters import Array, ParameterStore
-from converter.ir import TensorSpec
 from converter.recognition import Checkpoint, Recognised
 
 TASK = "sentence-embedding"
@@ -55,20 +54,20 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None) -> Recogni
         raise UnsupportedError("the second module does not pool words", where=where, expected="Pooling",
                                received=steps[1][0] if len(steps) > 1 else "no module", fix=OTHERWISE)
     base = steps[0][1]
-    settings = next((base / name for name in ("sentence_bert_config.json", "sentence_roberta_config.json") if (base / name).is_file()), None)
-    if settings is not None:
+    settings = base / "sentence_bert_config.json"
+    if settings.is_file():
         Config(read_object(settings), str(settings)).only("transformer_task", "feature-extraction")
     store = load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle)
     net, title = network(base, store, "feature-extraction", take or "input_ids,attention_mask", False)
     x = _pool(net, net.outputs["last_hidden_state"], Config(*_config(steps[1][1])))
     stores: dict[str, ParameterStore] = {"": store}
     files = list(checkpoint_files(base))
-    places = {name: "" for name in store.names()}
+    places = dict.fromkeys(store.names(), "")
     for kind, path in steps[2:]:
         if kind in ("Dense", "LayerNorm"):
             part = load_parameters(path)
             stores[path.name] = _Prefixed(part, f"{path.name}.")
-            places.update({name: path.name for name in stores[path.name].names()})
+            places.update(dict.fromkeys(stores[path.name].names(), path.name))
             files += checkpoint_files(path)
         x = MODULES[kind](net, x, path)
     net.outputs = {"sentence_embedding": x}
@@ -91,8 +90,9 @@ def _steps(folder: Path, where: str) -> list[tuple[str, Path]]:
         if kind not in ("Transformer", "Pooling", *MODULES):
             raise UnsupportedError(f"the module {kind!r} is not recognised", where=where,
                                    expected=", ".join(("Transformer", "Pooling", *MODULES)), fix=OTHERWISE)
-        if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path or "\0" in path:
-            raise FormatError("a module outside of the folder", where=where, expected=f"a folder in {folder.name}", received=repr(path)[:120])
+        if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or {"\\", "\0"} & set(path):
+            raise FormatError("a module outside of the folder", where=where, expected=f"a folder in {folder.name}",
+                              received=repr(path)[:120])
         found.append((kind, folder / path))
     return found
 
@@ -136,8 +136,7 @@ def _first(net: Net, x: Value, mask: Value) -> Value:
 
 def _last(net: Net, x: Value, mask: Value) -> Value:
     """The last word that the mask keeps; zeros where it keeps none."""
-    batch, time = mask.shape
-    place = net.op("multiply", mask, net.op("arange", stop=time, dtype=DType.INT64))
+    place = net.op("multiply", mask, net.op("arange", stop=mask.shape[1], dtype=DType.INT64))
     weights = net.cast(net.op("expand_dims", mask, axis=(2,)))
     return net.at(net.op("multiply", x, weights), net.op("argmax", place, axis=1, keepdims=True))
 

@@ -49,7 +49,8 @@ def reduced_empty(g: Lowering, op_type: str, x: Tensor, axes: Tensor | None = No
         pads = [0] * x.rank + [int(place in widened) for place in range(x.rank)]
         boolean = x.dtype is DType.BOOL
         inner = g.cast(x, DType.UINT8) if boolean else x
-        x = g.node("Pad", inner, g.constant(pads), g.constant(_identity(op_type, x.dtype), inner.dtype), spec=TensorSpec(inner.dtype, shape))
+        nothing = g.constant(_identity(op_type, x.dtype), inner.dtype)
+        x = g.node("Pad", inner, g.constant(pads), nothing, spec=TensorSpec(inner.dtype, shape))
         x = g.cast(x, DType.BOOL) if boolean else x
     result = g.nodes_out(op_type, x, axes, specs=[spec], **attributes)[0]
     return Tensor(g.node("Reshape", result, g.sizes(spec.shape), spec=spec, allowzero=1).name, spec)

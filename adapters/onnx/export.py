@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from adapters.onnx.complex_pairs import bordered
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.origin import describe
 from adapters.onnx.writing import total_bytes, write_external, write_model
@@ -63,8 +64,8 @@ def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lo
     _name_outputs(lowering, outputs)
     graph = onnx.helper.make_graph(
         lowering.nodes, model.graph.name,
-        [_value_info(lowering, port.name, port.spec) for port in model.graph.inputs],
-        [_value_info(lowering, output.name, output.spec) for output in model.graph.outputs],
+        [_value_info(lowering, port.name, bordered(port.spec)) for port in model.graph.inputs],
+        [_value_info(lowering, output.name, bordered(output.spec)) for output in model.graph.outputs],
         initializer=[onnx.numpy_helper.from_array(values, name) for name, values in lowering.constants.items()])
     proto = onnx.helper.make_model(graph, producer_name=PRODUCER, ir_version=IR_VERSIONS[opset],
                                    opset_imports=[onnx.helper.make_opsetid("", opset)])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from adapters.onnx import complex_pairs
 from adapters.onnx.empty import IDENTITIES, reduced_empty
 from adapters.onnx.layouts import Initializer, Layout
 from adapters.onnx.registry import lowerings
@@ -274,10 +275,10 @@ class Lowering:
         Raises `UnsupportedError` that lists every node that has no lowering.
         """
         for port in self.graph.inputs:
+            tensor = Tensor(port.name, complex_pairs.bordered(port.spec))
+            self._define(port.name, tensor)
             if port.spec.dtype.is_complex:
-                raise UnsupportedError("ONNX Runtime takes no complex inputs", where=f"input {port.name!r}", received=str(port.spec),
-                                       fix="run the model with NumPy")
-            self._define(port.name, Tensor(port.name, port.spec))
+                self.values[port.name] = complex_pairs.split(self, tensor)  # type: ignore[assignment]
         for name in self.parameters.names():
             target = self.parameters.alias_of(name)
             spec = self.specs[name]
@@ -286,7 +287,11 @@ class Lowering:
                     self.initializers[name] = Initializer(name, spec, (name,), Layout())
                 self.values[name] = Tensor(target or name, spec)
         self._lower_nodes()
-        results = {output.name: self.values[output.value] for output in self.graph.outputs}
+        results: dict[str, Tensor] = {}
+        for output in self.graph.outputs:
+            self._wanted = [output.name]
+            value = self._value(output.value)
+            results[output.name] = complex_pairs.join(self, value) if isinstance(value, complex_pairs.Pair) else value
         self._drop_unused({tensor.name for tensor in results.values()})
         return results
 
@@ -344,23 +349,44 @@ class Lowering:
         if lowering is None:
             raise self.refuse("no ONNX lowering for this operator")
         values = [item for item in (*node.inputs, *node.outputs) if isinstance(item, str)]
-        if any(self.specs[item].dtype.is_complex for item in values):
-            raise self.refuse("ONNX has no complex arithmetic")
+        is_complex = any(self.specs[item].dtype.is_complex for item in values)
         if not operator.binds and all(self._is_empty(name) for name in node.outputs if name is not None):
             for name in filter(None, node.outputs):
-                self._define(name, self._empty(name))
+                with complex_pairs.as_real(self, [name]):
+                    empty = self._empty(name)
+                self._define(name, empty)
+                if self.specs[name].dtype.is_complex:
+                    self.values[name] = complex_pairs.Pair(empty, empty)  # type: ignore[assignment]
             return
         dtype = literal_dtype(node.inputs, self.specs)
-        operands = [self.values[item] if isinstance(item, str) else item if item is None else self.constant(item, dtype)  # type: ignore[arg-type]
+        make = complex_pairs.constant if dtype is not None and dtype.is_complex else Lowering.constant
+        operands = [self._value(item) if isinstance(item, str) else item if item is None else make(self, item, dtype)  # type: ignore[arg-type]
                     for item in bind_operands(operator, node.inputs)]
         attributes = filled_attributes(operator, normalize_attributes(operator, node.attributes))
-        result = lowering(self, *operands, **attributes)
+        if is_complex:
+            lowering = complex_pairs.lowering_of(self, node.op, lowering)
+        with complex_pairs.as_real(self, node.outputs):
+            result = lowering(self, *operands, **attributes)
         results = result if isinstance(result, tuple) else (result,)
         if len(results) < len(node.outputs):
             raise self.refuse(f"output {len(results)} of this operator is not available in ONNX")
         for name, tensor in zip(node.outputs, results, strict=False):
-            if name is not None:
+            if name is None:
+                continue
+            if isinstance(tensor, complex_pairs.Pair):
+                self._define(name, tensor.real)
+                self.values[name] = tensor  # type: ignore[assignment]
+            else:
                 self._define(name, Tensor(tensor.name, self.specs[name]))
+
+    def _value(self, name: str) -> Tensor:
+        """A value as lowerings take it. A complex parameter becomes two constants."""
+        value = self.values[name]
+        if self.specs[name].dtype.is_complex and name in self.initializers:
+            pair = complex_pairs.constant(self, self.parameters.read(name), self.specs[name].dtype)
+            self.values[name] = value = pair  # type: ignore[assignment]
+            del self.initializers[name]
+        return value
 
     def _is_empty(self, name: str) -> bool:
         return 0 in self.specs[name].shape

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from adapters.onnx.complex_pairs import from_border, to_border
 from adapters.onnx.export import DEFAULT_OPSET, build, save_onnx
 from adapters.onnx.feeding import run_session
 from adapters.onnx.writing import total_bytes, write_model
@@ -37,11 +38,13 @@ class OnnxRuntimeSession:
         names = [output.name for output in self.model.graph.outputs]
         read = {item.name for item in self.session.get_inputs()}
         try:
-            results = run_session(self.session, names, {name: array for name, array in arrays.items() if name in read})
+            feeds = to_border({name: array for name, array in arrays.items() if name in read})
+            results = run_session(self.session, names, feeds)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise RunError("ONNX Runtime does not run the model on these inputs", where=f"graph {self.model.graph.name!r}",
                            received=str(error)[:600]) from error
-        return dict(zip(names, results, strict=True))
+        return {name: from_border(result, output.spec.dtype)
+                for name, result, output in zip(names, results, self.model.graph.outputs, strict=True)}
 
 
 def _open(model: Model, opset: int, options: onnxruntime.SessionOptions, providers: list[str]) -> onnxruntime.InferenceSession:

@@ -9,8 +9,11 @@ ADAPTER = Adapter(
     formats=(Format("torch", "PyTorch state_dict", (".pt", ".pth", ".bin"), "parameters",
                     "adapters.checkpoint.read:load_checkpoint", "adapters.torch.save:save_state_dict", extra="torch",
                     fallback="adapters.torch.checkpoint:load_checkpoint", unsafe="adapters.torch.checkpoint:load_pickled"),),
-    runtimes=(Runtime("torch", "PyTorch, operator by operator", "adapters.torch.session:TorchSession", extra="torch"),),
+    runtimes=(Runtime("torch", "PyTorch, as a rebuilt module", "adapters.torch.session:TorchSession", extra="torch"),),
     tracer="adapters.torch.live:convert",
     builder="adapters.torch.live:convert_checkpoint",
+    rebuilder="adapters.torch.rebuild:to_module",
+    program="adapters.torch.archives:convert_archive",
+    program_suffixes=(".pt2",),
     extra="torch",
 )

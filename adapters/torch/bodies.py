@@ -14,8 +14,9 @@ import torch
 from torch.fx import GraphModule
 
 from adapters.torch.dtypes import from_torch_dtype, to_dim
-from adapters.torch.importer import Importer, attribute
+from adapters.torch.importer import Importer, attribute, target_name
 from converter.builder import GraphBuilder, Value
+from converter.errors import UnsupportedError
 from converter.ir import DType, Graph
 from converter.rewriting import simplify
 
@@ -27,7 +28,15 @@ def bodies(g: Importer, modules: Sequence[GraphModule], operands: Sequence[Any])
     """The bodies of one operator as graphs, and the tensors that its node passes to each of them."""
     tensors: dict[int, torch.Tensor] = {id(tensor): tensor for module in modules for tensor in _tensors(module)}
     captured = {key: g.constant(tensor) for key, tensor in tensors.items()}
-    graphs = [_body(g, module, operands, captured) for module in modules]
+    graphs: list[Graph] = []
+    problems: list[dict[str, object]] = []
+    for module in modules:
+        try:
+            graphs.append(_body(g, module, operands, captured))
+        except UnsupportedError as error:
+            problems += error.items or [{"operator": target_name(g.node.target), "reason": error.message}]  # type: ignore[union-attr]
+    if problems:
+        raise UnsupportedError("a body cannot be converted", items=problems)
     return graphs, [*(item for item in operands if isinstance(item, Value)), *captured.values()]
 
 
@@ -66,6 +75,14 @@ def _body(g: Importer, module: GraphModule, operands: Sequence[Any], captured: d
         builder.output(f"output_{position}", result)
     graph, _ = simplify(builder.graph(), builder.specs, g.no_parameters)
     return graph
+
+
+def inline(g: Importer, module: GraphModule, operands: Sequence[Any]) -> list[Any]:
+    """What a body gives, its nodes emitted where the current node stands."""
+    inner = Importer(g.builder, g.symbols)
+    inner.attached = {id(tensor): g.constant(tensor) for tensor in _tensors(module)}
+    nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
+    return inner.walk(module.graph, dict(zip(nodes, operands, strict=True)))
 
 
 def flag(g: Importer, value: bool | torch.SymBool) -> Value:

@@ -15,9 +15,9 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
+import adapters.torch.decisions as decisions
 import adapters.torch.losses as losses
 import adapters.torch.masks as masks
-import adapters.torch.decisions as decisions
 import adapters.torch.pooling_1d as pooling_1d
 import adapters.torch.preparation as preparation
 import adapters.torch.recurrent as recurrent
@@ -25,14 +25,15 @@ from adapters.torch.decisions import Decisions
 from adapters.torch.domains import Domain, domain_of
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import CHECKS, Importer, target_name
-from adapters.torch.inputs import bind_arguments, enlarge, flat_names
+from adapters.torch.inputs import enlarge, flat_names
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
 from adapters.torch.registry import importers
 from adapters.torch.trials import agrees_at_one
 from converter.builder import GraphBuilder, Value
+from converter.dims import Expr
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import Graph, Model
+from converter.ir import DimRange, Graph, Model
 from converter.opset import check
 from converter.rewriting import simplify
 
@@ -105,6 +106,22 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
         raise
 
 
+def from_exported(exported: ExportedProgram, *, name: str | None = None) -> Program:
+    """The neutral model of a program that `torch.export` made, with the sizes and ranges that were given to it there.
+
+    Raises:
+        UnsupportedError: operators that cannot be converted, all listed; or a program without example inputs.
+    """
+    if exported.example_inputs is None:
+        raise UnsupportedError("the exported program has no example inputs", expected="what torch.export.export was given",
+                               fix="export the module again, or set program.example_inputs to (args, kwargs)")
+    args, kwargs = preparation.distinct(exported.example_inputs)
+    module = preparation.as_module(exported, name or "ExportedProgram")
+    arguments = preparation.bound(module, args, kwargs)
+    with _quiet(), torch.no_grad(), decisions.recorded() as decided:
+        return _import(module, prepare(exported), arguments, arguments, "auto", name or "ExportedProgram", [], decided)
+
+
 def _first_axes(arguments: dict[str, Any]) -> dict[str, list[str | None]]:
     """`dims` that frees the first axis of every input."""
     tensors = [(name, leaf) for name, leaf in zip(flat_names(arguments), pytree.tree_leaves(arguments), strict=True)
@@ -141,7 +158,7 @@ def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip:
     if dims == "static":
         attempts.append((arguments, None))
     elif dims == "auto" or isinstance(dims, Mapping) and _names_axes(dims):
-        for sizes in ({0: 2, **{axis: 3 for axis in range(1, 8)}}, {0: 2}, {}):
+        for sizes in ({0: 2, **dict.fromkeys(range(1, 8), 3)}, {0: 2}, {}):
             grown = enlarge(arguments, sizes, dims if isinstance(dims, Mapping) else None)
             attempts.append((grown, _free(grown, dims)))
     else:
@@ -160,7 +177,7 @@ def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip:
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)
                 if "not a known type" in str(error) and _knows_results(module, example):
-                    return _export(module, arguments, dims, notes)
+                    return _export(module, arguments, dims, skip)
     raise UnsupportedError("torch.export cannot trace the module", where=type(module).__name__,
                            received=_first_line(failures[0]),
                            fix="make the forward pass traceable, or pass dims= to fix the sizes it depends on") from failures[0]

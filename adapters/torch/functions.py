@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import FROM_TORCH
 from adapters.torch.registry import rebuilders
@@ -29,6 +30,9 @@ def function(name: str) -> Callable[..., Any]:
     rebuilt, numbers = rebuilders()[name], lookup(name).literals
 
     def call(*operands: Any, **attributes: Any) -> Any:
+        proxy = next((item for item in pytree.tree_leaves((operands, attributes)) if isinstance(item, torch.fx.Proxy)), None)
+        if proxy is not None:  # a symbolic trace, such as unpickling makes, takes the call as it is
+            return proxy.tracer.create_proxy("call_function", call, operands, attributes)
         if numbers and not all(item is None or isinstance(item, torch.Tensor) for item in operands):
             dtype = next(item.dtype for item in reversed(operands) if isinstance(item, torch.Tensor))
             operands = tuple(item if item is None or isinstance(item, torch.Tensor) else torch.scalar_tensor(item, dtype=dtype)

@@ -149,17 +149,36 @@ class Importer:
             try:
                 environment[node] = self._emit(node, name, environment)
             except UnsupportedError as error:
-                unknown.add(node)
+                if not self._stand_in(node, environment):
+                    unknown.add(node)
                 for item in error.items or [{"operator": name, "reason": str(error)}]:
                     key = (str(item["operator"]), str(item["reason"]), item.get("source") or source_of(node))
                     problems[key] = problems.get(key, 0) + int(item.get("count", 1))
             except ConverterError as error:
-                raise error.within(f"{name} from {source_of(node)}") from error
+                if not problems:
+                    raise error.within(f"{name} from {source_of(node)}") from error
+                unknown.add(node)  # what stands in for a refused value need not fit everywhere
         self.node = None
         items: list[dict[str, object]] = [{"operator": name, "reason": reason, "count": count, "source": source}
                                           for (name, reason, source), count in problems.items()]
         raise UnsupportedError(f"{len({item['operator'] for item in items})} operators cannot be converted", items=items,
                                fix="rewrite the lines named, or report the operators as gaps")
+
+    def _stand_in(self, node: torch.fx.Node, environment: dict[torch.fx.Node, Any]) -> bool:
+        """Gives a refused node values of the right kind, so that the walk goes on and finds all that is to be refused."""
+
+        def value(fake: Any) -> Any:
+            if isinstance(fake, torch.Tensor):
+                shape = [to_dim(size, self.symbols) for size in fake.shape]
+                return self.builder.parameter(self.builder.unique("refused"), from_torch_dtype(fake.dtype), shape)
+            return to_dim(fake, self.symbols) if isinstance(fake, torch.SymInt) else fake
+
+        fakes = node.meta.get("val")
+        try:
+            environment[node] = [value(fake) for fake in fakes] if isinstance(fakes, (list, tuple)) else value(fakes)
+        except ConverterError:
+            return False
+        return fakes is not None
 
     def _emit(self, node: torch.fx.Node, name: str, environment: Mapping[torch.fx.Node, Any]) -> Any:
         if name in ITEMS and not isinstance(node.meta.get("val"), (int, float, bool)):

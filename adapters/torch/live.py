@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from adapters.torch.dtypes import to_tensor
-from adapters.torch.export import Program, trace
+from adapters.torch.export import Program, from_exported, trace
 from adapters.torch.inputs import bind_arguments
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.record import Arrays, call_arguments, record
@@ -48,17 +48,23 @@ def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
 
     `ranges` maps inputs to the lowest and the highest integer to draw for them; default: what the graph's tables allow.
     """
+    if isinstance(module, torch.export.ExportedProgram):
+        return _finished(from_exported(module, name=name), *(module.example_inputs or ((), {})), examples, ranges)
     if not isinstance(module, torch.nn.Module):
-        raise ConverterError("not a module", expected="a torch.nn.Module", received=type(module).__name__,
+        raise ConverterError("not a module", expected="a torch.nn.Module or a torch.export.ExportedProgram", received=type(module).__name__,
                              fix="wrap the function in a module whose forward calls it")
     if isinstance(args, (torch.Tensor, np.ndarray)) or not isinstance(args, Sequence):
         raise ConverterError("the example arguments are no tuple", expected="a tuple, (x,) for one", received=type(args).__name__)
     args = [_tensor(value) for value in args]
     kwargs = {key: _tensor(value) for key, value in (kwargs or {}).items()}
-    program = trace(module, args, kwargs, dims=dims, name=name)
+    return _finished(trace(module, args, kwargs, dims=dims, name=name), args, kwargs, examples, ranges)
+
+
+def _finished(program: Program, args: Sequence[Any], kwargs: Mapping[str, Any], examples: bool,
+              ranges: Mapping[str, tuple[int, int]] | None) -> Conversion:
     model, notes = program.model, list(program.notes)
     if examples:
-        recorded, more = record(program, bind_arguments(module, args, kwargs),
+        recorded, more = record(program, bind_arguments(program.module, args, kwargs),
                                 lambda given: _drawn(model, given, ranges or {}))
         model, notes = replace(model, examples=recorded), [*notes, *more]
     if notes:

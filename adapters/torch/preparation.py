@@ -6,6 +6,7 @@ Everything that is done to a module, or to its arguments, is said in the notes.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,9 @@ def refuse_uncarried(module: torch.nn.Module) -> None:
         if type(part).__module__.startswith(QUANTIZED):
             items.append({"operator": f"{type(part).__module__}.{type(part).__name__}", "source": path or None,
                           "reason": "a quantized layer, whose packed weights and rounding the format does not carry"})
+        elif path and isinstance(part, torch.jit.ScriptModule) and not isinstance(module, torch.jit.ScriptModule):
+            items.append({"operator": f"torch.jit.ScriptModule ({getattr(part, 'original_name', 'unnamed')})", "source": path,
+                          "reason": "TorchScript inside a Python module, which torch.export does not look into"})
     tensors = [*module.named_parameters(), *module.named_buffers()]
     for name, tensor in tensors:
         if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
@@ -49,7 +53,7 @@ def refuse_uncarried(module: torch.nn.Module) -> None:
             items.append({"operator": name, "reason": "a quantized tensor"})
     if items:
         raise UnsupportedError("parts of the module cannot be carried", where=type(module).__name__, items=items,
-                               fix="convert the model as it was before quantization, and call .to_dense() on sparse tensors")
+                               fix="convert the model as it was before quantization or scripting, and call .to_dense() on sparse tensors")
 
 
 def initialized(module: torch.nn.Module, args: Any, kwargs: Any, notes: list[str]) -> None:
@@ -179,12 +183,16 @@ def as_module(program: torch.export.ExportedProgram, name: str, arguments: list[
         codegen.pytree_info = codegen.pytree_info._replace(orig_args=arguments)  # type: ignore[attr-defined]
         module.recompile()
     module.__class__.__name__ = name
+    _, keywords = program.call_spec.in_spec.children() if program.call_spec.in_spec is not None else (None, None)
+    names = list(keywords.context) if keywords is not None and keywords.context else []
+    signature = inspect.signature(type(module).forward)
+    type(module).forward.__signature__ = signature.replace(parameters=sorted(  # type: ignore[attr-defined]
+        (item.replace(kind=item.KEYWORD_ONLY) if item.name in names else item for item in signature.parameters.values()),
+        key=lambda item: item.kind))
     return module.eval()
 
 
 def _parameters(function: Any) -> Any:
-    import inspect
-
     return inspect.signature(function).parameters
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.utils._pytree as pytree
@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from converter.dims import Expr, evaluate
 from converter.dims import symbols as symbols_of
 from converter.ir import DimRange, Graph, Node, TensorSpec
+
 
 def traced_ranges(exported: ExportedProgram, symbols: dict[str, str]) -> dict[str, DimRange]:
     """The tracer's ranges. Its lower end of 2 means only that 0 and 1 were not traced, so 1 is allowed."""

@@ -146,6 +146,12 @@ def _register(module: GraphModule, name: str, tensor: torch.Tensor, persistent: 
 # Code --------------------------------------------------------------------------------------------------------------------
 
 
+class Reader(torch.fx.Tracer):
+    """Reads a module's code again when it is unpickled: buffers are values of the graph, as parameters are."""
+
+    proxy_buffer_attributes = True
+
+
 class Emitter:
     """Writes one graph as the forward of a module that holds its parameters."""
 
@@ -172,6 +178,7 @@ class Emitter:
         self.graph.output(self._result())
         self.graph.lint()
         self.module.graph = self.graph
+        self.module._tracer_cls = Reader
 
     def _argument(self, name: str) -> str:
         """A name for an argument of forward: an identifier that no other argument has."""

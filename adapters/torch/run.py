@@ -152,6 +152,7 @@ CONTROL: dict[str, Callable[..., tuple[Any, ...]]] = {
         *states, *sequences, *rest, states=len(states), sequences=len(sequences), body=body),
     "higher_order.map_impl": lambda body, sequences, rest=(): rebuild_scan(
         *sequences, *rest, states=0, sequences=len(sequences), body=body),
+    "higher_order.wrap_with_set_grad_enabled": lambda enabled, body, *operands: body(*operands),
 }
 
 

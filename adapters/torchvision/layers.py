@@ -7,6 +7,7 @@ architecture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,14 @@ class Mismatch(Exception):
 def pair(value: Pair) -> tuple[int, int]:
     """One size for each of the two axes of an image."""
     return value if isinstance(value, tuple) else (value, value)
+
+
+def size(value: Value, axis: int) -> int:
+    """The size of an axis that is not free: channels, features."""
+    found = value.shape[axis]
+    if not isinstance(found, int):
+        raise TypeError(f"axis {axis} of {value.name} has a free size, {found}")
+    return found
 
 
 class Layers:
@@ -135,8 +144,7 @@ class Layers:
         padding = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2) if padding is None else pair(padding)
         if out is None:
             out = self.shape(f"{name}.weight")[0]
-        channels = x.shape[1]
-        assert isinstance(channels, int)
+        channels = size(x, 1)
         weight = self.parameter(f"{name}.weight", out, channels // groups, *kernel)
         offset = self.parameter(f"{name}.bias", out) if bias else None
         return self.op("convolution", x, weight, offset, stride=() if stride == (1, 1) else stride,
@@ -144,8 +152,7 @@ class Layers:
 
     def batch_norm(self, x: Value, name: str) -> Value:
         """`nn.BatchNorm2d` in evaluation mode."""
-        channels = x.shape[1]
-        assert isinstance(channels, int)
+        channels = size(x, 1)
         vectors = [self.parameter(f"{name}.{part}", channels) for part in ("running_mean", "running_var", "weight", "bias")]
         return self.op("batch_norm", x, *vectors, eps=self.eps)
 
@@ -163,8 +170,7 @@ class Layers:
     def squeeze_excitation(self, x: Value, name: str, squeeze: int, activation: Callable[[Layers, Value], Value],
                            scale: str = "sigmoid") -> Value:
         """`torchvision.ops.SqueezeExcitation`: every channel times a factor that all channels' means give."""
-        channels = x.shape[1]
-        assert isinstance(channels, int)
+        channels = size(x, 1)
         y = self.op("adaptive_avg_pool", x, size=(1, 1))
         y = activation(self, self.convolution(y, f"{name}.fc1", squeeze, 1, bias=True))
         y = self.convolution(y, f"{name}.fc2", channels, 1, bias=True)
@@ -172,8 +178,7 @@ class Layers:
 
     def linear(self, x: Value, name: str, out: int | None = None, bias: bool = True) -> Value:
         """`nn.Linear` over the last axis. `out` None: as many as there are."""
-        features = x.shape[-1]
-        assert isinstance(features, int)
+        features = size(x, -1)
         if out is None:
             out = self.shape(f"{name}.weight")[0]
         weight = self.parameter(f"{name}.weight", out, features)
@@ -181,8 +186,7 @@ class Layers:
 
     def layer_norm(self, x: Value, name: str, eps: float) -> Value:
         """`nn.LayerNorm` over the last axis."""
-        features = x.shape[-1]
-        assert isinstance(features, int)
+        features = size(x, -1)
         return self.op("layer_norm", x, self.parameter(f"{name}.weight", features), self.parameter(f"{name}.bias", features),
                        normalized_shape=(features,), eps=eps)
 
@@ -200,11 +204,7 @@ class Layers:
 
     def flatten(self, x: Value) -> Value:
         """`flatten(1)`: all axes but the batch's in one."""
-        size = 1
-        for axis in x.shape[1:]:
-            assert isinstance(axis, int)
-            size *= axis
-        return self.op("reshape", x, shape=(x.shape[0], size))
+        return self.op("reshape", x, shape=(x.shape[0], math.prod(size(x, axis) for axis in range(1, x.rank))))
 
 
 def relu(net: Layers, x: Value) -> Value:

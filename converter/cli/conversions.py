@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from converter.discovery import Format, Option, format_of, formats, recognisers
+from converter.discovery import Format, Option, format_of, formats, holds_program, recognisers
 from converter.errors import ConverterError, FormatError
 from converter.ir import DType
 
@@ -205,6 +205,8 @@ def _read(conversion: Conversion, source: str | None, update: Callable[[str], No
 
     if conversion.source.holds == "model":
         return _load_model(conversion, source or ""), ()
+    if conversion.needs_graph and source is not None and holds_program(source):
+        return _from_program(source, update, given)
     if source is not None and not Path(source).is_dir():
         _check_checkpoint(source)
     if not conversion.needs_graph:
@@ -293,6 +295,21 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
         origin = {**source_metadata(source), **({"key": key} if key else {})}
         model = replace(model, metadata={**model.metadata, "source": {**model.metadata.get("source", {}), **origin}})
     return model, [*_entry_notes(store), *result.notes]
+
+
+def _from_program(source: str, update: Callable[[str], None], given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
+    from converter.checkpoint import source_metadata
+    from converter.discovery import live, requiring
+
+    for name in ("module", "architecture", "inputs", "input_file", "key"):
+        if given.get(name):
+            raise click.UsageError(f"{source} holds a whole program, which --{name.replace('inputs', 'input').replace('_', '-')} does not go with.")
+    function, extra = live("program")
+    update(f"importing {source}")
+    with requiring(extra):
+        result = function(source, allow_pickle=bool(given.get("allow_pickle")), name=given.get("name"), examples=not given.get("no_examples"))
+    model = result.model
+    return replace(model, metadata={**model.metadata, "source": {**model.metadata.get("source", {}), **source_metadata(source)}}), result.notes
 
 
 def _warn_of_code(source: str | None) -> None:

@@ -95,11 +95,11 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
 
 
 def _bytes(text: str) -> int:
-    """`500MB` in bytes; powers of 1000."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)i?[bB]?\s*", text)
+    """`500MB` in bytes: powers of 1000, or of 1024 for `500MiB`."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?\s*", text)
     if found is None or not float(found[1]):
         raise click.BadParameter(f"{text!r} is no size; 500MB and 8GB are.", param_hint="--memory")
-    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
 
 
 def _arrays(paths: Sequence[str]) -> list[dict[str, Any]] | None:

@@ -235,9 +235,10 @@ def _all(report: Report) -> str:
             continue
         lines.append(f'<tr{"" if row.passed else " class=fail"}><td>{escape(row.stage)}</td><td>{escape(row.subject)}</td>'
                      f'<td>{escape(row.output)}</td><td>{escape(row.case)}</td><td class="n">{number_text(row.error, row.unit)}</td>'
-                     f'<td class="n">{number_text(row.allowed, row.unit)}</td><td class="n">{row.compared:,}</td><td>{_pill(row)}</td></tr>')
+                     f'<td class="n">{number_text(row.allowed, row.unit)}</td><td class="n">{row.compared:,}</td>'
+                     f"<td>{_pill(row)}</td></tr>")
     judged = ", ".join(title for stage, title in STAGES.items() if any(row.stage == stage for row in report.rows))
     return ('<details><summary>All comparisons</summary><div class="scroll"><table><tr><th>stage</th><th>by</th><th>output</th>'
             '<th>inputs</th><th class="n">error</th><th class="n">allowed</th><th class="n">values</th><th></th></tr>'
-            f'{"".join(lines)}</table></div></details><footer>{escape(judged)}. '
+            f'{"".join(lines)}</table></div></details><footer>{escape(judged[:1].upper() + judged[1:])}. '
             "How a limit is measured: docs/equivalence.md of model-converter.</footer>")

@@ -52,8 +52,8 @@ def sample_verdict(found: Comparison, sample: Sample, truth: Array, kernels: Arr
     limit = (allowed.get(WHOLE, 0.0) + floor_of(dtype)) * eps_of(dtype) * largest + SLACK * largest
     for name in ("mean", "rms", "min", "max"):
         if name in expected and not abs(recorded.get(name, np.nan) - expected[name]) <= limit:
-            return replace(found, reason=f"the {name} of all values is recorded as {recorded.get(name)}, and is {expected[name]:.9g}: "
-                                         f"{limit:.3g} apart allowed")
+            return replace(found, reason=f"the {name} of all values is recorded as {recorded.get(name, np.nan):.9g}, and is "
+                                         f"{expected[name]:.9g}: {limit:.3g} apart allowed")
     return found
 
 

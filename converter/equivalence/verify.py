@@ -166,7 +166,7 @@ def _place(judge: Judge, report: Report, prepared: list[Prepared], sessions: Map
             locator.write(parts)
     if trace:
         locator.trace()
-    report.seconds["place"] = time.perf_counter() - start
+    report.seconds["looking into nodes"] = time.perf_counter() - start
 
 
 # Stages ------------------------------------------------------------------------------------------------------------------

@@ -56,9 +56,12 @@ def read_draws(document: Any, given: Mapping[str, Array], room: int, where: str)
         room -= math.prod(integers(spec))
         if room < 0:
             raise FormatError("too many drawn values", where=place, fix="write the inputs by value")
-        draws[name] = Draw(kind, _seed(item["seed"], f"{place}.seed"),  # type: ignore[arg-type]
+        draws[name] = Draw(kind, _seed(item["seed"], f"{place}.seed"),
                            *(_bound(item, key, spec.dtype, place) for key in ("low", "high") if kind != "normal"))
-        arrays[name] = draws[name].array(spec.dtype, integers(spec))
+        try:
+            arrays[name] = draws[name].array(spec.dtype, integers(spec))
+        except FormatError as error:
+            raise error.within(place) from None
         arrays[name].flags.writeable = False
     return draws, arrays
 
@@ -70,7 +73,8 @@ def _bound(item: Mapping[str, Any], key: str, dtype: DType, where: str) -> float
     if not dtype.is_integer:
         return _number(value, f"{where}.{key}")
     limits = np.iinfo(dtype.numpy)
-    if isinstance(value, bool) or not isinstance(value, int) or not max(int(limits.min), -(1 << 62)) <= value <= min(int(limits.max) + 1, 1 << 62):
+    lowest, highest = max(int(limits.min), -(1 << 62)), min(int(limits.max) + 1, 1 << 62)
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise FormatError("not a bound of these integers", where=f"{where}.{key}", received=describe(value))
     return value
 

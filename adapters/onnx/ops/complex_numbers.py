@@ -1,25 +1,177 @@
-"""Complex numbers, which ONNX has no arithmetic for."""
+"""Complex numbers as pairs of real tensors."""
 
 from __future__ import annotations
 
 import math
-from typing import NoReturn
+from typing import Any
 
-from adapters.onnx.kernels import number
+from adapters.onnx.complex_pairs import Pair, join, lowers_complex, split
+from adapters.onnx.kernels import compute, number
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.elementwise import apply, select
-from adapters.onnx.registry import lowers
+from adapters.onnx.ops.manipulation import expand
+from adapters.onnx.registry import lowerings, lowers
 from converter.ir import DType
+from converter.ops.complex_numbers import REAL_OF
+
+# Making and taking apart -------------------------------------------------------------------------------------------------
 
 
-@lowers("real", "imag", "conj", "complex", "view_as_complex", "view_as_real")
-def refused(g: Lowering, *operands: Tensor, **attributes: object) -> NoReturn:
-    raise g.refuse("ONNX has no complex arithmetic")
+@lowers("real")
+def real(g: Lowering, x: Pair) -> Tensor:
+    return x.real
+
+
+@lowers("imag")
+def imag(g: Lowering, x: Pair) -> Tensor:
+    return x.imag
+
+
+@lowers("complex")
+def complex_(g: Lowering, real: Tensor, imag: Tensor) -> Pair:
+    shape = g.result.shape
+    return Pair(expand(g, real, shape), expand(g, imag, shape))
+
+
+@lowers("view_as_complex")
+def view_as_complex(g: Lowering, x: Tensor) -> Pair:
+    return split(g, x)
+
+
+@lowers("view_as_real")
+def view_as_real(g: Lowering, x: Pair) -> Tensor:
+    return join(g, x)
+
+
+@lowers("conj")
+def conj(g: Lowering, x: Pair) -> Pair:
+    return Pair(x.real, apply(g, "Neg", x.imag))
+
+
+lowers_complex("conj")(conj)
 
 
 @lowers("angle")
 def angle(g: Lowering, x: Tensor) -> Tensor:
-    if x.dtype.is_complex:
-        refused(g)
     turned = select(g, apply(g, "Less", x, number(g, 0, x), dtype=DType.BOOL), number(g, math.pi, x), number(g, 0, x))
     return select(g, apply(g, "IsNaN", x, dtype=DType.BOOL), x, turned)
+
+
+@lowers_complex("angle")
+def complex_angle(g: Lowering, x: Pair) -> Tensor:
+    return lowerings()["atan2"](g, x.imag, x.real)  # type: ignore[no-any-return]
+
+
+@lowers_complex("astype")
+def astype(g: Lowering, x: Pair | Tensor, *, dtype: DType) -> Pair | Tensor:
+    if not isinstance(x, Pair):
+        part = g.cast(x, REAL_OF[dtype])
+        return Pair(part, expand(g, number(g, 0, part), part.shape))
+    if dtype.is_complex:
+        return Pair(g.cast(x.real, REAL_OF[dtype]), g.cast(x.imag, REAL_OF[dtype]))
+    if dtype is DType.BOOL:
+        return apply(g, "Or", g.cast(x.real, DType.BOOL), g.cast(x.imag, DType.BOOL))
+    return lowerings()["astype"](g, x.real, dtype=dtype)  # type: ignore[no-any-return]
+
+
+@lowers_complex("full")
+def full(g: Lowering, *, shape: Any, fill_value: Any, dtype: DType) -> Pair:
+    part, value = REAL_OF[dtype], fill_value if isinstance(fill_value, complex) else complex(fill_value)
+    ordinary = lowerings()["full"]
+    return Pair(ordinary(g, shape=shape, fill_value=value.real, dtype=part), ordinary(g, shape=shape, fill_value=value.imag, dtype=part))
+
+
+@lowers_complex("pad")
+def pad(g: Lowering, x: Pair, *, value: Any = 0, **attributes: Any) -> Pair:
+    ordinary = lowerings()["pad"]
+    return Pair(ordinary(g, x.real, value=value, **attributes), ordinary(g, x.imag, value=0, **attributes))
+
+
+# Arithmetic ----------------------------------------------------------------------------------------------------------------
+
+
+def product(g: Lowering, x: Pair, y: Pair, times: Any = None) -> Pair:
+    """(a + bi)(c + di), by any bilinear `times`."""
+    times = times or (lambda a, b: apply(g, "Mul", a, b))
+    real = apply(g, "Sub", times(x.real, y.real), times(x.imag, y.imag))
+    return Pair(real, apply(g, "Add", times(x.real, y.imag), times(x.imag, y.real)))
+
+
+@lowers_complex("multiply")
+def multiply(g: Lowering, x: Pair, y: Pair) -> Pair:
+    return product(g, x, y)
+
+
+@lowers_complex("square")
+def square(g: Lowering, x: Pair) -> Pair:
+    return product(g, x, x)
+
+
+@lowers_complex("divide")
+def divide(g: Lowering, x: Pair, y: Pair) -> Pair:
+    """By the larger part of the divisor first, so that no square overflows (Smith, 1962)."""
+    larger = apply(g, "GreaterOrEqual", apply(g, "Abs", y.real), apply(g, "Abs", y.imag), dtype=DType.BOOL)
+    big, small = select(g, larger, y.real, y.imag), select(g, larger, y.imag, y.real)
+    ratio = apply(g, "Div", small, big)
+    below = apply(g, "Add", big, apply(g, "Mul", small, ratio))
+    first, second = select(g, larger, x.real, x.imag), select(g, larger, x.imag, x.real)
+    real = apply(g, "Div", apply(g, "Add", first, apply(g, "Mul", second, ratio)), below)
+    turned = apply(g, "Div", apply(g, "Sub", second, apply(g, "Mul", first, ratio)), below)
+    return Pair(real, select(g, larger, turned, apply(g, "Neg", turned)))
+
+
+@lowers_complex("reciprocal")
+def reciprocal(g: Lowering, x: Pair) -> Pair:
+    one, zero = number(g, 1, x.real), number(g, 0, x.real)
+    return divide(g, Pair(one, zero), x)
+
+
+@lowers_complex("abs")
+def absolute(g: Lowering, x: Pair) -> Tensor:
+    return lowerings()["hypot"](g, x.real, x.imag)  # type: ignore[no-any-return]
+
+
+@lowers_complex("exp")
+def exp(g: Lowering, x: Pair) -> Pair:
+    size = apply(g, "Exp", x.real)
+    return Pair(apply(g, "Mul", size, apply(g, "Cos", x.imag)), apply(g, "Mul", size, apply(g, "Sin", x.imag)))
+
+
+@lowers_complex("log")
+def log(g: Lowering, x: Pair) -> Pair:
+    return Pair(apply(g, "Log", absolute(g, x)), complex_angle(g, x))
+
+
+@lowers_complex("equal", "not_equal")
+def equal(g: Lowering, x: Pair, y: Pair) -> Tensor:
+    same = apply(g, "And", apply(g, "Equal", x.real, y.real, dtype=DType.BOOL), apply(g, "Equal", x.imag, y.imag, dtype=DType.BOOL))
+    current = g._current.op if g._current else ""
+    return apply(g, "Not", same) if current == "not_equal" else same
+
+
+@lowers_complex("matmul")
+def matmul(g: Lowering, x: Pair, y: Pair) -> Pair:
+    return product(g, x, y, lambda a, b: lowerings()["matmul"](g, a, b))
+
+
+@lowers_complex("linear")
+def linear(g: Lowering, x: Pair, weight: Pair, bias: Pair | None = None) -> Pair:
+    y = product(g, x, weight, lambda a, b: lowerings()["linear"](g, a, b, None))
+    return y if bias is None else Pair(apply(g, "Add", y.real, bias.real), apply(g, "Add", y.imag, bias.imag))
+
+
+@lowers_complex("einsum")
+def einsum(g: Lowering, *operands: Pair, equation: str) -> Pair:
+    if len(operands) > 2:
+        raise g.refuse("an einsum of more than two complex tensors")
+    whole = lowerings()["einsum"]
+    if len(operands) == 1:
+        return Pair(whole(g, operands[0].real, equation=equation), whole(g, operands[0].imag, equation=equation))
+    return product(g, *operands, lambda a, b: whole(g, a, b, equation=equation))
+
+
+@lowers_complex("isnan", "isinf", "isfinite")
+def kind(g: Lowering, x: Pair) -> Tensor:
+    name = g._current.op if g._current else ""
+    parts = [lowerings()[name](g, part) for part in (x.real, x.imag)]
+    return compute(g, "And" if name == "isfinite" else "Or", *parts, spec=parts[0].spec)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from adapters.torch.bodies import bodies, flag
+from adapters.torch.bodies import bodies, flag, inline
 from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
@@ -46,6 +46,11 @@ def scan(g: Importer, body: torch.fx.GraphModule, states: Sequence[Any], sequenc
 @imports("higher_order.map_impl")
 def map_impl(g: Importer, body: torch.fx.GraphModule, sequences: Sequence[Any], rest: Sequence[Any] = ()) -> tuple[Value, ...]:
     return scan(g, body, (), sequences, rest)
+
+
+@imports("higher_order.wrap_with_set_grad_enabled")
+def wrap_with_set_grad_enabled(g: Importer, enabled: bool, body: torch.fx.GraphModule, *operands: Any) -> list[Any]:
+    return inline(g, body, operands)
 
 
 def _results(g: Importer, results: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -45,3 +45,10 @@ def rebuild_astype(x: torch.Tensor, *, dtype: DType) -> torch.Tensor:
     if x.is_complex() and not dtype.is_complex and dtype is not DType.BOOL:
         x = x.real
     return x.to(TO_TORCH[dtype])
+
+
+@imports("aten.copy.default")
+def copy(g: Importer, self: Value, src: Value, non_blocking: bool = False) -> Value:
+    """`src` in the dtype and the shape of `self`, whose values do not matter."""
+    cast = g.cast(src, g.result_dtype())
+    return cast if cast.shape == g.result_shape() else g.op("broadcast_to", cast, shape=g.result_shape())

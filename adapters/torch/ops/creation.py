@@ -36,8 +36,9 @@ def full(g: Importer, fill_value: Any) -> Value:
 # Memory that holds anything is filled with zeros: a program whose result depends on it has no right answer.
 CONSTANT = {
     "aten.zeros.default": 0, "aten.zeros_like.default": 0, "aten.new_zeros.default": 0, "aten.ones.default": 1,
-    "aten.ones_like.default": 1, "aten.new_ones.default": 1, "aten.empty.memory_format": 0, "aten.empty_like.default": 0, "aten.new_empty.default": 0,
-    "aten.empty_strided.default": 0, "aten.new_empty_strided.default": 0, "aten.empty_permuted.default": 0, "aten.zero.default": 0,
+    "aten.ones_like.default": 1, "aten.new_ones.default": 1, "aten.empty.memory_format": 0, "aten.empty_like.default": 0,
+    "aten.new_empty.default": 0, "aten.empty_strided.default": 0, "aten.new_empty_strided.default": 0,
+    "aten.empty_permuted.default": 0, "aten.zero.default": 0,
 }
 
 

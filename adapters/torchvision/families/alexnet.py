@@ -24,4 +24,5 @@ def build(net: Layers, variant: None) -> Value:
     return net.linear(x, "classifier.6")
 
 
-FAMILY = Family("AlexNet", ("features.0.weight", "features.10.weight", "classifier.1.weight", "classifier.6.weight"), {"alexnet": None}, build)
+FAMILY = Family("AlexNet", ("features.0.weight", "features.10.weight", "classifier.1.weight", "classifier.6.weight"),
+                {"alexnet": None}, build)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapters.torchvision.family import Family
-from adapters.torchvision.layers import Layers, relu
+from adapters.torchvision.layers import Layers, relu, size
 from converter.builder import Value
 
 BOTTLENECK = 4  # channels of a layer's first convolution, over its growth
@@ -44,8 +44,7 @@ def build(net: Layers, variant: DenseNet) -> Value:
         if block < len(variant.layers):
             name = f"features.transition{block}"
             y = relu(net, net.batch_norm(x, f"{name}.norm"))
-            channels = y.shape[1]
-            assert isinstance(channels, int)
+            channels = size(y, 1)
             x = net.avg_pool(net.convolution(y, f"{name}.conv", channels // 2, 1), 2, 2)
     return net.linear(net.global_pool(relu(net, net.batch_norm(x, "features.norm5"))), "classifier")
 

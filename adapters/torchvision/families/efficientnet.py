@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from adapters.torchvision.family import Family
-from adapters.torchvision.layers import Layers, make_divisible, silu
+from adapters.torchvision.layers import Layers, make_divisible, silu, size
 from converter.builder import Value
 
 # Whether expansion and depthwise convolution are fused in one; expansion, kernel, stride of the first, channels, repeats.
@@ -64,8 +64,7 @@ VARIANTS = {
 
 def _block(net: Layers, x: Value, name: str, stage: Stage, stride: int) -> Value:
     fused, expansion, kernel, _, out, _ = stage
-    channels = x.shape[1]
-    assert isinstance(channels, int)
+    channels = size(x, 1)
     hidden, y, place = make_divisible(channels * expansion), x, 0
     if fused and hidden == channels:
         y = net.conv_block(y, f"{name}.block.0", out, kernel, stride, activation=silu)

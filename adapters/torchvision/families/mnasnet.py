@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.torchvision.family import Family
-from adapters.torchvision.layers import Layers, make_divisible, relu
+from adapters.torchvision.layers import Layers, make_divisible, relu, size
 from converter.builder import Value
 
 WIDTHS = (32, 16, 24, 40, 80, 96, 192, 320)
@@ -25,8 +25,7 @@ VARIANTS = {**{name: _widths(factor) for name, factor in _FACTORS.items()},
 
 
 def _block(net: Layers, x: Value, name: str, out: int, kernel: int, stride: int, expansion: int) -> Value:
-    channels = x.shape[1]
-    assert isinstance(channels, int)
+    channels = size(x, 1)
     hidden = channels * expansion
     y = net.conv_norm(x, f"{name}.layers.0", f"{name}.layers.1", hidden, 1, activation=relu)
     y = net.conv_norm(y, f"{name}.layers.3", f"{name}.layers.4", hidden, kernel, stride, groups=hidden, activation=relu)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.torchvision.family import Family
-from adapters.torchvision.layers import Layers, make_divisible, relu6
+from adapters.torchvision.layers import Layers, make_divisible, relu6, size
 from converter.builder import Value
 
 # Expansion, channels, repeats, stride of the first.
@@ -15,8 +15,7 @@ VARIANTS = {"mobilenet_v2": 1.0, "mobilenet_v2_x0_35": 0.35, "mobilenet_v2_x0_5"
 
 
 def _block(net: Layers, x: Value, name: str, expansion: int, out: int, stride: int) -> Value:
-    channels = x.shape[1]
-    assert isinstance(channels, int)
+    channels = size(x, 1)
     hidden, y = channels * expansion, x
     if expansion != 1:
         y = net.conv_block(y, f"{name}.conv.0", hidden, 1, activation=relu6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapters.torchvision.family import Family
-from adapters.torchvision.layers import Layers, relu
+from adapters.torchvision.layers import Layers, relu, size
 from converter.builder import Value
 
 FIRST = 32
@@ -41,8 +41,7 @@ VARIANTS = {
 
 
 def _block(net: Layers, x: Value, name: str, variant: RegNet, width: int, stride: int) -> Value:
-    channels = x.shape[1]
-    assert isinstance(channels, int)
+    channels = size(x, 1)
     y = net.conv_block(x, f"{name}.f.a", width, 1, activation=relu)
     y = net.conv_block(y, f"{name}.f.b", width, 3, stride, groups=width // min(variant.group, width), activation=relu)
     if variant.squeezed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.torchvision.family import Family
-from adapters.torchvision.layers import Layers, relu
+from adapters.torchvision.layers import Layers, relu, size
 from converter.builder import Value
 
 FIRST = 24
@@ -26,8 +26,7 @@ def _branch(net: Layers, x: Value, name: str, half: int, stride: int) -> Value:
 
 def _block(net: Layers, x: Value, name: str, half: int, first: bool) -> Value:
     if first:
-        channels = x.shape[1]
-        assert isinstance(channels, int)
+        channels = size(x, 1)
         left = net.conv_norm(x, f"{name}.branch1.0", f"{name}.branch1.1", channels, 3, 2, groups=channels)
         left = net.conv_norm(left, f"{name}.branch1.2", f"{name}.branch1.3", half, 1, activation=relu)
         right = _branch(net, x, f"{name}.branch2", half, 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapters.torchvision.family import Family
-from adapters.torchvision.layers import Layers, relu
+from adapters.torchvision.layers import Layers, relu, size
 from converter.builder import Value
 from converter.dims import Dim, minimum
 from converter.ir import DType
@@ -97,8 +97,7 @@ def _position_bias(net: Layers, name: str, variant: Swin, heads: int) -> Value:
 
 def _query_key_value(net: Layers, x: Value, name: str, variant: Swin) -> Value:
     """`linear` to thrice the channels; in v2 the keys have no bias."""
-    channels = x.shape[-1]
-    assert isinstance(channels, int)
+    channels = size(x, -1)
     weight = net.parameter(f"{name}.qkv.weight", 3 * channels, channels)
     bias = net.parameter(f"{name}.qkv.bias", 3 * channels)
     if variant.second:
@@ -108,17 +107,16 @@ def _query_key_value(net: Layers, x: Value, name: str, variant: Swin) -> Value:
 
 
 def _attention(net: Layers, x: Value, name: str, variant: Swin, heads: int, windows: Windows, mask: Value | None) -> Value:
-    batch, height, width, channels = x.shape
-    assert isinstance(channels, int)
-    rows, columns, side, size = windows.rows, windows.columns, windows.side, channels // heads
+    batch, height, width, channels = *x.shape[:3], size(x, -1)
+    rows, columns, side, depth = windows.rows, windows.columns, windows.side, channels // heads
     below, beside = rows * side - height, columns * side - width
     down, right = windows.shifts
     x = net.op("pad", x, pads=((0, 0), (0, below), (0, beside), (0, 0)))
     if mask is not None:
         x = net.op("roll", x, shift=(-down, -right), axis=(1, 2))
-    qkv = net.op("reshape", _query_key_value(net, x, name, variant), shape=(batch, rows, side, columns, side, 3, heads, size))
+    qkv = net.op("reshape", _query_key_value(net, x, name, variant), shape=(batch, rows, side, columns, side, 3, heads, depth))
     qkv = net.op("permute_dims", qkv, axes=(5, 0, 1, 3, 6, 2, 4, 7))
-    qkv = net.op("reshape", qkv, shape=(3, batch, rows * columns, heads, side * side, size))
+    qkv = net.op("reshape", qkv, shape=(3, batch, rows * columns, heads, side * side, depth))
     query, key, value = net.builder.add("unstack", (qkv,), {"axis": 0})
     bias, scale = _position_bias(net, name, variant, heads), None
     if variant.second:
@@ -128,7 +126,7 @@ def _attention(net: Layers, x: Value, name: str, variant: Swin, heads: int, wind
     if mask is not None:
         bias = net.op("add", bias, mask)
     y = net.op("scaled_dot_product_attention", query, key, value, bias, scale=scale)
-    y = net.op("reshape", y, shape=(batch, rows, columns, heads, side, side, size))
+    y = net.op("reshape", y, shape=(batch, rows, columns, heads, side, side, depth))
     y = net.op("permute_dims", y, axes=(0, 1, 4, 2, 5, 3, 6))
     y = net.linear(net.op("reshape", y, shape=(batch, rows * side, columns * side, channels)), f"{name}.proj", channels)
     if mask is not None:
@@ -142,8 +140,7 @@ def _unit(net: Layers, x: Value) -> Value:
 
 
 def _mlp(net: Layers, x: Value, name: str) -> Value:
-    channels = x.shape[-1]
-    assert isinstance(channels, int)
+    channels = size(x, -1)
     return net.linear(net.op("gelu", net.linear(x, f"{name}.0", 4 * channels)), f"{name}.3", channels)
 
 
@@ -159,8 +156,7 @@ def _block(net: Layers, x: Value, name: str, variant: Swin, heads: int, windows:
 
 def _merge(net: Layers, x: Value, name: str, variant: Swin) -> Value:
     """Four tokens to one of twice the channels; an odd row or column is completed with zeros."""
-    batch, height, width, channels = x.shape
-    assert isinstance(channels, int)
+    batch, height, width, channels = *x.shape[:3], size(x, -1)
     rows, columns = (height + 1) // 2, (width + 1) // 2
     x = net.op("pad", x, pads=((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
     x = net.op("reshape", x, shape=(batch, rows, 2, columns, 2, channels))
