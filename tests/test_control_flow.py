@@ -149,7 +149,8 @@ def loop() -> Model:
 @pytest.fixture(scope="module")
 def recurrence() -> Model:
     torch.manual_seed(0)
-    return converter.from_torch(Recurrence(), (torch.randn(5, 3, 4), torch.randn(3, 4)), dims={"x": ["time", "batch", 4], "h": ["batch", 4]})
+    return converter.from_torch(Recurrence(), (torch.randn(5, 3, 4), torch.randn(3, 4)),
+                                dims={"x": ["time", "batch", 4], "h": ["batch", 4]})
 
 
 @pytest.mark.parametrize("name", ["loop", "recurrence"])

@@ -55,7 +55,8 @@ def test_names_and_kinds(source: Network, model: Model) -> None:
     assert dict(module.named_parameters()).keys() == dict(source.named_parameters()).keys()
     assert all(parameter.requires_grad for parameter in module.parameters())
     assert module.out.weight is module.embedding.weight
-    assert "positions" not in module.state_dict() and dict(module.named_buffers()).keys() == dict(source.named_buffers()).keys()
+    assert "positions" not in module.state_dict()
+    assert dict(module.named_buffers()).keys() == dict(source.named_buffers()).keys()
     for name, values in source.state_dict().items():
         assert torch.equal(module.state_dict()[name], values)
 
@@ -78,8 +79,10 @@ def test_results_at_other_sizes(source: Network, model: Model, size: tuple[int, 
 def test_code_reads_as_pytorch(model: Model) -> None:
     code = to_module(model).code
     assert "def forward(self, tokens)" in code
-    assert "batch = tokens.size(0)" in code and "reshape((batch, time, 8))" in code
-    assert "out_weight = self.out.weight" in code and "torch.nn.functional.layer_norm" in code
+    assert "batch = tokens.size(0)" in code
+    assert "reshape((batch, time, 8))" in code
+    assert "out_weight = self.out.weight" in code
+    assert "torch.nn.functional.layer_norm" in code
 
 
 def test_training_moves_every_parameter(model: Model) -> None:

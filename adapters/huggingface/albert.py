@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adapters.huggingface.config import MOST_LAYERS
 from adapters.huggingface.encoders import (
     BUFFERS,
     TASKS,
@@ -54,6 +55,8 @@ def build(net: Net, task: str) -> None:
     refuse_decoder(config)
     width, narrow, given = config.size("hidden_size"), config.size("embedding_size"), sizes(config, activation="gelu_new")
     count, groups, inner = config.size("num_hidden_layers"), config.size("num_hidden_groups", 1), config.size("inner_group_num", 1)
+    if count * inner > MOST_LAYERS:
+        raise config.refuse("inner_group_num", f"at most {MOST_LAYERS} layers in all", inner)
     ids = text_inputs(net, config.size("max_position_embeddings"))
     x = embed(net, ids, narrow, lambda: plain_positions(net, ids, narrow), eps=given.eps)
     x, mask = net.linear(x, "projection", width), padding_mask(net)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,10 @@ from converter.errors import FormatError, UnsupportedError
 
 LARGEST = 32 << 20
 LARGEST_SIZE = 1 << 31
+LARGEST_NUMBER = 1e30
+# A graph is built node by node: what is repeated is bounded, whatever a file says.
+MOST_LAYERS = 1000
+REPEATED = frozenset({"num_hidden_layers", "num_hidden_groups", "inner_group_num", "num_stages"})
 _REQUIRED: Any = object()
 T = TypeVar("T")
 
@@ -85,21 +88,24 @@ class Config:
         return value
 
     def size(self, name: str, default: Any = _REQUIRED, least: int = 1) -> int:
-        """An integer of `least` and up."""
-        value = self._value(name, default, f"an integer of {least} and up")
-        if type(value) is not int or not least <= value < LARGEST_SIZE:
-            raise self.refuse(name, f"an integer of {least} and up", value)
+        """An integer of `least` and up; at most `MOST_LAYERS` for a number of layers."""
+        expected = f"an integer of {least} " + (f"to {MOST_LAYERS}" if name in REPEATED else "and up")
+        value = self._value(name, default, expected)
+        if type(value) is not int or not least <= value < LARGEST_SIZE or name in REPEATED and value > MOST_LAYERS:
+            raise self.refuse(name, expected, value)
         return value
 
     def optional_size(self, name: str, default: int | None = None) -> int | None:
         """An integer of 1 and up, or None."""
         return None if self.get(name, default) is None else self.size(name, default)
 
-    def number(self, name: str, default: Any = _REQUIRED) -> float:
-        """A finite number."""
-        value = self._value(name, default, "a number")
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self.refuse(name, "a finite number", value)
+    def number(self, name: str, default: Any = _REQUIRED, above: float | None = None) -> float:
+        """A number that float32 holds, greater than `above` where that is given; what keeps a root from zero is not negative."""
+        least = f" above {above:g}" if above is not None else ""
+        value = self._value(name, default, f"a number{least}")
+        if (type(value) not in (int, float) or not abs(value) < LARGEST_NUMBER or above is not None and value <= above
+                or name.endswith(("eps", "epsilon")) and value < 0):
+            raise self.refuse(name, f"a finite number{least}", value)
         return float(value)
 
     def flag(self, name: str, default: bool | None = None) -> bool:

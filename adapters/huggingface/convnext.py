@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.huggingface.config import Config
+from adapters.huggingface.config import MOST_LAYERS, Config
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.vision import TASKS, image, pair, pixels
@@ -54,6 +54,8 @@ def build(net: Net, task: str) -> None:
     config = net.config
     stages = config.size("num_stages", 4)
     widths, depths = _list(config, "hidden_sizes", [96, 192, 384, 768], stages), _list(config, "depths", [3, 3, 9, 3], stages)
+    if sum(depths) > MOST_LAYERS:
+        raise config.refuse("depths", f"at most {MOST_LAYERS} layers in all", depths)
     activation, scaled = config.choice("hidden_act", ACTIVATIONS, "gelu"), config.number("layer_scale_init_value", 1e-6) > 0
     for name in ("drop_path_rate", "stage_names", "out_features", "out_indices", "image_size"):
         config.get(name)  # of training, or of a backbone; images of any size will do

@@ -35,7 +35,7 @@ def build(net: Net, task: str) -> None:
     rows, columns = given.grid
     if rows != columns:
         raise config.refuse("image_size", "a square of patches", config.get("image_size"))
-    gated, inner = config.flag("use_swiglu_ffn", False), int(width * config.number("mlp_ratio", 4))
+    gated, inner = config.flag("use_swiglu_ffn", False), int(width * config.number("mlp_ratio", 4, above=0))
     if gated:
         inner = (int(inner * 2 / 3) + 7) // 8 * 8
     layout = sizes(config, eps=1e-6, inner=inner, bias=config.flag("qkv_bias", True), scaled=True, gated=gated)

@@ -35,8 +35,8 @@ def build(net: Net, task: str) -> None:
         raise config.refuse("num_key_value_heads", f"a divisor of {heads}", groups)
     inner, longest, eps = config.size("intermediate_size"), config.size("max_position_embeddings"), config.number("rms_norm_eps", 1e-6)
     activation = config.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
-    bias, scale = config.flag("attention_bias", False), config.number("query_pre_attn_scalar", 256) ** -0.5
-    cap, last_cap = (None if config.get(name, usual) is None else config.number(name, usual)
+    bias, scale = config.flag("attention_bias", False), config.number("query_pre_attn_scalar", 256, above=0) ** -0.5
+    cap, last_cap = (None if config.get(name, usual) is None else config.number(name, usual, above=0)
                      for name, usual in (("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0)))
     spans = windows(config, [layer % 2 == 0 for layer in range(layers)], window_of(config, 4096))
     config.get("hidden_act")  # an older name, which the library does not read

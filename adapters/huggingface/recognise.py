@@ -60,6 +60,8 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
               take=_inputs(family, take, cache), cache=cache)
     try:
         family.build(net, task)
+    except (ArithmeticError, ValueError) as error:
+        raise UnsupportedError(f"numbers that do not fit each other ({error})", where=where) from error
     except ConverterError as error:
         if error.where is None or not error.where.startswith(where):
             error.within(where)

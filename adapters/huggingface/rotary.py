@@ -18,10 +18,12 @@ from adapters.huggingface.config import Config
 from adapters.huggingface.net import Net
 from converter.builder import Value
 from converter.dims import Dim
+from converter.errors import UnsupportedError
 from converter.ir import DType
 
 Frequencies = np.ndarray[Any, np.dtype[np.float32]]
 ONE = np.float32(1)
+LARGEST_HEAD = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,30 @@ def parameters(config: Config, fraction: float = 1.0, base: str = "rope_theta", 
 
 def rotary(config: Config, given: Config, head: int) -> Rotary:
     """The frequencies for heads of a size. Raises `UnsupportedError` for a scaling that is not known."""
+    if head > LARGEST_HEAD:
+        raise config.refuse("head_dim", f"at most {LARGEST_HEAD}", head)
     kind: str = given.choice("rope_type", {name: name for name in KINDS})
-    size = int(head * given.number("partial_rotary_factor"))
+    size = int(head * given.number("partial_rotary_factor", above=0))
     if size < 2 or size % 2 or size > head:
         raise given.refuse("partial_rotary_factor", f"an even part of {head}", given.get("partial_rotary_factor"))
     original = given.get("original_max_position_embeddings")
     config_original = config.get("original_max_position_embeddings")
     if original is not None and config_original is not None and original != config_original:
         raise given.refuse("original_max_position_embeddings", str(config_original), original)
-    return KINDS[kind](config, given, size)
+    try:
+        with np.errstate(all="ignore"):
+            found = KINDS[kind](config, given, size)
+    except (ArithmeticError, ValueError) as error:
+        raise _no_frequencies(given) from error
+    sound = [found.frequencies, *([] if found.longer is None else [found.longer]), np.array([found.scale], np.float32)]
+    if not all(np.isfinite(item).all() and (item > 0).all() for item in sound):
+        raise _no_frequencies(given)
+    return found
+
+
+def _no_frequencies(given: Config) -> UnsupportedError:
+    fields = ", ".join(f"{name}: {value}" for name, value in given.fields.items())
+    return UnsupportedError("these numbers give no frequencies", where=given.where, received=fields[:300])
 
 
 def _powers(given: Config, size: int) -> Frequencies:

@@ -122,8 +122,8 @@ class Plan:
         Raises `RunError` when a node fails.
         """
         values = list(self._values)
-        for slot, array in zip(self._inputs, inputs, strict=True):
-            values[slot] = array
+        for place, given in zip(self._inputs, inputs, strict=True):
+            values[place] = given
         key = tuple(bindings.values())
         known = self._known.get(key)
         fresh: list[Attributes] | None = [] if known is None else None

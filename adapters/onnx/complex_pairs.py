@@ -31,7 +31,7 @@ APART = frozenset({
 })
 """Operators that are linear with real coefficients, or move elements: each part by itself."""
 
-NATIVE = frozenset({"real", "imag", "complex", "view_as_complex", "view_as_real", "fftn", "ifftn", "rfftn", "irfftn", "stft"})
+NATIVE = frozenset({"real", "imag", "complex", "view_as_complex", "view_as_real", "fftn", "ifftn", "rfftn", "irfftn", "stft", "istft"})
 """Operators whose own lowerings take and give pairs."""
 
 

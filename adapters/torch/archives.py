@@ -63,7 +63,7 @@ def load_script(path: str | Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.jit.load(str(path), map_location="cpu")
+            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except MemoryError:
         raise
     except Exception as error:  # torch.jit.load raises anything on files that are none

@@ -240,7 +240,7 @@ def _free(example: dict[str, Any], dims: Any) -> dict[str, Any]:
                                  expected=f"{leaf.dim()} axes", received=str(list(axes)))
         return tuple(AUTO if isinstance(axis, str) else STATIC for axis in axes)
 
-    return pytree.tree_map(shapes, example)
+    return mapped(shapes, example)
 
 
 def prepare(exported: ExportedProgram) -> ExportedProgram:
@@ -257,7 +257,8 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
         except Exception as error:  # torch decomposes by tracing again, which raises anything
             what = ", ".join(sorted(before)) or "operators that work in place"
             raise UnsupportedError(f"torch cannot decompose {what}", received=_first_line(error),
-                                   items=[{"operator": name, "reason": "no importer, and torch cannot decompose it"} for name in sorted(before)],
+                                   items=[{"operator": name, "reason": "no importer, and torch cannot decompose it"}
+                                          for name in sorted(before)],
                                    fix="write the forward pass without them") from error
         if not mutates and before == {str(operator) for operator in _unknown(exported)[0]}:
             break
@@ -354,7 +355,8 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     graph = replace(graph, dims=with_empty(graph, given, flat_names(example)))
     _report_fixed(graph, dims, notes)
     _report_changed(exported, notes)
-    metadata: dict[str, Any] = {"source": {"framework": f"torch {torch.__version__}", "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
+    metadata: dict[str, Any] = {"source": {"framework": f"torch {torch.__version__}",
+                                           "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
     store = store.needed_by(graph)
     held = [spec.target for spec in signature.input_specs if spec.kind is InputKind.BUFFER and spec.target in store
             and spec.target not in store.constants and store.spec(spec.target).dtype.is_float]

@@ -34,7 +34,7 @@ TAKE_NUMBERS = frozenset({"aten.select.int", "aten.select_copy.int", "aten.full.
 def target_name(target: Any) -> str:
     """`aten.add.Tensor` for an ATen overload, `higher_order.cond` for control flow, else the function's qualified name."""
     if isinstance(target, torch._ops.HigherOrderOperator):
-        return f"higher_order.{target.name()}"
+        return f"higher_order.{target.name()}"  # type: ignore[no-untyped-call]
     if isinstance(target, torch._ops.OpOverload):
         namespace, _, name = target._schema.name.partition("::")
         return f"{namespace}.{name}.{target._overloadname}"
@@ -152,8 +152,8 @@ class Importer:
                 if not self._stand_in(node, environment):
                     unknown.add(node)
                 for item in error.items or [{"operator": name, "reason": str(error)}]:
-                    key = (str(item["operator"]), str(item["reason"]), item.get("source") or source_of(node))
-                    problems[key] = problems.get(key, 0) + int(item.get("count", 1))
+                    key = (str(item["operator"]), str(item["reason"]), str(item["source"]) if item.get("source") else source_of(node))
+                    problems[key] = problems.get(key, 0) + int(str(item.get("count", 1)))
             except ConverterError as error:
                 if not problems:
                     raise error.within(f"{name} from {source_of(node)}") from error

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
+from adapters.torch.caches import register_caches
 from converter.errors import ConverterError
 
 
@@ -17,6 +18,7 @@ def bind_arguments(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping
 
     Raises `ConverterError` when they do not fit the signature.
     """
+    register_caches()
     try:
         bound = inspect.signature(module.forward).bind(*args, **(kwargs or {}))
     except TypeError as error:
@@ -27,7 +29,7 @@ def bind_arguments(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping
 
 def flat_names(tree: Any) -> list[str]:
     """A name for each leaf of nested arguments: `past.0.key` for `{"past": [{"key": …}]}`; a one-name path stays bare."""
-    return [".".join(str(_key(step)) for step in path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
+    return [".".join(str(_key(step)) for step in path if _key(step) != "") for path, _ in pytree.tree_flatten_with_path(tree)[0]]
 
 
 def _key(step: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Lets two losses be traced that `torch.export` stumbles over.
+"""Lets three losses be traced that `torch.export` stumbles over.
 
 `gaussian_nll_loss` refuses negative variances, a check on values that no trace can hold; `multilabel_margin_loss` of one
-unbatched sample is traced to the shape [1] and computed with the shape []. While `traceable_losses()` is active the first
-takes its variances as they are, and the second is computed with a batch of one.
+unbatched sample is traced to the shape [1] and computed with the shape []; the inner result of `ctc_loss` has a size that
+depends on values. While `traceable_losses()` is active the first takes its variances as they are, the second is computed
+with a batch of one, and the third is an operator of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 MULTILABEL = F.multilabel_margin_loss
 GAUSSIAN = F.gaussian_nll_loss
+CTC = F.ctc_loss
 
 
 def _gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6,
@@ -48,11 +50,48 @@ def _multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = N
     return loss.reshape(())
 
 
+@torch.library.custom_op("neutral_model::ctc_loss", mutates_args=())
+def _ctc(log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
+    return CTC(log_probs, targets, input_lengths, target_lengths, blank, reduction="none")
+
+
+@_ctc.register_fake
+def _fake(log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
+    for item in (targets, input_lengths, target_lengths):
+        torch._check(item.shape[0] == log_probs.shape[1])
+    return log_probs.new_empty((log_probs.shape[1],))
+
+
+def _ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0, reduction: str = "mean",
+              zero_infinity: bool = False) -> Tensor:
+    """torch.nn.functional.ctc_loss with the recursion over time as one operator on a padded matrix of targets."""
+    unbatched = log_probs.dim() == 2
+    if unbatched:
+        log_probs = log_probs.unsqueeze(1)
+    count = log_probs.shape[1]
+    inputs, lengths = (torch.as_tensor(item, dtype=torch.int64).reshape(-1) for item in (input_lengths, target_lengths))
+    targets = targets.to(torch.int64)
+    if unbatched:
+        targets = targets.reshape(1, -1)
+    elif targets.dim() == 1:
+        # One after another: row n starts where the lengths before it end; what lies past its own length is not read.
+        places = (torch.cumsum(lengths, 0) - lengths).unsqueeze(1) + torch.arange(targets.shape[0])
+        targets = targets[places.clamp(max=max(targets.shape[0] - 1, 0))] if targets.shape[0] else targets.reshape(1, 0).expand(count, 0)
+    loss = torch.ops.neutral_model.ctc_loss(log_probs, targets, inputs, lengths, blank)
+    if zero_infinity:
+        loss = torch.where(loss == math.inf, 0.0, loss)
+    if reduction == "mean":
+        return (loss / lengths.clamp(min=1).to(loss.dtype)).mean()
+    if reduction == "sum":
+        return loss.sum()
+    return loss.squeeze(0) if unbatched else loss
+
+
 @contextmanager
 def traceable_losses() -> Iterator[None]:
     """While active, both losses are traced as what they compute."""
-    F.gaussian_nll_loss, F.multilabel_margin_loss = _gaussian_nll_loss, _multilabel_margin_loss
+    F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = _gaussian_nll_loss, _multilabel_margin_loss, _ctc_loss
     try:
         yield
     finally:
-        F.gaussian_nll_loss, F.multilabel_margin_loss = GAUSSIAN, MULTILABEL
+        F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = GAUSSIAN, MULTILABEL, CTC

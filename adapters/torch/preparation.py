@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from adapters.torch.inputs import bind_arguments, flat_names
 from converter.errors import ConverterError, UnsupportedError
@@ -44,7 +45,7 @@ def refuse_uncarried(module: torch.nn.Module) -> None:
                           "reason": "TorchScript inside a Python module, which torch.export does not look into"})
     tensors = [*module.named_parameters(), *module.named_buffers()]
     for name, tensor in tensors:
-        if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+        if isinstance(tensor, UninitializedTensorMixin):
             continue
         if tensor.layout is not torch.strided:
             kind = LAYOUTS.get(tensor.layout, str(tensor.layout))
@@ -58,7 +59,7 @@ def refuse_uncarried(module: torch.nn.Module) -> None:
 
 def initialized(module: torch.nn.Module, args: Any, kwargs: Any, notes: list[str]) -> None:
     """Gives lazy layers their parameters by running the module on its example. Raises `UnsupportedError` where that fails."""
-    lazy = [path for path, part in module.named_modules() if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params()]
+    lazy = [path for path, part in module.named_modules() if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params()]  # type: ignore[misc]
     if not lazy:
         return
     try:
@@ -131,7 +132,7 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
     """A block after which every buffer is, bit for bit, what it was before, even where forward changes it."""
     slots = [(part, dict(part._buffers)) for part in module.modules()]
     saved = [(tensor, tensor._version, tensor.detach().clone()) for _, buffers in slots for tensor in buffers.values()
-             if tensor is not None and not isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)]
+             if tensor is not None and not isinstance(tensor, UninitializedTensorMixin)]
     try:
         yield
     finally:

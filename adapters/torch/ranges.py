@@ -36,6 +36,7 @@ def possible_ranges(graph: Graph, specs: Mapping[str, TensorSpec], free: set[str
     """The graph's ranges, narrowed to the sizes at which it can run. `notes` gains a line for each that was."""
     ranges = dict(graph.dims)
     _raise_least(ranges, graph, specs, free, notes)
+    _hold_slices(ranges, graph, specs, notes)
     _lower_most(ranges, graph, specs, notes)
     return ranges
 
@@ -52,6 +53,19 @@ def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
         if least != ranges[symbol].min:
             notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")
             ranges[symbol] = replace(ranges[symbol], min=least)
+
+
+def _hold_slices(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], notes: list[str]) -> None:
+    """A slice `x[:, :n]` that the trace gave the size n is of an axis that has n elements; a shorter axis gives fewer."""
+    for node in graph.nodes:
+        if node.op != "slice" or node.outputs[0] is None or not isinstance(node.inputs[0], str):
+            continue
+        for axis, stop in zip(node.attributes["axes"], node.attributes["stops"], strict=True):
+            size, result = specs[node.inputs[0]].shape[axis], specs[node.outputs[0]].shape[axis]
+            name = size.symbol if isinstance(size, Expr) else None
+            if name in ranges and isinstance(stop, int) and isinstance(result, int) and ranges[name].min < stop:
+                ranges[name] = replace(ranges[name], min=stop)
+                notes.append(f"{name} is {stop} or more: the module takes that many from it")
 
 
 def _lower_most(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], notes: list[str]) -> None:

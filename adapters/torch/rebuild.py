@@ -89,7 +89,9 @@ def refuse_unknown(graph: Graph) -> None:
 def buffers(model: Model) -> frozenset[str]:
     """The parameters that are no `nn.Parameter`: the source's buffers where the model says which, and what shows as one."""
     noted = model.metadata.get("buffers")
-    found = set(model.constants) | {name for name in noted if isinstance(name, str)} if isinstance(noted, (list, tuple)) else set(model.constants)
+    found = set(model.constants)
+    if isinstance(noted, (list, tuple)):
+        found |= {name for name in noted if isinstance(name, str)}
     for node in model.graph.nodes:
         for spec, operand in zip(lookup(node.op).operands, node.inputs, strict=False):
             if spec.name in STATISTICS and isinstance(operand, str):
@@ -120,7 +122,8 @@ def _hold(module: GraphModule, model: Model, names: list[str], strict: bool) -> 
 def _register(module: GraphModule, name: str, tensor: torch.Tensor, persistent: bool, strict: bool, position: int) -> str:
     *path, last = name.split(".")
     owner: torch.nn.Module = module
-    fits = all((*path, last)) and not any(hasattr(GraphModule if depth == 0 else torch.nn.Module, step) for depth, step in enumerate((*path, last)))
+    fits = all((*path, last)) and not any(hasattr(torch.nn.Module if depth else GraphModule, step)
+                                          for depth, step in enumerate((*path, last)))
     for step in path if fits else ():
         inner = owner._modules.get(step)
         if inner is None:
@@ -210,7 +213,7 @@ class Emitter:
         operands = [self.value(item) if isinstance(item, str) else item for item in bind_operands(operator, node.inputs)]
         while operands and operands[-1] is None:
             operands.pop()
-        name = _identifier(next(filter(None, node.outputs)))  # type: ignore[arg-type]
+        name = _identifier(next(filter(None, node.outputs)))
         graphs = {key: value for key, value in attributes.items() if isinstance(value, Graph)}
         if graphs:
             needed = tuple(sorted(set().union(*map(attribute_symbols, graphs.values()))))
@@ -219,7 +222,8 @@ class Emitter:
         result = None
         spelling = SPELLINGS.get(node.op)
         if spelling is not None:
-            filled = {key: self._written(value) for key, value in filled_attributes(operator, attributes).items() if key not in operator.binds}
+            filled = {key: self._written(value) for key, value in filled_attributes(operator, attributes).items()
+                      if key not in operator.binds}
             result = spelling(self.graph, tuple(operands), filled)
         if result is None:
             written = {key: self._written(value) for key, value in attributes.items()}

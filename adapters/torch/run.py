@@ -48,9 +48,9 @@ def run_exported(program: Program, inputs: Mapping[str, Any], *, float_dtype: An
             arguments.append(constants.get(spec.target))
     with torch.no_grad():
         results = _Promoting(exported.graph_module, target, observed or {}).run(*arguments, enable_io_processing=False)
-    flat = [item for item in pytree.tree_leaves(results, is_leaf=lambda leaf: leaf is None)]
+    flat = list(pytree.tree_leaves(results, is_leaf=lambda leaf: leaf is None))
     user = [item for spec, item in zip(exported.graph_signature.output_specs, flat, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
-    return {name: to_numpy(item if isinstance(item, torch.Tensor) else torch.tensor(item, dtype=torch.float64 if isinstance(item, float) else None))
+    return {name: to_numpy(as_tensor(item))
             for name, item in zip(program.output_names, user, strict=True) if name is not None}
 
 

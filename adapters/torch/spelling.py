@@ -16,7 +16,7 @@ from torch.fx import Graph, Node
 Spelling = Callable[[Graph, tuple[Any, ...], dict[str, Any]], Node]
 
 
-def _infix(function: Callable[..., Any]) -> Spelling:
+def _infix(function: Any) -> Spelling:
     return lambda graph, operands, attributes: graph.call_function(function, operands)
 
 

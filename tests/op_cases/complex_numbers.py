@@ -13,22 +13,21 @@ def c64(*shape: int | str) -> Input:
     return Input(shape, lambda rng, size: (rng.standard_normal(size) + 1j * rng.standard_normal(size)).astype(np.complex64))
 
 
-NO_ONNX = {"onnxruntime": "ONNX has no complex arithmetic"}
 
 CASES = [
-    Case("real", torch.real, c64("batch", 4), xfail=NO_ONNX),
-    Case("imag", torch.imag, c64("batch", 4), xfail=NO_ONNX),
-    Case("conj", lambda x: torch.conj(x).resolve_conj() * 2, c64("batch", 4), xfail=NO_ONNX),
-    Case("angle", torch.angle, c64("batch", 4), xfail=NO_ONNX),
+    Case("real", torch.real, c64("batch", 4)),
+    Case("imag", torch.imag, c64("batch", 4)),
+    Case("conj", lambda x: torch.conj(x).resolve_conj() * 2, c64("batch", 4)),
+    Case("angle", torch.angle, c64("batch", 4)),
     Case("angle", torch.angle, f32("batch", 4), name="floats"),
-    Case("complex", torch.complex, f32("batch", 4), f32(4), xfail=NO_ONNX),
-    Case("complex", torch.polar, f64("batch", 4), f64("batch", 4), name="polar", xfail=NO_ONNX),
+    Case("complex", torch.complex, f32("batch", 4), f32(4)),
+    Case("complex", torch.polar, f64("batch", 4), f64("batch", 4), name="polar"),
     Case("view_as_complex", lambda x, y: torch.view_as_real(torch.view_as_complex(x) * torch.view_as_complex(y)), f32("batch", 4, 2),
-         f32("batch", 4, 2), xfail=NO_ONNX),
-    Case("abs", torch.abs, c64("batch", 4), name="complex", xfail=NO_ONNX),
-    Case("sign", torch.sgn, c64("batch", 4), name="complex", xfail=NO_ONNX),
-    Case("exp", torch.exp, c64("batch", 4), name="complex", xfail=NO_ONNX),
-    Case("sum", lambda x: x.sum(1), c64("batch", 4), name="complex", xfail=NO_ONNX),
-    Case("var", lambda x: x.var(1), c64("batch", 4), name="complex", xfail=NO_ONNX),
-    Case("vector_norm", lambda x: torch.linalg.vector_norm(x, dim=1), c64("batch", 4), name="complex", xfail=NO_ONNX),
+         f32("batch", 4, 2)),
+    Case("abs", torch.abs, c64("batch", 4), name="complex"),
+    Case("sign", torch.sgn, c64("batch", 4), name="complex"),
+    Case("exp", torch.exp, c64("batch", 4), name="complex"),
+    Case("sum", lambda x: x.sum(1), c64("batch", 4), name="complex"),
+    Case("var", lambda x: x.var(1), c64("batch", 4), name="complex"),
+    Case("vector_norm", lambda x: torch.linalg.vector_norm(x, dim=1), c64("batch", 4), name="complex"),
 ]

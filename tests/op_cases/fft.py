@@ -8,7 +8,6 @@ import torch
 
 from tests.op_cases import Case, f32, f64
 
-COMPLEX = {"onnxruntime": "ONNX has no complex arithmetic"}
 
 
 def spectrum(function: Any, **options: Any) -> Any:
@@ -28,29 +27,28 @@ def there_and_back(length: int | None = None, **options: Any) -> Any:
 
 
 CASES = [
-    Case("fftn", torch.fft.fft, f32("batch", 6), xfail=COMPLEX),
-    Case("fftn", spectrum(torch.fft.fft, norm="ortho", dim=0), f32("time", 3), f32("time", 3), name="ortho, free axis", xfail=COMPLEX),
-    Case("fftn", spectrum(torch.fft.fft2, norm="forward"), f32("batch", 5, 6), f32("batch", 5, 6), name="two axes, forward", xfail=COMPLEX),
-    Case("fftn", spectrum(torch.fft.fftn, s=(4, 7), dim=(1, 0)), f64(5, 6), f64(5, 6), name="sizes, float64", xfail=COMPLEX),
-    Case("ifftn", spectrum(torch.fft.ifft), f32("batch", 6), f32("batch", 6), xfail=COMPLEX),
-    Case("ifftn", spectrum(torch.fft.ifft2, norm="ortho"), f32("batch", 4, 5), f32("batch", 4, 5), name="two axes", xfail=COMPLEX),
-    Case("ifftn", spectrum(torch.fft.ifftn), f32(3, 4, 5), f32(3, 4, 5), name="all axes", xfail=COMPLEX),
-    Case("rfftn", torch.fft.rfft, f32("batch", 7), xfail=COMPLEX),
-    Case("rfftn", lambda x: torch.fft.rfft(x, n=9, norm="ortho"), f32("batch", 6), name="size, ortho", xfail=COMPLEX),
-    Case("rfftn", torch.fft.rfft2, f32("batch", 5, 6), name="two axes", xfail=COMPLEX),
-    Case("irfftn", spectrum(torch.fft.irfft), f32("batch", 5), f32("batch", 5), xfail=COMPLEX),
-    Case("irfftn", spectrum(torch.fft.irfft, n=7, norm="forward"), f32("batch", 5), f32("batch", 5), name="odd size, forward",
-         xfail=COMPLEX),
-    Case("irfftn", spectrum(torch.fft.irfft2, s=(4, 9)), f32("batch", 4, 5), f32("batch", 4, 5), name="two axes", xfail=COMPLEX),
-    Case("irfftn", spectrum(torch.fft.hfft), f32("batch", 5), f32("batch", 5), name="hfft", xfail=COMPLEX),
-    Case("rfftn", torch.fft.ihfft, f32("batch", 6), name="ihfft", xfail=COMPLEX),
-    Case("irfftn", lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * 2, s=(6, 7)), f32("batch", 6, 7), name="there and back", xfail=COMPLEX),
+    Case("fftn", torch.fft.fft, f32("batch", 6)),
+    Case("fftn", spectrum(torch.fft.fft, norm="ortho", dim=0), f32("time", 3), f32("time", 3), name="ortho, free axis"),
+    Case("fftn", spectrum(torch.fft.fft2, norm="forward"), f32("batch", 5, 6), f32("batch", 5, 6), name="two axes, forward"),
+    Case("fftn", spectrum(torch.fft.fftn, s=(4, 7), dim=(1, 0)), f64(5, 6), f64(5, 6), name="sizes, float64"),
+    Case("ifftn", spectrum(torch.fft.ifft), f32("batch", 6), f32("batch", 6)),
+    Case("ifftn", spectrum(torch.fft.ifft2, norm="ortho"), f32("batch", 4, 5), f32("batch", 4, 5), name="two axes"),
+    Case("ifftn", spectrum(torch.fft.ifftn), f32(3, 4, 5), f32(3, 4, 5), name="all axes"),
+    Case("rfftn", torch.fft.rfft, f32("batch", 7)),
+    Case("rfftn", lambda x: torch.fft.rfft(x, n=9, norm="ortho"), f32("batch", 6), name="size, ortho"),
+    Case("rfftn", torch.fft.rfft2, f32("batch", 5, 6), name="two axes"),
+    Case("irfftn", spectrum(torch.fft.irfft), f32("batch", 5), f32("batch", 5)),
+    Case("irfftn", spectrum(torch.fft.irfft, n=7, norm="forward"), f32("batch", 5), f32("batch", 5), name="odd size, forward"),
+    Case("irfftn", spectrum(torch.fft.irfft2, s=(4, 9)), f32("batch", 4, 5), f32("batch", 4, 5), name="two axes"),
+    Case("irfftn", spectrum(torch.fft.hfft), f32("batch", 5), f32("batch", 5), name="hfft"),
+    Case("rfftn", torch.fft.ihfft, f32("batch", 6), name="ihfft"),
+    Case("irfftn", lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * 2, s=(6, 7)), f32("batch", 6, 7), name="there and back"),
     Case("roll", torch.fft.fftshift, f32("batch", 5), name="fftshift"),
     Case("roll", lambda x: torch.fft.ifftshift(x, dim=0), f32("batch", 4), name="ifftshift"),
-    Case("stft", lambda x: torch.stft(x, 8, return_complex=True), f32("batch", 40), xfail=COMPLEX),
+    Case("stft", lambda x: torch.stft(x, 8, return_complex=True), f32("batch", 40)),
     Case("stft", lambda x: torch.stft(x, 8, 3, 6, torch.hann_window(6), center=False, normalized=True, onesided=False, return_complex=True),
-         f32("batch", 40), name="window", xfail=COMPLEX),
-    Case("istft", there_and_back(), f32("batch", 40), xfail=COMPLEX),
-    Case("istft", there_and_back(length=38), f32(2, 40), name="length", xfail=COMPLEX),
-    Case("istft", there_and_back(onesided=False, normalized=True), f32(2, 40), name="all frequencies", xfail=COMPLEX),
+         f32("batch", 40), name="window"),
+    Case("istft", there_and_back(), f32("batch", 40)),
+    Case("istft", there_and_back(length=38), f32(2, 40), name="length"),
+    Case("istft", there_and_back(onesided=False, normalized=True), f32(2, 40), name="all frequencies"),
 ]

@@ -57,4 +57,6 @@ CASES = [
     Case("diag_embed", lambda x: torch.diag_embed(x, -1), i64("batch", "time"), name="offset below, free"),
     Case("diag_embed", lambda x: torch.diag(x), f64("time"), name="diag"),
     Case("diag_embed", lambda x: torch.diagflat(x, 1), boolean("batch", 2), name="diagflat"),
+    Case("pad", lambda x: torch.nn.functional.pad(x.transpose(1, 2).unsqueeze(-1) * 2, (0, 0, 1, 2)).transpose(1, 2),
+         f32("batch", "time", 4), name="one axis of a transposed input"),
 ]

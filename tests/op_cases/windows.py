@@ -23,4 +23,6 @@ CASES = [
     Case("pixel_unshuffle", torch.nn.PixelUnshuffle(2), f32("batch", 3, 4, 6)),
     Case("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 2), f32("batch", 1, 4, 6), name="one channel"),
     Case("channel_shuffle", torch.nn.ChannelShuffle(3), f32("batch", 6, "height", "width")),
+    Case("im2col", lambda x: torch.nn.functional.unfold(x.transpose(1, 2).unsqueeze(-1), (3, 1), padding=(1, 0)),
+         f32("batch", "time", 4), name="of a transposed input"),
 ]

@@ -175,3 +175,73 @@ def kind(g: Lowering, x: Pair) -> Tensor:
     name = g._current.op if g._current else ""
     parts = [lowerings()[name](g, part) for part in (x.real, x.imag)]
     return compute(g, "And" if name == "isfinite" else "Or", *parts, spec=parts[0].spec)
+
+
+# Functions -----------------------------------------------------------------------------------------------------------------
+
+
+@lowers_complex("sign")
+def sign(g: Lowering, x: Pair) -> Pair:
+    """x / |x|, and 0 of 0."""
+    size = absolute(g, x)
+    nothing = apply(g, "Equal", size, number(g, 0, size), dtype=DType.BOOL)
+    below = select(g, nothing, number(g, 1, size), size)
+    return Pair(apply(g, "Div", x.real, below), apply(g, "Div", x.imag, below))
+
+
+@lowers_complex("sqrt")
+def sqrt(g: Lowering, x: Pair) -> Pair:
+    """The larger part is √((|x| + |a|) / 2), the other b over its double."""
+    half, zero = number(g, 0.5, x.real), number(g, 0, x.real)
+    size = apply(g, "Add", absolute(g, x), apply(g, "Abs", x.real))
+    large = apply(g, "Sqrt", apply(g, "Mul", size, half))
+    nothing = apply(g, "Equal", large, zero, dtype=DType.BOOL)
+    small = apply(g, "Div", apply(g, "Mul", apply(g, "Abs", x.imag), half), select(g, nothing, number(g, 1, x.real), large))
+    right = apply(g, "GreaterOrEqual", x.real, zero, dtype=DType.BOOL)
+    up = apply(g, "GreaterOrEqual", x.imag, zero, dtype=DType.BOOL)
+    imag = select(g, right, small, large)
+    return Pair(select(g, right, large, small), select(g, up, imag, apply(g, "Neg", imag)))
+
+
+@lowers_complex("rsqrt")
+def rsqrt(g: Lowering, x: Pair) -> Pair:
+    return reciprocal(g, sqrt(g, x))
+
+
+def _circular(outer: str, inner: str, negative: bool, swapped: bool) -> Any:
+    """cos and cosh of the one part times sin and sinh of the other."""
+    partner = {"Cos": "Sin", "Sin": "Cos", "cosh": "sinh", "sinh": "cosh"}
+
+    def function(g: Lowering, x: Pair) -> Pair:
+        turning, growing = (x.imag, x.real) if swapped else (x.real, x.imag)
+        grown = {name: lowerings()[name](g, growing) for name in ("cosh", "sinh")}
+        turned = {name: apply(g, name, turning) for name in ("Cos", "Sin")}
+        real = apply(g, "Mul", turned[outer], grown[inner])
+        imag = apply(g, "Mul", turned[partner[outer]], grown[partner[inner]])
+        return Pair(real, apply(g, "Neg", imag) if negative else imag)
+
+    return function
+
+
+lowers_complex("cos")(_circular("Cos", "cosh", True, False))
+lowers_complex("sin")(_circular("Sin", "cosh", False, False))
+lowers_complex("cosh")(_circular("Cos", "cosh", False, True))
+lowers_complex("sinh")(_circular("Cos", "sinh", False, True))
+
+
+@lowers_complex("log2", "log10")
+def log_to_a_base(g: Lowering, x: Pair) -> Pair:
+    name = g._current.op if g._current else ""
+    y, base = log(g, x), number(g, math.log(2 if name == "log2" else 10), x.real)
+    return Pair(apply(g, "Div", y.real, base), apply(g, "Div", y.imag, base))
+
+
+@lowers_complex("vector_norm")
+def vector_norm(g: Lowering, x: Pair, **attributes: Any) -> Tensor:
+    return lowerings()["vector_norm"](g, absolute(g, x), **attributes)  # type: ignore[no-any-return]
+
+
+@lowers_complex("var")
+def var(g: Lowering, x: Pair, **attributes: Any) -> Tensor:
+    ordinary = lowerings()["var"]
+    return apply(g, "Add", ordinary(g, x.real, **attributes), ordinary(g, x.imag, **attributes))

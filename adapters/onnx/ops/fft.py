@@ -155,25 +155,69 @@ def stft(g: Lowering, x: Tensor, window: Tensor | None, *, n_fft: int, hop_lengt
     """A convolution whose channels are the frequencies' cosines and sines under the window."""
     if x.dtype is not DType.FLOAT32:
         raise g.refuse("a short-time Fourier transform in float64: ONNX Runtime convolves in float32")
-    count, length = n_fft // 2 + 1 if onesided else n_fft, win_length or n_fft
+    count = n_fft // 2 + 1 if onesided else n_fft
     angle = np.outer(np.arange(count), np.arange(n_fft)) % n_fft * (2 * np.pi / n_fft)
-    kernels = np.stack((np.cos(angle), -np.sin(angle)))[:, :, None] / (np.sqrt(n_fft) if normalized else 1.0)
-    before = (n_fft - length) // 2
-    inside = np.zeros(n_fft)
-    inside[before:before + length] = 1
+    scale = np.sqrt(n_fft) if normalized else 1.0
+    _, kernels = _windows(g, window, [np.cos(angle) / scale, -np.sin(angle) / scale], n_fft, win_length or n_fft, x.dtype)
     parts = []
     lead = x if x.rank == 2 else g.node("Unsqueeze", x, g.constant([0]), spec=TensorSpec(x.dtype, (1, *x.shape)))
     lead = g.node("Unsqueeze", lead, g.constant([1]), spec=TensorSpec(x.dtype, (lead.shape[0], 1, lead.shape[1])))
     frames = g.result.shape[-1]
-    for kernel in kernels:
-        weight = g.constant(kernel * inside, x.dtype)
-        if window is not None:
-            wide = window
-            if length != n_fft:
-                pads = g.constant([before, n_fft - length - before])
-                wide = g.node("Pad", window, pads, g.constant(0, x.dtype), spec=TensorSpec(x.dtype, (n_fft,)))
-            weight = g.node("Mul", weight, wide, spec=weight.spec)
+    for weight in kernels:
         spec = TensorSpec(x.dtype, (lead.shape[0], count, frames))
         y = g.node("Conv", lead, weight, spec=spec, strides=[hop_length])
         parts.append(y if x.rank == 2 else g.node("Squeeze", y, g.constant([0]), spec=TensorSpec(x.dtype, (count, frames))))
     return Pair(*parts)
+
+
+@lowers("istft")
+def istft(g: Lowering, x: Pair, window: Tensor | None, *, n_fft: int, hop_length: int, win_length: int | None, center: bool,
+          normalized: bool, onesided: bool, length: Dim | None) -> Tensor:
+    """Transposed convolutions: of the spectrum with windowed waves, and of ones with the squared window."""
+    dtype = x.real.dtype
+    if dtype is not DType.FLOAT32:
+        raise g.refuse("a short-time Fourier transform in float64: ONNX Runtime convolves in float32")
+    count, rank = n_fft // 2 + 1, x.rank
+    places = np.arange(count)
+    angle = np.outer(places, np.arange(n_fft)) % n_fft * (2 * np.pi / n_fft)
+    weights = np.where((places == 0) | (2 * places == n_fft), 1, 2) / (np.sqrt(n_fft) if normalized else n_fft)
+    waves = [weights[:, None] * np.cos(angle), -weights[:, None] * np.sin(angle)]
+    squared, kernels = _windows(g, window, waves, n_fft, win_length or n_fft, dtype)
+    parts = [part if rank == 3 else g.node("Unsqueeze", part, g.constant([0]), spec=TensorSpec(dtype, (1, *part.shape)))
+             for part in (x.real, x.imag)]
+    batch, frames = parts[0].shape[0], parts[0].shape[2]
+    whole = n_fft + hop_length * (frames - 1)
+    kept = TensorSpec(dtype, (batch, count, frames))
+    if not onesided:
+        parts = [cut(g, part, [1], [0], [count], spec=kept) for part in parts]
+    spec = TensorSpec(dtype, (batch, 1, whole))
+    sums = [g.node("ConvTranspose", part, kernel, spec=spec, strides=[hop_length]) for part, kernel in zip(parts, kernels, strict=True)]
+    y = apply(g, "Add", *sums)
+    ones = g.node("Expand", g.constant(1.0, dtype), g.sizes((1, 1, frames)), spec=TensorSpec(dtype, (1, 1, frames)))
+    envelope = g.node("ConvTranspose", ones, squared, spec=TensorSpec(dtype, (1, 1, whole)), strides=[hop_length])
+    start = n_fft // 2 if center else 0
+    end = whole - start if length is None else minimum(start + length, whole)
+    size = end - start
+    y, envelope = (cut(g, item, [2], [start], [end], spec=TensorSpec(dtype, (*item.shape[:2], size))) for item in (y, envelope))
+    y = apply(g, "Div", y, envelope)
+    missing = 0 if length is None else length - size
+    if missing != 0:
+        pads = g.sizes((0, 0, 0, 0, 0, missing))
+        y = g.node("Pad", y, pads, g.constant(0.0, dtype), spec=TensorSpec(dtype, (batch, 1, length)))
+    return g.node("Squeeze", y, g.constant([1] if rank == 3 else [0, 1]), spec=TensorSpec(dtype, g.result.shape))
+
+
+def _windows(g: Lowering, window: Tensor | None, waves: list[Any], n_fft: int, length: int, dtype: DType) -> tuple[Tensor, list[Tensor]]:
+    """The squared window [1, 1, n_fft], and the waves under the window [frequencies, 1, n_fft]."""
+    before = (n_fft - length) // 2
+    inside = np.zeros(n_fft)
+    inside[before:before + length] = 1
+    if window is None:
+        return g.constant(inside[None, None], dtype), [g.constant((wave * inside)[:, None], dtype) for wave in waves]
+    wide = window
+    if length != n_fft:
+        wide = g.node("Pad", window, g.constant([before, n_fft - length - before]), g.constant(0, dtype), spec=TensorSpec(dtype, (n_fft,)))
+    squared = g.node("Mul", wide, wide, spec=wide.spec)
+    squared = g.node("Unsqueeze", squared, g.constant([0, 1]), spec=TensorSpec(dtype, (1, 1, n_fft)))
+    kernels = [g.constant(wave[:, None], dtype) for wave in waves]
+    return squared, [g.node("Mul", kernel, wide, spec=kernel.spec) for kernel in kernels]

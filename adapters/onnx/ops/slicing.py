@@ -68,13 +68,12 @@ def _pad(g: Lowering, x: Tensor, pads: tuple[tuple[Dim, Dim], ...], mode: str, v
                 return _pad(g, _cropped(g, x, pads), added, mode, value)
             return _cropped(g, _pad(g, x, added, mode, value), pads)
     spec = TensorSpec(x.dtype, tuple(size + before + after for size, (before, after) in zip(x.shape, pads, strict=True)))
-    moved = [axis for axis, pair in enumerate(pads) if pair != (0, 0)]
-    if not moved:
+    if all(pair == (0, 0) for pair in pads):
         return x
-    amounts = g.sizes([pads[axis][0] for axis in moved] + [pads[axis][1] for axis in moved])
+    # Amounts for every axis: ONNX Runtime moves transposes past a Pad as though it named none.
+    amounts = g.sizes([before for before, _ in pads] + [after for _, after in pads])
     fill = g.constant(value, x.dtype) if mode == "constant" and value else None
-    axes = g.constant(moved) if len(moved) < x.rank else None
-    return g.node("Pad", x, amounts, fill, axes, spec=spec, mode=mode)
+    return g.node("Pad", x, amounts, fill, spec=spec, mode=mode)
 
 
 def _positive(amount: Dim) -> Dim:

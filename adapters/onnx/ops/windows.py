@@ -34,12 +34,14 @@ def unfold(g: Lowering, x: Tensor, *, axis: int, size: int, step: int) -> Tensor
 
 @lowers("im2col")
 def im2col(g: Lowering, x: Tensor, *, kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Tensor:
-    height, width = x.rank - 2, x.rank - 1
+    height = x.rank - 2
     counts = [blocks(size, *window) for size, window in
               zip(x.shape[-2:], zip(kernel_size, dilation, padding, stride, strict=True), strict=True)]
     if any(padding):
         spec = TensorSpec(x.dtype, (*x.shape[:-2], x.shape[-2] + 2 * padding[0], x.shape[-1] + 2 * padding[1]))
-        x = g.node("Pad", x, g.constant([*padding, *padding]), None, g.constant([height, width]), spec=spec)
+        lead = [0] * (x.rank - 2)
+        # Amounts for every axis: ONNX Runtime moves transposes past a Pad as though it named none.
+        x = g.node("Pad", x, g.constant([*lead, *padding, *lead, *padding]), spec=spec)
     lead = x.shape[:-2]
     rows = g.node("Gather", x, grid(g, kernel_size[0], dilation[0], counts[0], stride[0]), axis=height,
                   spec=TensorSpec(x.dtype, (*lead, kernel_size[0], counts[0], x.shape[-1])))

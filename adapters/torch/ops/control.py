@@ -79,7 +79,7 @@ def rebuild_while_loop(*values: Any, carried: int, condition: Body, body: Body) 
     if _tracing():
         from torch._higher_order_ops.while_loop import while_loop as loop
 
-        return tuple(loop(lambda *now: condition(*now, *rest)[0], lambda *now: body(*now, *rest), values[:carried]))
+        return tuple(loop(lambda *now: condition(*now, *rest)[0], lambda *now: body(*now, *rest), values[:carried]))  # type: ignore[no-untyped-call]
     now = values[:carried]
     while condition(*now, *rest)[0]:
         now = tuple(body(*now, *rest))
@@ -106,7 +106,7 @@ def _traced_scan(state: Sequence[Any], scanned: Sequence[Any], rest: Sequence[An
     from torch._higher_order_ops.scan import scan as torch_scan
 
     if not state:
-        return tuple(torch_map(lambda elements: body(*elements, *rest), tuple(scanned)))
+        return tuple(torch_map(lambda elements: body(*elements, *rest), tuple(scanned)))  # type: ignore[arg-type, misc]
 
     def combine(now: Any, elements: Any) -> Any:
         results = body(*now, *elements, *rest)

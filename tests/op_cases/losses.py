@@ -1,0 +1,32 @@
+"""Losses that are no plain formula of elementwise operators and reductions."""
+
+import torch
+import torch.nn.functional as F
+
+from tests.op_cases import Case, f32, f64, i64
+
+SIZES = ({"batch": 3, "time": 9, "length": 4}, {"batch": 1, "time": 12, "length": 2}, {"batch": 4, "time": 5, "length": 3})
+
+
+def _ctc(blank: int = 0, **options: object) -> object:
+    def loss(x: torch.Tensor, targets: torch.Tensor, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        logs = x.transpose(0, 1).log_softmax(-1)
+        inputs = torch.minimum(inputs, torch.full_like(inputs, x.shape[1]))
+        lengths = torch.minimum(lengths, torch.full_like(lengths, targets.shape[1]))
+        return F.ctc_loss(logs, targets, inputs, lengths, blank, **options)  # type: ignore[arg-type]
+
+    return loss
+
+
+INPUTS = (f32("batch", "time", 6), i64("batch", "length", low=1, high=6), i64("batch", low=4, high=13), i64("batch", low=0, high=5))
+
+CASES = [
+    Case("ctc_loss", _ctc(reduction="none"), *INPUTS, name="each", sizes=SIZES),
+    Case("ctc_loss", _ctc(reduction="mean", zero_infinity=True), *INPUTS, name="mean without infinities", sizes=SIZES),
+    Case("ctc_loss", _ctc(5, reduction="sum"), f64("batch", "time", 6), i64("batch", "length", low=0, high=5), *INPUTS[2:],
+         name="another blank, float64", sizes=SIZES),
+    Case("ctc_loss", lambda x, y: F.ctc_loss(x.log_softmax(-1), y, (9, 7, 8), (3, 1, 2), reduction="none"), f32(9, 3, 5),
+         i64(6, low=1, high=5), name="targets one after another"),
+    Case("where", lambda x, y, v: F.gaussian_nll_loss(x, y, v.exp(), full=True).where(x > 0, 0.0), f32("batch", 4), f32("batch", 4),
+         f32("batch", 4), name="gaussian_nll_loss"),
+]
