@@ -66,6 +66,10 @@ vander atleast_1d atleast_2d atleast_3d resolve_conj resolve_neg conj_physical q
 """.split()  # noqa: SIM905
 
 
+# Where values are equal, torch may give the index of any of them.
+ORDERS = ("sort", "argsort", "topk", "kthvalue", "median", "nanmedian", "mode", "msort", "max", "min", "cummax", "cummin")
+
+
 @dataclass(frozen=True)
 class SuiteCase:
     """One sample: a module (or a function made one), and its arguments."""
@@ -98,8 +102,24 @@ class Call(torch.nn.Module):
 def call_case(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> SuiteCase:
     """The case that calls `function`; every tensor in the arguments is an input. Half precision is traced with fixed sizes only."""
     leaves = [leaf.detach() for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    if name.split("[")[0].split(".")[-2 if name.startswith("aten.") else 0] in ORDERS and leaves[0].unique().numel() < leaves[0].numel():
+        function = values_of(function)
     half = any(leaf.dtype in (torch.float16, torch.bfloat16) for leaf in leaves)
     return SuiteCase(name, Call(function, (args, kwargs)), tuple(leaves), dims=("static",) if half else ("static", "auto"))
+
+
+def values_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of an operator that orders: the values alone, and those at the places that `argsort` gives."""
+    def values(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        result = function(x, *args, **kwargs)
+        if not isinstance(result, torch.Tensor):
+            return result[0]
+        if result.dtype is torch.int64 and result.shape == x.shape and getattr(function, "__name__", "") == "argsort":
+            dim = kwargs.get("dim", args[0] if args and not isinstance(args[0], bool) else -1)
+            return torch.take_along_dim(x, result, dim) if x.dim() else x
+        return result
+
+    return values
 
 
 # Modules -----------------------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ REFUSED = {
     "unknown node field": (put(*G, "nodes", 0, "name", "n"), "unknown field 'name'"),
     "unknown input field": (put(*G, "inputs", 0, "value", "n"), "unknown field 'value'"),
     "unknown output field": (put(*G, "outputs", 0, "type", "n"), "unknown field 'type'"),
-    "unknown dim field": (put(*G, "dims", "batch", "step", 2), "unknown field 'step'"),
+    "unknown dim field": (put(*G, "dims", "batch", "every", 2), "unknown field 'every'"),
     "unknown parameter field": (put(*W, "data", "x"), "unknown field 'data'"),
     "unknown example field": (put("examples", 0, "note", "x"), "unknown field 'note'"),
     "unknown digest": (put("digest", "md5", "x"), "unknown field 'md5'"),

@@ -169,7 +169,6 @@ def test_squeeze_of_all_axes_fixes_what_it_kept() -> None:
 
 
 @pytest.mark.parametrize(("function", "inputs"), [
-    (lambda x: torch.as_strided(x, (2, 2), (1, 2)), (torch.zeros(3, 3),)),
     (lambda x, y: torch.nn.functional.embedding(x, y, max_norm=1.0), (torch.zeros(3, dtype=torch.int64), torch.zeros(4, 2))),
 ])
 def test_what_cannot_be_expressed_is_refused_by_name(function: Any, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -27,11 +27,15 @@ LARGEST_STEP = 256
 
 @dataclass(frozen=True)
 class Domain:
-    """The ranges at which a trace holds, the sizes of 1 that only a trial can tell, and what narrowed each."""
+    """The ranges at which a trace holds, the sizes of 1 that only a trial can tell, and what narrowed each.
+
+    `relations` gives a size that must be another one and a constant, which then has no range of its own.
+    """
 
     ranges: Mapping[str, DimRange]
     trials: frozenset[str]
     reasons: Mapping[str, str]
+    relations: Mapping[str, tuple[str, int]]
 
 
 def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int], ranges: Mapping[str, DimRange]) -> Domain:
@@ -46,7 +50,11 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
     found = dict(ranges)
     trials: set[str] = set()
     reasons: dict[str, str] = {}
+    relations: dict[str, tuple[str, int]] = {}
     for decision, condition in _conditions(decisions, names, traced):
+        condition = _related(condition, relations)
+        if condition is sympy.true:
+            continue
         own = sorted(str(item) for item in condition.free_symbols)
         if _holds(condition, found, own):
             continue
@@ -54,6 +62,14 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
                  else found[name] for name in own}
         if _holds(condition, above, own):
             trials |= {name for name in own if above[name] != found[name]}
+            continue
+        relation = _relation(condition, {**found, **above}, own, traced)
+        if relation is not None:
+            name, other, more = relation
+            relations = {key: (other, by + more) if base == name else (base, by) for key, (base, by) in relations.items()}
+            relations[name] = (other, more)
+            found[other] = _shifted_meet(found[other], found.pop(name), more)
+            reasons.setdefault(name, decision.place)
             continue
         narrowed = _narrowed(condition, {**found, **above}, own, traced)
         for name in own:
@@ -66,13 +82,40 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
             if narrowed[name] != found[name]:
                 found[name] = narrowed[name]
                 reasons.setdefault(name, decision.place)
-    return Domain(found, frozenset(name for name in trials if found[name].min == 1), reasons)
+    trials = {relations.get(name, (name, 0))[0] for name in trials}
+    return Domain(found, frozenset(name for name in trials if found[name].min == 1), reasons, relations)
+
+
+def _symbol(name: str) -> Any:
+    return sympy.Symbol(name, integer=True, positive=True)
+
+
+def _related(condition: Any, relations: Mapping[str, tuple[str, int]]) -> Any:
+    return condition.subs({_symbol(name): _symbol(other) + more for name, (other, more) in relations.items()}, simultaneous=True)
+
+
+def _relation(condition: Any, ranges: Mapping[str, DimRange], names: list[str], traced: Mapping[str, int]) -> tuple[str, str, int] | None:
+    """(a, b, c) where the condition holds at every size once a is b + c, as it was in the trace; None where that is not so."""
+    for name, other in itertools.permutations(reversed(names), 2):
+        more = traced[name] - traced[other]
+        if more < 0 or ranges[name].step != 1 or ranges[other].step != 1:
+            continue
+        related = _related(condition, {name: (other, more)})
+        if related is sympy.true or related is not sympy.false and _holds(related, ranges, names):
+            return name, other, more
+    return None
+
+
+def _shifted_meet(own: DimRange, other: DimRange, more: int) -> DimRange:
+    """The sizes in `own` that lie in `other` once `more` is added."""
+    highs = [high for high in (own.max, None if other.max is None else other.max - more) if high is not None]
+    return DimRange(max(own.min, other.min - more), min(highs) if highs else None)
 
 
 def _conditions(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int]) -> Iterable[tuple[Decision, Any]]:
     """Each decision once, as a condition over the graph's symbols that held in the trace."""
     seen = set()
-    renamed = {sympy.Symbol(old): sympy.Symbol(new, integer=True, positive=True) for old, new in names.items()}
+    renamed = {sympy.Symbol(old): _symbol(new) for old, new in names.items()}
     for decision in decisions.found:
         expression = decision.environment.replace(decision.condition)
         condition = (expression if decision.answer else sympy.Not(expression)) if isinstance(decision.answer, bool) else \

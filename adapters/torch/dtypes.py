@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -53,8 +54,9 @@ def as_tensor(value: Any) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
-def to_dim(value: Any, names: dict[str, str] | None = None) -> Dim:
-    """An `int`, `SymInt` or sympy expression as a size. `names` renames torch's symbols.
+def to_dim(value: Any, names: Mapping[str, str | Dim] | None = None) -> Dim:
+    """An `int`, `SymInt` or sympy expression as a size. `names` has another name, or a size, for
+    each of torch's symbols.
 
     Raises `UnsupportedError` for arithmetic that size expressions lack.
     """
@@ -65,11 +67,12 @@ def to_dim(value: Any, names: dict[str, str] | None = None) -> Dim:
     return _expression(sympy.sympify(value), names or {})
 
 
-def _expression(value: Any, names: dict[str, str]) -> Dim:
+def _expression(value: Any, names: Mapping[str, str | Dim]) -> Dim:
     if value.is_Integer:
         return int(value)
     if value.is_Symbol:
-        return dims.symbol(names.get(str(value), str(value)))
+        found = names.get(str(value), str(value))
+        return dims.symbol(found) if isinstance(found, str) else found
     kind = type(value).__name__
     arguments = [_expression(item, names) for item in value.args] if kind in _KNOWN else []
     if kind == "Add":
@@ -110,7 +113,7 @@ _KNOWN = {"Add", "Mul", "Pow", "PowByNatural", "FloorDiv", "CleanDiv", "Mod", "P
           "Identity"}
 
 
-def _rational(value: Any, names: dict[str, str]) -> tuple[Dim, int] | tuple[Dim, Dim] | None:
+def _rational(value: Any, names: Mapping[str, str | Dim]) -> tuple[Dim, int] | tuple[Dim, Dim] | None:
     """(numerator, denominator) of an exact ratio of sizes, or None."""
     kind = type(value).__name__
     if value.is_Integer or value.is_Symbol:
@@ -146,7 +149,7 @@ def _rational(value: Any, names: dict[str, str]) -> tuple[Dim, int] | tuple[Dim,
         return None
 
 
-def _decimal_multiple(value: Any, names: dict[str, str]) -> tuple[Dim, int] | None:
+def _decimal_multiple(value: Any, names: Mapping[str, str | Dim]) -> tuple[Dim, int] | None:
     """(p * size, q) for 0.6 * size and its kind, where rounding p / q to a float changes no size below 65536; else None."""
     numbers = [item for item in value.args if item.is_Float]
     others = [item for item in value.args if not item.is_Float]

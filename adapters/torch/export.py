@@ -25,13 +25,13 @@ from adapters.torch.decisions import Decisions
 from adapters.torch.domains import Domain, domain_of
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import CHECKS, Importer, target_name
-from adapters.torch.inputs import enlarge, flat_names
+from adapters.torch.inputs import enlarge, flat_names, mapped
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
 from adapters.torch.registry import importers
 from adapters.torch.trials import agrees_at_one
 from converter.builder import GraphBuilder, Value
-from converter.dims import Expr
+from converter.dims import Expr, symbol
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DimRange, Graph, Model
 from converter.opset import check
@@ -249,8 +249,8 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
         unknown, mutates = _unknown(exported)
         if not unknown and not mutates:
             break
-        table = {operator: decomposition for operator, decomposition in torch.export.default_decompositions().items()
-                 if operator in unknown}
+        known = {**torch._decomp.decomposition_table, **torch.export.default_decompositions()}
+        table = {operator: known[operator] for operator in unknown if operator in known}
         before = {str(operator) for operator in unknown}
         try:
             exported = exported.run_decompositions(table)
@@ -323,8 +323,11 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     user_nodes = [placeholders[spec.arg.name] if hasattr(spec.arg, "name") and spec.arg.name in placeholders else None
                   for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     names = flat_names(example)
-    symbols = _symbol_names(user_nodes, names, dims)
-    builder = GraphBuilder(name, traced_ranges(exported, symbols))
+    named = _symbol_names(user_nodes, names, dims)
+    domain = domain_of(decided, named, _traced_sizes(user_nodes, named), traced_ranges(exported, named))
+    symbols = {key: symbol(domain.relations[own][0]) + domain.relations[own][1] if own in domain.relations else own
+               for key, own in named.items()}
+    builder = GraphBuilder(name, domain.ranges)
     environment: dict[torch.fx.Node, Any] = {}
     input_names: list[str | None] = []
     for node, input_name in zip(user_nodes, names, strict=True):
@@ -348,9 +351,8 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     output_names = _outputs(builder, exported, results)
     store = store.with_constants(importer.constants)
     graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
-    graph = replace(graph, dims=possible_ranges(graph, specs, set(symbols.values()), notes))
-    domain = domain_of(decided, symbols, _traced_sizes(user_nodes, symbols), graph.dims)
-    model = Model(replace(graph, dims=domain.ranges), store, (), {}, store.constants)
+    graph = replace(graph, dims=possible_ranges(graph, specs, set(named.values()), notes))
+    model = Model(graph, store, (), {}, store.constants)
     graph = replace(graph, dims=_tried(domain, model, module, example, tuple(input_names), output_names, notes))
     graph = replace(graph, dims=with_empty(graph, given, flat_names(example)))
     _report_fixed(graph, dims, notes)
@@ -383,10 +385,16 @@ def _tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mappi
     """The domain's ranges, without each 1 at which the module was found to compute something else."""
     from adapters.torch.record import call_arguments
 
-    ranges = dict(domain.ranges)
+    ranges = dict(model.graph.dims)
     for name, place in domain.reasons.items():
-        notes.append(f"{name} in {ranges[name]}: the module's code decides by that size ({place}), and was traced at one side")
-    for name in sorted(domain.trials):
+        if name in domain.relations:
+            other, more = domain.relations[name]
+            notes.append(f"{name} is {other}{f' + {more}' if more else ''}: the module's code compares them ({place}), and was traced so")
+        elif name in ranges:
+            notes.append(f"{name} in {ranges[name]}: the module's code decides by that size ({place}), and was traced at one side")
+    for name in sorted(domain.trials & ranges.keys()):
+        if ranges[name].min != 1:
+            continue
         if not agrees_at_one(model, name, module, example, call_arguments, input_names, output_names):
             notes.append(f"{name} is 2 or more: at 1 the module computes something else")
             ranges[name] = replace(ranges[name], min=2)

@@ -44,7 +44,7 @@ def target_name(target: Any) -> str:
 class Importer:
     """What an importer works with: the builder, the current ATen node, and helpers that emit nodes."""
 
-    def __init__(self, builder: GraphBuilder, symbols: dict[str, str]) -> None:
+    def __init__(self, builder: GraphBuilder, symbols: Mapping[str, str | Dim]) -> None:
         self.builder = builder
         self.symbols = symbols
         self.node: torch.fx.Node | None = None

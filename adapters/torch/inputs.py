@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,3 +61,15 @@ def enlarge(tree: Any, sizes: Mapping[int, int], named: Mapping[str, Sequence[An
         return leaf
 
     return pytree.tree_map(grow, tree)
+
+
+def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
+    """A tree of what `function` gives for each leaf, in order. Containers that are neither list, tuple nor dict become lists,
+    as `torch.export` wants it of `dynamic_shapes`."""
+    if isinstance(tree, dict):
+        return {key: mapped(function, item) for key, item in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(mapped(function, item) for item in tree)
+    if type(tree) in pytree.SUPPORTED_NODES:
+        return [mapped(function, item) for item in pytree.SUPPORTED_NODES[type(tree)].flatten_fn(tree)[0]]
+    return pytree.tree_map(function, tree)

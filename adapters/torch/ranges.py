@@ -14,7 +14,7 @@ from converter.dims import symbols as symbols_of
 from converter.ir import DimRange, Graph, Node, TensorSpec
 
 
-def traced_ranges(exported: ExportedProgram, symbols: dict[str, str]) -> dict[str, DimRange]:
+def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict[str, DimRange]:
     """The tracer's ranges. Its lower end of 2 means only that 0 and 1 were not traced, so 1 is allowed."""
     ranges: dict[str, DimRange] = {}
     for key, interval in exported.range_constraints.items():
@@ -52,7 +52,7 @@ def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
             least += 1
         if least != ranges[symbol].min:
             notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")
-            ranges[symbol] = replace(ranges[symbol], min=least)
+            ranges[symbol] = replace(ranges[symbol], min=ranges[symbol].nearest(least))
 
 
 def _hold_slices(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], notes: list[str]) -> None:

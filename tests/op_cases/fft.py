@@ -9,7 +9,6 @@ import torch
 from tests.op_cases import Case, f32, f64
 
 
-
 def spectrum(function: Any, **options: Any) -> Any:
     """A function of a complex tensor as one of two real ones."""
     return lambda real, imag: function(torch.complex(real, imag), **options)

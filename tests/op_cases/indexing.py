@@ -11,6 +11,7 @@ def mask_of_heads(mask: torch.Tensor, batch: torch.Tensor, keys: torch.Tensor) -
 
 
 CASES = [
+    Case("take", lambda x: torch.as_strided(x, (2, 2), (1, 2), 1), f32(3, 3), name="as_strided, overlapping"),
     Case("take", lambda x, i: x.index_select(1, i), f32("batch", 5), i64("time", low=0, high=5), name="index_select"),
     Case("take", lambda x, i: x[i], f32(5, "batch"), i64("time", 2, low=-5, high=5), name="first axis"),
     Case("take", lambda x, i: x[:, i], f64("batch", 5, 2), i32("time", low=-5, high=5), name="second axis, int32"),

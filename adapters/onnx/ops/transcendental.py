@@ -15,8 +15,16 @@ from adapters.onnx.ops.elementwise import apply, is_negative, like, select, unar
 from adapters.onnx.registry import lowers
 from converter.ir import DType
 
-for _op, _type in {"exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos", "tanh": "Tanh", "sigmoid": "Sigmoid"}.items():
+for _op, _type in {"exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos", "tanh": "Tanh"}.items():
     lowers(_op)(unary(_type))
+
+
+@lowers("sigmoid")
+def sigmoid(g: Lowering, x: Tensor) -> Tensor:
+    """ONNX Runtime's Sigmoid is exact to 1e-7 and not to so much of itself, which a small probability that is given out must be."""
+    if x.dtype is not DType.FLOAT32 or not any(output.value == g._wanted[0] for output in g.graph.outputs):
+        return apply(g, "Sigmoid", x)
+    return apply(g, "Reciprocal", apply(g, "Add", number(g, 1, x), apply(g, "Exp", apply(g, "Neg", x))))
 
 
 @lowers("rsqrt")

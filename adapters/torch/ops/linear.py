@@ -11,8 +11,8 @@ import torch
 from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
-from converter.ir import DType
 from converter.dims import Expr, product
+from converter.ir import DType
 
 
 def _reshaped(g: Importer, x: Value, shape: Sequence[Any]) -> Value:

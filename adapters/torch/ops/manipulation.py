@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -9,7 +11,7 @@ from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.dims import Dim, substitute, symbol, symbols
 from converter.errors import UnsupportedError
-from converter.ir import DimRange, DType
+from converter.ir import DType
 
 Tensor = torch.Tensor
 
@@ -103,7 +105,7 @@ def require_two(g: Importer, size: Dim) -> None:
     if size.symbol is None:
         raise g.refuse(f"whether an axis of size {size} is taken away depends on that size: name the axes to squeeze")
     given = g.builder.dims[size.symbol]
-    g.builder.dims[size.symbol] = DimRange(max(2, given.min), given.max)
+    g.builder.dims[size.symbol] = replace(given, min=given.nearest(max(2, given.min)))
 
 
 def never_negative(g: Importer, value: Dim) -> bool:
