@@ -102,10 +102,15 @@ class Call(torch.nn.Module):
 def call_case(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> SuiteCase:
     """The case that calls `function`; every tensor in the arguments is an input. Half precision is traced with fixed sizes only."""
     leaves = [leaf.detach() for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-    if name.split("[")[0].split(".")[-2 if name.startswith("aten.") else 0] in ORDERS and leaves[0].unique().numel() < leaves[0].numel():
+    if orders(name) and leaves[0].unique().numel() < leaves[0].numel():
         function = values_of(function)
     half = any(leaf.dtype in (torch.float16, torch.bfloat16) for leaf in leaves)
     return SuiteCase(name, Call(function, (args, kwargs)), tuple(leaves), dims=("static",) if half else ("static", "auto"))
+
+
+def orders(name: str) -> bool:
+    """Whether a case's operator gives the places of values."""
+    return name.split("[")[0].split(".")[-2 if name.startswith("aten.") else 0] in ORDERS
 
 
 def values_of(function: Callable[..., Any]) -> Callable[..., Any]:

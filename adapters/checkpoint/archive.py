@@ -121,7 +121,8 @@ class Archive:
                                   "converter.from_torch(torch.jit.load(file), args)")
         if "archive_format" in names or any(name.startswith("models/") or "serialized_exported_program" in name for name in names):
             raise FormatError("a torch.export archive, not a checkpoint", expected="a state_dict",
-                              fix="torch.save(torch.export.load(file).state_dict, 'weights.pt'); or name it .pt2 and convert the program in it")
+                              fix="torch.save(torch.export.load(file).state_dict, 'weights.pt'); or name it .pt2 and convert the "
+                                  "program in it")
         if PICKLE not in names:
             raise FormatError("a zip file that torch.save did not write", expected=f"an entry {PICKLE}",
                               received=", ".join(list(names)[:5])[:200] or "an empty archive")

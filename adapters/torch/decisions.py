@@ -65,8 +65,11 @@ def recorded() -> Iterator[Decisions]:
     def decided(self: Any) -> bool:
         node = self.node
         answer = as_bool(self)
+        frame: FrameType | None = sys._getframe(1)
+        if frame is not None and frame.f_code.co_name == "__bool__":  # a size taken as a condition asks whether it is 0
+            frame = frame.f_back
         if isinstance(node, SymNode):
-            decisions.add(node, answer, sys._getframe(1))
+            decisions.add(node, answer, frame)
         return answer
 
     def fixed(self: Any, file: str, line: int) -> int:

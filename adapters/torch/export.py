@@ -25,17 +25,19 @@ from adapters.torch.decisions import Decisions
 from adapters.torch.domains import Domain, domain_of
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import CHECKS, Importer, target_name
+from adapters.torch.inplace import without_inplace
 from adapters.torch.inputs import enlarge, flat_names, mapped
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
 from adapters.torch.registry import importers
 from adapters.torch.trials import agrees_at_one
 from converter.builder import GraphBuilder, Value
-from converter.dims import Expr, symbol
-from converter.errors import ConverterError, UnsupportedError
+from converter.dims import symbol
+from converter.errors import ConverterError, RunError, UnsupportedError
 from converter.ir import DimRange, Graph, Model
 from converter.opset import check
 from converter.rewriting import simplify
+from converter.sizes import bind, check_shape
 
 AUTO = ExportDim.AUTO
 STATIC = ExportDim.STATIC
@@ -143,10 +145,17 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
 
 
 def _takes(graph: Graph, arguments: Mapping[str, Any], names: tuple[str | None, ...]) -> bool:
-    """Whether the graph's ranges hold the sizes of the example as it was given."""
+    """Whether the graph runs at the sizes of the example as it was given: two that broadcast are one size where both were enlarged."""
     leaves = dict(zip(names, pytree.tree_leaves(dict(arguments)), strict=True))
-    return all(not isinstance(size, Expr) or size.symbol not in graph.dims or found in graph.dims[size.symbol]
-               for port in graph.inputs for size, found in zip(port.spec.shape, leaves[port.name].shape, strict=True))
+    bindings: dict[str, int] = {}
+    try:
+        for port in graph.inputs:
+            bind(port.spec, tuple(leaves[port.name].shape), bindings)
+        for port in graph.inputs:
+            check_shape(port.spec, tuple(leaves[port.name].shape), bindings, port.name)
+    except RunError:
+        return False
+    return all(name not in graph.dims or size in graph.dims[name] for name, size in bindings.items())
 
 
 # Tracing -----------------------------------------------------------------------------------------------------------------
@@ -245,15 +254,20 @@ def _free(example: dict[str, Any], dims: Any) -> dict[str, Any]:
 
 def prepare(exported: ExportedProgram) -> ExportedProgram:
     """Decomposes the operators that no importer knows, and makes in-place operators functional where there are any."""
+    without_inplace(exported)
     for _ in range(4):
         unknown, mutates = _unknown(exported)
         if not unknown and not mutates:
             break
-        known = {**torch._decomp.decomposition_table, **torch.export.default_decompositions()}
-        table = {operator: known[operator] for operator in unknown if operator in known}
+        default = torch.export.default_decompositions()
+        known = {**torch._decomp.decomposition_table, **default}
         before = {str(operator) for operator in unknown}
         try:
-            exported = exported.run_decompositions(table)
+            decomposed = exported.run_decompositions({operator: known[operator] for operator in unknown if operator in known})
+            if any(operator.namespace == "prims" for operator in _unknown(decomposed)[0]):
+                # Down there nobody recognises the operator that the user wrote, and the refusal is to name that one.
+                decomposed = exported.run_decompositions({operator: default[operator] for operator in unknown if operator in default})
+            exported = decomposed
         except Exception as error:  # torch decomposes by tracing again, which raises anything
             what = ", ".join(sorted(before)) or "operators that work in place"
             raise UnsupportedError(f"torch cannot decompose {what}", received=_first_line(error),

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from converter.errors import FormatError, GraphError, ParameterError
+from converter.errors import FormatError, ParameterError
 from converter.format.digest import check_digest, graph_digest
 from converter.format.document import check_aliases, graph_from_document
 from converter.format.fields import describe, members, name_of, typed
 from converter.format.limits import FORMAT, VERSION
+from converter.format.samples import read_draws, read_samples
 from converter.format.scan import Scanner
 from converter.format.tensors import PARAMETER_FIELDS, TensorEntry, decode_entry, read_entry
-from converter.format.samples import read_draws, read_samples
 from converter.ir import Example, Graph, TensorSpec
 from converter.opset import OPSET, check
 from converter.recorded import MAX_DRAWN

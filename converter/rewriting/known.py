@@ -8,6 +8,7 @@ from converter.ir import DType, Node, Operand
 from converter.rewriting.rewriter import Rewriter, rule
 from converter.rewriting.shapes import RESHAPES
 
+
 @rule("reshape", "expand_dims", "squeeze", "permute_dims", "broadcast_to", "slice", "take", "take_along_axis", "index", "select", "flip")
 def _rearranged_uniform(r: Rewriter, node: Node) -> Node | None:
     value = r.uniform(node.inputs[0])
@@ -39,13 +40,13 @@ def _index_is_not_negative(r: Rewriter, node: Node) -> Node | None:
         if inner is None:
             break
         source = inner.inputs[0]
-    start = _counts_from(r, source)
+    start = counts_from(r, source)
     if start is None or not isinstance(value, (int, float)) or value > start:
         return None
     return r.like(node, "full", (), {"shape": r.shape(node.outputs[0]), "fill_value": True, "dtype": DType.BOOL})
 
 
-def _counts_from(r: Rewriter, operand: Operand) -> int | None:
+def counts_from(r: Rewriter, operand: Operand) -> int | None:
     """The start of an ascending `arange`, or None."""
     node = r.maker(operand, "arange")
     if node is None:
@@ -102,7 +103,7 @@ def _grid_of_positions(r: Rewriter, node: Node) -> Node | None:
         if inner is not None:
             source = inner.inputs[0]
         counter = r.maker(source, "arange")
-        if (counter is None or _counts_from(r, source) != 0 or counter.attributes.get("step", 1) != 1
+        if (counter is None or counts_from(r, source) != 0 or counter.attributes.get("step", 1) != 1
                 or r.shape(source) != (size,) or len(own) != 1 or own[0] <= place):
             return None
         place = own[0]

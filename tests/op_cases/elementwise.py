@@ -122,4 +122,6 @@ CASES = [
     Case("nan_to_num", lambda x: torch.nan_to_num(x, 7.0, 8.0, -9.0), edges("batch", 9), name="given"),
     Case("multiply", lambda x, y, z: torch.addcmul(x, y, z, value=0.5), f32("batch", 4), f32(4), f32("batch", 1), name="addcmul"),
     Case("divide", lambda x, y, z: torch.addcdiv(x, y, z, value=2), f32("batch", 4), f32(4), positive("batch", 1), name="addcdiv"),
+    Case("logical_or", lambda x, low: torch.clamp(x, min=low), boolean("batch", 9), boolean(9), name="clamp of booleans"),
+    Case("multiply", lambda x, y: x * y.sum().item(), f32("batch", 4), f32(3), name="by a number read from a tensor"),
 ]

@@ -97,4 +97,6 @@ CASES = [
     Case("cosine_similarity", nn.CosineSimilarity(), f32("batch", 4), f32("batch", 4)),
     Case("cosine_similarity", nn.CosineSimilarity(dim=-1, eps=2.0), positive("batch", 1, 4), positive(3, 4), name="broadcast, eps"),
     Case("cosine_similarity", nn.CosineSimilarity(dim=0), f64(4, "batch"), f64(4, 1), name="first axis, float64"),
+    Case("cdist", lambda x: F.pdist(x * 2.0), f32(5, 3), name="pdist"),
+    Case("cdist", lambda x: F.pdist(x, p=1.0), f64(4, 6), name="pdist of sums, float64"),
 ]

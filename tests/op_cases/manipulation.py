@@ -45,4 +45,6 @@ CASES = [
     Case("repeat_indices", lambda x, n: x.repeat_interleave(n, 0), i64("batch", 2), i32("batch", low=1, high=4), name="free"),
     Case("repeat_indices", lambda x, n: x.repeat_interleave(n * 0 + 2, 0, output_size=2 * x.shape[0]), f32("batch", 2),
          i64("batch"), name="known size"),
+    Case("take", lambda x: x.as_strided((3, 2, 2), (3, 1, 2), 1), f32(12), name="as_strided that overlaps"),
+    Case("take", lambda x: torch.as_strided(x.contiguous(), (4, 3), (1, 2)), i64(3, 4), name="as_strided of a matrix"),
 ]

@@ -55,4 +55,5 @@ CASES = [
          name="response norm"),
     Case("max_unpool", unpool, f32(2, 3, 8, 6), name="2d"),
     Case("max_unpool", unpool1d, f32(2, 3, 9), name="1d"),
+    Case("avg_pool", lambda x: F.avg_pool2d(x, 2, padding=1), i64("batch", 2, 6, 5), name="integers"),
 ]

@@ -16,6 +16,8 @@ def distinct(*shape: int | str) -> Input:
 
 EVERY = {"sum": torch.sum, "mean": torch.mean, "prod": torch.prod, "max": torch.max, "min": torch.min, "var": torch.var, "std": torch.std}
 
+EMPTY = ({"batch": 0}, {"batch": 3}, {"batch": 1})
+
 CASES = [
     *(Case(op, function, f32("batch", 5), name="all") for op, function in EVERY.items()),
     *(Case(op, function, f64("batch", 5), name="float64") for op, function in EVERY.items()),
@@ -86,4 +88,11 @@ CASES = [
     Case("median", lambda x: x.median(-1).values, i32("batch", 8), name="int32"),
     Case("median", lambda x: x.nanmedian(-1).values, edges("batch", 9), name="nan edges"),
     Case("median", torch.nanmedian, edges("batch", 3), name="nan all"),
+    Case("sum", lambda x: x.sum(0), f32("batch", 4), name="of no rows", sizes=EMPTY),
+    Case("mean", lambda x: x.mean(1), f32("batch", 4), name="of empty rows", sizes=EMPTY),
+    Case("mean", lambda x: x.mean(), f32("batch", 4), name="of nothing", sizes=EMPTY),
+    Case("max", lambda x: x.amax(1), i64("batch", 4), name="of empty rows", sizes=EMPTY),
+    Case("any", lambda x: (x > 0).any(0), f32("batch", 4), name="of no rows", sizes=EMPTY),
+    Case("all", lambda x: (x > 0).all(0), f32("batch", 4), name="of no rows", sizes=EMPTY),
+    Case("logsumexp", lambda x: x.logsumexp(0), f32("batch", 4), name="of no rows", sizes=EMPTY),
 ]

@@ -55,6 +55,10 @@ def index(g: Lowering, x: Tensor, *indices: Tensor | None) -> Tensor:
 
 @lowers("masked_select")
 def masked_select(g: Lowering, x: Tensor, mask: Tensor, *, size: Dim | None) -> Tensor:
+    if x.dtype is DType.BFLOAT16:
+        # ONNX's Compress takes none; float32 holds its values.
+        wide = masked_select(g, g.cast(x, DType.FLOAT32), mask, size=size)
+        return g.cast(Tensor(wide.name, TensorSpec(DType.FLOAT32, g.result.shape)), DType.BFLOAT16)
     count = product(mask.shape)
     flat = g.reshape(mask, (count,))
     if mask.rank == x.rank:

@@ -23,6 +23,12 @@ def fixed(g: Importer, values: Any, axes: int, what: str) -> tuple[int, ...]:
     return tuple(values * axes if len(values) == 1 else values)
 
 
+def require_fixed_weight(g: Importer, weight: Value) -> None:
+    """Refuses a weight of free sizes, as one that is an input may have: a convolution is laid out by them."""
+    if not all(isinstance(size, int) for size in weight.shape):
+        raise g.refuse("the sizes of the weight are not fixed")
+
+
 def trimmed(values: tuple[int, ...], neutral: int | tuple[int, ...]) -> tuple[int, ...]:
     """Empty where every value is the neutral one."""
     return () if values == ((neutral,) * len(values) if isinstance(neutral, int) else neutral) else values
@@ -32,6 +38,7 @@ def trimmed(values: tuple[int, ...], neutral: int | tuple[int, ...]) -> tuple[in
          "aten.conv3d.padding")
 def convolve(g: Importer, input: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0,
              dilation: Any = 1, groups: int = 1) -> Value:
+    require_fixed_weight(g, weight)
     axes = weight.rank - 2
     stride, dilation = fixed(g, stride, axes, "the stride"), fixed(g, dilation, axes, "the dilation")
     if padding == "same":
@@ -49,6 +56,7 @@ def convolve(g: Importer, input: Value, weight: Value, bias: Value | None = None
 @imports("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
 def conv_transpose(g: Importer, input: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0,
                    output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Value:
+    require_fixed_weight(g, weight)
     axes = weight.rank - 2
     return g.op("convolution_transpose", input, weight, bias, stride=trimmed(fixed(g, stride, axes, "the stride"), 1),
                 padding=trimmed(fixed(g, padding, axes, "the padding"), 0),

@@ -96,6 +96,9 @@ def same_indices(g: Importer, indices: list[Value | None]) -> list[Value | None]
 def masked_select(g: Importer, self: Value, mask: Value) -> Value:
     from converter.ops._rules import broadcast_dims
 
+    if any(one != other and 1 not in (one, other) for one, other in zip(self.shape[::-1], mask.shape[::-1], strict=False)):
+        # Unlike elsewhere, torch compares them only when it runs.
+        raise g.refuse("the sizes of the tensor and of its mask vary apart")
     shape = broadcast_dims(self.shape, mask.shape)
     self, mask = broadcasted(g, self, shape), broadcasted(g, mask, shape)
     if not shape:

@@ -1,0 +1,112 @@
+"""A part of torch's own suites, and all of them where NEUTRAL_MODEL_SUITES is set; `python -m benchmarks.suites` runs them apart."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import suites
+from benchmarks.suite_cases import Call, SuiteCase, call_case, core_overloads, function_of, kind, module_cases, operator_cases
+from benchmarks.suite_checks import PASS, REFUSED, RUNTIMES, WRONG, check, failure, judge
+from converter.errors import RunError, UnsupportedError
+
+MODULES = ("Linear", "GRUCell", "BatchNorm1d", "GaussianNLLLoss", "MultiLabelMarginLoss", "L1Loss")
+OPERATORS = ("clamp", "fft.rfft", "view_as_complex", "nn.functional.avg_pool1d")
+CALLS = {
+    "aten._pdist_forward.default": ((torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), 2.0), {}),
+    "aten.as_strided.default": ((torch.arange(12.0), [3, 2, 2], [3, 1, 2], 1), {}),
+    "aten._local_scalar_dense.default": ((torch.tensor(1.5),), {}),
+    "aten.sum.dim_IntList": ((torch.zeros(0, 3), [0]), {}),
+    "aten.mean.dim": ((torch.ones(2, 0, 3), [0], True), {}),
+    "aten.clamp.Tensor": ((torch.tensor([True, False]), torch.tensor([False, True])), {}),
+    "aten._fft_r2c.default": ((torch.arange(10.0).reshape(2, 5), [1], 0, True), {}),
+    "aten.avg_pool2d.default": ((torch.arange(-8, 8).reshape(1, 4, 4), [2, 2]), {}),
+}
+WHOLE_RUN = pytest.mark.skipif("NEUTRAL_MODEL_SUITES" not in os.environ, reason="NEUTRAL_MODEL_SUITES is not set: an hour of samples")
+
+
+def verdicts_of(case: SuiteCase) -> list[tuple[str, str, str]]:
+    """Every verdict that is no pass."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = check(case)
+    assert all("verdicts" in row and set(row["verdicts"]) == set(RUNTIMES) for row in rows), rows
+    return [(row["dims"], runtime, reason) for row in rows for runtime, (verdict, reason) in row["verdicts"].items() if verdict != PASS]
+
+
+def some(cases: Any, count: int = 3) -> list[SuiteCase]:
+    found = list(cases)
+    return found[::max(1, len(found) // count)][:count]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = some(module_cases(name))
+    assert [found for case in cases for found in verdicts_of(case)] == []
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators(name: str) -> None:
+    assert [found for case in some(operator_cases(name, 2)) for found in verdicts_of(case)] == []
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_core_overloads(name: str) -> None:
+    args, kwargs = CALLS[name]
+    assert verdicts_of(call_case(f"{name}[0]", function_of(core_overloads()[name]), args, kwargs)) == []
+
+
+def test_random_draws_are_refused() -> None:
+    found = verdicts_of(call_case("aten.rand.default[0]", function_of(core_overloads()["aten.rand.default"]), ([2, 3],), {}))
+    assert {reason for _, _, reason in found} == {"aten.rand.default: random"}
+
+
+def test_a_wrong_output_is_found() -> None:
+    """A runtime that is off by a part in ten thousand, of another shape, or short of an output does not pass."""
+    case = SuiteCase("case", torch.nn.Tanh(), (torch.randn(4, 5, generator=torch.Generator().manual_seed(0)),))
+    from adapters.torch.export import trace
+    from benchmarks.suite_checks import eager
+
+    program = trace(case.module, case.args)
+    inputs = {"input": case.args[0].numpy()}
+    own, truth = eager(case, None), eager(case, torch.float64)
+
+    def verdict(run: Any, runtime: str = "numpy") -> str:
+        return judge(case, program, run, runtime, [(inputs, own, truth)], False)[0]
+
+    assert verdict(lambda _: {"output": own[0]}) == PASS
+    assert verdict(lambda _: {"output": own[0] * own[0].dtype.type(1.0001)}) == WRONG
+    assert verdict(lambda _: {"output": own[0][:, :4]}) == WRONG
+    assert verdict(lambda _: {}) == WRONG
+    assert verdict(lambda _: {"output": truth[0] * (1 + 1e-8)}, "reference") == WRONG
+
+
+def test_failures_are_told_apart() -> None:
+    assert failure(UnsupportedError("no", items=[{"operator": "x", "reason": "r"}]), "convert") == (REFUSED, "x: r")
+    assert failure(RunError("no"), "run")[0] == WRONG
+    assert failure(ValueError("no"), "convert")[0] == WRONG
+
+
+def test_every_core_overload_is_a_class() -> None:
+    assert set(core_overloads()) <= set(suites.names("core"))
+    assert len(core_overloads()) >= 189
+    assert len(suites.names("modules")) >= 114
+
+
+def test_a_call_keeps_what_is_no_tensor() -> None:
+    call = Call(torch.add, ((torch.ones(2), torch.ones(2)), {"alpha": 3}))
+    assert call(torch.ones(2), torch.full((2,), 2.0)).tolist() == [7.0, 7.0]
+    assert kind((torch.ones(2),), {"flag": True}) != kind((torch.ones(2),), {"flag": False})
+
+
+@WHOLE_RUN
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_whole_suites(suite: str) -> None:
+    suites.run(suite, [name for name in suites.names(suite) if suites.load(suite, name) is None], 2)
+    assert suites.reasons(suite, suites.names(suite), WRONG) == ""
