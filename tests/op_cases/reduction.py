@@ -90,7 +90,7 @@ CASES = [
     Case("median", torch.nanmedian, edges("batch", 3), name="nan all"),
     Case("sum", lambda x: x.sum(0), f32("batch", 4), name="of no rows", sizes=EMPTY),
     Case("mean", lambda x: x.mean(1), f32("batch", 4), name="of empty rows", sizes=EMPTY),
-    Case("mean", lambda x: x.mean(), f32("batch", 4), name="of nothing", sizes=EMPTY),
+    Case("mean", lambda x: x.mean(), f32("batch", 4), name="of an empty batch", sizes=EMPTY),
     Case("max", lambda x: x.amax(1), i64("batch", 4), name="of empty rows", sizes=EMPTY),
     Case("any", lambda x: (x > 0).any(0), f32("batch", 4), name="of no rows", sizes=EMPTY),
     Case("all", lambda x: (x > 0).all(0), f32("batch", 4), name="of no rows", sizes=EMPTY),
