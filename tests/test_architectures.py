@@ -14,14 +14,15 @@ import torch
 
 pytest.importorskip("transformers")
 
-from adapters.torch.domains import domain_of  # noqa: E402
-from adapters.torch.export import trace  # noqa: E402
-from benchmarks.architectures import Architecture, architectures  # noqa: E402
-from benchmarks.judging import PASS, LiveSource, judge, quiet  # noqa: E402
-from converter import reference  # noqa: E402
-from converter.errors import RunError  # noqa: E402
+from adapters.torch.domains import domain_of
+from adapters.torch.export import trace
+from benchmarks.architectures import Architecture, architectures
+from benchmarks.judging import PASS, LiveSource, judge, quiet
+from converter import reference
+from converter.errors import RunError
 
-FEW = ("bert/BertForMaskedLM", "gpt2/GPT2LMHeadModel", "llama/LlamaForCausalLM", "mixtral/MixtralModel", "vit/ViTModel", "convnext/ConvNextModel")
+FEW = ("bert/BertForMaskedLM", "gpt2/GPT2LMHeadModel", "llama/LlamaForCausalLM", "mixtral/MixtralModel", "vit/ViTModel",
+       "convnext/ConvNextModel")
 CHOICE = os.environ.get("ARCHITECTURES", "")
 SUBJECTS = list(architectures(*(() if CHOICE == "all" else CHOICE.split() or FEW)))
 
@@ -107,7 +108,8 @@ def test_a_generation_step_with_its_cache() -> None:
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)
+    config = LlamaConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                         intermediate_size=48)
     model = LlamaForCausalLM(config).eval()
 
     def step(batch: int, past: int) -> dict[str, object]:

@@ -103,6 +103,11 @@ class Lowering:
                                                 "source": self._current.source if self._current else None}])
 
     @property
+    def is_given_out(self) -> bool:
+        """Whether the neutral node's first output is one of the graph's."""
+        return any(output.value == self._wanted[0] for output in self.graph.outputs)
+
+    @property
     def result(self) -> TensorSpec:
         """The spec of the neutral node's first output that is used."""
         return self.specs[self._wanted[0]]
@@ -202,9 +207,9 @@ class Lowering:
                 unknown += 1
         spec = TensorSpec(x.dtype, shape)
         holds_zero = any(size == 0 for size in shape)
-        if unknown <= 1 and not holds_zero and not (unknown and any(size == 0 for size in x.shape)):
+        if unknown <= 1 and not holds_zero and not (unknown and self.may_be_empty(x.shape)):
             return self.node("Reshape", x, self.constant(target), spec=spec)
-        return self.node("Reshape", x, self.sizes(shape), spec=spec, allowzero=1 if holds_zero else None)
+        return self.node("Reshape", x, self.sizes(shape), spec=spec, allowzero=1 if self.may_be_empty(shape) else None)
 
     def transpose(self, x: Tensor, axes: Sequence[int]) -> Tensor:
         """`x` with its axes permuted; `x` itself for the identity."""

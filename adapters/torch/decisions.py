@@ -85,3 +85,17 @@ def recorded() -> Iterator[Decisions]:
         yield decisions
     finally:
         torch.SymBool.__bool__, SymNode.guard_int = as_bool, as_int  # type: ignore[method-assign]
+
+
+COUNTED = frozenset({"aten.slice.Tensor", "aten.narrow.default", "aten.select.int"})
+
+
+def add_bounds(graph: torch.fx.Graph, decisions: Decisions) -> None:
+    """Adds, for each bound of a slice that depends on sizes, whether it was negative, which counts from the other end."""
+    for node in graph.nodes:
+        if node.op != "call_function" or str(node.target) not in COUNTED:
+            continue
+        for bound in node.args[2:4]:
+            value = bound.meta.get("val") if isinstance(bound, torch.fx.Node) else None
+            if isinstance(value, torch.SymInt) and value.node.hint is not None and not value.node.expr.is_Symbol:
+                decisions.found.append(Decision(value.node.expr >= 0, value.node.hint >= 0, f"{node.name}, a slice", value.node.shape_env))

@@ -17,6 +17,8 @@ import sympy
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from adapters.torch.decisions import Decision, Decisions
+from adapters.torch.dtypes import to_dim
+from converter.errors import ConverterError
 from converter.ir import DimRange
 
 HIGHEST = 1 << 24
@@ -146,7 +148,7 @@ def _holds(condition: Any, ranges: Mapping[str, DimRange], names: list[str]) -> 
         placed = condition.subs(sizes, simultaneous=True)
         if placed in (sympy.true, sympy.false):
             return bool(placed)
-        return any(_certain(form, steps) for form in _forms(placed))
+        return _exactly(placed) or any(_certain(form, steps) for form in _forms(placed))
     except (TypeError, ValueError, AssertionError, NotImplementedError, ZeroDivisionError, AttributeError, RecursionError, KeyError):
         return False
 
@@ -155,6 +157,17 @@ def _forms(condition: Any) -> Iterable[Any]:
     yield condition
     if isinstance(condition, sympy.core.relational.Relational):
         yield condition.func(sympy.expand(condition.lhs - condition.rhs), 0)
+
+
+def _exactly(condition: Any) -> bool:
+    """Whether the two sides of a comparison have one constant difference, in the normal form of size expressions."""
+    if not isinstance(condition, sympy.core.relational.Relational):
+        return False
+    try:
+        difference = to_dim(condition.lhs) - to_dim(condition.rhs)
+    except ConverterError:
+        return False
+    return isinstance(difference, int) and bool(condition.func(sympy.Integer(difference), 0))
 
 
 def _certain(condition: Any, steps: Mapping[Any, Any]) -> bool:
@@ -219,8 +232,11 @@ def _highest(holds: Any, ranges: Mapping[str, DimRange], names: list[str], trace
 def _steps(condition: Any) -> list[int]:
     """Steps worth a try: products of the integers in a condition."""
     numbers = {abs(int(item)) for item in condition.atoms(sympy.Integer)} - {0, 1}
-    products = {math.prod(items) for count in (1, 2, 3) for items in itertools.combinations_with_replacement(sorted(numbers)[:8], count)}
-    return sorted(item for item in products if item <= LARGEST_STEP)
+    products, new = {1}, {1}
+    while new:
+        new = {item * number for item in new for number in sorted(numbers)[:8] if item * number <= LARGEST_STEP} - products
+        products |= new
+    return sorted(products - {1})
 
 
 def meet(first: DimRange, second: DimRange) -> DimRange:

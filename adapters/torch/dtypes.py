@@ -143,6 +143,14 @@ def _rational(value: Any, names: Mapping[str, str | Dim]) -> tuple[Dim, int] | t
                 return None
             over, under = over * part[0], under * part[1]
         return over, under
+    if kind == "Add" and value.atoms(sympy.Float):
+        total, whole = 0, 1
+        for item in value.args:
+            part = _rational(item, names)
+            if part is None:
+                return None
+            total, whole = total * part[1] + part[0] * whole, whole * part[1]
+        return total, whole
     try:
         return _expression(value, names), 1
     except UnsupportedError:

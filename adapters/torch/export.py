@@ -296,6 +296,7 @@ def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
 
 @contextmanager
 def _evaluation(module: torch.nn.Module):  # type: ignore[no-untyped-def]
+    held = [(item, dict(vars(item))) for item in module.modules()]
     training = [item for item in module.modules() if item.training]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -306,6 +307,21 @@ def _evaluation(module: torch.nn.Module):  # type: ignore[no-untyped-def]
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for item in training:
             item.training = True
+        for item, before in held:
+            _forget_fakes(item, before)
+
+
+def _forget_fakes(module: torch.nn.Module, before: dict[str, Any]) -> None:
+    """Takes back the attributes in which a module kept values of its own trace, which nothing else can compute with."""
+    for name, value in list(vars(module).items()):
+        if before.get(name, _forget_fakes) is value or name.startswith("_"):
+            continue
+        if any(isinstance(leaf, torch._subclasses.FakeTensor) or isinstance(leaf, (torch.SymInt, torch.SymFloat, torch.SymBool))
+               for leaf in pytree.tree_leaves(value)):
+            if name in before:
+                setattr(module, name, before[name])
+            else:
+                delattr(module, name)
 
 
 @contextmanager
@@ -337,6 +353,7 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     user_nodes = [placeholders[spec.arg.name] if hasattr(spec.arg, "name") and spec.arg.name in placeholders else None
                   for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     names = flat_names(example)
+    decisions.add_bounds(exported.graph, decided)
     named = _symbol_names(user_nodes, names, dims)
     domain = domain_of(decided, named, _traced_sizes(user_nodes, named), traced_ranges(exported, named))
     symbols = {key: symbol(domain.relations[own][0]) + domain.relations[own][1] if own in domain.relations else own

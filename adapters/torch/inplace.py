@@ -71,8 +71,8 @@ def _alone(node: torch.fx.Node, places: dict[torch.fx.Node, int]) -> bool:
         return False
     if any(user.op == "output" for user in (*target.users, *node.users)):
         return False
-    return all(user is node or _is_fresh(user.target) or _is_size(user) or not any(places.get(later, 0) > places[node] for later in _reached(user))
-               for user in target.users)
+    views = [user for user in target.users if user is not node and not _is_fresh(user.target) and not _is_size(user)]
+    return not any(places.get(later, 0) > places[node] for view in views for later in _reached(view))
 
 
 def _reached(node: torch.fx.Node) -> set[torch.fx.Node]:

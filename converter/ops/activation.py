@@ -30,6 +30,8 @@ def _within(x: Array, function: Callable[[Array], Array]) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
+    if x.dtype.kind == "c":
+        return np.asarray(1 / (1 + np.exp(-x)))
     small = np.exp(-np.abs(x))
     y: Array = np.where(x >= 0, 1, small) / (1 + small)
     return y

@@ -7,6 +7,7 @@ import math
 from adapters.onnx.layouts import Layout
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import axis_of, broadcast_dims
@@ -17,6 +18,7 @@ PRODUCTS = frozenset({DType.FLOAT16, DType.FLOAT32, DType.FLOAT64, DType.INT32, 
 
 
 @lowers("linear")
+@through_float32
 def linear(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.rank == 2 and weight.rank == 2 and x.dtype.is_float:
         return g.node("Gemm", x, weight, bias, transB=1)

@@ -55,7 +55,8 @@ PADDED = {DType.BOOL: DType.UINT8, DType.INT16: DType.INT32, DType.UINT16: DType
 def pad(g: Lowering, x: Tensor, *, pads: tuple[tuple[Dim, Dim], ...], mode: str, value: bool | int | float) -> Tensor:
     inner = PADDED.get(x.dtype, x.dtype)
     y = g.cast(x, inner)
-    y = _pad_wrapping(g, y, pads) if mode == "wrap" and g.opset < 19 else _pad(g, y, pads, mode, value)
+    # ONNX Runtime wraps nothing that is without elements.
+    y = _pad_wrapping(g, y, pads) if mode == "wrap" and (g.opset < 19 or g.may_be_empty(x.shape)) else _pad(g, y, pads, mode, value)
     return g.cast(y, x.dtype)
 
 

@@ -22,7 +22,7 @@ for _op, _type in {"exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "co
 @lowers("sigmoid")
 def sigmoid(g: Lowering, x: Tensor) -> Tensor:
     """ONNX Runtime's Sigmoid is exact to 1e-7 and not to so much of itself, which a small probability that is given out must be."""
-    if x.dtype is not DType.FLOAT32 or not any(output.value == g._wanted[0] for output in g.graph.outputs):
+    if x.dtype is not DType.FLOAT32 or not g.is_given_out:
         return apply(g, "Sigmoid", x)
     return apply(g, "Reciprocal", apply(g, "Add", number(g, 1, x), apply(g, "Exp", apply(g, "Neg", x))))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from adapters.torch.importer import Importer
+from adapters.torch.intervals import interval
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.dims import Dim, substitute, symbol, symbols
@@ -119,8 +120,10 @@ def never_negative(g: Importer, value: Dim) -> bool:
     # With every symbol written as its lower end and more, a sum without a minus is at least 0. So is an atom // % max
     # min of such sums.
     atoms = [atom for monomial in shifted.terms for atom, _ in monomial]
-    return all(count >= 0 for count in shifted.terms.values()) and all(
-        atom[0] == "symbol" or (any if atom[0] == "max" else all)(never_negative(g, side) for side in atom[1:]) for atom in atoms)
+    if all(count >= 0 for count in shifted.terms.values()) and all(
+            atom[0] == "symbol" or (any if atom[0] == "max" else all)(never_negative(g, side) for side in atom[1:]) for atom in atoms):
+        return True
+    return interval(value, g.builder.dims)[0] >= 0
 
 
 @imports("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default", "aten.expand_copy.default")
