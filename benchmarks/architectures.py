@@ -97,7 +97,7 @@ def spread(module: nn.Module) -> None:
     """Moves every float parameter and buffer of the state_dict off its initial value: zeros and ones hide what is missing."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for parameter in module.parameters():
             if parameter.is_floating_point():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
         for name, buffer in module.named_buffers():

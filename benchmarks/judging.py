@@ -97,7 +97,8 @@ class LiveSource:
             if float_dtype is None:
                 result = self.module(**fresh)
             else:
-                fresh = pytree.tree_map(lambda leaf: leaf.double() if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf, fresh)
+                fresh = pytree.tree_map(
+                    lambda leaf: leaf.double() if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf, fresh)
                 torch.set_default_dtype(torch.float64)
                 try:
                     with _PromotingFactories(), _Promoting():

@@ -17,7 +17,7 @@ import torch.utils._pytree as pytree
 
 from adapters.numpy.session import NumpySession
 from adapters.onnx.session import OnnxRuntimeSession
-from adapters.torch.dtypes import to_numpy
+from adapters.torch.dtypes import FROM_TORCH, to_numpy
 from adapters.torch.export import Program, trace
 from benchmarks.suite_cases import SuiteCase, orders
 from converter import reference
@@ -47,6 +47,8 @@ def check(case: SuiteCase) -> list[dict[str, Any]]:
     try:
         with _calm():
             own, truth = eager(case, None), eager(case, torch.float64)
+    except UncarriedDtype as error:
+        return [{"case": case.name, "dims": dims, "verdicts": dict.fromkeys(RUNTIMES, uncarried(case, dims, error))} for dims in case.dims]
     except Exception as error:  # torch raises anything
         return [{"case": case.name, "invalid": _line(error)}]
     rows = []
@@ -57,6 +59,21 @@ def check(case: SuiteCase) -> list[dict[str, Any]]:
             found = dict.fromkeys(RUNTIMES, (WRONG, f"check crashed: {_line(error)}"))
         rows.append({"case": case.name, "dims": dims, "verdicts": found})
     return rows
+
+
+class UncarriedDtype(Exception):
+    """A dtype of torch's that NumPy has no equal for, so that nothing can be compared."""
+
+
+def uncarried(case: SuiteCase, dims: str, reason: UncarriedDtype) -> Verdict:
+    """Refused for its dtype, which the tracer has to say too."""
+    try:
+        trace(copy.deepcopy(case.module), case.args, case.kwargs, dims=dims)
+    except ConverterError:
+        return REFUSED, str(reason)
+    except Exception as error:  # a crash is a wrong answer of the tracer
+        return failure(error, "convert")
+    return WRONG, f"converted, although {reason}"
 
 
 def verdicts(case: SuiteCase, dims: str, own: list[Array], truth: list[Array]) -> dict[str, Verdict]:
@@ -185,6 +202,9 @@ def eager(case: SuiteCase, dtype: torch.dtype | None, flat: list[Array | None] |
     # A number of Python's is one of float64.
     tensors = [leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None)
                for leaf in leaves]
+    for tensor in tensors:
+        if tensor.dtype not in FROM_TORCH:
+            raise UncarriedDtype(f"NumPy has no {str(tensor.dtype).removeprefix('torch.')}")
     return [to_numpy(tensor) for tensor in tensors]
 
 

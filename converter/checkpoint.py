@@ -42,7 +42,7 @@ def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: b
             raise
     function = resolve(found.unsafe, found.extra)
     with requiring(found.extra):
-        return function(path, key=key)  # type: ignore[no-any-return]
+        return function(path, key=key)
 
 
 def existing(path: str | Path) -> Path:
@@ -65,9 +65,9 @@ def _load_file(path: Path, key: str | None) -> ParameterStore:
     function = resolve(found.load, found.extra)
     with requiring(found.extra):
         if key is None:
-            return function(path)  # type: ignore[no-any-return]
+            return function(path)
         try:
-            return function(path, key=key)  # type: ignore[no-any-return]
+            return function(path, key=key)
         except TypeError:
             raise FormatError(f"a {found.title} file is one state_dict, without entries", where=str(path), received=f"key {key!r}",
                               fix="leave the key out") from None

@@ -233,7 +233,7 @@ def resolve(target: str, extra: str | None = None) -> Callable[..., Any]:
     """
     module, _, name = target.partition(":")
     with requiring(extra):
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), name)
 
 
 class requiring:

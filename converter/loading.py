@@ -59,7 +59,7 @@ def load(path: PathLike) -> Model:
     if found.holds != "model":
         raise refuse_model(path)
     with requiring(found.extra):
-        return resolve(found.load or "", found.extra)(path)  # type: ignore[no-any-return]
+        return resolve(found.load or "", found.extra)(path)
 
 
 def save(model: Model, path: PathLike, **options: Any) -> None:
@@ -117,7 +117,7 @@ def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> 
         raise ConverterError(f"the runtime {runtime!r} has no option {unknown[0]!r}", received=", ".join(unknown),
                              expected=", ".join(name for name in list(known)[1:]) or "no options")
     with requiring(found.extra):
-        return function(model, **options)  # type: ignore[no-any-return]
+        return function(model, **options)
 
 
 def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, dims: Any = "auto", *,
@@ -140,7 +140,7 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
     """
     function, extra = discovery.live("tracer")
     with requiring(extra):
-        return function(module, args, kwargs, dims=dims, name=name, examples=examples).model  # type: ignore[no-any-return]
+        return function(module, args, kwargs, dims=dims, name=name, examples=examples).model
 
 
 def to_torch(model: Model | PathLike) -> Any:

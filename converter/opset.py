@@ -270,11 +270,13 @@ def attribute_symbols(value: Any) -> set[str]:
 
 def free_symbols(graph: Graph) -> set[str]:
     """The symbols that a sub-graph takes from the graph around it: those that it names and does not bind."""
-    own = {size.symbol for port in graph.inputs for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
-    named = {name for port in (*graph.inputs, *graph.outputs) for size in port.spec.shape for name in symbols(size)}
+    own = {size.symbol for item in graph.inputs for size in item.spec.shape if isinstance(size, Expr) and size.symbol}
+    named = {name for spec in (*(item.spec for item in graph.inputs), *(item.spec for item in graph.outputs))
+             for size in spec.shape for name in symbols(size)}
     for node in graph.nodes:
         named |= attribute_symbols(tuple(node.attributes.values()))
-        own |= {node.attributes[name].symbol for name in lookup(node.op).binds if name in node.attributes}
+        bound = (node.attributes.get(name) for name in lookup(node.op).binds)
+        own |= {size.symbol for size in bound if isinstance(size, Expr) and size.symbol}
     return named - own
 
 
@@ -313,8 +315,8 @@ def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
         raise error.within(_place(node)) from error
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # A shape rule that stumbles over operands it did not foresee.
-        operands = ", ".join(str(specs[item]) if isinstance(item, str) else str(item) for item in node.inputs)
-        raise GraphError(f"operands that {node.op} does not take ({error})", where=_place(node), received=operands) from error
+        given = ", ".join(str(specs[item]) if isinstance(item, str) else str(item) for item in node.inputs)
+        raise GraphError(f"operands that {node.op} does not take ({error})", where=_place(node), received=given) from error
 
 
 def _place(node: Node) -> str:

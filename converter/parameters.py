@@ -68,7 +68,7 @@ class ParameterStore(ABC):
         for name in self.names():
             if self.alias_of(name) is None:
                 spec = self.spec(name)
-                total += spec.dtype.itemsize * math.prod(int(size) for size in spec.shape)  # type: ignore[arg-type]
+                total += spec.dtype.itemsize * math.prod(int(size) for size in spec.shape)  # type: ignore[arg-type,misc]
         return total
 
 

@@ -103,7 +103,7 @@ def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int]
     try:
         operands = bind_operands(operator, node.inputs)
         arrays = [value(operand) if isinstance(operand, str) else operand for operand in operands]
-        tensors = [array for operand, array in zip(operands, arrays, strict=True) if isinstance(operand, str)]
+        tensors = [array for array in arrays if isinstance(array, np.ndarray)]
         arguments = [np.asarray(array, tensors[-1].dtype) if operand is not None and not isinstance(operand, str) else array
                      for operand, array in zip(operands, arrays, strict=True)]
         attributes = normalize_attributes(operator, node.attributes)

@@ -89,7 +89,8 @@ def with_arrays(model: Model, arrays: dict[str, np.ndarray]) -> Model:
 
 def one_weight(model: Model) -> Model:
     arrays = arrays_of(model)
-    name = next(name for name, array in arrays.items() if array.dtype == np.float32 and array.ndim == 2 and "weight" in name and "embed" not in name)
+    name = next(name for name, array in arrays.items()
+                if array.dtype == np.float32 and array.ndim == 2 and "weight" in name and "embed" not in name)
     arrays[name][1, 1] += np.float32(1e-3)
     return with_arrays(model, arrays)
 

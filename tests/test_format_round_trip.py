@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from converter.builder import GraphBuilder
 from converter.dims import maximum, symbol
-from converter.format.aside import PIECE, WAITING
 from converter.errors import ConverterError, FormatError, GraphError, ParameterError, RunError
 from converter.format import (
     load_architecture,
@@ -32,6 +31,7 @@ from converter.format import (
     save_hdf5,
     save_json,
 )
+from converter.format.aside import PIECE, WAITING
 from converter.format.literals import number_from_document, number_to_document
 from converter.ir import DType, Model
 from converter.parameters import InMemoryParameters, ParameterStore

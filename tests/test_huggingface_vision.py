@@ -18,6 +18,7 @@ TEXT = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attent
         "max_position_embeddings": 20, "eos_token_id": 39, "projection_dim": 10}
 IMAGE = {**SMALL, "projection_dim": 10}
 CONVNEXT = {"num_stages": 3, "hidden_sizes": [8, 12, 16], "depths": [1, 2, 1], "patch_size": 2}
+SWIN = {"embed_dim": 8, "depths": [2, 3], "num_heads": [2, 4], "window_size": 3, "image_size": 32, "patch_size": 4}
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("ViT", "Model", SMALL), ("ViT", "ForImageClassification", {**SMALL, "qkv_bias": False}),
     ("ViT", "Model", {**SMALL, "pooler_output_size": 6, "pooler_act": "relu", "image_size": [8, 16]}),
@@ -58,6 +59,47 @@ def test_images_of_any_size(stem: str, fields: dict[str, Any], tmp_path: Path) -
         compare(model, module, pixels(2, height, width), what=stem)
     with pytest.raises(RunError, match="outside its range"):
         reference.run(model, pixels(1, 3, 12))
+
+
+SWINS: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
+    # Whole windows, windows to complete, odd maps to halve, patches to complete, a map of one window, images not square.
+    ("Model", SWIN, [(48, 48), (32, 32), (40, 60), (33, 47), (17, 24), (24, 70), (23, 18)]),
+    ("ForImageClassification", {**SWIN, "qkv_bias": False, "mlp_ratio": 2.5, "hidden_act": "relu", "layer_norm_eps": 1e-3}, [(32, 32), (29, 61)]),
+    ("Model", {**SWIN, "use_absolute_embeddings": True, "image_size": [32, 48]}, [(32, 48)]),
+    ("Model", {**SWIN, "patch_size": [2, 4], "window_size": 4, "depths": [1, 2, 2], "num_heads": [1, 2, 2]}, [(32, 64), (25, 49), (50, 66)]),
+    ("Model", {**SWIN, "window_size": 1}, [(7, 9)]),
+]
+
+
+@pytest.mark.parametrize(("head", "fields", "sizes"), SWINS)
+def test_swin(head: str, fields: dict[str, Any], sizes: list[tuple[int, int]], tmp_path: Path) -> None:
+    module = made("Swin", head, fields)
+    model = from_folder(save(module, tmp_path))
+    assert set(model.constants) == {"relative_position_index"}
+    same_tensors(model, tmp_path)
+    for height, width in sizes:
+        # A module of its own for each size: running a small image changes what it computes of the next.
+        compare(model, made("Swin", head, fields), pixels(2, height, width), what=f"{height} {width}")
+
+
+def test_swin_of_a_checkpoint_as_the_newest_code_names_it(tmp_path: Path) -> None:
+    module = made("Swin", "ForImageClassification", SWIN)
+    save(module, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    state = module.state_dict()
+    state["swin.encoder.layers.0.blocks.1.attention.self.relative_position_index"] = torch.zeros(9, 9, dtype=torch.int64)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    model = from_folder(tmp_path)
+    assert "swin.encoder.layers.0.blocks.1.attention.q_proj.weight" in model.parameters.names()
+    compare(model, module, pixels(1, 32, 40))
+
+
+def test_swin_refuses_an_image_smaller_than_its_windows(tmp_path: Path) -> None:
+    model = from_folder(save(made("Swin", "Model", SWIN), tmp_path))
+    with pytest.raises(RunError, match="outside its range"):
+        reference.run(model, pixels(1, 16, 32))
+    with pytest.raises(RuntimeError):  # as the library's own module
+        made("Swin", "Model", SWIN)(torch.from_numpy(pixels(1, 16, 32)["pixel_values"]))
 
 
 def texts(batch: int, time: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -113,6 +155,8 @@ def test_fields_that_older_files_reset(tmp_path: Path) -> None:
     ("Dinov2", SMALL, {"image_size": [12, 16]}), ("ConvNext", CONVNEXT, {"depths": [1, 2]}),
     ("ConvNext", CONVNEXT, {"hidden_sizes": [8, 12, 17]}),
     ("CLIPVision", IMAGE, {"num_attention_heads": 3}),
+    ("Swin", SWIN, {"depths": [2, 2, 2]}), ("Swin", SWIN, {"window_size": 0}), ("Swin", SWIN, {"num_heads": [3, 4]}),
+    ("Swin", SWIN, {"window_size": 5}), ("Swin", SWIN, {"num_layers": 3}),
 ])
 def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:
     save(made(stem, "Model", fields), tmp_path)
@@ -121,12 +165,14 @@ def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], tm
         from_folder(tmp_path)
 
 
-def test_runtimes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stem", "fields", "size"), [("Dinov2", SMALL, (20, 12)), ("Swin", SWIN, (37, 56))])
+def test_runtimes(stem: str, fields: dict[str, Any], size: tuple[int, int], tmp_path: Path) -> None:
     import converter
 
-    module = made("Dinov2", "ForImageClassification", SMALL)
+    module = made(stem, "ForImageClassification", fields)
     model = from_folder(save(module, tmp_path))
+    given = pixels(2, *size)
     with torch.no_grad():
-        truth = module(**{name: torch.from_numpy(value) for name, value in pixels(2, 20, 12).items()}).logits.numpy()
+        truth = module(**{name: torch.from_numpy(value) for name, value in given.items()}).logits.numpy()
     for runtime in ("numpy", "onnxruntime"):
-        assert np.abs(converter.session(model, runtime).run(pixels(2, 20, 12))["logits"] - truth).max() < 1e-4 * np.abs(truth).max()
+        assert np.abs(converter.session(model, runtime).run(given)["logits"] - truth).max() < 1e-4 * np.abs(truth).max()

@@ -53,9 +53,12 @@ BAD = {
     "no outputs": (broken(outputs=()), "without outputs"),
     "output of nothing": (broken(outputs=(GraphOutput("y", TensorSpec.of("float32", ["batch", 3]), "z"),)), "no value 'z'"),
     "outputs of one name": (broken(outputs=affine()[0].outputs * 2), "two outputs have one name"),
-    "output declared wrongly": (broken(outputs=(GraphOutput("y", TensorSpec.of("float32", ["batch", 7]), "h"),)), "not what the graph computes"),
-    "output dtype declared wrongly": (broken(outputs=(GraphOutput("y", TensorSpec.of("float64", ["batch", 3]), "h"),)), "not what the graph computes"),
-    "size that stands nowhere alone": (broken(inputs=(GraphInput("x", TensorSpec.of("float32", ["2*batch", 4])),)), "no input's shape holds"),
+    "output declared wrongly": (broken(outputs=(GraphOutput("y", TensorSpec.of("float32", ["batch", 7]), "h"),)),
+                               "not what the graph computes"),
+    "output dtype declared wrongly": (broken(outputs=(GraphOutput("y", TensorSpec.of("float64", ["batch", 3]), "h"),)),
+                                     "not what the graph computes"),
+    "size that stands nowhere alone": (broken(inputs=(GraphInput("x", TensorSpec.of("float32", ["2*batch", 4])),)),
+                                       "no input's shape holds"),
     "size without a range": (broken(dims={}), "has no range"),
 }
 

@@ -174,7 +174,7 @@ def _older(path: Path, key: str | None) -> ParameterStore:
         raise FormatError("a checkpoint of PyTorch before 1.6, which only PyTorch reads", expected="a zip checkpoint", fix=RESAVE)
     try:
         with requiring(form.extra):
-            return resolve(form.fallback, form.extra)(path, key=key)  # type: ignore[no-any-return]
+            return resolve(form.fallback, form.extra)(path, key=key)
     except MissingDependencyError as error:
         error.message = f"a checkpoint of PyTorch before 1.6, which only PyTorch reads, and {error.message}"
         error.fix = f"{error.fix}; or {RESAVE}"

@@ -28,6 +28,7 @@ MODULES = {
     "deit": "vit:DEIT",
     "dinov2": "dinov2",
     "convnext": "convnext",
+    "swin": "swin",
     "clip": "clip:BOTH",
     "clip_text_model": "clip:ONLY_TEXT",
     "clip_vision_model": "clip:ONLY_IMAGE",

@@ -23,7 +23,9 @@ BLOCK = 1 << 15
 def threads() -> int:
     """How many threads to use: OMP_NUM_THREADS where it is set, as the matrix products do, else the cores allowed."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(stated)) if stated.isdigit() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if stated.isdigit():
+        return max(1, int(stated))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -14,6 +14,9 @@ from converter.ir import DType
 
 Array = np.ndarray[Any, Any]
 
+INEXACT_IN_FLOAT64 = ("MatMulScaleFusion",)
+"""Optimizers of ONNX Runtime's that round a float64 model's numbers to float32: this one, the factor of a product."""
+
 SMALL_FLOATS = frozenset(dtype for dtype in DType if dtype is DType.BFLOAT16 or dtype.value.startswith("float8"))
 """The dtypes that NumPy has only through ml_dtypes."""
 

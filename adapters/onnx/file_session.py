@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from adapters.onnx.feeding import run_session
+from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from converter.errors import FormatError, RunError
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +27,9 @@ class OnnxFileSession:
         self.path = path
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            if any(item.type == "tensor(double)" for item in (*self.session.get_inputs(), *self.session.get_outputs())):
+                self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"],
+                                                            disabled_optimizers=list(INEXACT_IN_FLOAT64))
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise FormatError("ONNX Runtime does not load the file", where=str(path), received=str(error)[:300]) from error
         self.inputs = {item.name for item in self.session.get_inputs()}

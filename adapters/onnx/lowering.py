@@ -94,7 +94,7 @@ class Lowering:
             name = self.unique(f"constant_{len(self.constants)}")
             self.constants[name] = array
             self._cache[key] = Tensor(name, TensorSpec(dtype, array.shape))
-        return self._cache[key]  # type: ignore[no-any-return]
+        return self._cache[key]
 
     def refuse(self, reason: str) -> UnsupportedError:
         """The error of a lowering that has no ONNX counterpart: `raise g.refuse("why")`."""
@@ -130,7 +130,7 @@ class Lowering:
             return self.constant([value])
         if ("size", value) not in self._cache:
             self._cache["size", value] = self._compute(value)
-        return self._cache["size", value]  # type: ignore[no-any-return]
+        return self._cache["size", value]
 
     def scalar_size(self, value: Dim) -> Tensor:
         """A size as a 0-d int64 tensor."""
@@ -138,7 +138,7 @@ class Lowering:
             return self.constant(value)
         if ("scalar", value) not in self._cache:
             self._cache["scalar", value] = self.node("Squeeze", self.size(value), spec=TensorSpec(DType.INT64, ()))
-        return self._cache["scalar", value]  # type: ignore[no-any-return]
+        return self._cache["scalar", value]
 
     def sizes(self, values: Sequence[Dim]) -> Tensor:
         """Sizes as one int64 vector."""
@@ -160,7 +160,7 @@ class Lowering:
                 parts.append(self.constant(run))
             spec = TensorSpec(DType.INT64, (len(values),))
             self._cache[key] = parts[0] if len(parts) == 1 else self.node("Concat", *parts, spec=spec, axis=0)
-        return self._cache[key]  # type: ignore[no-any-return]
+        return self._cache[key]
 
     def _compute(self, value: Expr) -> Tensor:
         vector = TensorSpec(DType.INT64, (1,))
@@ -375,14 +375,14 @@ class Lowering:
         results = result if isinstance(result, tuple) else (result,)
         if len(results) < len(node.outputs):
             raise self.refuse(f"output {len(results)} of this operator is not available in ONNX")
-        for name, tensor in zip(node.outputs, results, strict=False):
-            if name is None:
+        for output, tensor in zip(node.outputs, results, strict=False):
+            if output is None:
                 continue
             if isinstance(tensor, complex_pairs.Pair):
-                self._define(name, tensor.real)
-                self.values[name] = tensor  # type: ignore[assignment]
+                self._define(output, tensor.real)
+                self.values[output] = tensor  # type: ignore[assignment]
             else:
-                self._define(name, Tensor(tensor.name, self.specs[name]))
+                self._define(output, Tensor(tensor.name, self.specs[output]))
 
     def _value(self, name: str) -> Tensor:
         """A value as lowerings take it. A complex parameter becomes two constants."""

@@ -13,10 +13,10 @@ import onnxruntime
 
 from adapters.onnx.complex_pairs import from_border, to_border
 from adapters.onnx.export import DEFAULT_OPSET, build, save_onnx
-from adapters.onnx.feeding import run_session
+from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from adapters.onnx.writing import total_bytes, write_model
 from converter.errors import RunError
-from converter.ir import Model
+from converter.ir import DType, Model
 from converter.sizes import check_inputs
 
 Array = np.ndarray[Any, Any]
@@ -50,11 +50,13 @@ class OnnxRuntimeSession:
 def _open(model: Model, opset: int, options: onnxruntime.SessionOptions, providers: list[str]) -> onnxruntime.InferenceSession:
     """Small models go over as bytes; large ones through a file whose values ONNX Runtime maps."""
     proto, lowering = build(model, opset)
+    is_wide = any(spec.dtype in (DType.FLOAT64, DType.COMPLEX128) for spec in lowering.specs.values())
+    disabled = list(INEXACT_IN_FLOAT64) if is_wide else None
     if total_bytes(lowering) <= IN_MEMORY:
         buffer = io.BytesIO()
         write_model(buffer, proto, lowering)
-        return onnxruntime.InferenceSession(buffer.getvalue(), options, providers=providers)
+        return onnxruntime.InferenceSession(buffer.getvalue(), options, providers=providers, disabled_optimizers=disabled)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         save_onnx(model, path, opset=opset, external=True)
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)

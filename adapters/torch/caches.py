@@ -58,6 +58,7 @@ def register_caches() -> None:
 
 
 def _subclasses(kind: type) -> Iterable[type]:
+    found: type
     for found in kind.__subclasses__():
         yield found
         yield from _subclasses(found)

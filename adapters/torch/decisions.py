@@ -64,7 +64,7 @@ def recorded() -> Iterator[Decisions]:
 
     def decided(self: Any) -> bool:
         node = self.node
-        answer = as_bool(self)
+        answer: bool = as_bool(self)  # type: ignore[no-untyped-call]
         frame: FrameType | None = sys._getframe(1)
         if frame is not None and frame.f_code.co_name == "__bool__":  # a size taken as a condition asks whether it is 0
             frame = frame.f_back
@@ -80,7 +80,7 @@ def recorded() -> Iterator[Decisions]:
         decisions.add(self, answer, frame)
         return answer
 
-    torch.SymBool.__bool__, SymNode.guard_int = decided, fixed  # type: ignore[method-assign,assignment]
+    torch.SymBool.__bool__, SymNode.guard_int = decided, fixed  # type: ignore[method-assign]
     try:
         yield decisions
     finally:

@@ -198,8 +198,8 @@ def _narrowed(condition: Any, ranges: Mapping[str, DimRange], names: list[str], 
         if holds({name: replace(span, min=traced[name]) for name, span in stepped.items()}):
             return {**result, **_lowest(holds, stepped, names, traced)}
     ended = {name: replace(ranges[name], max=traced[name]) for name in names}
-    low = _lowest(holds, ended, names, traced)
-    return {**result, **_highest(holds, {name: replace(low[name], max=ranges[name].max) for name in names}, names, traced)}
+    lowest = _lowest(holds, ended, names, traced)
+    return {**result, **_highest(holds, {name: replace(lowest[name], max=ranges[name].max) for name in names}, names, traced)}
 
 
 def _lowest(holds: Any, ranges: Mapping[str, DimRange], names: list[str], traced: Mapping[str, int]) -> dict[str, DimRange]:

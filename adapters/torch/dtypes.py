@@ -113,7 +113,7 @@ _KNOWN = {"Add", "Mul", "Pow", "PowByNatural", "FloorDiv", "CleanDiv", "Mod", "P
           "Identity"}
 
 
-def _rational(value: Any, names: Mapping[str, str | Dim]) -> tuple[Dim, int] | tuple[Dim, Dim] | None:
+def _rational(value: Any, names: Mapping[str, str | Dim]) -> tuple[Dim, Dim] | None:
     """(numerator, denominator) of an exact ratio of sizes, or None."""
     kind = type(value).__name__
     if value.is_Integer or value.is_Symbol:
@@ -133,24 +133,24 @@ def _rational(value: Any, names: Mapping[str, str | Dim]) -> tuple[Dim, int] | t
             return None
         return over[0] * under[1], over[1] * under[0]
     if kind == "Mul":
-        over, under = 1, 1
         decimal = _decimal_multiple(value, names)
         if decimal is not None:
             return decimal
+        product: tuple[Dim, Dim] = (1, 1)
         for item in value.args:
             part = _rational(item, names)
             if part is None:
                 return None
-            over, under = over * part[0], under * part[1]
-        return over, under
+            product = (product[0] * part[0], product[1] * part[1])
+        return product
     if kind == "Add" and value.atoms(sympy.Float):
-        total, whole = 0, 1
+        total: tuple[Dim, Dim] = (0, 1)
         for item in value.args:
             part = _rational(item, names)
             if part is None:
                 return None
-            total, whole = total * part[1] + part[0] * whole, whole * part[1]
-        return total, whole
+            total = (total[0] * part[1] + part[0] * total[1], total[1] * part[1])
+        return total
     try:
         return _expression(value, names), 1
     except UnsupportedError:

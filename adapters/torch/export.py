@@ -316,7 +316,7 @@ def _forget_fakes(module: torch.nn.Module, before: dict[str, Any]) -> None:
     for name, value in list(vars(module).items()):
         if before.get(name, _forget_fakes) is value or name.startswith("_"):
             continue
-        if any(isinstance(leaf, torch._subclasses.FakeTensor) or isinstance(leaf, (torch.SymInt, torch.SymFloat, torch.SymBool))
+        if any(isinstance(leaf, (torch._subclasses.FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool))
                for leaf in pytree.tree_leaves(value)):
             if name in before:
                 setattr(module, name, before[name])
@@ -363,7 +363,7 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     input_names: list[str | None] = []
     for node, input_name in zip(user_nodes, names, strict=True):
         value = node.meta.get("val") if node is not None else None
-        if isinstance(value, torch.Tensor):
+        if node is not None and isinstance(value, torch.Tensor):
             environment[node] = builder.input(builder.unique(input_name), from_torch_dtype(value.dtype),
                                               [to_dim(size, symbols) for size in value.shape])
             input_names.append(environment[node].name)

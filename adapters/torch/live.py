@@ -49,7 +49,8 @@ def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
     `ranges` maps inputs to the lowest and the highest integer to draw for them; default: what the graph's tables allow.
     """
     if isinstance(module, torch.export.ExportedProgram):
-        return _finished(from_exported(module, name=name), *(module.example_inputs or ((), {})), examples, ranges)
+        given, named = module.example_inputs or ((), {})
+        return _finished(from_exported(module, name=name), given, named, examples, ranges)
     if not isinstance(module, torch.nn.Module):
         raise ConverterError("not a module", expected="a torch.nn.Module or a torch.export.ExportedProgram", received=type(module).__name__,
                              fix="wrap the function in a module whose forward calls it")

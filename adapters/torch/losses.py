@@ -58,7 +58,7 @@ def _ctc(log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengt
 @_ctc.register_fake
 def _fake(log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
     for item in (targets, input_lengths, target_lengths):
-        torch._check(item.shape[0] == log_probs.shape[1])
+        torch._check(item.shape[0] == log_probs.shape[1])  # type: ignore[no-untyped-call]
     return log_probs.new_empty((log_probs.shape[1],))
 
 
@@ -90,7 +90,7 @@ def _ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_len
 @contextmanager
 def traceable_losses() -> Iterator[None]:
     """While active, both losses are traced as what they compute."""
-    F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = _gaussian_nll_loss, _multilabel_margin_loss, _ctc_loss
+    F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = _gaussian_nll_loss, _multilabel_margin_loss, _ctc_loss  # type: ignore[assignment]
     try:
         yield
     finally:

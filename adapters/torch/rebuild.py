@@ -304,7 +304,7 @@ class Emitter:
                 total = product
             else:
                 total = self.graph.call_function(python.add if coefficient > 0 else python.sub, (total, product))
-        return total  # type: ignore[no-any-return]
+        return total
 
     def _function(self, name: str, left: Dim, right: Dim) -> FxNode:
         functions = {"//": python.floordiv, "%": python.mod, "max": torch.sym_max, "min": torch.sym_min}

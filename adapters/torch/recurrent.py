@@ -85,7 +85,7 @@ def whole_recurrent_layers() -> Iterator[None]:
 
     packing = _VF._pack_padded_sequence
     try:
-        _VF._pack_padded_sequence = _refuse_packing
+        _VF._pack_padded_sequence = _refuse_packing  # type: ignore[assignment]
         for kind in ORIGINALS:
             setattr(_VF, kind, replacement(kind))
         # torch.nn.modules.rnn keeps a table of the plain RNN's functions.

@@ -86,7 +86,8 @@ class Conversion:
                 "that builds the module (--module, with --input for each tensor it takes), or by a graph written earlier "
                 "(--architecture, or --graphs for a folder of them). SOURCE is a file or a folder; without it the module is "
                 "converted as the code builds it. No code inside a checkpoint is ever run; --module runs yours.\n\n"
-                f"\b\nExamples:\n  convert {self.name} FOLDER -o {output}\n{start} \\\n      --module mymodels:build --input 'tokens:int64[batch,time]'\n"
+                f"\b\nExamples:\n  convert {self.name} FOLDER -o {output}\n"
+                f"{start} \\\n      --module mymodels:build --input 'tokens:int64[batch,time]'\n"
                 f"{start} --architecture graph.json")
 
 
@@ -303,13 +304,16 @@ def _from_program(source: str, update: Callable[[str], None], given: Mapping[str
 
     for name in ("module", "architecture", "inputs", "input_file", "key"):
         if given.get(name):
-            raise click.UsageError(f"{source} holds a whole program, which --{name.replace('inputs', 'input').replace('_', '-')} does not go with.")
+            option = name.replace("inputs", "input").replace("_", "-")
+            raise click.UsageError(f"{source} holds a whole program, which --{option} does not go with.")
     function, extra = live("program")
     update(f"importing {source}")
     with requiring(extra):
-        result = function(source, allow_pickle=bool(given.get("allow_pickle")), name=given.get("name"), examples=not given.get("no_examples"))
+        result = function(source, allow_pickle=bool(given.get("allow_pickle")), name=given.get("name"),
+                          examples=not given.get("no_examples"))
     model = result.model
-    return replace(model, metadata={**model.metadata, "source": {**model.metadata.get("source", {}), **source_metadata(source)}}), result.notes
+    origin = {**model.metadata.get("source", {}), **source_metadata(source)}
+    return replace(model, metadata={**model.metadata, "source": origin}), result.notes
 
 
 def _warn_of_code(source: str | None) -> None:

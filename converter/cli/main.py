@@ -25,7 +25,7 @@ def _lazy(name: str) -> Callable[[], click.Command]:
     def load() -> click.Command:
         import importlib
 
-        return importlib.import_module(f"converter.cli.{name}").command  # type: ignore[no-any-return]
+        return importlib.import_module(f"converter.cli.{name}").command
 
     return load
 

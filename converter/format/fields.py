@@ -38,7 +38,7 @@ def members(value: Any, where: str, required: Collection[str], optional: Collect
     if missing:
         raise FormatError(f"the field {missing[0]!r} is missing", where=where,
                           expected=f"the fields {', '.join(required)}", received=", ".join(map(repr, value)) or "no fields")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def known(names: Collection[str], where: str, allowed: Collection[str]) -> None:

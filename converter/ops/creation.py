@@ -60,7 +60,7 @@ def _arange(*, start: Number, stop: Number, step: Number, dtype: DType) -> Tenso
 def arange(*, start: Number = 0, stop: Number, step: Number = 1, dtype: DType) -> Array:
     """start, start + step, … up to and without stop: ⌈(stop - start) / step⌉ numbers, computed in float64 unless all are integers."""
     count = max(0, int(steps(start, stop, step)))  # type: ignore[arg-type]
-    return (np.arange(count) * step + start).astype(dtype.numpy)
+    return (np.arange(count) * step + start).astype(dtype.numpy)  # type: ignore[operator]
 
 
 def _linspace(*, start: Number, stop: Number, num: Dim, dtype: DType) -> TensorSpec:
@@ -75,9 +75,9 @@ def linspace(*, start: Number, stop: Number, num: Dim, dtype: DType) -> Array:
 
     The lower half counts up from start and the upper half down from stop, as in torch.linspace.
     """
-    index = np.arange(num, dtype=np.float64)
-    step = (stop - start) / max(num - 1, 1)  # type: ignore[operator]
-    lower = index < max(num // 2, 1)  # type: ignore[type-var]
+    index = np.arange(num, dtype=np.float64)  # type: ignore[arg-type]
+    step = (stop - start) / max(num - 1, 1)  # type: ignore[operator,type-var]
+    lower = index < max(num // 2, 1)  # type: ignore[type-var,operator]
     values = np.where(lower, start + step * index, stop - step * (num - 1 - index))  # type: ignore[operator]
     return values.astype(dtype.numpy)
 

@@ -45,25 +45,25 @@ def fftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = Non
     sizes: what each axis is first cut or filled with zeros to. norm: "backward" divides nothing, "ortho" by √n,
     "forward" by n, n the product of the transformed sizes.
     """
-    return np.fft.fftn(x, sizes, axes, norm).astype(x.dtype, copy=False)
+    return np.fft.fftn(x, sizes, axes, norm).astype(x.dtype, copy=False)  # type: ignore[arg-type]
 
 
 @op(infer=_transform(False, False))
 def ifftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """The inverse of `fftn`: "backward" divides by n, "ortho" by √n, "forward" nothing."""
-    return np.fft.ifftn(x, sizes, axes, norm).astype(x.dtype, copy=False)
+    return np.fft.ifftn(x, sizes, axes, norm).astype(x.dtype, copy=False)  # type: ignore[arg-type]
 
 
 @op(infer=_transform(True, False))
 def rfftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """`fftn` of a real x without the half of the last axis that the other half mirrors: it has size n // 2 + 1."""
-    return np.fft.rfftn(x, sizes, axes, norm).astype(np.result_type(x.dtype, np.complex64), copy=False)
+    return np.fft.rfftn(x, sizes, axes, norm).astype(np.result_type(x.dtype, np.complex64), copy=False)  # type: ignore[arg-type]
 
 
 @op(infer=_transform(False, True))
 def irfftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """The inverse of `rfftn`. The last of `axes` has size 2 (n - 1) for a null `sizes`."""
-    return np.fft.irfftn(x, sizes, axes, norm).astype(x.real.dtype, copy=False)
+    return np.fft.irfftn(x, sizes, axes, norm).astype(x.real.dtype, copy=False)  # type: ignore[arg-type]
 
 
 # Short-time transforms ---------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def istft(x: Array, window: Array | None = None, *, n_fft: int, hop_length: int,
     whole = n_fft + hop_length * (count - 1)
     places = np.arange(count)[:, None] * hop_length + np.arange(n_fft)
     y = np.zeros((*samples.shape[:-2], whole), x.real.dtype)
-    np.add.at(y, (..., places), samples * weights)
+    np.add.at(y, (..., places), samples * weights)  # type: ignore[arg-type]
     envelope = np.zeros(whole, x.real.dtype)
     np.add.at(envelope, places, np.broadcast_to(weights * weights, places.shape))
     start = n_fft // 2 if center else 0

@@ -130,7 +130,7 @@ def einsum(*operands: Array, equation: str) -> Array:
     arrays = [widened(operand) for operand in operands]
     sizes = letter_sizes(terms, [array.shape for array in arrays])
     for index, (term, array) in enumerate(zip(terms, arrays, strict=True)):
-        arrays[index] = np.broadcast_to(array, tuple(sizes[letter] for letter in term))
+        arrays[index] = np.broadcast_to(array, tuple(sizes[letter] for letter in term))  # type: ignore[misc]
     y = np.einsum(f"{','.join(terms)}->{result}", *arrays, optimize=len(arrays) > 1)
     return np.asarray(y).astype(operands[0].dtype, copy=False)
 

@@ -74,13 +74,13 @@ def prod(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
 @op(infer=_reduction("ordered"))
 def max(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """The largest element; NaN where one is NaN. There must be at least one."""
-    return np.maximum.reduce(x, axis, keepdims=keepdims)
+    return np.maximum.reduce(x, axis, keepdims=keepdims)  # type: ignore[call-overload]
 
 
 @op(infer=_reduction("ordered"))
 def min(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """The smallest element; NaN where one is NaN. There must be at least one."""
-    return np.minimum.reduce(x, axis, keepdims=keepdims)
+    return np.minimum.reduce(x, axis, keepdims=keepdims)  # type: ignore[call-overload]
 
 
 def _position(x: TensorSpec, *, axis: int | None = None, keepdims: bool = False) -> TensorSpec:
@@ -121,7 +121,7 @@ def all(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
 @op(infer=_reduction(dtype=DType.INT64))
 def count_nonzero(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """How many elements are not zero (or hold), as int64."""
-    return np.sum(x != 0, axis, keepdims=keepdims, dtype=np.int64)
+    return np.asarray(np.sum(x != 0, axis, keepdims=keepdims, dtype=np.int64))
 
 
 def _variance(x: Array, axis: Axes, keepdims: bool, correction: float) -> Array:
@@ -165,9 +165,9 @@ def vector_norm(x: Array, *, axis: Axes = None, keepdims: bool = False, ord: flo
     """(Σ |x|^ord)^(1/ord). For ord inf the largest |x|, -inf the smallest, 0 the number of elements that are not 0."""
     size = np.abs(_wide(x))
     if ord == np.inf:
-        result = np.maximum.reduce(size, axis, keepdims=keepdims, initial=0.0)
+        result = np.maximum.reduce(size, axis, keepdims=keepdims, initial=0.0)  # type: ignore[call-overload]
     elif ord == -np.inf:
-        result = np.minimum.reduce(size, axis, keepdims=keepdims)
+        result = np.minimum.reduce(size, axis, keepdims=keepdims)  # type: ignore[call-overload]
     elif ord == 0:
         result = np.sum(size != 0, axis, keepdims=keepdims, dtype=np.float64)
     elif ord == 1:

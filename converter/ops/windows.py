@@ -93,7 +93,7 @@ def col2im(x: Array, *, output_size: tuple[Size, Size], kernel_size: Pair, dilat
               zip(output_size, zip(kernel_size, dilation, padding, stride, strict=True), strict=True)]
     lead, channels = x.shape[:-2], x.shape[-2] // (kernel_size[0] * kernel_size[1])
     wide = x.dtype if x.dtype.itemsize > 2 else np.dtype(np.float32)
-    columns = x.reshape(*lead, channels, *kernel_size, *counts).astype(wide)
+    columns = x.reshape(*lead, channels, *kernel_size, *counts).astype(wide)  # type: ignore[arg-type]
     image = np.zeros((*lead, channels, output_size[0] + 2 * padding[0], output_size[1] + 2 * padding[1]), wide)
     for row in range(kernel_size[0]):
         for column in range(kernel_size[1]):

@@ -96,7 +96,7 @@ def _grid_of_positions(r: Rewriter, node: Node) -> Node | None:
     for size, index in zip(shape, indices, strict=True):
         if index is None:
             return None
-        source = index
+        source: Operand = index
         found = r.shape(index)
         own = [axis - len(found) + rank for axis, item in enumerate(found) if item != 1]
         inner = r.maker(source, *RESHAPES)

@@ -26,7 +26,7 @@ def _is_float32(x: Array) -> bool:
 @kernel("gelu")
 def gelu(x: Array, *, approximate: str = "none") -> Array:
     if not _is_float32(x):
-        return lookup("gelu").kernel(x, approximate=approximate)  # type: ignore[no-any-return]
+        return lookup("gelu").kernel(x, approximate=approximate)
     return elementwise(x, _gelu_tanh if approximate == "tanh" else _gelu)
 
 
@@ -78,7 +78,7 @@ def _sigmoid(x: Array, out: Array) -> None:
 @kernel("silu")
 def silu(x: Array) -> Array:
     if not _is_float32(x):
-        return lookup("silu").kernel(x)  # type: ignore[no-any-return]
+        return lookup("silu").kernel(x)
 
     def compute(part: Array, out: Array) -> None:
         _sigmoid(part, out)
@@ -101,7 +101,7 @@ def tanh(x: Array) -> Array:
 @kernel("softmax")
 def softmax(x: Array, *, axis: int = -1, **attributes: Any) -> Array:
     if attributes or not _is_float32(x) or x.ndim == 0 or axis not in (-1, x.ndim - 1) or not x.shape[-1]:
-        return lookup("softmax").kernel(x, axis=axis, **attributes)  # type: ignore[no-any-return]
+        return lookup("softmax").kernel(x, axis=axis, **attributes)
     return rowwise(x, softmax_rows)
 
 

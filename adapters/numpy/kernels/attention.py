@@ -20,7 +20,7 @@ def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: A
     plain = query.dtype == np.float32 and query.ndim == 4 and query.shape[:1] == key.shape[:1] == value.shape[:1]
     heads = query.shape[1] // key.shape[1] if plain and key.shape[1] and enable_gqa else 1
     if not plain or key.shape[1] != value.shape[1] or query.shape[1] != heads * key.shape[1] or not query.size or not key.size:
-        return lookup("scaled_dot_product_attention").kernel(query, key, value, mask, is_causal=is_causal, scale=scale,  # type: ignore[no-any-return]
+        return lookup("scaled_dot_product_attention").kernel(query, key, value, mask, is_causal=is_causal, scale=scale,
                                                             enable_gqa=enable_gqa)
     batch, count, length, size = query.shape
     source = key.shape[2]

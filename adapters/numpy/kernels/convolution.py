@@ -18,7 +18,7 @@ def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: t
     """As one matrix product over unfolded windows, a sample at a time, so that the windows stay small."""
     axes = weight.ndim - 2
     if x.dtype != np.float32 or axes != 2 or x.ndim != 4 or groups != 1 or len(padding) == 4 or not x.size:
-        return lookup("convolution").kernel(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)  # type: ignore[no-any-return]
+        return lookup("convolution").kernel(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
     (sh, sw), (dh, dw) = stride or (1, 1), dilation or (1, 1)
     ph, pw = padding or (0, 0)
     kh, kw = weight.shape[2:]

@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 @kernel("linear")
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     if x.dtype not in (np.float32, np.float64) or weight.ndim != 2 or x.ndim < 2:
-        return lookup("linear").kernel(x, weight, bias)  # type: ignore[no-any-return]
+        return lookup("linear").kernel(x, weight, bias)
     # One product over all leading axes: many small ones would each start the threads of the library anew.
     rows = x.reshape(-1, x.shape[-1])
     y: Array = np.matmul(rows, weight.T)

@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, *, normalized_shape: tuple[int, ...],
                eps: float = 1e-5) -> Array:
     if x.dtype != np.float32 or not x.size:
-        return lookup("layer_norm").kernel(x, weight, bias, normalized_shape=normalized_shape, eps=eps)  # type: ignore[no-any-return]
+        return lookup("layer_norm").kernel(x, weight, bias, normalized_shape=normalized_shape, eps=eps)
     scale = None if weight is None else weight.reshape(-1)
     shift = None if bias is None else bias.reshape(-1)
 
@@ -36,7 +36,7 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
 @kernel("rms_norm")
 def rms_norm(x: Array, weight: Array | None = None, *, normalized_shape: tuple[int, ...], eps: float | None = None) -> Array:
     if x.dtype != np.float32 or not x.size:
-        return lookup("rms_norm").kernel(x, weight, normalized_shape=normalized_shape, eps=eps)  # type: ignore[no-any-return]
+        return lookup("rms_norm").kernel(x, weight, normalized_shape=normalized_shape, eps=eps)
     scale = None if weight is None else weight.reshape(-1)
     small = np.float32(np.finfo(np.float32).eps if eps is None else eps)
 
@@ -53,7 +53,7 @@ def rms_norm(x: Array, weight: Array | None = None, *, normalized_shape: tuple[i
 def batch_norm(x: Array, running_mean: Array | None = None, running_var: Array | None = None, weight: Array | None = None,
                bias: Array | None = None, *, eps: float = 1e-5) -> Array:
     if x.dtype != np.float32 or running_mean is None or running_var is None or running_mean.dtype != np.float32 or not x.size:
-        return lookup("batch_norm").kernel(x, running_mean, running_var, weight, bias, eps=eps)  # type: ignore[no-any-return]
+        return lookup("batch_norm").kernel(x, running_mean, running_var, weight, bias, eps=eps)
     scale = 1 / np.sqrt(running_var + np.float32(eps))
     if weight is not None:
         scale = scale * weight

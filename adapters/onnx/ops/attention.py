@@ -83,7 +83,7 @@ def _additive(g: Lowering, mask: Tensor | None, is_causal: bool, dtype: DType, l
     key = ("attention mask", None if mask is None else mask.name, is_causal and (length, source), dtype)
     if key not in g._cache:
         g._cache[key] = _make_additive(g, mask, is_causal, dtype, length, source)
-    return g._cache[key]  # type: ignore[no-any-return]
+    return g._cache[key]
 
 
 def _make_additive(g: Lowering, mask: Tensor | None, is_causal: bool, dtype: DType, length: Dim, source: Dim) -> tuple[Tensor | None, bool]:
@@ -117,7 +117,7 @@ def _causal(g: Lowering, dtype: DType, length: Dim, source: Dim) -> Tensor:
         spec = TensorSpec(kind, (length, source))
         full = g.node("Expand", g.constant(-np.inf, kind), g.sizes((length, source)), spec=spec)
         g._cache[key] = g.cast(g.node("Trilu", full, g.constant(1), spec=spec, upper=1), dtype)
-    return g._cache[key]  # type: ignore[no-any-return]
+    return g._cache[key]
 
 
 def _sees(g: Lowering, additive: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def _sees(g: Lowering, additive: Tensor) -> Tensor:
         rows = TensorSpec(additive.dtype, (*additive.shape[:-1], 1))
         top = g.node("ReduceMax", additive, g.constant([-1]), spec=rows, keepdims=1)
         g._cache[key] = g.node("Greater", top, g.constant(-np.inf, additive.dtype), spec=TensorSpec(DType.BOOL, rows.shape))
-    return g._cache[key]  # type: ignore[no-any-return]
+    return g._cache[key]
 
 
 def _grouped(g: Lowering, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

@@ -59,7 +59,7 @@ def angle(g: Lowering, x: Tensor) -> Tensor:
 
 @lowers_complex("angle")
 def complex_angle(g: Lowering, x: Pair) -> Tensor:
-    return lowerings()["atan2"](g, x.imag, x.real)  # type: ignore[no-any-return]
+    return lowerings()["atan2"](g, x.imag, x.real)
 
 
 @lowers_complex("astype")
@@ -71,7 +71,7 @@ def astype(g: Lowering, x: Pair | Tensor, *, dtype: DType) -> Pair | Tensor:
         return Pair(g.cast(x.real, REAL_OF[dtype]), g.cast(x.imag, REAL_OF[dtype]))
     if dtype is DType.BOOL:
         return apply(g, "Or", g.cast(x.real, DType.BOOL), g.cast(x.imag, DType.BOOL))
-    return lowerings()["astype"](g, x.real, dtype=dtype)  # type: ignore[no-any-return]
+    return lowerings()["astype"](g, x.real, dtype=dtype)
 
 
 @lowers_complex("full")
@@ -128,7 +128,7 @@ def reciprocal(g: Lowering, x: Pair) -> Pair:
 
 @lowers_complex("abs")
 def absolute(g: Lowering, x: Pair) -> Tensor:
-    return lowerings()["hypot"](g, x.real, x.imag)  # type: ignore[no-any-return]
+    return lowerings()["hypot"](g, x.real, x.imag)
 
 
 @lowers_complex("exp")
@@ -167,7 +167,7 @@ def einsum(g: Lowering, *operands: Pair, equation: str) -> Pair:
     whole = lowerings()["einsum"]
     if len(operands) == 1:
         return Pair(whole(g, operands[0].real, equation=equation), whole(g, operands[0].imag, equation=equation))
-    return product(g, *operands, lambda a, b: whole(g, a, b, equation=equation))
+    return product(g, operands[0], operands[1], lambda a, b: whole(g, a, b, equation=equation))
 
 
 @lowers_complex("isnan", "isinf", "isfinite")
@@ -238,7 +238,7 @@ def log_to_a_base(g: Lowering, x: Pair) -> Pair:
 
 @lowers_complex("vector_norm")
 def vector_norm(g: Lowering, x: Pair, **attributes: Any) -> Tensor:
-    return lowerings()["vector_norm"](g, absolute(g, x), **attributes)  # type: ignore[no-any-return]
+    return lowerings()["vector_norm"](g, absolute(g, x), **attributes)
 
 
 @lowers_complex("var")

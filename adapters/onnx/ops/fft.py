@@ -31,12 +31,12 @@ def matrices(g: Lowering, rows: Dim, columns: Dim, size: Dim, dtype: DType) -> t
     spec = TensorSpec(DType.INT64, (rows, columns))
     down, along = (g.node("Range", g.constant(0), g.scalar_size(length), g.constant(1), spec=TensorSpec(DType.INT64, (length,)))
                    for length in (rows, columns))
-    down = g.node("Unsqueeze", down, g.constant([1]), spec=TensorSpec(DType.INT64, (rows, 1)))
-    steps = g.node("Mod", g.node("Mul", down, along, spec=spec), g.scalar_size(size), spec=spec)
+    column = g.node("Unsqueeze", down, g.constant([1]), spec=TensorSpec(DType.INT64, (rows, 1)))
+    steps = g.node("Mod", g.node("Mul", column, along, spec=spec), g.scalar_size(size), spec=spec)
     wide, scalar = TensorSpec(DType.FLOAT64, spec.shape), TensorSpec(DType.FLOAT64, ())
     unit = g.node("Div", g.constant(2 * np.pi, DType.FLOAT64), g.cast(g.scalar_size(size), DType.FLOAT64), spec=scalar)
-    angle = g.node("Mul", g.cast(steps, DType.FLOAT64), unit, spec=wide)
-    return g.cast(g.node("Cos", angle, spec=wide), dtype), g.cast(g.node("Sin", angle, spec=wide), dtype)
+    phase = g.node("Mul", g.cast(steps, DType.FLOAT64), unit, spec=wide)
+    return g.cast(g.node("Cos", phase, spec=wide), dtype), g.cast(g.node("Sin", phase, spec=wide), dtype)
 
 
 def last(g: Lowering, x: Tensor, axis: int) -> Tensor:
@@ -97,7 +97,7 @@ def _whole(g: Lowering, x: Pair, axes: tuple[int, ...], sizes: Any, norm: str, s
     lengths = [x.shape[axis] for axis in axes] if sizes is None else list(sizes)
     for axis, size in zip(axes, lengths, strict=True):
         x = transform(g, x, axis, size, sign)
-    return scaled(g, x, lengths, norm, "forward" if sign < 0 else "backward")  # type: ignore[no-any-return]
+    return scaled(g, x, lengths, norm, "forward" if sign < 0 else "backward")
 
 
 @lowers("fftn")
@@ -116,7 +116,7 @@ def rfftn(g: Lowering, x: Tensor, *, axes: tuple[int, ...], sizes: Any, norm: st
     y = transform(g, x, axes[-1], lengths[-1], -1, lengths[-1] // 2 + 1)
     for axis, size in zip(axes[:-1], lengths[:-1], strict=True):
         y = transform(g, y, axis, size, -1)
-    return scaled(g, y, lengths, norm, "forward")  # type: ignore[no-any-return]
+    return scaled(g, y, lengths, norm, "forward")
 
 
 @lowers("irfftn")
@@ -135,13 +135,13 @@ def irfftn(g: Lowering, x: Pair, *, axes: tuple[int, ...], sizes: Any, norm: str
     real = g.node("Mul", real, weights, spec=real.spec)
     imag = g.node("Mul", imag, weights, spec=imag.spec)
     y = apply(g, "Sub", _times(g, real, cosine), _times(g, imag, sine))
-    return scaled(g, last(g, y, place), lengths, norm, "backward")  # type: ignore[no-any-return]
+    return scaled(g, last(g, y, place), lengths, norm, "backward")
 
 
 def _weights(g: Lowering, rows: Dim, size: Dim, dtype: DType) -> Tensor:
     if isinstance(rows, int) and isinstance(size, int):
-        places = np.arange(rows)
-        return g.constant(np.where((places == 0) | (2 * places == size), 1, 2), dtype)
+        mirrored = (np.arange(rows) > 0) & (2 * np.arange(rows) != size)
+        return g.constant(np.where(mirrored, 2, 1), dtype)
     spec, logical = TensorSpec(DType.INT64, (rows,)), TensorSpec(DType.BOOL, (rows,))
     places = g.node("Range", g.constant(0), g.scalar_size(rows), g.constant(1), spec=spec)
     single = g.node("Or", g.node("Equal", places, g.constant(0), spec=logical),
@@ -200,9 +200,8 @@ def istft(g: Lowering, x: Pair, window: Tensor | None, *, n_fft: int, hop_length
     size = end - start
     y, envelope = (cut(g, item, [2], [start], [end], spec=TensorSpec(dtype, (*item.shape[:2], size))) for item in (y, envelope))
     y = apply(g, "Div", y, envelope)
-    missing = 0 if length is None else length - size
-    if missing != 0:
-        pads = g.sizes((0, 0, 0, 0, 0, missing))
+    if length is not None and length != size:
+        pads = g.sizes((0, 0, 0, 0, 0, length - size))
         y = g.node("Pad", y, pads, g.constant(0.0, dtype), spec=TensorSpec(dtype, (batch, 1, length)))
     return g.node("Squeeze", y, g.constant([1] if rank == 3 else [0, 1]), spec=TensorSpec(dtype, g.result.shape))
 

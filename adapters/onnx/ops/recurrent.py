@@ -112,8 +112,8 @@ def _node(g: Lowering, layer: Layer, time: Dim, batch: Dim) -> tuple[Tensor, ...
     count, (hidden, *_) = len(layer.directions), layer.widths
     order = layer.gates
     blocks = (("blocks", 0, order),) if len(order) > 1 else ()
-    weights = [_built(g, [direction[which] for direction in layer.directions], (*blocks, ("stack", 0)), None)
-               for which in (0, 1)]
+    weights = [_built(g, matrices, (*blocks, ("stack", 0)), None)
+               for matrices in ([direction[0] for direction in layer.directions], [direction[1] for direction in layer.directions])]
     biases = [item for direction in layer.directions for item in direction[2:4] if item is not None]
     bias = _built(g, biases, (*blocks, ("concat", 0), ("reshape", (count, 2 * len(order) * hidden))),
                   (count, 2 * len(order) * hidden)) if biases else None
@@ -136,7 +136,7 @@ def _built(g: Lowering, sources: Sequence[Tensor], steps: tuple[Any, ...], shape
     key = ("recurrent", tuple(names), steps)
     if key not in g._cache:
         g._cache[key] = _steps_as_nodes(g, sources, steps)
-    return g._cache[key]  # type: ignore[no-any-return]
+    return g._cache[key]
 
 
 def _steps_as_nodes(g: Lowering, sources: Sequence[Tensor], steps: tuple[Any, ...]) -> Tensor:
@@ -147,7 +147,7 @@ def _steps_as_nodes(g: Lowering, sources: Sequence[Tensor], steps: tuple[Any, ..
         elif step[0] == "stack":
             current = [g.reshape(item, (1, *item.shape)) for item in current]
         if step[0] in ("stack", "concat") and len(current) > 1:
-            total = sum(int(item.shape[0]) for item in current)  # type: ignore[arg-type]
+            total = sum(int(item.shape[0]) for item in current)  # type: ignore[arg-type,misc]
             current = [g.node("Concat", *current, spec=TensorSpec(current[0].dtype, (total, *current[0].shape[1:])), axis=0)]
         elif step[0] == "reshape":
             current = [g.reshape(current[0], step[1])]

@@ -39,9 +39,9 @@ def im2col(g: Lowering, x: Tensor, *, kernel_size: Pair, dilation: Pair, padding
               zip(x.shape[-2:], zip(kernel_size, dilation, padding, stride, strict=True), strict=True)]
     if any(padding):
         spec = TensorSpec(x.dtype, (*x.shape[:-2], x.shape[-2] + 2 * padding[0], x.shape[-1] + 2 * padding[1]))
-        lead = [0] * (x.rank - 2)
+        zeros = [0] * (x.rank - 2)
         # Amounts for every axis: ONNX Runtime moves transposes past a Pad as though it named none.
-        x = g.node("Pad", x, g.constant([*lead, *padding, *lead, *padding]), spec=spec)
+        x = g.node("Pad", x, g.constant([*zeros, *padding, *zeros, *padding]), spec=spec)
     lead = x.shape[:-2]
     rows = g.node("Gather", x, grid(g, kernel_size[0], dilation[0], counts[0], stride[0]), axis=height,
                   spec=TensorSpec(x.dtype, (*lead, kernel_size[0], counts[0], x.shape[-1])))

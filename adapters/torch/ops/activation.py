@@ -108,7 +108,7 @@ for _name, _function in _FUNCTIONS.items():
 
 @rebuilds("elu")
 def rebuild_elu(x: torch.Tensor, *, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> torch.Tensor:
-    return torch.ops.aten.elu(x, alpha, scale, input_scale)  # type: ignore[no-any-return]
+    return torch.ops.aten.elu(x, alpha, scale, input_scale)
 
 
 @rebuilds("threshold")
@@ -135,4 +135,4 @@ def rebuild_log_softmax(x: torch.Tensor, *, axis: int = -1) -> torch.Tensor:
 
 @rebuilds("safe_softmax")
 def rebuild_safe_softmax(x: torch.Tensor, *, axis: int = -1) -> torch.Tensor:
-    return torch.ops.aten._safe_softmax(x, axis)  # type: ignore[no-any-return]
+    return torch.ops.aten._safe_softmax(x, axis)

@@ -153,7 +153,7 @@ def istft(g: Importer, self: Value, n_fft: int, hop_length: int | None = None, w
 
 def _rebuild(name: str) -> Callable[..., torch.Tensor]:
     def function(x: torch.Tensor, *, axes: tuple[int, ...], sizes: tuple[int, ...] | None = None, norm: str = "backward") -> torch.Tensor:
-        return getattr(torch.fft, name)(x, sizes, axes, norm)  # type: ignore[no-any-return]
+        return getattr(torch.fft, name)(x, sizes, axes, norm)
 
     return function
 

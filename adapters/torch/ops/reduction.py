@@ -212,7 +212,7 @@ def rebuild_prod(x: torch.Tensor, *, axis: tuple[int, ...] | None = None, keepdi
 for _op, _function in {"argmax": torch.argmax, "argmin": torch.argmin}.items():
 
     def _rebuilt(x: torch.Tensor, *, axis: int | None = None, keepdims: bool = False, _function: Any = _function) -> torch.Tensor:
-        return _function(x.to(torch.uint8) if x.dtype is torch.bool else x, axis, keepdims)  # type: ignore[no-any-return]
+        return _function(x.to(torch.uint8) if x.dtype is torch.bool else x, axis, keepdims)
 
     rebuilds(_op)(_rebuilt)
 

@@ -63,4 +63,4 @@ def rebuild_interpolate(x: torch.Tensor, *, size: tuple[int, ...], mode: str, al
         word, f"{'_' if antialias else ''}upsample_{word}{axes}d{'_aa' if antialias else ''}")
     corners = () if mode.startswith("nearest") else (align_corners,)
     y = getattr(torch.ops.aten, name)(batched, list(size), *corners, *(scale or (None,) * axes))
-    return y if x.dim() == axes + 2 else y.squeeze(0)  # type: ignore[no-any-return]
+    return y if x.dim() == axes + 2 else y.squeeze(0)
