@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from converter.attributes import attribute_symbols, normalize_attributes
+from converter.checking import infer_node
 from converter.dims import Dim, Expr, symbols
 from converter.errors import GraphError
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Literal, Node, TensorSpec
-from converter.opset import attribute_symbols, infer_node, lookup, normalize_attributes
+from converter.opset import lookup
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from converter.checking import check
 from converter.errors import ConverterError, ParameterError, UnsupportedError
 from converter.ir import DType, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
-from converter.opset import check
 from converter.parameters import Array, ParameterStore
 
 TARGETS = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32)

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from converter import discovery
+from converter.checking import check
 from converter.checkpoint import SelectedParameters, existing, load_parameters, refuse_model, source_metadata
 from converter.discovery import format_of, requiring, resolve
 from converter.errors import ConverterError, ParameterError
 from converter.ir import Graph, Model, TensorSpec
-from converter.opset import check
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.state_dict import fitted
 

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converter.checking import check
 from converter.checkpoint import checkpoint_files, load_parameters
 from converter.discovery import Recogniser, recognisers, requiring, resolve
 from converter.errors import ConverterError, FormatError
 from converter.ir import Model
-from converter.opset import check
 from converter.parameters import ParameterStore
 from converter.state_dict import fitted
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from converter.attributes import concrete_attributes, normalize_attributes
+from converter.checking import bind_operands
 from converter.errors import ConverterError, RunError
 from converter.ir import DType, Graph, Model, Node
-from converter.opset import bind_operands, concrete_attributes, lookup, normalize_attributes
+from converter.opset import lookup
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.sizes import bind_body, check_inputs, promote
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from converter.opset import OPSET, AttributeSpec, Operator, describe_type, operators
+from converter.attributes import describe_type
+from converter.opset import OPSET, AttributeSpec, Operator, operators
 
 FOLDER = Path(__file__).parent
 

@@ -17,10 +17,10 @@ from torch._higher_order_ops.while_loop import while_loop
 import converter
 from adapters.torch.rebuild import to_module
 from converter.builder import GraphBuilder, Value
+from converter.checking import check
 from converter.errors import GraphError, RunError, UnsupportedError
 from converter.format import model_digest
 from converter.ir import DType, Graph, Model
-from converter.opset import check
 from converter.parameters import InMemoryParameters
 
 RUNTIMES = ["reference", "numpy", "onnxruntime", "torch"]

@@ -18,13 +18,13 @@ from adapters.torch.export import Program, trace
 from adapters.torch.run import ProgramSource
 from converter import reference
 from converter.builder import GraphBuilder
+from converter.checking import check
 from converter.equivalence import verify
 from converter.equivalence.bisect import walk
 from converter.equivalence.locate import AGREES, FUSED
 from converter.equivalence.memory import Kept, groups, peak_bytes
 from converter.equivalence.reduction import reduce
 from converter.ir import Model, Node
-from converter.opset import check
 from converter.parameters import InMemoryParameters
 
 Array = np.ndarray[Any, Any]

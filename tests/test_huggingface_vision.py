@@ -64,9 +64,11 @@ def test_images_of_any_size(stem: str, fields: dict[str, Any], tmp_path: Path) -
 SWINS: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
     # Whole windows, windows to complete, odd maps to halve, patches to complete, a map of one window, images not square.
     ("Model", SWIN, [(48, 48), (32, 32), (40, 60), (33, 47), (17, 24), (24, 70), (23, 18)]),
-    ("ForImageClassification", {**SWIN, "qkv_bias": False, "mlp_ratio": 2.5, "hidden_act": "relu", "layer_norm_eps": 1e-3}, [(32, 32), (29, 61)]),
+    ("ForImageClassification", {**SWIN, "qkv_bias": False, "mlp_ratio": 2.5, "hidden_act": "relu", "layer_norm_eps": 1e-3},
+     [(32, 32), (29, 61)]),
     ("Model", {**SWIN, "use_absolute_embeddings": True, "image_size": [32, 48]}, [(32, 48)]),
-    ("Model", {**SWIN, "patch_size": [2, 4], "window_size": 4, "depths": [1, 2, 2], "num_heads": [1, 2, 2]}, [(32, 64), (25, 49), (50, 66)]),
+    ("Model", {**SWIN, "patch_size": [2, 4], "window_size": 4, "depths": [1, 2, 2], "num_heads": [1, 2, 2]},
+     [(32, 64), (25, 49), (50, 66)]),
     ("Model", {**SWIN, "window_size": 1}, [(7, 9)]),
 ]
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from converter import reference
+from converter.attributes import normalize_attributes
 from converter.builder import GraphBuilder
+from converter.checking import check
 from converter.dims import symbol
 from converter.errors import ConverterError, GraphError, ParameterError, RunError, UnsupportedError
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
-from converter.opset import check, lookup, normalize_attributes
+from converter.opset import lookup
 from converter.parameters import InMemoryParameters
 
 

@@ -14,8 +14,8 @@ import torch
 import converter
 from adapters.torchvision.recognise import candidates, families
 from converter import reference
+from converter.checking import check
 from converter.ir import Model
-from converter.opset import check
 from converter.parameters import InMemoryParameters
 from tests import support_torchvision
 

@@ -62,35 +62,6 @@ BUCKETS = 32
 FARTHEST = 128
 
 
-def distance_buckets(buckets: int = BUCKETS, farthest: int = FARTHEST) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The bucket of each distance from -farthest to farthest (position of the key - that of the query): int64 [2 · farthest + 1].
-
-    Raffel et al. 2019, section 2.1, in both directions: half of the buckets for each sign, half of those for single
-    distances, the others for ranges that grow as the logarithm does; in float32, whose rounding decides the bounds.
-    """
-    distance = -np.arange(-farthest, farthest + 1)
-    half = buckets // 2
-    near = half // 2
-    size = np.abs(distance)
-    with np.errstate(divide="ignore"):
-        far = np.log(size.astype(np.float32) / np.float32(near)) / np.float32(math.log(farthest / near)) * np.float32(half - near)
-    far = np.minimum(near + np.where(size < near, 0, far).astype(np.int64), half - 1)
-    found: np.ndarray[tuple[int], np.dtype[np.int64]] = (distance < 0) * half + np.where(size < near, size, far)
-    return found
-
-
-def distance_bias(net: Net, time: Dim, heads: int) -> Value:
-    """What to add to the scores: [heads, time, time]."""
-    table = net.tensor("distances", (net.config.size("relative_attention_num_buckets", BUCKETS), heads))
-    buckets = net.constant("distance_buckets", distance_buckets())
-    place = net.op("arange", stop=time, dtype=DType.INT64)
-    keys, queries = net.op("reshape", place, shape=(1, time)), net.op("reshape", place, shape=(time, 1))
-    distance = net.op("add", net.op("clip", net.op("subtract", keys, queries), -FARTHEST, FARTHEST), FARTHEST)
-    # Looked up by distance first: [2 · farthest + 1, heads], then one row for each pair of words.
-    rows = net.op("embedding", buckets, table)
-    return net.op("permute_dims", net.op("embedding", distance, rows), axes=(2, 0, 1), name="distance_bias")
-
-
 def build(net: Net, task: str) -> None:
     config = net.config
     refuse_decoder(config)
@@ -101,7 +72,8 @@ def build(net: Net, task: str) -> None:
         raise config.refuse("max_position_embeddings", f"{PADDING + 2} and up", rows)
     ids = text_inputs(net, rows - PADDING - 1)
     x = embed(net, ids, width, lambda: positions_after_padding(net, ids, width, PADDING), types=False, eps=given.eps)
-    bias, mask = distance_bias(net, ids.shape[1], given.heads), padding_mask(net)
+    table = net.tensor("distances", (config.size("relative_attention_num_buckets", BUCKETS), given.heads))
+    bias, mask = distance_bias(net, table, FARTHEST, 0, ids.shape[1]), padding_mask(net)
     if mask is not None:
         bias = net.op("where", mask, bias, -math.inf, name="bias")
     x = layers(net, x, bias, given)

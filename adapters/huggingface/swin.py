@@ -38,15 +38,15 @@ NAMES = {
     "merge": "encoder.layers.{stage}.downsample.reduction",
     "norm": "layernorm",
 }
-LEGACY = tuple((f"{old}.{end}", f"{new}.{end}") for old, new in {
+LEGACY = (*((f"{ours}.{end}", f"{newer}.{end}") for ours, newer in {
     "attention.self.query": "attention.q_proj",
     "attention.self.key": "attention.k_proj",
     "attention.self.value": "attention.v_proj",
     "attention.output.dense": "attention.o_proj",
     "intermediate.dense": "mlp.fc1",
     "output.dense": "mlp.fc2",
-}.items() for end in ("weight", "bias")) + (
-    ("attention.self.relative_position_bias_table", "attention.relative_position_bias.relative_position_bias_table"),)
+}.items() for end in ("weight", "bias")),
+    ("attention.self.relative_position_bias_table", "attention.relative_position_bias.relative_position_bias_table"))
 
 # The norms of patches and of merged words have PyTorch's own number, whatever the config says.
 EPS = 1e-5

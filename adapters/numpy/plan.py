@@ -13,17 +13,11 @@ from typing import Any
 import numpy as np
 
 from adapters.numpy.registry import kernels
+from converter.attributes import attribute_symbols, concrete_attributes, normalize_attributes
+from converter.checking import bind_operands, check, literal_dtype
 from converter.errors import ConverterError, RunError
 from converter.ir import Graph, Node
-from converter.opset import (
-    attribute_symbols,
-    bind_operands,
-    check,
-    concrete_attributes,
-    literal_dtype,
-    lookup,
-    normalize_attributes,
-)
+from converter.opset import lookup
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.sizes import bind_body
 

@@ -14,11 +14,13 @@ from adapters.onnx.empty import IDENTITIES, reduced_empty
 from adapters.onnx.layouts import Initializer, Layout
 from adapters.onnx.registry import lowerings
 from converter import dims
+from converter.attributes import attribute_symbols, filled_attributes, normalize_attributes
 from converter.builder import Value
+from converter.checking import bind_operands, check, literal_dtype
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType, Graph, Node, TensorSpec
-from converter.opset import attribute_symbols, bind_operands, check, filled_attributes, literal_dtype, lookup, normalize_attributes
+from converter.opset import lookup
 from converter.parameters import InMemoryParameters, ParameterStore
 
 Array = np.ndarray[Any, Any]

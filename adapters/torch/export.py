@@ -32,10 +32,10 @@ from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
 from adapters.torch.registry import importers
 from adapters.torch.trials import agrees_at_one
 from converter.builder import GraphBuilder, Value
+from converter.checking import check
 from converter.dims import symbol
 from converter.errors import ConverterError, RunError, UnsupportedError
 from converter.ir import DimRange, Graph, Model
-from converter.opset import check
 from converter.rewriting import simplify
 from converter.sizes import bind, check_shape
 

@@ -249,7 +249,7 @@ class Importer:
             if not isinstance(value, Value) or not isinstance(fake, torch.Tensor):
                 continue
             expected = TensorSpec(from_torch_dtype(fake.dtype), tuple(to_dim(size, self.symbols) for size in fake.shape))
-            from converter.opset import require_same
+            from converter.checking import require_same
 
             require_same(value.spec, expected, f"{target_name(node.target)} -> {value.name}")
 

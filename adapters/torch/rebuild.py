@@ -28,18 +28,12 @@ from adapters.torch.dtypes import TO_TORCH, to_tensor
 from adapters.torch.functions import function
 from adapters.torch.registry import rebuilders
 from adapters.torch.spelling import SPELLINGS
+from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
+from converter.checking import bind_operands, check
 from converter.dims import Dim, Expr
 from converter.errors import ParameterError, UnsupportedError
 from converter.ir import DType, Graph, Model, Node
-from converter.opset import (
-    attribute_symbols,
-    bind_operands,
-    check,
-    filled_attributes,
-    graphs_in,
-    lookup,
-    normalize_attributes,
-)
+from converter.opset import lookup
 
 STATISTICS = frozenset({"running_mean", "running_var"})
 """Operands that hold what a layer observed and not what it learned."""
@@ -251,7 +245,7 @@ class Emitter:
 
     def _gives_several(self, node: Node) -> bool:
         """Whether the torch function gives a tuple, which is so where the shape rule does."""
-        from converter.opset import infer_node
+        from converter.checking import infer_node
 
         outputs = lookup(node.op).outputs
         return outputs is None or len(outputs) > 1 or len(infer_node(node, self.specs)) > 1

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from converter import reference
+from converter.checking import check
 from converter.equivalence.compare import Comparison, compare, is_exact, within
 from converter.equivalence.conditioning import moves
 from converter.errors import GraphError
 from converter.ir import Graph, GraphOutput, Model, Node, TensorSpec
-from converter.opset import check, lookup
+from converter.opset import lookup
 from converter.parameters import ParameterStore
 from converter.sizes import check_inputs
 

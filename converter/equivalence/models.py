@@ -6,11 +6,12 @@ import contextlib
 
 import numpy as np
 
+from converter.attributes import normalize_attributes
 from converter.equivalence.compare import Comparison
 from converter.equivalence.report import Row, failure, row
 from converter.errors import ConverterError
 from converter.ir import Graph, Model, Node
-from converter.opset import lookup, normalize_attributes
+from converter.opset import lookup
 from converter.parameters import ParameterStore, as_bytes
 
 LISTED = 20

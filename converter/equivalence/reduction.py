@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from converter.checking import check
 from converter.equivalence.bisect import Subset, observed
 from converter.errors import ConverterError
 from converter.ir import Graph, GraphInput, GraphOutput, Model
-from converter.opset import check
 
 Array = np.ndarray[Any, Any]
 Fails = Callable[[Model, Mapping[str, Array]], bool]

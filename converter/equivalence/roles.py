@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from converter.attributes import normalize_attributes
+from converter.checking import check
 from converter.dims import Dim, Expr
 from converter.ir import DType, Graph, Node, TensorSpec
-from converter.opset import check, lookup, normalize_attributes
+from converter.opset import lookup
 from converter.parameters import ParameterStore
 
 Specs = Mapping[str, TensorSpec]

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from converter.attributes import normalize_attributes
 from converter.ir import Graph, Node
-from converter.opset import lookup, normalize_attributes
+from converter.opset import lookup
 
 Array = np.ndarray[Any, Any]
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from converter import reference
+from converter.checking import check
 from converter.equivalence.budget import Budget, typical_size
 from converter.equivalence.compare import FACTOR, FLOOR, ROUNDINGS, STRUCTURE, WHOLE, eps_of, is_exact, scales
 from converter.equivalence.conditioning import moves
@@ -18,7 +19,6 @@ from converter.equivalence.memory import MEMORY, groups, peak_bytes
 from converter.equivalence.ties import TieRule, tie_rules
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Model, Node
-from converter.opset import check
 from converter.recorded import Sample
 
 Array = np.ndarray[Any, Any]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from converter.attributes import normalize_attributes
 from converter.dims import Dim, Expr, parse
 from converter.errors import ConverterError, FormatError
 from converter.format.fields import describe, fixed_shape, members, name_of, typed
 from converter.format.limits import MAX_GRAPH_DEPTH, MAX_RANK, MAX_SIZE
 from converter.format.literals import number_from_document, number_to_document
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Node, Operand, TensorSpec
-from converter.opset import lookup, normalize_attributes
+from converter.opset import lookup
 
 Document = dict[str, Any]
 

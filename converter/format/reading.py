@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.checking import check
 from converter.errors import FormatError, ParameterError
 from converter.format.digest import check_digest, graph_digest
 from converter.format.document import check_aliases, graph_from_document
@@ -18,7 +19,7 @@ from converter.format.samples import read_draws, read_samples
 from converter.format.scan import Scanner
 from converter.format.tensors import PARAMETER_FIELDS, TensorEntry, decode_entry, read_entry
 from converter.ir import Example, Graph, TensorSpec
-from converter.opset import OPSET, check
+from converter.opset import OPSET
 from converter.recorded import MAX_DRAWN
 
 REQUIRED = ("format", "version", "opset", "graph")

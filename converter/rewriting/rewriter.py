@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from converter.builder import live_nodes
+from converter.checking import infer_node
 from converter.dims import Dim
 from converter.errors import GraphError
 from converter.ir import DType, Graph, GraphOutput, Node, Operand, TensorSpec
-from converter.opset import infer_node, lookup
+from converter.opset import lookup
 from converter.parameters import ParameterStore
 
 Rule = Callable[["Rewriter", Node], "str | Node | None"]

@@ -8,8 +8,8 @@ import onnx
 
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.registry import lowers
+from converter.checking import infer_node
 from converter.ir import DType, Graph, TensorSpec
-from converter.opset import infer_node
 
 FLAG = TensorSpec(DType.BOOL, ())
 

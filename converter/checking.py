@@ -1,0 +1,177 @@
+"""Whether a graph keeps to the operators' rules, and the dtype and shape of every value in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
+from converter.dims import Expr, differ, symbols
+from converter.errors import ConverterError, GraphError
+from converter.ir import DimRange, DType, Graph, Node, Operand, TensorSpec
+from converter.opset import Operator, lookup
+from converter.parameters import ParameterStore
+
+Specs = Mapping[str, TensorSpec]
+
+
+def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
+    """The specs of a node's outputs. Raises `GraphError`, naming the node, where the operator's rules are broken."""
+    try:
+        operator = lookup(node.op)
+        attributes = normalize_attributes(operator, node.attributes)
+        operands = bind_operands(operator, node.inputs)
+        dtype = literal_dtype(node.inputs, specs)
+        arguments: list[TensorSpec | None] = []
+        for operand in operands:
+            if operand is None:
+                arguments.append(None)
+            elif isinstance(operand, str):
+                if operand not in specs:
+                    raise GraphError(f"no value {operand!r} before this node", received=repr(operand),
+                                     fix="name a graph input, a parameter, or an earlier node's output")
+                arguments.append(specs[operand])
+            else:
+                arguments.append(TensorSpec(_check_literal(operator, operand, dtype), ()))
+        result = operator.infer(*arguments, **filled_attributes(operator, attributes))
+        outputs = result if isinstance(result, tuple) else (result,)
+        if len(node.outputs) > len(outputs) or not node.outputs:
+            raise GraphError(f"{operator.name} has {len(outputs)} outputs here", received=str(len(node.outputs)))
+        return outputs
+    except ConverterError as error:
+        raise error.within(_place(node)) from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # A shape rule that stumbles over operands it did not foresee.
+        given = ", ".join(str(specs[item]) if isinstance(item, str) else str(item) for item in node.inputs)
+        raise GraphError(f"operands that {node.op} does not take ({error})", where=_place(node), received=given) from error
+
+
+def _place(node: Node) -> str:
+    return f"node {node}" + (f" from {node.source}" if node.source else "")
+
+
+def bind_operands(operator: Operator, inputs: tuple[Operand, ...]) -> tuple[Operand, ...]:
+    """The inputs as the kernel takes them, optional ones that were left out as None. Raises `GraphError`."""
+    fixed = [spec for spec in operator.operands if not spec.variadic]
+    variadic = len(fixed) != len(operator.operands)
+    needed = sum(not spec.optional for spec in fixed)
+    if len(inputs) < needed or len(inputs) > len(fixed) and not variadic:
+        bounds = f"at least {needed}" if variadic else f"{needed}" if needed == len(fixed) else f"{needed} to {len(fixed)}"
+        raise GraphError(f"{operator.name} takes {bounds} inputs", received=str(len(inputs)),
+                         expected=", ".join(f"{spec.name}{'?' if spec.optional else '…' if spec.variadic else ''}"
+                                            for spec in operator.operands))
+    for spec, operand in zip(fixed, inputs, strict=False):
+        if operand is None and not spec.optional:
+            raise GraphError(f"{operator.name} needs its input {spec.name!r}", received="null")
+    return (*inputs, *([None] * max(0, len(fixed) - len(inputs))))
+
+
+def literal_dtype(inputs: tuple[Operand, ...], specs: Specs) -> DType | None:
+    """The dtype that literal numbers take: that of the last tensor among the inputs."""
+    for operand in reversed(inputs):
+        if isinstance(operand, str) and operand in specs:
+            return specs[operand].dtype
+    return None
+
+
+def _check_literal(operator: Operator, value: Any, dtype: DType | None) -> DType:
+    if not operator.literals:
+        raise GraphError(f"{operator.name} takes no numbers as inputs", received=repr(value), fix="make it with `full`")
+    if dtype is None:
+        raise GraphError(f"{operator.name} needs at least one tensor", received=repr(value), fix="make it with `full`")
+    fits = (isinstance(value, bool) and dtype is DType.BOOL or dtype.is_complex
+            or isinstance(value, (int, float)) and not isinstance(value, bool) and dtype.is_float
+            or isinstance(value, int) and not isinstance(value, bool) and dtype.is_integer)
+    if fits and dtype.is_integer:
+        bits, signed = dtype.itemsize * 8, not dtype.value.startswith("u")
+        fits = (-(1 << bits - 1) if signed else 0) <= value < (1 << bits - (1 if signed else 0))
+    if not fits:
+        raise GraphError("a number does not fit the operand beside it", expected=str(dtype), received=repr(value))
+    return dtype
+
+
+def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, outer: Iterable[str] = ()) -> dict[str, TensorSpec]:
+    """Checks a whole graph and infers every value's spec. Sub-graphs are checked too.
+
+    Args:
+        graph: the graph.
+        parameters: the store, or specs by name.
+        outer: for a sub-graph, the symbols that the graph around it binds.
+
+    Returns: the spec of every value by name: inputs, parameters, and nodes' outputs.
+
+    Raises:
+        GraphError: an unknown operator or value, a name given twice, an unbound symbol, shapes or dtypes that do not
+            fit, or an output whose declared spec differs from the inferred one.
+    """
+    specs: dict[str, TensorSpec] = {}
+    if isinstance(parameters, ParameterStore):
+        specs.update((name, parameters.spec(name)) for name in parameters.names())
+    elif parameters is not None:
+        specs.update(parameters)
+    around = frozenset(outer)
+    bound: set[str] = set()
+    for port in graph.inputs:
+        if port.name in specs:
+            raise GraphError(f"the name {port.name!r} is given twice", where=f"graph {graph.name!r}",
+                             fix="rename the input")
+        specs[port.name] = port.spec
+        bound |= {size.symbol for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
+    for port in graph.inputs:
+        _check_symbols(f"input {port.name!r}", port.spec, bound | around)
+    for node in graph.nodes:
+        outputs = infer_node(node, specs)
+        for inner in graphs_in(node):
+            try:
+                check(inner, outer=bound | around)
+            except ConverterError as error:
+                raise error.within(_place(node)) from error
+        for name, spec in zip(node.outputs, outputs, strict=False):
+            if name is None:
+                continue
+            if name in specs:
+                raise GraphError(f"the name {name!r} is given twice", where=f"node {node}", fix="rename one of the two")
+            specs[name] = spec
+        bound |= {node.attributes[name].symbol for name in lookup(node.op).binds if name in node.attributes}
+        unbound = attribute_symbols(tuple(node.attributes.values())) - bound - around
+        if unbound:
+            raise GraphError(f"the size {min(unbound)!r} is bound by no input", where=f"node {node}",
+                             expected="a symbol of an input's shape", received=", ".join(sorted(unbound)))
+    for name in bound:
+        if name not in graph.dims:
+            raise GraphError(f"the size {name!r} has no range", where=f"graph {graph.name!r}",
+                             fix=f'add "{name}": {{"min": 1}} to "dims"')
+    names = set()
+    for output in graph.outputs:
+        where = f"output {output.name!r}"
+        if output.name in names:
+            raise GraphError("two outputs have one name", where=where, fix="rename one of the two")
+        names.add(output.name)
+        if output.value not in specs:
+            raise GraphError(f"no value {output.value!r}", where=where, fix="name a value that the graph makes")
+        require_same(output.spec, specs[output.value], where)
+    if not graph.outputs:
+        raise GraphError("a graph without outputs", where=f"graph {graph.name!r}", expected="at least one output")
+    return specs
+
+
+def _check_symbols(where: str, spec: TensorSpec, bound: set[str]) -> None:
+    for size in spec.shape:
+        missing = symbols(size) - bound
+        if missing:
+            raise GraphError("a size that no input's shape holds by itself", where=where, received=str(size),
+                             expected=f"{min(missing)!r} alone in some input's shape")
+
+
+def require_same(declared: TensorSpec, inferred: TensorSpec, where: str) -> None:
+    """Raises `GraphError` unless dtypes are equal and no two sizes are known to differ."""
+    same = declared.dtype is inferred.dtype and declared.rank == inferred.rank and not any(
+        differ(a, b) for a, b in zip(declared.shape, inferred.shape, strict=True))
+    if not same:
+        raise GraphError("the declared spec is not what the graph computes", where=where, expected=str(inferred),
+                         received=str(declared))
+
+
+def default_dims(graph_specs: Mapping[str, TensorSpec]) -> dict[str, DimRange]:
+    """A range of 1 and up for each symbol in the given specs."""
+    return {name: DimRange() for spec in graph_specs.values() for size in spec.shape for name in sorted(symbols(size))}
