@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
-CORE = ("errors", "dims", "ir", "parameters", "sizes", "opset", "ops", "builder", "recorded", "generator")
+CORE = ("errors", "dims", "ir", "parameters", "sizes", "opset", "attributes", "checking", "ops", "builder", "recorded", "generator")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
@@ -25,11 +25,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ir": ("dims", "errors", "parameters", "recorded"),
     "parameters": ("ir", "errors", "dims"),
     "sizes": ("dims", "errors", "ir"),
-    "opset": ("dims", "errors", "ir", "parameters", "sizes", "ops"),
-    "ops": ("errors", "dims", "ir", "sizes", "opset", "parameters", "reference"),
-    "builder": ("errors", "dims", "ir", "opset"),
+    "opset": ("errors", "ops"),
+    "attributes": ("dims", "errors", "ir", "opset"),
+    "checking": ("attributes", "dims", "errors", "ir", "opset", "parameters"),
+    "ops": ("errors", "dims", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
+    "builder": ("errors", "dims", "ir", "opset", "attributes", "checking"),
     "rewriting": (*CORE,),
-    "reference": ("errors", "dims", "ir", "parameters", "sizes", "opset"),
+    "reference": ("errors", "dims", "ir", "parameters", "sizes", "opset", "attributes", "checking"),
     "format": (*CORE,),
     "discovery": ("errors", "ir"),
     "mapped": (),

@@ -14,7 +14,8 @@ LARGEST_SIZE = 1 << 31
 LARGEST_NUMBER = 1e30
 # A graph is built node by node: what is repeated is bounded, whatever a file says.
 MOST_LAYERS = 1000
-REPEATED = frozenset({"num_hidden_layers", "num_hidden_groups", "inner_group_num", "num_stages"})
+REPEATED = frozenset({"num_hidden_layers", "num_hidden_groups", "inner_group_num", "num_stages", "decoder_layers",
+                      "num_decoder_layers", "num_adapter_layers"})
 _REQUIRED: Any = object()
 T = TypeVar("T")
 
@@ -137,15 +138,15 @@ class Config:
             raise self.refuse(name, "an object", value)
         return Config(value or {}, f"{self.where}, {name}")
 
-    def labels(self) -> int:
-        """How many classes a classifier tells apart: `num_labels`, or the entries of `id2label`, or 2."""
+    def labels(self, default: int = 2) -> int:
+        """How many classes a classifier tells apart: `num_labels`, or the entries of `id2label`, or `default`."""
         names = self.get("id2label")
         if isinstance(names, dict) and names:
             count = len(names)
             if self.get("num_labels", count) != count:
                 raise self.refuse("num_labels", f"{count}, as id2label has", self.get("num_labels"))
             return count
-        return self.size("num_labels", 2)
+        return self.size("num_labels", default)
 
     def unread(self) -> list[str]:
         """Fields that are there, were not read, and are not known to leave the result as it is."""

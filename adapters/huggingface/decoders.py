@@ -30,6 +30,7 @@ OPTIONAL = ("position_ids",)
 class Sequence:
     """The words that a run is given, after those that a cache holds already.
 
+    `part` names the cache beside others: past_key_values.N.{part}key.
     `visible`: bool [batch, 1, 1, past + time], or None where all words are. `longest` bounds past + time.
     """
 
@@ -39,6 +40,7 @@ class Sequence:
     visible: Value | None
     longest: int
     cached: dict[str, Value] = field(default_factory=dict)
+    part: str = ""
     present: dict[str, Value] = field(default_factory=dict)
     _masks: dict[int | None, Value] = field(default_factory=dict)
 
@@ -83,8 +85,9 @@ class Sequence:
             return key, value
         found = []
         for name, new in (("key", key), ("value", value)):
-            joined = self.net.op("concat", self.cached[f"past_key_values.{layer}.{name}"], new, axis=2, name=f"present_{layer}_{name}")
-            self.present[f"present.{layer}.{name}"] = joined
+            joined = self.net.op("concat", self.cached[f"past_key_values.{layer}.{self.part}{name}"], new, axis=2,
+                                 name=f"present_{layer}_{name}")
+            self.present[f"present.{layer}.{self.part}{name}"] = joined
             found.append(joined)
         return found[0], found[1]
 

@@ -34,16 +34,16 @@ def distance_buckets(buckets: int, farthest: int, *, both: bool = True) -> np.nd
     return found
 
 
-def distance_bias(net: Net, table: Value, farthest: int, start: Dim, stop: Dim, *, both: bool = True, name: str = "distance") -> Value:
+def distance_bias(net: Net, table: Value, buckets: int, farthest: int, start: Dim, stop: Dim, *, both: bool = True,
+                  name: str = "distance") -> Value:
     """What to add to the scores of the queries from `start` to `stop` with the keys from 0 to `stop`: [heads, stop - start, stop].
 
-    table: [buckets, heads].
+    table: [buckets and more, heads].
     """
-    rows = table.shape[0]
-    buckets = net.constant(f"{name}_buckets", distance_buckets(int(rows), farthest, both=both))  # type: ignore[arg-type]
+    places = net.constant(f"{name}_buckets", distance_buckets(buckets, farthest, both=both))
     keys = net.op("reshape", net.op("arange", stop=stop, dtype=DType.INT64), shape=(1, stop))
     queries = net.op("reshape", net.op("arange", start=start, stop=stop, dtype=DType.INT64), shape=(stop - start, 1))
     distance = net.op("add", net.op("clip", net.op("subtract", keys, queries), -farthest, farthest), farthest)
     # Looked up by distance first: [2 · farthest + 1, heads], then one row for each pair of words.
-    found = net.op("embedding", distance, net.op("embedding", buckets, table))
+    found = net.op("embedding", distance, net.op("embedding", places, table))
     return net.op("permute_dims", found, axes=(2, 0, 1), name=f"{name}_bias")

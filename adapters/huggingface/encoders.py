@@ -172,6 +172,11 @@ def span_head(net: Net, x: Value) -> None:
     """`start_logits` and `end_logits`, [batch, time]."""
     if net.config.labels() != 2:
         raise net.config.refuse("num_labels", "2 for question answering", net.config.labels())
+    spans(net, x)
+
+
+def spans(net: Net, x: Value) -> None:
+    """`start_logits` and `end_logits` of a map to 2 classes."""
     start, end = net.b.add("unstack", (net.linear(x, "span", 2),), {"axis": -1}, names=("start", "end"))
     net.output("start_logits", start)
     net.output("end_logits", end)

@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     from adapters.huggingface.net import Net
 
 
+CACHED = " with cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The inputs of a task: those it has by default, the first of which it cannot do without, and those it can have beside."""
+
+    names: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One `model_type`, or several that compute alike.
@@ -26,6 +37,9 @@ class Family:
         legacy: other names of a tensor, older or newer: pairs of an ending and what stands in its place.
         renamed: config fields that the family calls otherwise.
         inputs: every input that the graph can take; those of `optional` only on demand.
+        caches: whether its language models can have key-value caches.
+        by_task: the inputs of tasks that have other ones, by the task's name; by that and `CACHED` those with a cache.
+        sentences: the task that gives the words of a sentence encoder.
     """
 
     classes: Mapping[str, str]
@@ -40,3 +54,13 @@ class Family:
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     optional: tuple[str, ...] = ()
     caches: bool = False
+    by_task: Mapping[str, Inputs] = field(default_factory=dict)
+    sentences: str = "feature-extraction"
+
+    def takes(self, task: str, cache: bool) -> Inputs:
+        """The inputs of a task."""
+        return self.by_task.get(task + CACHED * cache, Inputs(self.inputs, self.optional))
+
+    def can_cache(self, task: str) -> bool:
+        """Whether a task can have a key-value cache."""
+        return task + CACHED in self.by_task or self.caches and task == "text-generation"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
+from adapters.huggingface.distances import distance_bias
 from adapters.huggingface.encoders import (
     BUFFERS,
     GAMMA_BETA,
@@ -25,9 +24,6 @@ from adapters.huggingface.encoders import (
 )
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import Net
-from converter.builder import Value
-from converter.dims import Dim
-from converter.ir import DType
 
 NAMES = {
     "words": "embeddings.word_embeddings",
@@ -73,7 +69,7 @@ def build(net: Net, task: str) -> None:
     ids = text_inputs(net, rows - PADDING - 1)
     x = embed(net, ids, width, lambda: positions_after_padding(net, ids, width, PADDING), types=False, eps=given.eps)
     table = net.tensor("distances", (config.size("relative_attention_num_buckets", BUCKETS), given.heads))
-    bias, mask = distance_bias(net, table, FARTHEST, 0, ids.shape[1]), padding_mask(net)
+    bias, mask = distance_bias(net, table, BUCKETS, FARTHEST, 0, ids.shape[1]), padding_mask(net)
     if mask is not None:
         bias = net.op("where", mask, bias, -math.inf, name="bias")
     x = layers(net, x, bias, given)

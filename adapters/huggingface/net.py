@@ -50,6 +50,7 @@ class Net:
         self.constants: dict[str, np.ndarray[Any, Any]] = {}
         self.notes: list[str] = []
         self.outputs: dict[str, Value] = {}
+        self.unused = list(family.leftovers)
         self.prefix = self._prefix() if prefix is None else prefix
         self.dtype = self._dtype()
 
@@ -107,7 +108,11 @@ class Net:
         return target
 
     def _is_leftover(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) or fnmatchcase(name, self.prefix + pattern) for pattern in self.family.leftovers)
+        return any(fnmatchcase(name, pattern) or fnmatchcase(name, self.prefix + pattern) for pattern in self.unused)
+
+    def leaves(self, *patterns: str) -> None:
+        """Says of tensors that this task has no use for them, as `Family.leftovers` does for all tasks."""
+        self.unused += patterns
 
     def leftovers(self) -> dict[str, TensorSpec]:
         """Tensors that the checkpoint holds and the computation does not use, known to be harmless."""

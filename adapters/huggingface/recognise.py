@@ -7,7 +7,7 @@ from typing import Any
 
 from adapters.huggingface.config import Config, read_object
 from adapters.huggingface.families import MODULES, family_of
-from adapters.huggingface.family import Family
+from adapters.huggingface.family import Family, Inputs
 from adapters.huggingface.net import Net
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.format import Architecture
@@ -54,10 +54,10 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
         raise UnsupportedError(f"the model type {model_type!r} is not recognised", where=where, expected=", ".join(MODULES), fix=OTHERWISE)
     family = family_of(model_type)
     task, title = _task(family, model_type, config, task)
-    if cache and not (family.caches and task == "text-generation"):
-        raise UnsupportedError("only a causal language model has a key-value cache", where=where, received=f"{title}, {task}")
+    if cache and not family.can_cache(task):
+        raise UnsupportedError("only a language model has a key-value cache", where=where, received=f"{title}, {task}")
     net = Net(family, Config(fields, where, family.renamed, config.asked), {name: store.spec(name) for name in store.names()}, title,
-              take=_inputs(family, take, cache), cache=cache)
+              take=_inputs(family.takes(task, cache), take), cache=cache)
     try:
         family.build(net, task)
     except (ArithmeticError, ValueError) as error:
@@ -114,14 +114,14 @@ def _task(family: Family, model_type: str, config: Config, task: str | None) -> 
     return classes[names[0]], names[0]
 
 
-def _inputs(family: Family, take: str | None, cache: bool) -> tuple[str, ...]:
+def _inputs(inputs: Inputs, take: str | None) -> tuple[str, ...]:
     if take is None:
-        return family.inputs
-    known = (*family.inputs, *family.optional)
+        return inputs.names
+    known = (*inputs.names, *inputs.optional)
     wanted = [name.strip() for name in take.split(",") if name.strip()]
     for name in wanted:
         if name not in known:
             raise ConverterError(f"the model takes no input {name!r}", where="take", expected=", ".join(known), received=take)
-    if family.inputs[0] not in wanted:
-        raise ConverterError(f"the model needs the input {family.inputs[0]!r}", where="take", received=take)
+    if inputs.names[0] not in wanted:
+        raise ConverterError(f"the model needs the input {inputs.names[0]!r}", where="take", received=take)
     return tuple(wanted)

@@ -84,7 +84,7 @@ MASKING = frozenset({"logical_not", "logical_and", "logical_or", "logical_xor", 
 
 
 def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dict[str, Role]:
-    """The role of every input by name. Raises `GraphError` as `converter.opset.check` does."""
+    """The role of every input by name. Raises `GraphError` as `converter.checking.check` does."""
     specs = check(graph, parameters)
     consumers: dict[str, list[tuple[Node, int]]] = {}
     for node in graph.nodes:

@@ -100,7 +100,7 @@ def required_opset(graph: Graph) -> int:
 
 
 def graph_from_document(document: Any, where: str = "graph", depth: int = 0) -> Graph:
-    """The graph of a document. Whether it is a valid graph is for `converter.opset.check` to say.
+    """The graph of a document. Whether it is a valid graph is for `converter.checking.check` to say.
 
     Raises:
         FormatError: an unknown, missing or ill-typed field.
