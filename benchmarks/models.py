@@ -46,6 +46,33 @@ class Gpt2(nn.Module):
         return self.gpt(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
 
 
+class Llama(nn.Module):
+    """A Llama of 12 layers of 768, with grouped keys and the language-model head, without a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        self.llama = LlamaForCausalLM(LlamaConfig(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+                                                  num_key_value_heads=4, use_cache=False))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.llama(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
+
+
+class Vit(nn.Module):
+    """ViT-base's shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import ViTConfig, ViTForImageClassification
+
+        self.vit = ViTForImageClassification(ViTConfig(num_labels=1000))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.vit(pixels).logits  # type: ignore[no-any-return]
+
+
 class ResNet(nn.Module):
     """ResNet-50's shape."""
 
@@ -90,6 +117,8 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
     "resnet50": lambda: Subject(ResNet(), {"pixels": torch.randn(2, 3, 224, 224)}, {"pixels": ["batch", None, None, None]}),
     "bert": lambda: Subject(Bert(), _masked(2, 128, 30000), _TEXT),
     "gpt2": lambda: Subject(Gpt2(), _masked(2, 128, 50000), _TEXT),
+    "llama": lambda: Subject(Llama(), _masked(2, 128, 30000), _TEXT),
+    "vit": lambda: Subject(Vit(), {"pixels": torch.randn(2, 3, 224, 224)}, {"pixels": ["batch", None, None, None]}),
 }
 
 
