@@ -4,7 +4,7 @@
 
 Each conversion runs in a process of its own with the model loaded already. Seconds and extra memory (the peak over what
 the process held before) are medians over the repeats, systems in turn; latency is ONNX Runtime's, both files in one
-process, runs in turn. Both systems must agree with PyTorch before anything is timed.
+process, runs in turn. Models with batch normalizations are converted with --fold too. All must agree with PyTorch before anything is timed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import SUBJECTS
+from benchmarks.models import NORMALIZED, SUBJECTS
 
-SYSTEMS = ("model-converter", "torch.onnx.export")
+OURS, FOLDED, THEIRS = "model-converter", "model-converter --fold", "torch.onnx.export"
 
 
 def convert(system: str, name: str, path: Path) -> dict[str, float]:
@@ -33,16 +33,17 @@ def convert(system: str, name: str, path: Path) -> dict[str, float]:
     found = subject(name)
     with torch.no_grad():
         found.module(**found.arguments)
-    if system == "model-converter":
+    if system in (OURS, FOLDED):
         import converter
+        from converter.folding import fold
     else:
         import onnxscript  # noqa: F401
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     start = time.perf_counter()
-    if system == "model-converter":
+    if system in (OURS, FOLDED):
         model = converter.from_torch(found.module, kwargs=found.arguments, dims=found.axes, examples=False)
-        converter.save(model, path)
+        converter.save(fold(model) if system == FOLDED else model, path)
     else:
         torch.onnx.export(found.module, (), str(path), kwargs=found.arguments, dynamo=True, external_data=False, verbose=False,
                           dynamic_shapes=dynamic_shapes(found), input_names=list(found.arguments))
@@ -90,8 +91,9 @@ def measure(name: str, repeat: int) -> list[dict[str, Any]]:
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        paths = {system: Path(folder) / f"{index}.onnx" for index, system in enumerate(SYSTEMS)}
-        results: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
+        systems = (OURS, FOLDED, THEIRS) if name in NORMALIZED else (OURS, THEIRS)
+        paths = {system: Path(folder) / f"{index}.onnx" for index, system in enumerate(systems)}
+        results: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
         for _ in range(repeat):
             for system, path in paths.items():
                 command = [sys.executable, "-m", "benchmarks.conversion", "--one", system, name, str(path)]
@@ -126,12 +128,13 @@ def main() -> None:
     print("| model | system | convert | extra memory | file | nodes | ONNX Runtime |")
     print("|---|---|---|---|---|---|---|")
     for name in options.models or SUBJECTS:
-        ours, theirs = measure(name, options.repeat)
-        for row in (ours, theirs):
+        *own, theirs = measure(name, options.repeat)
+        for row in (*own, theirs):
             cells = " | ".join(form.format(row[key]) for key, form in COLUMNS)
             print(f"| {name} | {row['system']} | {cells} |", flush=True)
-        ratios = " | ".join(f"{ours[key] / theirs[key]:.2f}" if theirs[key] else "-" for key, _ in COLUMNS)
-        print(f"| {name} | ratio | {ratios} |", flush=True)
+        for ours in own:
+            ratios = " | ".join(f"{ours[key] / theirs[key]:.2f}" if theirs[key] else "-" for key, _ in COLUMNS)
+            print(f"| {name} | ratio{', folded' if ours['system'] == FOLDED else ''} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":

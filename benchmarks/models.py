@@ -122,6 +122,10 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
 }
 
 
+NORMALIZED = frozenset({"resnet50"})
+"""Those with batch normalizations."""
+
+
 def subject(name: str) -> Subject:
     """A model by name, seeded, in evaluation mode."""
     torch.manual_seed(0)

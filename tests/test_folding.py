@@ -136,3 +136,22 @@ def test_a_tied_weight() -> None:
     store = converter.InMemoryParameters({**{name: model.parameters.read(name) for name in model.parameters},
                                           "other": model.parameters.read("conv.weight")}, aliases={"other": "conv.weight"})
     assert fold(model.with_parameters(store)).parameters is store
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from converter.cli.main import cli
+
+    path, made, other = tmp_path / "model.json", tmp_path / "folded.onnx", tmp_path / "other.json"
+    model = filled(convolved())
+    converter.save(model, path)
+    run = CliRunner().invoke(cli, ["json-to-onnx", str(path), "-o", str(made), "--fold"])
+    assert run.exit_code == 0, run.output
+    assert "1 batch normalization folded" in run.output
+    assert "2 nodes" in run.output
+    run = CliRunner().invoke(cli, ["verify", str(path), str(made), "--runtime", "numpy"])
+    assert run.exit_code == 0, run.output
+    converter.save(filled(convolved()), other)
+    run = CliRunner().invoke(cli, ["verify", str(other), str(made), "--runtime", "numpy"])
+    assert run.exit_code == 1, run.output

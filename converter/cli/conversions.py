@@ -60,6 +60,10 @@ class Conversion:
         parameters += [_option(item) for item in self.target.options]
         parameters.append(click.option("--dtype", type=click.Choice([str(item) for item in CAST_TO]), help="Cast the floats of the "
                                        "parameters, and with them the graph's, on the way. Recorded examples are left out then."))
+        if self.target.holds == "model":
+            parameters.append(click.option("--fold", is_flag=True, help="Fold batch normalizations into the convolutions and linear "
+                                           "layers before them: fewer nodes for what is only to run, with weights that are no longer "
+                                           "the checkpoint's."))
         if self.needs_graph:
             parameters.append(click.option("--json", "as_json", is_flag=True,
                                            help="Print the result, or every reason for a refusal, as JSON."))
@@ -123,6 +127,8 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
         click.option("--architecture", metavar="FILE.json", help="A graph to bind the state_dict to (see --graph-only)."),
         click.option("--graphs", metavar="DIR", help="A folder of graphs (see --graph-only): the one that has the checkpoint's names "
                      "and shapes is taken."),
+        click.option("--recorded", metavar="FILE.npz", help="Runs of the module that were recorded where it could be run, to be kept in "
+                     "the model as its proof: entries 0/inputs/NAME and 0/outputs/NAME, 1/inputs/NAME and so on."),
         *(_option(item) for item in _recognisers_options()),
         click.option("--name", metavar="TEXT", help="The graph's name; default: the module's class."),
         click.option("--no-examples", is_flag=True, help="Record no inputs and outputs of the module in the model."),
@@ -130,6 +136,9 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
     if target.name == "json":
         options.append(click.option("--graph-only", is_flag=True, help="Write the graph without the parameters' values, for "
                                     "--architecture."))
+        options.append(click.option("--draft-graph", is_flag=True, help="Write a draft of the graph, of a checkpoint of plain layers "
+                                    "(nn.Sequential, nn.LSTM, …): what the names and shapes say, and a \"?\" for every choice that they "
+                                    "leave open. Filled in, it is a graph for --architecture (docs/drafts.md)."))
     return options
 
 
@@ -139,6 +148,7 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
 def convert(conversion: Conversion, *, source: str | None, output: str, quiet: bool, **given: Any) -> None:
     """One conversion, from the command line's arguments to the line that says what was written."""
     from converter.checkpoint import SelectedParameters
+    from converter.cli.changes import changed
     from converter.cli.console import Watched, progress
     from converter.ir import Model
     from converter.loading import save_as
@@ -146,6 +156,9 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
     started, clock = time.perf_counter(), time.time()
     target = _target(conversion, output)
     _check_output(output)
+    if given.get("draft_graph"):
+        _draft(conversion, source, output, quiet, given)
+        return
     options = {item.name: given.pop(item.name) for item in conversion.target.options}
     options = {name: value for name, value in options.items() if name in {item.name for item in target.options}}
     with progress(f"reading {source or given.get('module')}", quiet) as update:
@@ -154,7 +167,7 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
         content, notes = _read(conversion, source, update, given)
         if target.holds == "parameters" and isinstance(content, Model):
             content = SelectedParameters(content.parameters, content.constants)
-        content, notes = _cast(content, given.get("dtype"), notes)
+        content, notes = changed(content, notes, dtype=given.get("dtype"), fold=bool(given.get("fold")))
         for note in notes:
             _note(note, quiet)
         update(f"writing {output}")
@@ -170,6 +183,37 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
         _print_json(content, output, notes)
     elif not quiet:
         _summary(content, output, bool(given.get("graph_only")), seconds, clock)
+
+
+def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool, given: Mapping[str, Any]) -> None:
+    """--draft-graph: writes the draft, and says what is open in it."""
+    from converter.checkpoint import load_parameters
+    from converter.drafting import draft, save_draft, undraftable
+    from converter.errors import UnsupportedError
+
+    for name in ("module", "architecture", "graphs", "graph_only", "dtype", "inputs", "input_file"):
+        if given.get(name):
+            option = name.replace("inputs", "input").replace("_", "-")
+            raise click.UsageError(f"--draft-graph and --{option} exclude each other.")
+    if source is None:
+        raise click.UsageError("Give the checkpoint of which to draft the graph.")
+    if not Path(source).is_dir():
+        _check_checkpoint(source)
+    store = load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
+    made = draft(store, given.get("name") or "Sequential")
+    if made is None:
+        names = undraftable(store)
+        raise UnsupportedError("tensors that are of no plain layer, so that no graph can be drafted", where=source,
+                               received=", ".join(names[:10]) + (" …" if len(names) > 10 else ""),
+                               fix="give the code that builds the module (--module PKG.MOD:CALLABLE)")
+    save_draft(made, output)
+    open_choices = made.open_choices()
+    if not quiet:
+        place = "standard output" if output == STREAM else output
+        click.echo(f"Wrote {place}: {', '.join(made.layers[:10])}{' …' if len(made.layers) > 10 else ''}.", err=output == STREAM)
+        click.echo(f'{len(open_choices)} choices are open in it, each marked "?": {", ".join(open_choices)}.', err=output == STREAM)
+        if output != STREAM:
+            click.echo(f"Fill it in, then: convert {conversion.name} {source} --architecture {output} -o model.json")
 
 
 def _check_output(output: str) -> None:
@@ -251,7 +295,7 @@ def _check_checkpoint(source: str) -> None:
 
 def _model_of_parameters(source: str | None, update: Callable[[str], None], given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
     from converter.checkpoint import load_parameters
-    from converter.loading import from_checkpoint
+    from converter.loading import open_checkpoint
 
     module, architecture = given.get("module"), given.get("architecture")
     if module is not None and architecture is not None:
@@ -263,15 +307,39 @@ def _model_of_parameters(source: str | None, update: Callable[[str], None], give
         if source is None:
             raise click.UsageError("Give a checkpoint, or --module for a module as its code builds it.")
         told = {item.name: given.get(item.name) for item in _recognisers_options()}
-        model = from_checkpoint(source, architecture, key=given.get("key"), allow_pickle=bool(given.get("allow_pickle")),
+        model = open_checkpoint(source, architecture, key=given.get("key"), allow_pickle=bool(given.get("allow_pickle")),
                                 graphs=given.get("graphs"), **{name: value for name, value in told.items() if value})
+        if given.get("recorded"):
+            model = replace(model, examples=_recorded(model, given["recorded"]))
         notes = model.metadata.get("notes") if architecture is None else None
         return model, [*_bound_notes(model), *(notes if isinstance(notes, list) else [])]
-    for name in ("graphs", *(item.name for item in _recognisers_options())):
+    for name in ("graphs", "recorded", *(item.name for item in _recognisers_options())):
         if given.get(name):
             raise click.UsageError(f"--{name} is for a checkpoint that is recognised without --module.")
     store = None if source is None else load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
     return _from_module(module, store, source, update, given)
+
+
+def _recorded(model: Any, path: str) -> tuple[Any, ...]:
+    """The recorded runs of a file. Raises `ConverterError` for those that are not runs of the model."""
+    from converter.cli.inputs import read_recorded
+    from converter.format.reading import check_examples
+    from converter.sizes import check_inputs, check_shape
+
+    examples = read_recorded(path)
+    specs = {port.name: port.spec for port in model.graph.outputs}
+    try:
+        check_examples(model.graph, examples)
+        for example in examples:
+            _, sizes = check_inputs(model.graph, example.inputs)
+            for name, output in example.outputs.items():
+                if output.dtype != specs[name].dtype.numpy or len(output.shape) != specs[name].rank:
+                    raise FormatError("an output of another kind", where=f"output {name!r}", expected=str(specs[name]),
+                                      received=f"{output.dtype}{list(output.shape)}")
+                check_shape(specs[name], output.shape, sizes, f"output {name!r}")
+    except ConverterError as error:
+        raise error.within(path) from error
+    return examples
 
 
 def _from_module(module: str, store: Any, source: str | None, update: Callable[[str], None],
@@ -348,28 +416,6 @@ def _bound_notes(model: Any) -> list[str]:
     source = model.metadata.get("source", {})
     key, parts = source.get("key"), source.get("wrappers") or ()
     return ([_entry_note(key)] if key else []) + [f"names in the checkpoint hold {said(parts)}: read without"] * bool(parts)
-
-
-def _cast(content: Any, dtype: str | None, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
-    """The model or the parameters in the dtype of --dtype, and what to say of it."""
-    from converter.casting import cast, cast_parameters
-    from converter.cli.console import plural
-    from converter.ir import Model
-
-    if dtype is None:
-        return content, notes
-    store = content.parameters if isinstance(content, Model) else content
-    made = cast(content, dtype) if isinstance(content, Model) else cast_parameters(content, dtype)
-    changed = made.parameters if isinstance(made, Model) else made
-    before = [(store.spec(name).dtype, changed.spec(name).dtype) for name in store.names() if store.alias_of(name) is None]
-    count = sum(old is not new for old, new in before)
-    if made is content or (not count and not isinstance(content, Model)):
-        already = any(old is DType(dtype) for old, _ in before)
-        return content, [*notes, f"every float is {dtype} already" if already else "no floats to cast"]
-    text = f"{plural(count, 'tensor')} cast from {', '.join(sorted({str(old) for old, new in before if old is not new}))} to {dtype}"
-    if isinstance(content, Model) and content.examples:
-        text += f"; {plural(len(content.examples), 'recorded example')} left out, which are of the model as it was"
-    return made, [*notes, text]
 
 
 def _save_graph(model: Any, output: str) -> None:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Container
 
 import numpy as np
 
 from converter.attributes import normalize_attributes
+from converter.dims import Dim, symbols
 from converter.equivalence.compare import Comparison
 from converter.equivalence.report import Row, failure, row
 from converter.errors import ConverterError
-from converter.ir import Graph, Model, Node
+from converter.folding import fold
+from converter.format import model_digest
+from converter.ir import DimRange, Graph, GraphInput, Model, Node
 from converter.opset import lookup
 from converter.parameters import ParameterStore, as_bytes
 
 LISTED = 20
 
 
-def compare_parameters(base: ParameterStore, other: ParameterStore, subject: str) -> list[Row]:
+def compare_parameters(base: ParameterStore, other: ParameterStore, subject: str, constants: Container[str] = ()) -> list[Row]:
     """A failing row for each parameter that is missing, extra or different (the first 20), or one row that all are equal.
 
-    Values are read a tensor at a time, and only where the digests differ.
+    Values are read a tensor at a time, and only where the digests differ. `constants` are tensors of a graph's making, of which
+    each graph may have its own.
     """
     names, others = set(base.names()), set(other.names())
-    reasons = {name: "missing" for name in base.names() if name not in others}
-    reasons |= {name: "not in the model" for name in other.names() if name not in names}
+    reasons = {name: "missing" for name in base.names() if name not in others and name not in constants}
+    reasons |= {name: "not in the model" for name in other.names() if name not in names and name not in constants}
     for name in base.names():
         if name in others:
             reason = _difference(base, other, name)
@@ -53,6 +58,39 @@ def _difference(base: ParameterStore, other: ParameterStore, name: str) -> str:
     count, place = int(np.count_nonzero(differs)), int(np.argmax(differs))
     index = [int(item) for item in np.unravel_index(place, left.shape)] if left.shape else []
     return f"{count} of {left.size} values differ, first at {index} ({right.reshape(-1)[place]} for {left.reshape(-1)[place]})"
+
+
+def compare_inputs(base: Graph, other: Graph, subject: str) -> Row:
+    """A row that a graph takes what its source takes: the inputs, their dtypes, and every size where the source leaves it free.
+
+    Names of sizes do not count, nor ranges, which a user may narrow, unless but one size is left of one. A source that takes
+    less is found when it is run.
+    """
+    reason = ""
+    for index in range(max(len(base.inputs), len(other.inputs))):
+        first, second = (graph.inputs[index] if index < len(graph.inputs) else None for graph in (base, other))
+        if first is None or second is None or first.name != second.name or first.spec.dtype is not second.spec.dtype \
+                or first.spec.rank != second.spec.rank:
+            reason = f"input {index} is {_port(second)}, that of the source {_port(first)}"
+            break
+        frozen = [axis for axis, (left, right) in enumerate(zip(first.spec.shape, second.spec.shape, strict=True))
+                  if _free(base, left) and not _free(other, right)]
+        if frozen:
+            left, right = first.spec.shape[frozen[0]], second.spec.shape[frozen[0]]
+            least = right if isinstance(right, int) else other.dims[min(symbols(right))].min
+            reason = f"input {first.name!r} takes only the size {least} on axis {frozen[0]}, where the source takes any {left}"
+            break
+    return row("model", subject, f"inputs ({len(base.inputs)})", "", {}, Comparison(0.0, 0.0, reason, len(base.inputs), "inputs"))
+
+
+def _free(graph: Graph, size: Dim) -> bool:
+    """Whether a size can be more than one number."""
+    ranges = [graph.dims.get(name, DimRange()) for name in symbols(size)]
+    return any(span.max is None or span.max >= span.min + span.step for span in ranges)
+
+
+def _port(port: GraphInput | None) -> str:
+    return "missing" if port is None else f"{port.name}: {port.spec}"
 
 
 def compare_graphs(base: Graph, other: Graph, subject: str) -> Row:
@@ -102,5 +140,8 @@ def _value(value: object) -> str:
 
 
 def compare_models(base: Model, other: Model, subject: str) -> list[Row]:
-    """The rows that say whether `other` is `base`: parameters, then the graph."""
+    """The rows that say whether `other` is `base`: parameters, then the graph. What was folded of `base` must be all of its folding."""
+    folded = other.metadata.get("folded")
+    if isinstance(folded, dict) and "folded" not in base.metadata and folded.get("from") == model_digest(base):
+        base = fold(base)
     return [*compare_parameters(base.parameters, other.parameters, subject), compare_graphs(base.graph, other.graph, subject)]
