@@ -16,7 +16,7 @@ from converter.opset import op
 DTYPES = (DType.FLOAT32, DType.FLOAT64, DType.COMPLEX64, DType.COMPLEX128)
 
 
-def _matrix(x: TensorSpec, square: bool = False, what: str = "the input") -> None:
+def matrix_rule(x: TensorSpec, square: bool = False, what: str = "the input") -> None:
     require(x.dtype in DTYPES, f"wrong dtype of {what}", expected="float32, float64, complex64 or complex128", received=x)
     require(x.rank >= 2, f"wrong number of axes of {what}", expected="[..., rows, columns]", received=x)
     if square:
@@ -27,9 +27,9 @@ def _real(dtype: DType) -> DType:
     return REAL_OF.get(dtype, dtype)
 
 
-def _squares(drop: int = 0) -> Callable[..., TensorSpec]:
+def squares_rule(drop: int = 0) -> Callable[..., TensorSpec]:
     def infer(x: TensorSpec, **attributes: Any) -> TensorSpec:
-        _matrix(x, square=True)
+        matrix_rule(x, square=True)
         return TensorSpec(x.dtype, x.shape[:x.rank - drop])
 
     return infer
@@ -39,20 +39,20 @@ def _adjoint(x: Array) -> Array:
     return np.conj(np.swapaxes(x, -1, -2))
 
 
-@op(infer=_squares())
+@op(infer=squares_rule())
 def inv(x: Array) -> Array:
     """The inverse of each matrix. x: [..., n, n]; a singular matrix is an error."""
     return np.linalg.inv(x)
 
 
-@op(infer=_squares(2))
+@op(infer=squares_rule(2))
 def det(x: Array) -> Array:
     """The determinant of each matrix. x: [..., n, n]; y: [...]."""
     return np.asarray(np.linalg.det(x))
 
 
 def _slogdet(x: TensorSpec) -> tuple[TensorSpec, TensorSpec]:
-    _matrix(x, square=True)
+    matrix_rule(x, square=True)
     return TensorSpec(x.dtype, x.shape[:-2]), TensorSpec(_real(x.dtype), x.shape[:-2])
 
 
@@ -64,8 +64,8 @@ def slogdet(x: Array) -> tuple[Array, Array]:
 
 
 def _solve(a: TensorSpec, b: TensorSpec, **attributes: Any) -> TensorSpec:
-    _matrix(a, square=True, what="the matrix")
-    _matrix(b, what="the right-hand side")
+    matrix_rule(a, square=True, what="the matrix")
+    matrix_rule(b, what="the right-hand side")
     require_size(b.shape[-2], a.shape[-1], "the rows of the right-hand side")
     return TensorSpec(same_dtype(a, b), (*broadcast_dims(a.shape[:-2], b.shape[:-2]), *b.shape[-2:]))
 
@@ -85,7 +85,7 @@ def solve_triangular(a: Array, b: Array, *, upper: bool = False, unitriangular: 
     return np.linalg.solve(triangle, b)
 
 
-@op(infer=_squares())
+@op(infer=squares_rule())
 def cholesky(x: Array, *, upper: bool = False) -> Array:
     """The lower triangle L of x = L · Lᴴ, or with upper Lᴴ. x: [..., n, n], Hermitian and positive definite, of which
     only the lower (upper) triangle is read."""
@@ -93,7 +93,7 @@ def cholesky(x: Array, *, upper: bool = False) -> Array:
 
 
 def _qr(x: TensorSpec, *, mode: str = "reduced") -> tuple[TensorSpec, TensorSpec]:
-    _matrix(x)
+    matrix_rule(x)
     *batch, rows, columns = x.shape
     inner: Dim = rows if mode == "complete" else minimum(rows, columns)
     return TensorSpec(x.dtype, (*batch, rows, inner)), TensorSpec(x.dtype, (*batch, inner, columns))
@@ -110,7 +110,7 @@ def qr(x: Array, *, mode: Literal["reduced", "complete"] = "reduced") -> tuple[A
 
 
 def _svd(x: TensorSpec, *, full_matrices: bool = True) -> tuple[TensorSpec, TensorSpec, TensorSpec]:
-    _matrix(x)
+    matrix_rule(x)
     *batch, rows, columns = x.shape
     inner = minimum(rows, columns)
     return (TensorSpec(x.dtype, (*batch, rows, rows if full_matrices else inner)), TensorSpec(_real(x.dtype), (*batch, inner)),
@@ -129,7 +129,7 @@ def svd(x: Array, *, full_matrices: bool = True) -> tuple[Array, Array, Array]:
 
 
 def _eigh(x: TensorSpec, *, upper: bool = False) -> tuple[TensorSpec, TensorSpec]:
-    _matrix(x, square=True)
+    matrix_rule(x, square=True)
     return TensorSpec(_real(x.dtype), x.shape[:-1]), x
 
 
@@ -142,7 +142,7 @@ def eigh(x: Array, *, upper: bool = False) -> tuple[Array, Array]:
 
 
 def _pinv(x: TensorSpec, *, atol: float | None = None, rtol: float | None = None) -> TensorSpec:
-    _matrix(x)
+    matrix_rule(x)
     return TensorSpec(x.dtype, (*x.shape[:-2], x.shape[-1], x.shape[-2]))
 
 
@@ -162,7 +162,7 @@ def pinv(x: Array, *, atol: float | None = None, rtol: float | None = None) -> A
     return np.matmul(_adjoint(vh) * inverse[..., None, :], _adjoint(u)).astype(x.dtype, copy=False)
 
 
-@op(infer=_squares())
+@op(infer=squares_rule())
 def matrix_power(x: Array, *, n: int) -> Array:
     """The product of n copies of each matrix; the identity for 0, powers of the inverse below. x: [..., m, m]."""
     return np.linalg.matrix_power(x, n)
@@ -172,7 +172,7 @@ Order = Literal["fro", "nuc"] | float
 
 
 def _matrix_norm(x: TensorSpec, *, ord: Order = "fro", axis: tuple[int, int] = (-2, -1), keepdims: bool = False) -> TensorSpec:
-    _matrix(x)
+    matrix_rule(x)
     axes = [axis_of(item, x.rank) for item in axis]
     require(axes[0] != axes[1], "an axis is named twice", received=axis)
     require(ord in ("fro", "nuc", 1, -1, 2, -2, np.inf, -np.inf), "no such matrix norm",

@@ -1,4 +1,4 @@
-"""Special functions, element by element: the error function and its kin, and the gamma function's logarithm.
+"""Special functions, element by element: the error function and its kin. The gamma function's stand in `gamma`.
 
 All are computed in float64 and rounded to the operand's dtype.
 """
@@ -17,12 +17,12 @@ from converter.opset import op
 Kernel = Callable[[Array], Array]
 
 
-def _real(x: TensorSpec) -> TensorSpec:
+def real(x: TensorSpec) -> TensorSpec:
     require_float(x)
     return x
 
 
-def _in_float64(kernel: Kernel) -> Kernel:
+def in_float64(kernel: Kernel) -> Kernel:
     """`kernel` on float64, its result in the operand's dtype."""
 
     @wraps(kernel)
@@ -52,31 +52,32 @@ _ERFC_FAR = ([-9.86494292470009928597e-03, -7.99283237680523006574e-01, -1.77579
 _ERX = 8.45062911510467529297e-01
 
 
-def _polynomial(coefficients: list[float], x: Array) -> Array:
+def polynomial(coefficients: list[float], x: Array) -> Array:
     """Horner's scheme, constant term first."""
     result = np.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        result = result * x + coefficient
+        result *= x
+        result += coefficient
     return result
 
 
-def _ratio(pair: tuple[list[float], list[float]], x: Array) -> Array:
-    return _polynomial(pair[0], x) / _polynomial(pair[1], x)
+def ratio(pair: tuple[list[float], list[float]], x: Array) -> Array:
+    return polynomial(pair[0], x) / polynomial(pair[1], x)
 
 
 def _erfc_tail(x: Array) -> Array:
     """erfc(x) for x ≥ 1.25. The exponent is split so that x² keeps its low bits, as in fdlibm."""
     x = np.minimum(x, 28.0)
     s = 1.0 / (x * x)
-    ratio = np.where(x < 1.0 / 0.35, _ratio(_ERFC_NEAR, s), _ratio(_ERFC_FAR, s))
+    exponent = np.where(x < 1.0 / 0.35, ratio(_ERFC_NEAR, s), ratio(_ERFC_FAR, s))
     high = (x.view(np.uint64) & np.uint64(0xFFFFFFFF00000000)).view(np.float64)
-    return np.exp(-high * high - 0.5625) * np.exp((high - x) * (high + x) + ratio) / x
+    return np.exp(-high * high - 0.5625) * np.exp((high - x) * (high + x) + exponent) / x
 
 
 def _erf64(x: Array) -> Array:
     size = np.abs(np.atleast_1d(np.nan_to_num(x)))
-    small = size + size * _ratio(_ERF_SMALL, np.minimum(size, 1.0) ** 2)
-    middle = _ERX + _ratio(_ERF_MIDDLE, np.clip(size, 0.84, 1.25) - 1.0)
+    small = size + size * ratio(_ERF_SMALL, np.minimum(size, 1.0) ** 2)
+    middle = _ERX + ratio(_ERF_MIDDLE, np.clip(size, 0.84, 1.25) - 1.0)
     tail = 1.0 - _erfc_tail(np.maximum(size, 1.25))
     value = np.where(size < 0.84375, small, np.where(size < 1.25, middle, tail)).reshape(x.shape)
     return np.where(np.isnan(x), x, np.copysign(value, x))
@@ -85,8 +86,8 @@ def _erf64(x: Array) -> Array:
 def _erfc64(x: Array) -> Array:
     clean = np.atleast_1d(np.nan_to_num(x))
     size = np.abs(clean)
-    small = 1.0 - _erf64(clean)
-    middle = 1.0 - _ERX - _ratio(_ERF_MIDDLE, np.clip(size, 0.84, 1.25) - 1.0)
+    small = 1.0 - (clean + clean * ratio(_ERF_SMALL, np.minimum(size, 1.0) ** 2))
+    middle = 1.0 - _ERX - ratio(_ERF_MIDDLE, np.clip(size, 0.84, 1.25) - 1.0)
     tail = np.where(size < 1.25, middle, _erfc_tail(np.maximum(size, 1.25)))
     value = np.where(clean < 0.84375, np.where(clean < -0.84375, 2.0 - tail, small), tail).reshape(x.shape)
     return np.where(np.isnan(x), x, value)
@@ -99,109 +100,83 @@ _ERFINV_TAIL = [2.83297682, 1.00167406, 0.00943887047, -0.0076224613, 0.00573950
                 0.000100950558, -0.000200214257]
 
 
+# Percentage points of the normal distribution: M. J. Wichura, algorithm AS 241 (PPND16), Applied Statistics 37 (1988), constant
+# term first, (numerator, denominator): within 0.425 of the middle, and of √(-log tail) up to 5 and beyond.
+_MIDDLE = ([3.3871328727963666080e0, 1.3314166789178437745e+2, 1.9715909503065514427e+3, 1.3731693765509461125e+4,
+            4.5921953931549871457e+4, 6.7265770927008700853e+4, 3.3430575583588128105e+4, 2.5090809287301226727e+3],
+           [1.0, 4.2313330701600911252e+1, 6.8718700749205790830e+2, 5.3941960214247511077e+3, 2.1213794301586595867e+4,
+            3.9307895800092710610e+4, 2.8729085735721942674e+4, 5.2264952788528545610e+3])
+_SIDE = ([1.42343711074968357734e0, 4.63033784615654529590e0, 5.76949722146069140550e0, 3.64784832476320460504e0, 1.27045825245236838258e0,
+          2.41780725177450611770e-1, 2.27238449892691845833e-2, 7.74545014278341407640e-4],
+         [1.0, 2.05319162663775882187e0, 1.67638483018380384940e0, 6.89767334985100004550e-1, 1.48103976427480074590e-1,
+          1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9])
+_END = ([6.65790464350110377720e0, 5.46378491116411436990e0, 1.78482653991729133580e0, 2.96560571828504891230e-1, 2.65321895265761230930e-2,
+         1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7],
+        [1.0, 5.99832206555887937690e-1, 1.36929880922735805310e-1, 1.48753612908506148525e-2, 7.86869131145613259100e-4,
+         1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15])
+
+
+def _quantile(q: Array, tail: Array) -> Array:
+    """The normal distribution's quantile of p, from q = p - 1/2 and tail = min(p, 1 - p)."""
+    middle = q * ratio(_MIDDLE, 0.180625 - np.clip(q, -0.425, 0.425) ** 2)
+    r = np.sqrt(-np.log(np.clip(tail, 5e-324, 0.5)))
+    outer = np.where(r <= 5.0, ratio(_SIDE, np.minimum(r, 5.0) - 1.6), ratio(_END, r - 5.0))
+    value = np.where(np.abs(q) <= 0.425, middle, np.copysign(outer, q))
+    value = np.where(tail == 0.0, np.copysign(np.inf, q), value)
+    return np.where((tail >= 0.0) & (tail <= 0.5), value, np.nan)
+
+
 def _erfinv64(x: Array) -> Array:
-    inside = np.where(np.abs(x) < 1.0, x, 0.0)
-    size = np.abs(inside)
-    w = -np.log1p(-size) - np.log1p(size)
-    start = size * np.where(w < 5.0, _polynomial(_ERFINV_CENTRE, w - 2.5), _polynomial(_ERFINV_TAIL, np.sqrt(np.clip(w, 5.0, 16.0)) - 3.0))
-    # Nearer to 1 than float32 comes: erfc(y) ≈ exp(-y²) / (y √π), solved once.
-    tail = np.maximum(-np.log1p(-size), 1.0)
-    y = np.where(w < 16.0, start, np.sqrt(np.maximum(tail - 0.5 * np.log(np.pi * tail), 0.0)))
-    for _ in range(3):
-        # Halley's step on erfc where erf would lose digits: for f = erf, f''/f' = -2y.
-        error = np.where(size > 0.5, (1.0 - size) - _erfc64(y), _erf64(y) - size)
-        step = error / (2.0 / np.sqrt(np.pi) * np.exp(-y * y))
-        y = y - step / (1.0 + y * step)
-    edge = np.where(np.abs(x) == 1.0, np.inf, np.nan)
-    return np.copysign(np.where(np.abs(x) < 1.0, y, edge), x)
+    return _quantile(0.5 * x, 0.5 * (1.0 - np.abs(x))) / np.sqrt(2.0)
 
 
-# Bernoulli numbers over their factorials in Stirling's series (Abramowitz & Stegun 6.1.41 and 6.3.18).
-_STIRLING = [1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400]
-_DIGAMMA = [-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760, -1 / 12, 3617 / 8160]
-_SHIFT = 8
-_EULER = 0.57721566490153286061
-# ζ(k) for k = 2, 3, …: the sum of 1 / n^k with Euler and Maclaurin's remainder.
-_ZETA = [float(np.sum(np.arange(1.0, 30.0) ** -k)) + 30.0 ** (1 - k) / (k - 1) + 0.5 * 30.0 ** -k + k / 12 * 30.0 ** (-k - 1)
-         - k * (k + 1) * (k + 2) / 720 * 30.0 ** (-k - 3) + k * (k + 1) * (k + 2) * (k + 3) * (k + 4) / 30240 * 30.0 ** (-k - 5)
-         for k in range(2, 40)]
+def _ndtri64(p: Array) -> Array:
+    return _quantile(p - 0.5, np.where(p < 0.5, p, 1.0 - p))
 
 
-def _lgamma_positive(x: Array) -> Array:
-    """log Γ(x) for x > 0: Stirling's series after a shift upwards; around 1 and 2, where it vanishes, the series of log Γ(1 + z)."""
-    product, shifted = np.ones_like(x), x.copy()
-    for _ in range(_SHIFT):
-        low = shifted < _SHIFT
-        product, shifted = np.where(low, product * shifted, product), np.where(low, shifted + 1.0, shifted)
-    series = _polynomial(_STIRLING, 1.0 / (shifted * shifted)) / shifted
-    value = (shifted - 0.5) * np.log(shifted) - shifted + 0.5 * np.log(2 * np.pi) + series - np.log(product)
-    z = np.where(x < 1.5, x - 1.0, x - 2.0)
-    z = np.where(np.abs(z) < 0.3, z, 0.0)
-    around = -_EULER * z + z * z * _polynomial([zeta * (-1) ** k / k for k, zeta in enumerate(_ZETA, 2)], z)
-    around = np.where(x < 1.5, around, around + np.log1p(z))
-    near = (np.abs(x - 1.0) < 0.3) | (np.abs(x - 2.0) < 0.3)
-    return np.where(np.isinf(x), np.inf, np.where(near, around, value))
+def _erfcx64(x: Array) -> Array:
+    clean = np.atleast_1d(np.nan_to_num(x))
+    large = np.maximum(clean, 1.25)
+    s = 1.0 / large**2
+    tail = np.exp(np.where(large < 1.0 / 0.35, ratio(_ERFC_NEAR, s), ratio(_ERFC_FAR, s)) - 0.5625) / large
+    small = np.clip(clean, -30.0, 1.25)
+    high = (small.view(np.uint64) & np.uint64(0xFFFFFFFF00000000)).view(np.float64)
+    body = np.exp(high * high) * (np.exp((small - high) * (small + high)) * _erfc64(small))
+    value = np.where(clean < 1.25, body, tail).reshape(x.shape)
+    return np.where(np.isnan(x), x, np.where(x == np.inf, 0.0, value))
 
 
-def _lgamma64(x: Array) -> Array:
-    positive = _lgamma_positive(np.where(x > 0, x, 1.0))
-    below = np.where(x < 0, x, -0.5)
-    # Reflection: log |Γ(x)| = log(π / |sin πx|) - log Γ(1 - x). The argument of the sine is reduced exactly.
-    sine = np.abs(np.sin(np.pi * (below - np.rint(below))))
-    reflected = np.log(np.pi) - np.log(sine) - _lgamma_positive(1.0 - below)
-    reflected = np.where((below == np.floor(below)) | np.isinf(below), np.inf, reflected)
-    return np.where(np.isnan(x), x, np.where(x > 0, positive, np.where(x == 0, np.inf, reflected)))
+_erf, _erfc, _erfinv, _ndtri, _erfcx = map(in_float64, (_erf64, _erfc64, _erfinv64, _ndtri64, _erfcx64))
 
 
-def _digamma_positive(x: Array) -> Array:
-    total, shifted = np.zeros_like(x), x.copy()
-    for _ in range(_SHIFT + 2):
-        low = shifted < _SHIFT + 2
-        total, shifted = np.where(low, total - 1.0 / shifted, total), np.where(low, shifted + 1.0, shifted)
-    inverse = 1.0 / (shifted * shifted)
-    return total + np.log(shifted) - 0.5 / shifted + inverse * _polynomial(_DIGAMMA, inverse)
-
-
-def _digamma64(x: Array) -> Array:
-    positive = _digamma_positive(np.where(x > 0, x, 1.0))
-    below = np.where(x < 0, x, -0.5)
-    fraction = below - np.rint(below)
-    reflected = _digamma_positive(1.0 - below) - np.pi / np.tan(np.pi * fraction)
-    reflected = np.where((below == np.floor(below)) | np.isinf(below), np.nan, reflected)
-    return np.where(np.isnan(x), x, np.where(x > 0, positive, np.where(x == 0, np.copysign(np.inf, -x), reflected)))
-
-
-_erf, _erfc, _erfinv, _lgamma, _digamma = map(_in_float64, (_erf64, _erfc64, _erfinv64, _lgamma64, _digamma64))
-
-
-@op(infer=_real)
+@op(infer=real)
 def erf(x: Array) -> Array:
     """2/√π · ∫₀ˣ e^(-t²) dt, by fdlibm's rational approximations."""
     return _erf(x)
 
 
-@op(infer=_real)
+@op(infer=real)
 def erfc(x: Array) -> Array:
     """1 - erf(x), exact to rounding for large x too."""
     return _erfc(x)
 
 
-@op(infer=_real)
+@op(infer=real)
 def erfinv(x: Array) -> Array:
     """The inverse of erf: infinite at -1 and 1, NaN outside."""
     return _erfinv(x)
 
 
-@op(infer=_real)
-def lgamma(x: Array) -> Array:
-    """log |Γ(x)|; infinite at 0 and at the negative integers."""
-    return _lgamma(x)
+@op(infer=real)
+def erfcx(x: Array) -> Array:
+    """e^(x²) · erfc(x), which neither overflows nor vanishes for large x: torch.special.erfcx."""
+    return _erfcx(x)
 
 
-@op(infer=_real)
-def digamma(x: Array) -> Array:
-    """Γ'(x) / Γ(x); an infinity of the opposite sign at 0, NaN at the negative integers."""
-    return _digamma(x)
+@op(infer=real)
+def ndtri(p: Array) -> Array:
+    """The value below which a normal variable lies with probability p: infinite at 0 and 1, NaN outside: torch.special.ndtri."""
+    return _ndtri(p)
 
 
 @op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)

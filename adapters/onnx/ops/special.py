@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 
 from adapters.onnx.kernels import compute, number
 from adapters.onnx.lowering import Lowering, Tensor
@@ -12,6 +13,16 @@ from adapters.onnx.ops.transcendental import log1p
 from adapters.onnx.registry import lowers
 from converter.ir import DType
 from converter.ops import special
+
+
+def in_float64(lowering: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The lowering on operands cast to float64, its result in the operands' dtype."""
+
+    @wraps(lowering)
+    def lowered(g: Lowering, *operands: Tensor) -> Tensor:
+        return g.cast(lowering(g, *(g.cast(item, DType.FLOAT64) for item in operands)), operands[0].dtype)
+
+    return lowered
 
 
 def polynomial(g: Lowering, coefficients: Sequence[float], x: Tensor) -> Tensor:
@@ -64,6 +75,11 @@ def erf(g: Lowering, x: Tensor) -> Tensor:
     return apply(g, "Mul", select(g, _less(g, size, 0.84375), small, outer), apply(g, "Sign", x))
 
 
+def _erfc64(g: Lowering, x: Tensor) -> Tensor:
+    """In float64, below 1.25: 1 - erf x."""
+    return apply(g, "Sub", number(g, 1, x), erf(g, x))
+
+
 @lowers("erfc")
 def erfc(g: Lowering, x: Tensor) -> Tensor:
     """1 - erf x, and from 1.25 on, where that cancels, by fdlibm's approximation in float64."""
@@ -74,9 +90,11 @@ def erfc(g: Lowering, x: Tensor) -> Tensor:
 
 @lowers("erfinv")
 def erfinv(g: Lowering, x: Tensor) -> Tensor:
-    """M. Giles's approximation, to float32's precision."""
+    """M. Giles's approximation, to float32's precision; in float64 the normal distribution's quantile of (1 + x) / 2, over √2."""
     if x.dtype is DType.FLOAT64:
-        raise g.refuse("erfinv in float64")
+        half = number(g, 0.5, x)
+        tail = apply(g, "Mul", apply(g, "Sub", number(g, 1, x), apply(g, "Abs", x)), half)
+        return apply(g, "Mul", _quantile(g, apply(g, "Mul", x, half), tail), number(g, math.sqrt(0.5), x))
     size = apply(g, "Abs", x)
     w = apply(g, "Neg", apply(g, "Add", log1p(g, size), log1p(g, apply(g, "Neg", size))))
     centre = polynomial(g, special._ERFINV_CENTRE, apply(g, "Sub", w, number(g, 2.5, x)))
@@ -85,6 +103,44 @@ def erfinv(g: Lowering, x: Tensor) -> Tensor:
     value = apply(g, "Mul", select(g, _less(g, w, 5.0), centre, outer), x)
     edge = apply(g, "Equal", size, number(g, 1, x), dtype=DType.BOOL)
     return select(g, edge, apply(g, "Mul", x, number(g, math.inf, x)), value)
+
+
+def _quantile(g: Lowering, q: Tensor, tail: Tensor) -> Tensor:
+    """The normal distribution's quantile of p, from q = p - 1/2 and tail = min(p, 1 - p), in float64: Wichura's AS 241."""
+    inner = _bounded(g, q, -0.425, 0.425)
+    middle = apply(g, "Mul", q, ratio(g, special._MIDDLE, apply(g, "Sub", number(g, 0.180625, q), apply(g, "Mul", inner, inner))))
+    r = apply(g, "Sqrt", apply(g, "Neg", apply(g, "Log", _bounded(g, tail, 5e-324, 0.5))))
+    side = ratio(g, special._SIDE, apply(g, "Sub", _bounded(g, r, 0.0, 5.0), number(g, 1.6, r)))
+    end = ratio(g, special._END, apply(g, "Sub", r, number(g, 5.0, r)))
+    outer = select(g, apply(g, "LessOrEqual", r, number(g, 5.0, r), dtype=DType.BOOL), side, end)
+    outer = select(g, apply(g, "Equal", tail, number(g, 0, tail), dtype=DType.BOOL), number(g, math.inf, r), outer)
+    outer = apply(g, "Mul", outer, apply(g, "Sign", q))
+    central = apply(g, "LessOrEqual", apply(g, "Abs", q), number(g, 0.425, q), dtype=DType.BOOL)
+    inside = apply(g, "GreaterOrEqual", tail, number(g, 0, tail), dtype=DType.BOOL)
+    return select(g, inside, select(g, central, middle, outer), number(g, math.nan, q))
+
+
+@lowers("ndtri")
+@in_float64
+def ndtri(g: Lowering, p: Tensor) -> Tensor:
+    tail = select(g, _less(g, p, 0.5), p, apply(g, "Sub", number(g, 1, p), p))
+    return _quantile(g, apply(g, "Sub", p, number(g, 0.5, p)), tail)
+
+
+@lowers("erfcx")
+@in_float64
+def erfcx(g: Lowering, x: Tensor) -> Tensor:
+    """From 1.25 on fdlibm's approximation of erfc without its exponential; below, e^(x²) with x² split as there."""
+    large = compute(g, "Clip", x, number(g, 1.25, x), None, spec=like(x))
+    inverse = apply(g, "Reciprocal", large)
+    s = apply(g, "Mul", inverse, inverse)
+    exponent = select(g, _less(g, large, 1.0 / 0.35), ratio(g, special._ERFC_NEAR, s), ratio(g, special._ERFC_FAR, s))
+    tail = apply(g, "Mul", apply(g, "Exp", apply(g, "Sub", exponent, number(g, 0.5625, x))), inverse)
+    small = _bounded(g, x, -30.0, 1.25)
+    high = g.cast(g.cast(small, DType.FLOAT32), DType.FLOAT64)
+    rest = apply(g, "Mul", apply(g, "Sub", small, high), apply(g, "Add", small, high))
+    body = apply(g, "Mul", apply(g, "Exp", apply(g, "Mul", high, high)), apply(g, "Mul", apply(g, "Exp", rest), _erfc64(g, small)))
+    return select(g, _less(g, x, 1.25), body, tail)
 
 
 @lowers("xlogy")

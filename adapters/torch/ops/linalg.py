@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
+import ml_dtypes
 import torch
 
-from adapters.torch.importer import Importer
+from adapters.torch.importer import Importer, target_name
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
+from converter.dims import maximum
+from converter.ir import DType
+from converter.ir import DType
 
 
 def _flip(g: Importer, x: Value) -> Value:
@@ -16,13 +21,26 @@ def _flip(g: Importer, x: Value) -> Value:
     return g.op("permute_dims", x, axes=(*range(x.rank - 2), x.rank - 1, x.rank - 2))
 
 
+def adjoint(g: Importer, x: Value) -> Value:
+    """The last two axes exchanged, and complex numbers conjugated."""
+    return g.op("conj", _flip(g, x)) if x.dtype.is_complex else _flip(g, x)
+
+
 @imports("aten.linalg_inv.default", "aten.inverse.default")
 def inv(g: Importer, x: Value) -> Value:
     return g.op("inv", x)
 
 
+def refuse_failures(g: Importer, output: int) -> None:
+    """Refuses a use of the output that says where a factorization failed: here that gives NaN, or an error in NumPy."""
+    for user in g.node.users:  # type: ignore[union-attr]
+        if user.target is operator.getitem and user.args[1] == output and user.users:
+            raise g.refuse("the output that says whether the factorization failed")
+
+
 @imports("aten.linalg_inv_ex.default")
 def inv_ex(g: Importer, x: Value, *, check_errors: bool = False) -> tuple[Any, ...]:
+    refuse_failures(g, 1)
     return (g.op("inv", x), None)
 
 
@@ -43,19 +61,19 @@ def slogdet(g: Importer, x: Value) -> tuple[Any, ...]:
 
 @imports("aten.logdet.default")
 def logdet(g: Importer, x: Value) -> Value:
-    if x.dtype.is_complex:
-        raise g.refuse("the logarithm of a complex determinant")
     sign, logarithm = g.add("slogdet", x)
+    if x.dtype.is_complex:
+        return g.op("complex", logarithm, g.op("angle", sign))
     return g.op("where", g.op("less", sign, 0.0), float("nan"), logarithm)
 
 
-def _solved(g: Importer, a: Value, b: Value, left: bool, operator: str, **attributes: Any) -> Value:
+def _solved(g: Importer, a: Value, b: Value, left: bool, op: str, **attributes: Any) -> Value:
     """x · a = b is aᵀ · xᵀ = bᵀ."""
     if left:
-        return g.op(operator, a, b, **attributes)
+        return g.op(op, a, b, **attributes)
     if "upper" in attributes:
         attributes["upper"] = not attributes["upper"]
-    return _flip(g, g.op(operator, _flip(g, a), _flip(g, b), **attributes))
+    return _flip(g, g.op(op, _flip(g, a), _flip(g, b), **attributes))
 
 
 @imports("aten.linalg_solve.default")
@@ -69,6 +87,7 @@ def solve(g: Importer, a: Value, b: Value, *, left: bool = True) -> Value:
 
 @imports("aten.linalg_solve_ex.default", "aten._linalg_solve_ex.default")
 def solve_ex(g: Importer, a: Value, b: Value, *, left: bool = True, check_errors: bool = False) -> tuple[Any, ...]:
+    refuse_failures(g, 1 if target_name(g.node.target).startswith("aten.linalg") else 3)  # type: ignore[union-attr]
     return (solve(g, a, b, left=left), None, None, None)
 
 
@@ -91,17 +110,16 @@ def cholesky(g: Importer, x: Value, upper: bool = False) -> Value:
 
 @imports("aten.linalg_cholesky_ex.default")
 def cholesky_ex(g: Importer, x: Value, *, upper: bool = False, check_errors: bool = False) -> tuple[Any, ...]:
+    refuse_failures(g, 1)
     return (g.op("cholesky", x, upper=upper), None)
 
 
 @imports("aten.cholesky_solve.default")
 def cholesky_solve(g: Importer, b: Value, factor: Value, upper: bool = False) -> Value:
-    """x of L · Lᵀ · x = b: two triangular systems."""
-    if factor.dtype.is_complex:
-        raise g.refuse("a complex Cholesky factor")
-    lower = _flip(g, factor) if upper else factor
+    """x of L · Lᴴ · x = b: two triangular systems."""
+    lower = adjoint(g, factor) if upper else factor
     middle = g.op("solve_triangular", lower, b)
-    return g.op("solve_triangular", factor if upper else _flip(g, factor), middle, upper=True)
+    return g.op("solve_triangular", factor if upper else adjoint(g, factor), middle, upper=True)
 
 
 @imports("aten.linalg_qr.default")
@@ -134,7 +152,7 @@ def old_svd(g: Importer, x: Value, some: bool = True, compute_uv: bool = True) -
     if not compute_uv:
         raise g.refuse("without vectors torch.svd gives zeros for them: use torch.linalg.svdvals")
     u, s, vh = g.add("svd", x, full_matrices=not some)
-    return u, s, _flip(g, g.op("conj", vh) if x.dtype.is_complex else vh)
+    return u, s, adjoint(g, vh)
 
 
 @imports("aten.linalg_svdvals.default")
@@ -158,23 +176,67 @@ def eigvalsh(g: Importer, x: Value, UPLO: str = "L") -> Value:
     return eigh(g, x, UPLO)[0]
 
 
+def _hermitian(g: Importer, x: Value, hermitian: bool) -> Value:
+    """Of matrices said to be Hermitian, torch reads the lower triangle."""
+    return g.op("add", g.op("tril", x), adjoint(g, g.op("tril", x, k=-1))) if hermitian else x
+
+
 @imports("aten.linalg_pinv.atol_rtol_float")
 def pinv(g: Importer, x: Value, *, atol: float | None = None, rtol: float | None = None, hermitian: bool = False) -> Value:
-    if hermitian:
-        raise g.refuse("pinv with hermitian=True")
-    return g.op("pinv", x, atol=atol, rtol=rtol)
+    return g.op("pinv", _hermitian(g, x, hermitian), atol=atol, rtol=rtol)
+
+
+@imports("neutral_model.pinv.default")
+def whole_pinv(g: Importer, x: Value, atol: float | None, rtol: float | None, hermitian: bool) -> Value:
+    """What `adapters.torch.linear_algebra` puts in place of the pseudoinverse."""
+    return pinv(g, x, atol=atol, rtol=rtol, hermitian=hermitian)
+
+
+@imports("neutral_model.matrix_rank.default")
+def matrix_rank(g: Importer, x: Value, atol: float | None, rtol: float | None, hermitian: bool) -> Value:
+    """How many singular values exceed max(atol, rtol · the largest); rtol is by default max(m, n) · eps, or 0 where atol > 0."""
+    s = g.add("svd", _hermitian(g, x, hermitian), full_matrices=False)[1]
+    largest = g.op("max", s, axis=(-1,), keepdims=True)
+    if rtol is not None or atol:
+        bound = g.op("multiply", largest, rtol or 0.0)
+    else:
+        eps = float(ml_dtypes.finfo(s.dtype.numpy).eps)  # type: ignore[no-untyped-call]
+        bound = g.op("multiply", g.op("multiply", largest, eps), g.tensor(maximum(*x.shape[-2:]), s.dtype))
+    if atol:
+        bound = g.op("maximum", bound, float(atol))
+    return g.op("sum", g.op("astype", g.op("greater", s, bound), dtype=DType.INT64), axis=(-1,))
 
 
 @imports("aten.linalg_pinv.atol_rtol_tensor")
 def pinv_tensor(g: Importer, x: Value, *, atol: Value | None = None, rtol: Value | None = None, hermitian: bool = False) -> Value:
-    if atol is not None or rtol is not None:
-        raise g.refuse("tolerances as tensors")
-    return pinv(g, x, hermitian=hermitian)
+    """With tolerances for each matrix: through the singular values."""
+    if atol is None and rtol is None:
+        return pinv(g, x, hermitian=hermitian)
+    if atol is not None and rtol is None:
+        raise g.refuse("a tensor of absolute tolerances alone")
+    u, s, vh = g.add("svd", _hermitian(g, x, hermitian), full_matrices=False)
+    bound = g.op("multiply", g.op("max", s, axis=(-1,), keepdims=True), _per_matrix(g, rtol, s))
+    if atol is not None:
+        bound = g.op("maximum", bound, _per_matrix(g, atol, s))
+    kept = g.op("greater", s, bound)
+    inverse = g.op("where", kept, g.op("reciprocal", g.op("where", kept, s, 1.0)), 0.0)
+    scaled = g.op("multiply", adjoint(g, vh), g.cast(g.op("expand_dims", inverse, axis=(inverse.rank - 1,)), x.dtype))
+    return g.op("matmul", scaled, adjoint(g, u))
+
+
+def _per_matrix(g: Importer, tolerance: Any, s: Value) -> Value:
+    value = g.cast(tolerance, s.dtype)
+    return g.op("expand_dims", value, axis=(value.rank,))
 
 
 @imports("aten.linalg_pinv.default", "aten.pinverse.default")
 def pinv_rcond(g: Importer, x: Value, rcond: float = 1e-15, hermitian: bool = False) -> Value:
     return pinv(g, x, atol=0.0, rtol=float(rcond), hermitian=hermitian)
+
+
+@imports("aten.linalg_pinv.rcond_tensor")
+def pinv_rcond_tensor(g: Importer, x: Value, rcond: Value, hermitian: bool = False) -> Value:
+    return pinv_tensor(g, x, rtol=rcond, hermitian=hermitian)
 
 
 @imports("aten.linalg_matrix_power.default", "aten.matrix_power.default")
@@ -186,7 +248,17 @@ def matrix_power(g: Importer, x: Value, n: int) -> Value:
 def matrix_norm(g: Importer, x: Value, ord: Any = "fro", dim: list[int] | None = None, keepdim: bool = False, *,
                 dtype: torch.dtype | None = None) -> Value:
     axes = tuple(axis % x.rank for axis in (dim if dim is not None else (-2, -1)))
-    return g.op("matrix_norm", g.cast(x, dtype), ord=ord if isinstance(ord, str) else float(ord), axis=axes, keepdims=keepdim)
+    x = g.cast(x, dtype)
+    if x.dtype in (DType.FLOAT16, DType.BFLOAT16):
+        wide = g.op("matrix_norm", g.cast(x, DType.FLOAT32), ord=ord if isinstance(ord, str) else float(ord), axis=axes, keepdims=keepdim)
+        return g.cast(wide, x.dtype)
+    return g.op("matrix_norm", x, ord=ord if isinstance(ord, str) else float(ord), axis=axes, keepdims=keepdim)
+
+
+@imports("neutral_model.matrix_norm.default")
+def whole_matrix_norm(g: Importer, x: Value, ord: str, rows: int, columns: int, keepdim: bool) -> Value:
+    """What `adapters.torch.linear_algebra` puts in place of the norm."""
+    return matrix_norm(g, x, ord if ord in ("fro", "nuc") else float(ord), [rows, columns], keepdim)
 
 
 @imports("aten.linalg_norm.default", "aten.linalg_norm.ord_str")

@@ -12,8 +12,8 @@ from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 
 REBUILT: dict[str, Callable[..., torch.Tensor]] = {
-    "erf": torch.erf, "erfc": torch.erfc, "erfinv": torch.erfinv, "lgamma": torch.lgamma, "digamma": torch.digamma,
-    "xlogy": torch.xlogy,
+    "erf": torch.erf, "erfc": torch.erfc, "erfinv": torch.erfinv, "xlogy": torch.xlogy, "erfcx": torch.special.erfcx,
+    "ndtri": torch.special.ndtri,
 }
 for _op, _function in REBUILT.items():
     rebuilds(_op)(_function)
@@ -43,3 +43,26 @@ def ndtr(g: Importer, self: Value) -> Value:
     dtype = g.result_dtype()
     x = g.op("multiply", g.cast(self, dtype), 0.7071067811865476)
     return g.op("multiply", g.op("add", g.op("erf", x), 1.0), 0.5)
+
+
+@imports("aten.special_erfcx.default")
+def erfcx(g: Importer, self: Value) -> Value:
+    dtype = g.result_dtype()
+    return g.cast(g.op("erfcx", in_float(g, self, dtype)), dtype)
+
+
+@imports("aten.special_ndtri.default")
+def ndtri(g: Importer, self: Value) -> Value:
+    dtype = g.result_dtype()
+    return g.cast(g.op("ndtri", in_float(g, self, dtype)), dtype)
+
+
+@imports("aten.special_log_ndtr.default")
+def log_ndtr(g: Importer, self: Value) -> Value:
+    """The logarithm of the normal distribution's cumulative function; below -1, where that vanishes, through erfcx."""
+    dtype = g.result_dtype()
+    x = in_float(g, self, dtype)
+    t = g.op("multiply", x, 0.7071067811865476)
+    below = g.op("subtract", g.op("log", g.op("multiply", g.op("erfcx", g.op("negative", t)), 0.5)), g.op("square", t))
+    above = g.op("log1p", g.op("multiply", g.op("erfc", t), -0.5))
+    return g.cast(g.op("where", g.op("less", x, -1.0), below, above), dtype)
