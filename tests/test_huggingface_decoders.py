@@ -52,6 +52,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama linear": ("Llama", {**GROUPED, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}}),
     "llama yarn": ("Llama", {**GROUPED, "head_dim": 16, "rope_parameters": {
         "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}}),
+    "llama dynamic": ("Llama", {**GROUPED, "head_dim": 8, "max_position_embeddings": 10, "rope_parameters": {
+        "rope_type": "dynamic", "rope_theta": 1000.0, "factor": 3.0}}),
     "mistral": ("Mistral", {**GROUPED, "sliding_window": 4}),
     "mistral without window": ("Mistral", {**GROUPED, "sliding_window": None}),
     "qwen2": ("Qwen2", GROUPED),
@@ -162,6 +164,35 @@ def converter_float64() -> Any:
     from converter.ir import DType
 
     return DType.FLOAT64
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_frequencies_that_grow_with_the_sequence(cache: bool, tmp_path: Path) -> None:
+    """Sequences longer than the longest of training, each longer than the one before; and one after another with a cache.
+
+    The library keeps the frequencies of the longest so far, and computes them in PyTorch's default dtype.
+    """
+    torch.set_default_dtype(torch.float64)
+    try:
+        module = made("llama dynamic", "ForCausalLM").float()
+        model = from_folder(save(module, tmp_path), cache=cache)
+        assert model.graph.dims["time"].max is None
+        ids = tokens(2, 40, VOCABULARY)["input_ids"]
+        past: dict[str, Any] = {port.name: np.zeros((2, 2, 0, 8)) for port in model.graph.inputs if port.name.startswith("past")}
+        theirs, before = None, 0
+        for stop in (7, 10, 11, 25, 40):
+            start = before if cache else 0
+            given = {"input_ids": ids[:, start:stop], "attention_mask": np.ones((2, stop), np.int64)}
+            sizes = {"batch": 2, "time": stop - start, **({"past": start} if cache else {})}
+            found = reference.run_graph(model.graph, model.parameters, {**given, **past}, sizes, float_dtype=converter_float64())
+            with in_float64(module), InFloat64():
+                theirs = module(**{key: torch.from_numpy(value) for key, value in given.items()}, use_cache=cache,
+                                past_key_values=theirs.past_key_values if cache and theirs is not None else None)
+            close(found["logits"], theirs.logits.numpy(), f"{start}:{stop}")
+            past = {key.replace("present", "past_key_values"): value for key, value in found.items() if key.startswith("present.")}
+            before = stop
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_sequence_that_is_too_long_is_refused(tmp_path: Path) -> None:

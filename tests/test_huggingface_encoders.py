@@ -54,6 +54,20 @@ def test_equals_the_module(stem: str, head: str, tmp_path: Path) -> None:
         compare(model, module, inputs(stem, batch, time, padding, types), what=stem + head)
 
 
+@pytest.mark.parametrize(("stem", "fields"), [*((stem, {}) for stem in CONFIGS), (
+    "Electra", {"summary_type": "mean", "summary_use_proj": False, "summary_activation": "tanh"}), ("Electra", {"summary_type": "last"})])
+def test_choices(stem: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    """Several texts for each of a batch, which a graph takes as [batch, choices, time]."""
+    module = made(stem, "ForMultipleChoice", **fields)
+    model = from_folder(save(module, tmp_path))
+    same_parameters(model, module, tmp_path)
+    types = "token_type_ids" in {port.name for port in model.graph.inputs}
+    for batch, choices, time, padding in ((1, 1, 1, "none"), (2, 3, 7, "right"), (3, 2, 12, "none")):
+        flat = inputs(stem, batch * choices, time, padding, types)
+        given = {name: value.reshape(batch, choices, time) for name, value in flat.items()}
+        compare(model, module, given, what=stem)
+
+
 def test_the_longest_sentence(tmp_path: Path) -> None:
     """Distances beyond the last bucket of MPNet, and the last position of RoBERTa."""
     module = made("MPNet", "Model")

@@ -10,9 +10,10 @@ ADAPTER = Adapter(
         "huggingface", "Hugging Face folder", "adapters.huggingface.recognise:recognise", markers=("config.json", "modules.json"),
         options=(
             Option("task", str, "What the model is for, where the folder does not say or another head is wanted: "
-                   "feature-extraction, fill-mask, text-classification, …"),
+                   "feature-extraction, fill-mask, text-classification, text2text-generation, encoder, …"),
             Option("cache", bool, "Give a causal language model key-value cache inputs (past_key_values.0.key, …) and outputs "
-                   "(present.0.key, …).", False),
+                   "(present.0.key, …); of an encoder-decoder model give the decoder alone with its cache, or with --task encoder "
+                   "the encoder with what the decoder keeps of it.", False),
             Option("take", str, "The inputs that the graph takes, by transformers' names, separated by commas: "
                    "input_ids,attention_mask,token_type_ids,position_ids. The others get transformers' defaults."),
         )),),

@@ -6,6 +6,7 @@ from adapters.huggingface.config import MOST_LAYERS
 from adapters.huggingface.encoders import (
     BUFFERS,
     TASKS,
+    choice_head,
     embed,
     layer,
     masked_lm_scores,
@@ -57,7 +58,7 @@ def build(net: Net, task: str) -> None:
     count, groups, inner = config.size("num_hidden_layers"), config.size("num_hidden_groups", 1), config.size("inner_group_num", 1)
     if count * inner > MOST_LAYERS:
         raise config.refuse("inner_group_num", f"at most {MOST_LAYERS} layers in all", inner)
-    ids = text_inputs(net, config.size("max_position_embeddings"))
+    ids = text_inputs(net, config.size("max_position_embeddings"), task)
     x = embed(net, ids, narrow, lambda: plain_positions(net, ids, narrow), eps=given.eps)
     x, mask = net.linear(x, "projection", width), padding_mask(net)
     for index in range(count):
@@ -81,6 +82,8 @@ def _head(net: Net, x: Value, task: str, narrow: int, activation: str, eps: floa
         net.output("logits", net.linear(_pooled(net, x), "classifier", net.config.labels()))
     elif task == "token-classification":
         token_head(net, x)
+    elif task == "multiple-choice":
+        choice_head(net, _pooled(net, x))
     else:
         span_head(net, x)
 

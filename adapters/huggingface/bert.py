@@ -6,6 +6,7 @@ from adapters.huggingface.encoders import (
     BUFFERS,
     GAMMA_BETA,
     TASKS,
+    choice_head,
     embed,
     layers,
     masked_lm_scores,
@@ -53,7 +54,7 @@ def build(net: Net, task: str) -> None:
     config = net.config
     refuse_decoder(config)
     width, given = config.size("hidden_size"), sizes(config)
-    ids = text_inputs(net, config.size("max_position_embeddings"))
+    ids = text_inputs(net, config.size("max_position_embeddings"), task)
     x = embed(net, ids, width, lambda: plain_positions(net, ids, width), eps=given.eps)
     x = layers(net, x, padding_mask(net), given)
     if task == "feature-extraction":
@@ -69,6 +70,8 @@ def build(net: Net, task: str) -> None:
         net.output("logits", net.linear(pooled(net, x), "classifier", config.labels()))
     elif task == "token-classification":
         token_head(net, x)
+    elif task == "multiple-choice":
+        choice_head(net, pooled(net, x))
     else:
         span_head(net, x)
 

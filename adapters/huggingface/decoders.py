@@ -22,6 +22,7 @@ TASKS: Mapping[str, str] = {
     "question-answering": "ForQuestionAnswering",
 }
 
+UNBOUNDED = 1 << 31
 INPUTS = ("input_ids", "attention_mask")
 OPTIONAL = ("position_ids",)
 
@@ -92,14 +93,17 @@ class Sequence:
         return found[0], found[1]
 
 
-def sequence(net: Net, longest: int, layers: int, heads: int, size: int) -> Sequence:
-    """Declares the inputs: the words, their mask, their positions, and the cache [batch, heads, past, size] of each layer."""
+def sequence(net: Net, longest: int | None, layers: int, heads: int, size: int) -> Sequence:
+    """Declares the inputs: the words, their mask, their positions, and the cache [batch, heads, past, size] of each layer.
+
+    longest: how many words, with those of the cache, the model can have; None for any number.
+    """
     net.dim("batch", None)
     net.dim("time", longest)
     past: Dim = 0
     if net.cache:
         past = symbol("past")
-        net.b.dims["past"] = DimRange(0, max(longest - 1, 0))
+        net.b.dims["past"] = DimRange(0, None if longest is None else max(longest - 1, 0))
     time = symbol("time")
     for name in (*INPUTS, *OPTIONAL):
         if net.takes(name):
@@ -115,7 +119,7 @@ def sequence(net: Net, longest: int, layers: int, heads: int, size: int) -> Sequ
     visible = None
     if mask is not None:
         visible = net.op("reshape", net.cast(mask, DType.BOOL), shape=(mask.shape[0], 1, 1, mask.shape[1]), name="visible")
-    return Sequence(net, ids, past, visible, longest, cached)
+    return Sequence(net, ids, past, visible, UNBOUNDED if longest is None else longest, cached)
 
 
 def learned_positions(net: Net, words: Sequence, rows: int, width: int, offset: int = 0) -> Value:
@@ -123,8 +127,20 @@ def learned_positions(net: Net, words: Sequence, rows: int, width: int, offset: 
     table = net.tensor("positions", (rows, width))
     given = taken(net, "position_ids")
     if given is None:
-        return net.op("slice", table, axes=(0,), starts=(words.past + offset,), stops=(words.total + offset,), name="positions")
+        return rows_of(net, table, words.past, words.total, "positions", offset)
     return net.op("embedding", net.op("add", given, offset) if offset else given, table)
+
+
+def rows_of(net: Net, table: Value, start: Dim, stop: Dim, name: str, offset: int = 0) -> Value:
+    """Rows `start` to `stop` of a table, from its row `offset` on.
+
+    With a cache each is looked up: the ranges of past and time allow a sum beyond the table, where a slice ends early in ONNX,
+    and an index is refused everywhere.
+    """
+    if net.cache:
+        places = net.op("arange", start=start, stop=stop, dtype=DType.INT64)
+        return net.op("embedding", net.op("add", places, offset) if offset else places, table, name=name)
+    return net.op("slice", table, axes=(0,), starts=(start + offset,), stops=(stop + offset,), name=name)
 
 
 def attend(net: Net, words: Sequence, layer: int, query: Value, key: Value, value: Value, *, window: int | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from adapters.huggingface.encoders import (
     BUFFERS,
     TASKS,
+    choice_head,
     embed,
     layers,
     masked_lm_scores,
@@ -49,7 +50,7 @@ EPS = 1e-12
 def build(net: Net, task: str) -> None:
     config = net.config
     width, given = config.size("hidden_size"), sizes(config, eps=EPS)
-    ids = text_inputs(net, config.size("max_position_embeddings"))
+    ids = text_inputs(net, config.size("max_position_embeddings"), task)
     x = embed(net, ids, width, lambda: plain_positions(net, ids, width), types=False, eps=EPS)
     x = layers(net, x, padding_mask(net), given)
     if task == "feature-extraction":
@@ -61,6 +62,8 @@ def build(net: Net, task: str) -> None:
         net.output("logits", net.linear(inner, "classifier", config.labels()))
     elif task == "token-classification":
         token_head(net, x)
+    elif task == "multiple-choice":
+        choice_head(net, net.op("relu", net.linear(net.first(x), "classifier_dense", width)))
     else:
         span_head(net, x)
 

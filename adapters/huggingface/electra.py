@@ -7,6 +7,7 @@ from adapters.huggingface.encoders import (
     BUFFERS,
     GAMMA_BETA,
     TASKS,
+    choice_head,
     embed,
     layers,
     masked_lm_scores,
@@ -22,6 +23,7 @@ from adapters.huggingface.encoders import (
 )
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
+from converter.builder import Value
 
 NAMES = {**{role: name for role, name in bert.NAMES.items() if role != "pooler"}, "projection": "embeddings_project"}
 
@@ -35,6 +37,7 @@ HEADS = {
     "classifier_out": "classifier.out_proj",
     "classifier": "classifier",
     "span": "qa_outputs",
+    "summary": "sequence_summary.summary",
 }
 
 
@@ -42,7 +45,7 @@ def build(net: Net, task: str) -> None:
     config = net.config
     refuse_decoder(config)
     width, narrow, given = config.size("hidden_size"), config.size("embedding_size", 128), sizes(config)
-    ids = text_inputs(net, config.size("max_position_embeddings"))
+    ids = text_inputs(net, config.size("max_position_embeddings"), task)
     x = embed(net, ids, narrow, lambda: plain_positions(net, ids, narrow), eps=given.eps)
     if narrow != width:
         x = net.linear(x, "projection", width)
@@ -58,8 +61,21 @@ def build(net: Net, task: str) -> None:
         two_layer_classifier(net, x, "gelu")
     elif task == "token-classification":
         token_head(net, x)
+    elif task == "multiple-choice":
+        choice_head(net, _summary(net, x))
     else:
         span_head(net, x)
+
+
+def _summary(net: Net, x: Value) -> Value:
+    """A vector of a text: one of its words, or their mean, through one more layer."""
+    config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
+    config.only("summary_proj_to_labels", False)
+    kind = config.choice("summary_type", {"first": 0, "last": -1, "mean": None}, "first")
+    vector = net.op("mean", x, axis=(1,)) if kind is None else net.op("select", x, axis=1, index=kind)
+    if config.flag("summary_use_proj", True):
+        vector = net.linear(vector, "summary", width)
+    return net.activation(vector, config.choice("summary_activation", ACTIVATIONS, "gelu"))
 
 
 FAMILY = Family(
@@ -70,7 +86,7 @@ FAMILY = Family(
     build=build,
     prefixes=("electra.",),
     leftovers=(*BUFFERS, "generator_predictions.*", "generator_lm_head.*", "discriminator_predictions.*", "classifier.*",
-               "qa_outputs.*"),
+               "qa_outputs.*", "sequence_summary.*"),
     legacy=GAMMA_BETA,
     inputs=("input_ids", "attention_mask", "token_type_ids"),
     optional=("position_ids",),

@@ -12,6 +12,8 @@ from typing import Any
 from adapters.huggingface.config import Config
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
+from converter.dims import symbol
+from converter.errors import UnsupportedError
 from converter.ir import DType
 
 TASKS: Mapping[str, str] = {
@@ -20,6 +22,7 @@ TASKS: Mapping[str, str] = {
     "text-classification": "ForSequenceClassification",
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
+    "multiple-choice": "ForMultipleChoice",
 }
 
 # transformers no longer saves these buffers; older checkpoints hold them.
@@ -28,16 +31,31 @@ BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 GAMMA_BETA = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
 
-def text_inputs(net: Net, longest: int) -> Value:
-    """Declares the sizes and the inputs that the graph takes; gives `input_ids`, int64 [batch, time]."""
+def text_inputs(net: Net, longest: int, task: str) -> Value:
+    """Declares the sizes and the inputs that the graph takes; gives `input_ids`, int64 [batch, time].
+
+    To choose among several texts they are [batch, choices, time], and each choice is a text of its own to the layers.
+    """
+    several = task == "multiple-choice"
+    axes = ["batch", *(["choices"] if several else []), "time"]
     net.dim("batch", None)
     net.dim("time", longest)
-    return {name: net.b.input(name, DType.INT64, ["batch", "time"]) for name in net.family.inputs + net.family.optional
-            if net.takes(name)}["input_ids"]
+    for name in net.family.inputs + net.family.optional:
+        if net.takes(name):
+            value = net.b.input(name, DType.INT64, axes)
+            if several:
+                batch, choices, time = value.shape
+                net.flat[name] = net.op("reshape", value, shape=(batch * choices, time))
+    found = taken(net, "input_ids")
+    if found is None:
+        raise UnsupportedError("the model needs the input 'input_ids'", where="take")
+    return found
 
 
 def taken(net: Net, name: str) -> Value | None:
-    """An input that the graph may have."""
+    """An input that the graph may have, choices as texts of their own."""
+    if name in net.flat:
+        return net.flat[name]
     return Value(name, net.b.specs[name]) if net.takes(name) else None
 
 
@@ -173,6 +191,12 @@ def span_head(net: Net, x: Value) -> None:
     if net.config.labels() != 2:
         raise net.config.refuse("num_labels", "2 for question answering", net.config.labels())
     spans(net, x)
+
+
+def choice_head(net: Net, vectors: Value) -> None:
+    """`logits` of the choices, [batch, choices], of one vector for each choice of each batch."""
+    scores = net.linear(vectors, "classifier", 1)
+    net.output("logits", net.op("reshape", scores, shape=(symbol("batch"), symbol("choices"))))
 
 
 def spans(net: Net, x: Value) -> None:

@@ -108,13 +108,14 @@ def build(net: Net, task: str) -> None:
     inner, longest = config.size("intermediate_size"), config.size("max_position_embeddings")
     activation = config.choice("hidden_act", ACTIVATIONS, "silu")
     given = KINDS[kind](config, layers)
-    words = sequence(net, longest, layers, groups, size)
     fields = parameters(config)
     if kind == "phi3" and fields.get("rope_type") in ("su", "yarn"):
         # The names of longrope before it had one.
         fields.fields["rope_type"] = "longrope"
         config.fields.setdefault("original_max_position_embeddings", 4096)
-    cosine, sine = angles(net, rotary(config, fields, size), words.past, words.total, taken(net, "position_ids"))
+    turns = rotary(config, fields, size)
+    words = sequence(net, longest if turns.growth is None else None, layers, groups, size)
+    cosine, sine = angles(net, turns, words.past, words.total, taken(net, "position_ids"))
     x = net.embedding(words.ids, "words", config.size("vocab_size"), width)
     for layer in range(layers):
         normed = net.rms_norm(x, "attention_norm", given.eps, layer=layer)

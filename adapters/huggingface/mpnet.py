@@ -9,11 +9,13 @@ from adapters.huggingface.encoders import (
     BUFFERS,
     GAMMA_BETA,
     TASKS,
+    choice_head,
     embed,
     layers,
     masked_lm_scores,
     padding_mask,
     plain_head,
+    pooled,
     positions_after_padding,
     refuse_decoder,
     sizes,
@@ -66,7 +68,7 @@ def build(net: Net, task: str) -> None:
     width, given, rows = config.size("hidden_size"), sizes(config), config.size("max_position_embeddings")
     if rows <= PADDING + 1:
         raise config.refuse("max_position_embeddings", f"{PADDING + 2} and up", rows)
-    ids = text_inputs(net, rows - PADDING - 1)
+    ids = text_inputs(net, rows - PADDING - 1, task)
     x = embed(net, ids, width, lambda: positions_after_padding(net, ids, width, PADDING), types=False, eps=given.eps)
     table = net.tensor("distances", (config.size("relative_attention_num_buckets", BUCKETS), given.heads))
     bias, mask = distance_bias(net, table, BUCKETS, FARTHEST, 0, ids.shape[1]), padding_mask(net)
@@ -81,6 +83,8 @@ def build(net: Net, task: str) -> None:
         two_layer_classifier(net, x, "tanh")
     elif task == "token-classification":
         token_head(net, x)
+    elif task == "multiple-choice":
+        choice_head(net, pooled(net, x))
     else:
         span_head(net, x)
 

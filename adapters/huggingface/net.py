@@ -50,6 +50,7 @@ class Net:
         self.constants: dict[str, np.ndarray[Any, Any]] = {}
         self.notes: list[str] = []
         self.outputs: dict[str, Value] = {}
+        self.flat: dict[str, Value] = {}
         self.unused = list(family.leftovers)
         self.prefix = self._prefix() if prefix is None else prefix
         self.dtype = self._dtype()

@@ -37,8 +37,9 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
     return recognised(net, title, checkpoint.store)
 
 
-def network(folder: Path, store: ParameterStore, task: str | None, take: str | None, cache: bool) -> tuple[Net, str]:
-    """The graph of a folder with a config.json, and what it is."""
+def network(folder: Path, store: ParameterStore, task: str | None, take: str | None, cache: bool, *,
+            words: bool = False) -> tuple[Net, str]:
+    """The graph of a folder with a config.json, and what it is. `words`: the task is the one that encodes each word."""
     file = folder / "config.json"
     fields = read_object(file)
     where = str(file)
@@ -53,7 +54,7 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
     if model_type not in MODULES:
         raise UnsupportedError(f"the model type {model_type!r} is not recognised", where=where, expected=", ".join(MODULES), fix=OTHERWISE)
     family = family_of(model_type)
-    task, title = _task(family, model_type, config, task)
+    task, title = _task(family, model_type, config, family.sentences if words else task)
     if cache and not family.can_cache(task):
         raise UnsupportedError("only a language model has a key-value cache", where=where, received=f"{title}, {task}")
     net = Net(family, Config(fields, where, family.renamed, config.asked), {name: store.spec(name) for name in store.names()}, title,

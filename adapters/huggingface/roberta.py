@@ -7,11 +7,13 @@ from adapters.huggingface.encoders import (
     BUFFERS,
     GAMMA_BETA,
     TASKS,
+    choice_head,
     embed,
     layers,
     masked_lm_scores,
     padding_mask,
     plain_head,
+    pooled,
     positions_after_padding,
     refuse_decoder,
     sizes,
@@ -42,7 +44,7 @@ def build(net: Net, task: str) -> None:
     padding, rows = config.size("pad_token_id", 1, least=0), config.size("max_position_embeddings")
     if rows <= padding + 1:
         raise config.refuse("max_position_embeddings", f"more than pad_token_id + 1, {padding + 1}", rows)
-    ids = text_inputs(net, rows - padding - 1)
+    ids = text_inputs(net, rows - padding - 1, task)
     x = embed(net, ids, width, lambda: positions_after_padding(net, ids, width, padding), eps=given.eps)
     x = layers(net, x, padding_mask(net), given)
     if task == "feature-extraction":
@@ -53,6 +55,8 @@ def build(net: Net, task: str) -> None:
         two_layer_classifier(net, x, "tanh")
     elif task == "token-classification":
         token_head(net, x)
+    elif task == "multiple-choice":
+        choice_head(net, pooled(net, x))
     else:
         span_head(net, x)
 

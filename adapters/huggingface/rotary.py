@@ -31,7 +31,7 @@ class Rotary:
     """What a config says of rotary positions.
 
     `frequencies`: float32 [size / 2]; `longer`: those for sequences past `original` words, where they differ; `scale`
-    multiplies cosine and sine.
+    multiplies cosine and sine. `growth`: the base and the factor by which it grows with sequences past `original` words.
     """
 
     size: int
@@ -39,6 +39,7 @@ class Rotary:
     scale: float = 1.0
     longer: Frequencies | None = None
     original: int = 0
+    growth: tuple[float, float] | None = None
 
 
 def parameters(config: Config, fraction: float = 1.0, base: str = "rope_theta", share: str = "partial_rotary_factor") -> Config:
@@ -171,8 +172,17 @@ def _longrope(config: Config, given: Config, size: int) -> Rotary:
     return Rotary(size, found["short_factor"], float(scale), None if same else found["long_factor"], length)
 
 
+def _dynamic(config: Config, given: Config, size: int) -> Rotary:
+    """Dynamic NTK scaling: frequencies as they are, and for sequences longer than the longest of a base that grows with them."""
+    longest, factor = config.size("max_position_embeddings"), given.number("factor", above=0)
+    if size <= 2:
+        raise given.refuse("rope_type", "heads of more than two numbers", "dynamic")
+    return Rotary(size, ONE / _powers(given, size), original=longest, growth=(given.number("rope_theta", above=0), factor))
+
+
 KINDS: dict[str, Callable[[Config, Config, int], Rotary]] = {
-    "default": _default, "linear": _linear, "llama3": _llama3, "yarn": _yarn, "longrope": _longrope}
+    "default": _default, "linear": _linear, "llama3": _llama3, "yarn": _yarn, "longrope": _longrope,
+    "dynamic": _dynamic}
 
 
 # In the graph ------------------------------------------------------------------------------------------------------------
@@ -184,10 +194,11 @@ def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | No
     The first half of the sines is negative, so that a rotation is x · cos + (x with its halves exchanged) · sin.
     """
     frequencies = net.constant(f"{net.prefix}rotary_emb.inv_freq", given.frequencies)
-    if given.longer is not None:
-        longer = net.constant(f"{net.prefix}rotary_emb.long_inv_freq", given.longer)
+    if given.longer is not None or given.growth is not None:
         length = (net.op("full", shape=(), fill_value=stop, dtype=DType.INT64) if positions is None
                   else net.op("add", net.op("max", positions), 1))
+        longer = (_grown_frequencies(net, given, length) if given.longer is None
+                  else net.constant(f"{net.prefix}rotary_emb.long_inv_freq", given.longer))
         frequencies = net.op("where", net.op("greater", length, given.original), longer, frequencies)
     if positions is None:
         place = net.op("reshape", net.op("arange", start=start, stop=stop, dtype=DType.FLOAT32), shape=(stop - start, 1))
@@ -200,6 +211,15 @@ def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | No
         cosine, sine = (net.op("multiply", item, given.scale) for item in (cosine, sine))
     return (net.cast(net.op("concat", cosine, cosine, axis=-1, name="cosine")),
             net.cast(net.op("concat", net.op("negative", sine), sine, axis=-1, name="sine")))
+
+
+def _grown_frequencies(net: Net, given: Rotary, length: Value) -> Value:
+    """1 / base^(2i / size), the base stretched by (factor · length / longest - (factor - 1))^(size / (size - 2))."""
+    base, factor = given.growth or (1.0, 1.0)
+    exponents = net.constant(f"{net.prefix}rotary_emb.exponents", np.arange(0, given.size, 2, dtype=np.float32) / np.float32(given.size))
+    share = net.op("divide", net.op("multiply", net.cast(net.op("maximum", length, given.original), DType.FLOAT32), factor), given.original)
+    stretched = net.op("power", net.op("subtract", share, factor - 1), given.size / (given.size - 2))
+    return net.op("reciprocal", net.op("power", net.op("multiply", stretched, base), exponents), name="frequencies")
 
 
 def rotate(net: Net, x: Value, cosine: Value, sine: Value) -> Value:

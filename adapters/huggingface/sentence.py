@@ -58,7 +58,7 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None) -> Recogni
     if settings.is_file():
         Config(read_object(settings), str(settings)).only("transformer_task", "feature-extraction")
     store = load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle)
-    net, title = network(base, store, "feature-extraction", take or "input_ids,attention_mask", False)
+    net, title = network(base, store, None, take or "input_ids,attention_mask", False, words=True)
     x = _pool(net, net.outputs["last_hidden_state"], Config(*_config(steps[1][1])))
     stores: dict[str, ParameterStore] = {"": store}
     files = list(checkpoint_files(base))
