@@ -2,19 +2,23 @@
 
 The dtypes that are cast are those of the model's own floats, its parameters and inputs. A float dtype that only stands
 in attributes, where a model computes a softmax in float32 and the rest in bfloat16, is the model's choice and stays.
+
+What depends on no parameter of the checkpoint and on no input of floats stays too: positions, rotary angles, masks,
+computed from sizes, integers and constants. Positions beyond 256 have no bfloat16, and models that are made in that dtype
+compute these in float32. Such a value is cast where it meets one of the model's dtype.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from converter.checking import check
+from converter.checking import check, infer_node
 from converter.errors import ConverterError, ParameterError, UnsupportedError
 from converter.ir import DType, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
 from converter.parameters import Array, ParameterStore
@@ -45,17 +49,22 @@ def cast(model: Model, dtype: str | DType) -> Model:
     """
     target = _target(dtype)
     store = model.parameters
-    held = {store.spec(name).dtype for name in store.names()} | {port.spec.dtype for port in model.graph.inputs}
+    held = ({store.spec(name).dtype for name in store.names() if name not in model.constants}
+            | {port.spec.dtype for port in model.graph.inputs})
     dtypes = {source: target for source in SOURCES if source in held and source is not target}
     if not dtypes:
         return model
-    refused: list[dict[str, object]] = []
-    graph = _graph(model.graph, dtypes, refused)
     place = f"cast to {target}"
+    casting = _Casting(dtypes)
+    try:
+        graph, kept = casting.model(model.graph, store, model.constants)
+    except ConverterError as error:
+        raise error.within(place) from error
+    refused = casting.refused
     if refused:
         raise UnsupportedError("numbers in the graph that the dtype cannot hold", where=place, items=refused,
                                fix="choose bfloat16, whose range is that of float32, or leave the dtype as it is")
-    parameters = CastParameters(store, dtypes)
+    parameters = CastParameters(store, dtypes, kept)
     try:
         check(graph, parameters)
     except ConverterError as error:
@@ -78,10 +87,14 @@ def _target(dtype: str | DType) -> DType:
 
 
 class CastParameters(ParameterStore):
-    """A store whose tensors of the dtypes in `dtypes` are read as the dtype that it gives for them, rounded to nearest."""
+    """A store whose tensors of the dtypes in `dtypes` are read as the dtype that it gives for them, rounded to nearest.
 
-    def __init__(self, store: ParameterStore, dtypes: Dtypes) -> None:
+    Those named in `kept`, and all that share their memory, are read as they are.
+    """
+
+    def __init__(self, store: ParameterStore, dtypes: Dtypes, kept: Collection[str] = ()) -> None:
         self._store, self._dtypes = store, dict(dtypes)
+        self._kept = {store.alias_of(name) or name for name in kept}
         self.key = getattr(store, "key", None)
 
     def names(self) -> tuple[str, ...]:
@@ -94,15 +107,20 @@ class CastParameters(ParameterStore):
         return self._store.alias_of(name)
 
     def spec(self, name: str) -> TensorSpec:
-        return _spec(self._store.spec(name), self._dtypes)
+        spec = self._store.spec(name)
+        return spec if self._is_kept(name) else _spec(spec, self._dtypes)
+
+    def _is_kept(self, name: str) -> bool:
+        return (self.alias_of(name) or name) in self._kept
 
     def sha256(self, name: str) -> str:
         name = self.alias_of(name) or name
-        return super().sha256(name) if self._store.spec(name).dtype in self._dtypes else self._store.sha256(name)
+        changed = self._store.spec(name).dtype in self._dtypes and name not in self._kept
+        return super().sha256(name) if changed else self._store.sha256(name)
 
     def read(self, name: str) -> Array:
         values = self._store.read(name)
-        target = self._dtypes.get(DType.of(values.dtype))
+        target = None if self._is_kept(name) else self._dtypes.get(DType.of(values.dtype))
         if target is None:
             return values
         result = np.empty(values.shape, target.numpy)
@@ -132,35 +150,117 @@ def _spec(spec: TensorSpec, dtypes: Dtypes) -> TensorSpec:
     return TensorSpec(dtypes.get(spec.dtype, spec.dtype), spec.shape)
 
 
-def _graph(graph: Graph, dtypes: Dtypes, refused: list[dict[str, object]]) -> Graph:
-    return replace(
-        graph,
-        inputs=tuple(GraphInput(port.name, _spec(port.spec, dtypes)) for port in graph.inputs),
-        outputs=tuple(GraphOutput(out.name, _spec(out.spec, dtypes), out.value) for out in graph.outputs),
-        nodes=tuple(_node(node, dtypes, refused) for node in graph.nodes))
+class _Casting:
+    """One cast of a model: which values follow the model's dtype, and which stay as they are."""
 
+    def __init__(self, dtypes: Dtypes) -> None:
+        self.dtypes = dtypes
+        self.refused: list[dict[str, object]] = []
 
-def _node(node: Node, dtypes: Dtypes, refused: list[dict[str, object]]) -> Node:
-    def value(item: Any) -> Any:
-        if isinstance(item, DType):
-            return dtypes.get(item, item)
-        if isinstance(item, Graph):
-            return _graph(item, dtypes, refused)
-        if isinstance(item, (tuple, list)):
-            return tuple(map(value, item))
-        if isinstance(item, float):
-            return number(item)
-        return item
+    def model(self, graph: Graph, store: ParameterStore, constants: Collection[str]) -> tuple[Graph, frozenset[str]]:
+        """The graph cast, and the constants that stay: those that something computes on which stays itself."""
+        specs = self._specs(graph, {name: store.spec(name) for name in store.names()})
+        floats = {name for name in constants if specs[name].dtype in self.dtypes}
+        weights = {name for name in store.names() if name not in constants}
+        follows = self._following(graph, specs, weights)
+        kept = floats & {name for node in graph.nodes if not _any(node, follows) for name in node.names}
+        return self._rewritten(graph, specs, follows | (floats - kept)), frozenset(kept)
 
-    def number(item: float) -> float:
-        found = _number(item, dtypes)
-        if found is None:
-            refused.append({"operator": node.op, "reason": f"the number {item}", "source": node.source})
+    def _body(self, graph: Graph) -> Graph:
+        """A graph within a node that is cast: all that it is given follows."""
+        specs = self._specs(graph, {})
+        return self._rewritten(graph, specs, self._following(graph, specs, ()))
+
+    def _specs(self, graph: Graph, outside: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+        """Every value's spec, as the graph was."""
+        specs = {**outside, **{port.name: port.spec for port in graph.inputs}}
+        for node in graph.nodes:
+            specs.update({name: spec for name, spec in zip(node.outputs, infer_node(node, specs), strict=False) if name is not None})
+        return specs
+
+    def _following(self, graph: Graph, specs: Mapping[str, TensorSpec], roots: Collection[str]) -> set[str]:
+        """The floats that are computed from `roots` and from the graph's inputs, not by way of integers; these roots among them."""
+        follows = {name for name in (*roots, *(port.name for port in graph.inputs)) if _counts(specs[name])}
+        for node in graph.nodes:
+            if _any(node, follows) or self._enters(node, specs):
+                follows |= {name for name in node.outputs if name is not None and _counts(specs[name])}
+        # One number that only meets these is made in their dtype.
+        apart = {name for node in graph.nodes if not _any(node, follows) for name in node.names}
+        follows |= {name for node in graph.nodes if node.op == "full" and isinstance(node.attributes.get("fill_value"), (bool, int, float))
+                    for name in node.outputs if name is not None and name not in apart and _counts(specs[name])}
+        return follows
+
+    def _enters(self, node: Node, specs: Mapping[str, TensorSpec]) -> bool:
+        """Whether a node is the model's own cast of a float of another dtype to its dtype."""
+        (source, *_) = (*node.names, None)
+        return (node.op == "astype" and source is not None and specs[source].dtype.is_float and specs[source].dtype not in self.dtypes
+                and node.attributes.get("dtype") in self.dtypes)
+
+    def _rewritten(self, graph: Graph, specs: Mapping[str, TensorSpec], follows: Collection[str]) -> Graph:
+        """The graph with what follows cast, and a cast wherever what stays meets it."""
+        taken = set(specs)
+        nodes: list[Node] = []
+        casts: dict[str, str] = {}
+
+        def border(name: str) -> str:
+            target = self.dtypes.get(specs[name].dtype)
+            if target is None or name in follows:
+                return name
+            if name not in casts:
+                casts[name] = _free(f"{name}_{target}", taken)
+                nodes.append(Node("astype", (name,), (casts[name],), {"dtype": target}))
+            return casts[name]
+
+        for node in graph.nodes:
+            if _any(node, follows) or any(name in follows for name in node.outputs if name is not None):
+                inputs = tuple(border(item) if isinstance(item, str) else item for item in node.inputs)
+                nodes.append(self._node(replace(node, inputs=inputs), self.dtypes))
+            else:
+                # Its numbers go where they are cast: the largest of a dtype becomes that of the other here too.
+                nodes.append(self._node(node, {}))
+        outputs = tuple(GraphOutput(out.name, _spec(out.spec, self.dtypes), border(out.value)) for out in graph.outputs)
+        ports = tuple(GraphInput(port.name, _spec(port.spec, self.dtypes)) for port in graph.inputs)
+        return replace(graph, inputs=ports, outputs=outputs, nodes=tuple(nodes))
+
+    def _node(self, node: Node, dtypes: Dtypes) -> Node:
+        def value(item: Any) -> Any:
+            if isinstance(item, DType):
+                return dtypes.get(item, item)
+            if isinstance(item, Graph):
+                return self._body(item) if dtypes else item
+            if isinstance(item, (tuple, list)):
+                return tuple(map(value, item))
+            if isinstance(item, float):
+                return number(item)
             return item
-        return found
 
-    return replace(node, inputs=tuple(number(item) if isinstance(item, float) else item for item in node.inputs),
-                   attributes={name: value(item) for name, item in node.attributes.items()})
+        def number(item: float) -> float:
+            found = _number(item, self.dtypes)
+            if found is None:
+                self.refused.append({"operator": node.op, "reason": f"the number {item}", "source": node.source})
+                return item
+            return found
+
+        return replace(node, inputs=tuple(number(item) if isinstance(item, float) else item for item in node.inputs),
+                       attributes={name: value(item) for name, item in node.attributes.items()})
+
+
+def _any(node: Node, names: Collection[str]) -> bool:
+    return any(name in names for name in node.names)
+
+
+def _counts(spec: TensorSpec) -> bool:
+    """Whether a value can have the model's dtype: integers and truth values cannot."""
+    return spec.dtype.is_float or spec.dtype.is_complex
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that is not taken, which then is."""
+    found, count = name, 1
+    while found in taken:
+        found, count = f"{name}_{count}", count + 1
+    taken.add(found)
+    return found
 
 
 def _number(value: float, dtypes: Dtypes) -> float | None:

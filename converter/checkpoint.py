@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from converter.discovery import format_of, formats, requiring, resolve
@@ -214,6 +216,11 @@ class SelectedParameters(ParameterStore):
 # Where it came from ------------------------------------------------------------------------------------------------------
 
 
+def source_of(path: str | Path) -> Source:
+    """`source_metadata`, worked out meanwhile."""
+    return Source(checkpoint_files(path), Path(path))
+
+
 def source_metadata(path: str | Path) -> dict[str, Any]:
     """The file's name and SHA-256, or those of each shard, for a model's metadata. Reads the files whole."""
     return file_metadata(checkpoint_files(path), Path(path))
@@ -224,12 +231,65 @@ def file_metadata(files: Sequence[Path], root: Path) -> dict[str, Any]:
     digests = {}
     for file in files:
         with file.open("rb") as stream:
-            name = file.relative_to(root).as_posix() if root in file.parents else file.name
-            digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            digests[_name_in(file, root)] = hashlib.file_digest(stream, "sha256").hexdigest()
     if len(digests) == 1:
         ((name, digest),) = digests.items()
         return {"file": name, "sha256": digest}
     return {"files": digests}
+
+
+def _name_in(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if root in file.parents else file.name
+
+
+class Source(Mapping[str, Any]):
+    """Where a model came from: what is known at once, and `file_metadata`, which a thread works out meanwhile.
+
+    Reading a file's digest waits for it. The files' bytes are hashed while tensors are read, hashed and written, which
+    takes about as long.
+    """
+
+    def __init__(self, files: Sequence[Path], root: Path) -> None:
+        names = {_name_in(file, root) for file in files}
+        self._names: tuple[str, ...] = ("file", "sha256") if len(names) == 1 else ("files",)
+        self._before: Mapping[str, Any] = {}
+        self._after: Mapping[str, Any] = {}
+        self._digests: Future[dict[str, Any]] = Future()
+        # A daemon: an interrupted program does not wait for it.
+        Thread(target=self._work, args=(list(files), root), daemon=True).start()
+
+    def _work(self, files: list[Path], root: Path) -> None:
+        try:
+            self._digests.set_result(file_metadata(files, root))
+        except BaseException as error:
+            self._digests.set_exception(error)
+
+    def beside(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> Source:
+        """The same with more facts, those of the files and `after` standing above those of the same name in `before`."""
+        made = object.__new__(Source)
+        made._names, made._digests = self._names, self._digests
+        made._before, made._after = {**before, **self._before}, {**self._after, **after}
+        return made
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._after:
+            return self._after[name]
+        return self._digests.result()[name] if name in self._names else self._before[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._before, *self._names, *self._after)))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._before or name in self._names or name in self._after
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
 def refuse_model(path: str | Path, received: str | None = None) -> ConverterError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,12 +12,15 @@ import numpy as np
 
 from converter import discovery
 from converter.checking import check
-from converter.checkpoint import SelectedParameters, existing, load_parameters, refuse_model, source_metadata
+from converter.checkpoint import SelectedParameters, Source, existing, load_parameters, refuse_model, source_of
 from converter.discovery import format_of, requiring, resolve
-from converter.errors import ConverterError, ParameterError
+from converter.errors import ConverterError, FormatError, ParameterError
 from converter.ir import Graph, Model, TensorSpec
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.state_dict import fitted
+
+OPEN_SHOWN = 24
+"""Open choices, or layers, that an error lists."""
 
 Array = np.ndarray[Any, Any]
 PathLike = str | Path
@@ -163,7 +167,7 @@ def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None
     """A model from a state_dict and the graph that it belongs to.
 
     Args:
-        path: `.pt`, `.pth`, `.bin`, `.safetensors`, or a folder as Hugging Face lays it out. No code in it is run.
+        path: `.pt`, `.pth`, `.bin`, `.ckpt`, `.safetensors`, or a folder as Hugging Face lays it out. No code in it is run.
         architecture: the graph, or a file that holds one without parameters (`convert torch-to-json --graph-only`). None:
             the checkpoint is recognised, by its folder's config.json or by its names and shapes.
         key: the entry of the checkpoint that holds the state_dict, where there are several.
@@ -179,13 +183,20 @@ def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None
         FormatError: the checkpoint or the graph cannot be read, or no graph was given and nothing recognises it.
         UnsupportedError: the checkpoint is recognised, and holds something that is not known.
     """
+    model = open_checkpoint(path, architecture, key=key, allow_pickle=allow_pickle, graphs=graphs, **options)
+    return replace(model, metadata={**model.metadata, "source": dict(model.metadata["source"])})
+
+
+def open_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None, *, key: str | None = None, allow_pickle: bool = False,
+                    graphs: PathLike | None = None, **options: Any) -> Model:
+    """`from_checkpoint`, the digests of the files in `metadata["source"]` being worked out still: asking for one waits."""
     if architecture is None:
         return from_recognised(path, key=key, allow_pickle=allow_pickle, graphs=graphs, **options)
     given = [name for name, value in (("graphs", graphs), *options.items()) if value is not None and value is not False]
     if given:
         raise ConverterError(f"{given[0]!r} is for checkpoints without a graph", where=str(path), fix="leave it or the architecture out")
     store = load_parameters(path, key, allow_pickle=allow_pickle)
-    return bind(store, architecture, source_metadata(path), str(path))
+    return bind(store, architecture, source_of(path), str(path))
 
 
 def from_recognised(path: PathLike, *, key: str | None = None, allow_pickle: bool = False, graphs: PathLike | None = None,
@@ -196,17 +207,38 @@ def from_recognised(path: PathLike, *, key: str | None = None, allow_pickle: boo
     checkpoint = Checkpoint(existing(path), key, allow_pickle=allow_pickle)
     found = recognise(checkpoint, graphs, **options)
     if found is None:
-        checkpoint.store  # noqa: B018 - a file that cannot be read is told before one that is not recognised
-        raise refuse_model(path, None if graphs is None else nearest_graph(checkpoint, graphs))
+        # A file that cannot be read is told before one that is not recognised.
+        nearest = nearest_graph(checkpoint, graphs) if graphs is not None and checkpoint.store else None
+        raise refuse_open(path, checkpoint.store) if nearest is None else refuse_model(path, nearest)
     return model_of(checkpoint, found)
 
 
-def bind(store: ParameterStore, architecture: Graph | PathLike, source: Mapping[str, Any], where: str) -> Model:
+def refuse_open(path: PathLike, store: ParameterStore) -> ConverterError:
+    """The error for a checkpoint that nothing recognises: of plain layers, what its names and shapes leave open."""
+    from converter.drafting import draft
+
+    found = draft(store)
+    if found is None:
+        return refuse_model(path)
+    open_choices = list(found.open_choices().items())
+    lines = "".join(f"\n  - {name}: {said}" for name, said in open_choices[:OPEN_SHOWN])
+    if len(open_choices) > OPEN_SHOWN:
+        lines += f"\n  - … and {len(open_choices) - OPEN_SHOWN} more"
+    command = "torch-to-json" if Path(path).is_dir() else f"{format_of(path, to='load').name}-to-json"
+    layers = ", ".join(found.layers[:OPEN_SHOWN]) + (" …" if len(found.layers) > OPEN_SHOWN else "")
+    return FormatError(f"a checkpoint holds parameters and no computation. The names and shapes of this one are those of {layers}, and "
+                       f"leave open:{lines}\n", where=str(path),
+                       fix=f"have the graph drafted (convert {command} {path} --draft-graph -o graph.json), fill it in, and give it "
+                           "(--architecture graph.json); or give the code that builds the module (--module PKG.MOD:CALLABLE)")
+
+
+def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, where: str) -> Model:
     """A model of a graph and a store of its parameters. Raises as `from_checkpoint` does."""
-    from converter.format import Architecture, bind_parameters, load_architecture
+    from converter.drafting import graph_of_file
+    from converter.format import Architecture, bind_parameters
 
     if not isinstance(architecture, Graph):
-        found = load_architecture(existing(architecture))
+        found = graph_of_file(existing(architecture))
     try:
         if isinstance(architecture, Graph):
             used = {name for node in architecture.nodes for name in node.names} | {out.value for out in architecture.outputs}
@@ -220,8 +252,8 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Mapping[
         raise error.within(where) from error
     own = found.metadata.get("source")
     key = getattr(store, "key", None)
-    origin = {**source, **({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
-    metadata = {**found.metadata, "source": {**(own if isinstance(own, Mapping) else {}), **origin}}
+    found_out = {**({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
+    metadata = {**found.metadata, "source": source.beside(own if isinstance(own, Mapping) else {}, found_out)}
     return Model(found.graph, parameters, (), metadata, frozenset(found.constants.names()))
 
 

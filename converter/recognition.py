@@ -97,7 +97,7 @@ def _ask(item: Recogniser, checkpoint: Checkpoint, given: Mapping[str, Any], ans
 
 def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
     """The model of a recognised checkpoint. Raises `ParameterError` for tensors that do not fit, all of them listed."""
-    from converter.checkpoint import file_metadata
+    from converter.checkpoint import Source
     from converter.format import bind_parameters
 
     architecture = found.architecture
@@ -111,9 +111,9 @@ def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
         raise error.within(str(checkpoint.path)) from error
     own = architecture.metadata.get("source")
     files = found.files or tuple(checkpoint_files(checkpoint.path))
-    origin = {**file_metadata(files, checkpoint.path),
-              **({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
-    metadata = {**architecture.metadata, "source": {**(own if isinstance(own, Mapping) else {}), **origin}}
+    found_out = {**({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
+    source = Source(files, checkpoint.path).beside(own if isinstance(own, Mapping) else {}, found_out)
+    metadata = {**architecture.metadata, "source": source}
     return Model(architecture.graph, parameters, (), metadata, frozenset(architecture.constants.names()))
 
 
@@ -126,7 +126,7 @@ def from_graphs(checkpoint: Checkpoint, folder: str | Path) -> Recognised | None
     Raises:
         FormatError: no such folder, no graph in it, or several that fit; they are listed.
     """
-    from converter.format import load_architecture
+    from converter.drafting import graph_of_file
 
     folder = Path(folder)
     if not folder.is_dir():
@@ -134,7 +134,7 @@ def from_graphs(checkpoint: Checkpoint, folder: str | Path) -> Recognised | None
     graphs: dict[Path, Architecture] = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            graphs[path] = load_architecture(path)
+            graphs[path] = graph_of_file(path)
         except ConverterError:
             continue
     if not graphs:
@@ -166,12 +166,12 @@ def misfits(architecture: Architecture, store: ParameterStore) -> list[str]:
 
 def nearest_graph(checkpoint: Checkpoint, folder: str | Path) -> str | None:
     """A sentence on the graph of a folder that is nearest to fitting, for an error."""
-    from converter.format import load_architecture
+    from converter.drafting import graph_of_file
 
     best: tuple[int, str] | None = None
     for path in sorted(Path(folder).glob("*.json")):
         try:
-            wrong = misfits(load_architecture(path), checkpoint.store)
+            wrong = misfits(graph_of_file(path), checkpoint.store)
         except ConverterError:
             continue
         if best is None or len(wrong) < best[0]:

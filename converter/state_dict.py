@@ -126,7 +126,7 @@ def wrappers_of(names: Collection[str]) -> tuple[str, ...]:
 
 def said(parts: Collection[str]) -> str:
     """What the wrappers' parts tell, for a person."""
-    return ", ".join(f"'{part}.' as {WRAPPERS[part]} adds it" for part in parts)
+    return ", ".join(f"'{part}.' as {WRAPPERS[part]} adds it" if part in WRAPPERS else f"'{part}.' before each" for part in parts)
 
 
 def unwrapped(name: str, parts: Collection[str]) -> str:
@@ -141,19 +141,29 @@ def _without(name: str, parts: frozenset[str]) -> str:
 
 
 def fitted(store: ParameterStore, wanted: Collection[str]) -> tuple[ParameterStore, tuple[str, ...]]:
-    """The store under the names that are wanted, and the wrappers' parts that had to go for that: usually none.
+    """The store under the names that are wanted, and the parts of names that had to go for that: usually none.
 
-    Names are changed only when those of the file hold no wanted name, and those without the wrappers do.
+    Names are changed only when those of the file hold no wanted name, and those without the wrappers do; or those without
+    a part that every one begins with, as a module within another's attribute has it (Lightning's `model.`), where they
+    are then the wanted ones.
     """
     names = store.names()
     parts = wrappers_of(names)
     wanted = frozenset(wanted)
-    if not parts or wanted & set(names):
+    if not names or wanted & set(names):
         return store, ()
     renamed = {unwrapped(name, parts): name for name in names}
-    if len(renamed) < len(names) or not wanted & renamed.keys():
+    if len(renamed) < len(names):
         return store, ()
-    return RenamedParameters(store, renamed), parts
+    if parts and wanted & renamed.keys():
+        return RenamedParameters(store, renamed), parts
+    before: list[str] = []
+    while all("." in name for name in renamed) and len({name.partition(".")[0] for name in renamed}) == 1:
+        before.append(next(iter(renamed)).partition(".")[0])
+        renamed = {name.partition(".")[2]: place for name, place in renamed.items()}
+        if wanted >= renamed.keys() or wanted <= renamed.keys():
+            return RenamedParameters(store, renamed), (*parts, ".".join(before))
+    return store, ()
 
 
 class RenamedParameters(ParameterStore):
