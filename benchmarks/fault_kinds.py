@@ -7,100 +7,36 @@ is well-formed (`converter.opset.check` takes it); what no graph can hold is no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from converter.dims import Expr, symbols
-from converter.equivalence.compare import is_exact
+from benchmarks.fault_edits import (
+    Subject,
+    at,
+    attributed,
+    attributes_of,
+    edited,
+    fixed,
+    nodes_of,
+    passed_through,
+    passed_through_output,
+    rebuilt,
+    same_model,
+    values_of,
+    with_array,
+    with_operand,
+    without_symbol,
+)
 from converter.errors import ConverterError
-from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
-from converter.opset import check, infer_node, lookup, normalize_attributes
-from converter.parameters import InMemoryParameters
+from converter.ir import DimRange, DType, Graph, Model, Node, TensorSpec
+from converter.opset import lookup
 
 Array = np.ndarray[Any, Any]
 Random = np.random.Generator
 Site = tuple[str, Callable[[], Model]]
 """Where and what, in words; and the faulty model, which raises `ConverterError` or `ValueError` where there is none."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What faults are put into: a model, the sizes it was traced at, and the spec of every value."""
-
-    model: Model
-    sizes: Mapping[str, int]
-    specs: Mapping[str, TensorSpec]
-
-
-# Edits --------------------------------------------------------------------------------------------------------------------
-
-
-def rebuilt(model: Model, nodes: Sequence[Node], outputs: Sequence[GraphOutput] | None = None, arrays: Mapping[str, Array] | None = None,
-            inputs: Sequence[GraphInput] | None = None) -> Model:
-    """The model with other nodes, its outputs declared as what these compute. Raises `GraphError` where they do not fit."""
-    parameters = model.parameters
-    if arrays:
-        parameters = InMemoryParameters({**{name: parameters.read(name) for name in parameters.names()}, **arrays},
-                                        {name: alias for name in parameters.names() if (alias := parameters.alias_of(name))})
-    graph = replace(model.graph, nodes=tuple(nodes), inputs=tuple(inputs or model.graph.inputs))
-    specs = {name: parameters.spec(name) for name in parameters.names()} | {port.name: port.spec for port in graph.inputs}
-    for node in nodes:
-        specs |= {name: spec for name, spec in zip(node.outputs, infer_node(node, specs), strict=False) if name}
-    graph = replace(graph, outputs=tuple(replace(port, spec=specs[port.value]) for port in outputs or graph.outputs))
-    check(graph, parameters)
-    return replace(model, graph=graph, parameters=parameters)
-
-
-def with_array(model: Model, name: str, change: Callable[[Array], Array]) -> Model:
-    """The model with one parameter changed; those that share its memory change with it."""
-    store = model.parameters
-    source = store.alias_of(name) or name
-    array = change(np.array(store.read(source)))
-    arrays = {other: np.array(store.read(other)) for other in store.names() if store.alias_of(other) is None}
-    arrays[source] = np.ascontiguousarray(array).astype(store.spec(name).dtype.numpy, copy=False)
-    aliases = {other: alias for other in store.names() if (alias := store.alias_of(other))}
-    return model.with_parameters(InMemoryParameters(arrays, aliases))
-
-
-def edited(model: Model, index: int, **changes: Any) -> Model:
-    """The model with one node changed."""
-    nodes = list(model.graph.nodes)
-    nodes[index] = replace(nodes[index], **changes)
-    return rebuilt(model, nodes)
-
-
-def attributed(model: Model, index: int, **attributes: Any) -> Model:
-    """The model with some attributes of one node changed."""
-    return edited(model, index, attributes={**model.graph.nodes[index].attributes, **attributes})
-
-
-def passed_through(model: Model, value: str, steps: Callable[[str, str], Sequence[Node]]) -> Model:
-    """The model in which a value goes through further nodes, made for (its name, that of the result), before it is used."""
-    fresh = f"{value}.faulty"
-    place = next((index + 1 for index, node in enumerate(model.graph.nodes) if value in node.outputs), 0)
-    nodes = [*model.graph.nodes[:place], *steps(value, fresh)]
-    nodes += [replace(node, inputs=tuple(fresh if operand == value else operand for operand in node.inputs))
-              for node in model.graph.nodes[place:]]
-    outputs = [replace(port, value=fresh) if port.value == value else port for port in model.graph.outputs]
-    return rebuilt(model, nodes, outputs)
-
-
-def nodes_of(subject: Subject, *names: str) -> Iterator[tuple[int, Node]]:
-    """Nodes of these operators, or all."""
-    for index, node in enumerate(subject.model.graph.nodes):
-        if not names or node.op in names:
-            yield index, node
-
-
-def attributes_of(node: Node) -> dict[str, Any]:
-    return normalize_attributes(lookup(node.op), node.attributes)
-
-
-def at(index: int, node: Node) -> str:
-    return f"node {index} {node.op}"
 
 
 # Parameters ---------------------------------------------------------------------------------------------------------------
@@ -200,14 +136,6 @@ def equal_axes(spec: TensorSpec) -> list[tuple[int, int]]:
             if spec.shape[first] == spec.shape[second] != 1]
 
 
-def values_of(subject: Subject) -> list[str]:
-    """What nodes make, and the graph's inputs: the outputs first, then the others."""
-    outputs = [port.value for port in subject.model.graph.outputs]
-    made = [name for node in subject.model.graph.nodes for name in node.outputs if name]
-    return list(dict.fromkeys([name for name in outputs if name not in subject.model.parameters] + made
-                              + [port.name for port in subject.model.graph.inputs]))
-
-
 def dropped_bias(subject: Subject, random: Random) -> Iterator[Site]:
     """A bias left out: of a layer, of a recurrent layer (zeros), or added by a node of its own."""
     for index, node in nodes_of(subject):
@@ -238,8 +166,8 @@ def permuted_gates(subject: Subject, random: Random) -> Iterator[Site]:
     """The gates of a recurrent layer in another order: in all its tensors at once, as another convention has them, or in one."""
     for index, node in nodes_of(subject, "lstm", "gru"):
         count = RECURRENT[node.op]
-        names = [name for name in node.names[1:] if name in subject.model.parameters and not name.endswith("_hr_l0")
-                 and subject.specs[name].shape[0] % count == 0 and subject.specs[name].rank <= 2]  # type: ignore[operator]
+        names = [name for name in node.names[1:] if name in subject.model.parameters and "weight_hr" not in name
+                 and subject.specs[name].shape[0] % count == 0 and subject.specs[name].rank <= 2]
         for order in GATE_ORDERS[count]:
             def permute(values: Array, order: tuple[int, ...] = order) -> Array:
                 return np.concatenate([np.split(values, len(order))[gate] for gate in order])
@@ -273,11 +201,7 @@ def changed_epsilon(subject: Subject, random: Random) -> Iterator[Site]:
                         lambda index=index, place=place, value=operand * factor: with_operand(subject.model, index, place, value)  # type: ignore[misc]
 
 
-def with_operand(model: Model, index: int, place: int, operand: Any) -> Model:
-    """The model with one operand of one node replaced."""
-    inputs = list(model.graph.nodes[index].inputs)
-    inputs[place] = operand
-    return edited(model, index, inputs=tuple(inputs))
+MOVES = {"moved to the front": (1, -1), "moved to the back": (-1, 1), "one more": (1, 1), "one less": (-1, -1)}
 
 
 def shifted_padding(subject: Subject, random: Random) -> Iterator[Site]:
@@ -296,12 +220,12 @@ def shifted_padding(subject: Subject, random: Random) -> Iterator[Site]:
             given = attributes["padding"] or (0,) * axes
             both = given if len(given) == 2 * axes else given * 2
             for axis in range(axes):
-                for text, change in (("moved to the front", (1, -1)), ("moved to the back", (-1, 1)), ("one more", (1, 1)), ("one less", (-1, -1))):
-                    moved = list(both)
-                    moved[axis] += change[0]
-                    moved[axis + axes] += change[1]
-                    if min(moved) >= 0:
-                        padding = tuple(moved[:axes] if moved[:axes] == moved[axes:] else moved)
+                for text, change in MOVES.items():
+                    sides = list(both)
+                    sides[axis] += change[0]
+                    sides[axis + axes] += change[1]
+                    if min(sides) >= 0:
+                        padding = tuple(sides[:axes] if sides[:axes] == sides[axes:] else sides)
                         yield f"{at(index, node)}, axis {axis}, {text}", \
                             lambda index=index, padding=padding: attributed(subject.model, index, padding=padding)  # type: ignore[misc]
 
@@ -320,7 +244,7 @@ KINDRED = {"silu": ("hardswish", "gelu"), "hardswish": ("silu",), "relu": ("gelu
            "fmod": ("remainder",), "mean": ("sum",), "sum": ("mean",), "cummax": ("cummin",), "tril": ("triu",), "triu": ("tril",),
            "less": ("less_equal",), "less_equal": ("less",), "greater": ("greater_equal",), "greater_equal": ("greater",),
            "std": ("var",), "var": ("std",), "expm1": ("exp",), "log1p": ("log",), "log2": ("log",), "log10": ("log",), "any": ("all",),
-           "tanh": ("hardtanh",), "fmax": ("maximum",), "maximum_": (), "square": ("abs",)}
+           "tanh": ("hardtanh",), "fmax": ("maximum",), "square": ("abs",)}
 
 
 def other_gelu(subject: Subject, random: Random) -> Iterator[Site]:
@@ -450,35 +374,14 @@ def frozen_size(subject: Subject, random: Random) -> Iterator[Site]:
             yield f"{name} from {size} to {size}", lambda dims=dims: replace(subject.model, graph=replace(graph, dims=dims))  # type: ignore[misc]
 
 
-def fixed(value: Any, sizes: Mapping[str, int]) -> Any:
-    """A size, or sizes within tuples, with symbols replaced."""
-    if isinstance(value, Expr):
-        return value.substitute(sizes) if hasattr(value, "substitute") else substituted(value, sizes)
-    return tuple(fixed(item, sizes) for item in value) if isinstance(value, tuple) else value
-
-
-def substituted(size: Any, sizes: Mapping[str, int]) -> Any:
-    from converter.dims import evaluate
-
-    return evaluate(size, sizes) if isinstance(size, Expr) and symbols(size) <= sizes.keys() else size
-
-
-def without_symbol(model: Model, sizes: Mapping[str, int]) -> Model:
-    """The model with symbols replaced by numbers everywhere."""
-    inputs = [replace(port, spec=replace(port.spec, shape=fixed(port.spec.shape, sizes))) for port in model.graph.inputs]
-    nodes = [replace(node, attributes={name: value if isinstance(value, Graph) else fixed(value, sizes)
-                                       for name, value in node.attributes.items()}) for node in model.graph.nodes]
-    dims = {name: span for name, span in model.graph.dims.items() if name not in sizes}
-    return rebuilt(replace(model, graph=replace(model.graph, dims=dims)), nodes, inputs=inputs)
-
-
 def other_dtype(subject: Subject, random: Random) -> Iterator[Site]:
     """A value through a smaller dtype and back, or an output in another dtype."""
     for value in values_of(subject):
         dtype = subject.specs[value].dtype
         for smaller in SMALLER.get(dtype, ()):
             def steps(old: str, new: str, smaller: DType = smaller, dtype: DType = dtype) -> Sequence[Node]:
-                return (Node("astype", (old,), (f"{new}.small",), {"dtype": smaller}), Node("astype", (f"{new}.small",), (new,), {"dtype": dtype}))
+                return (Node("astype", (old,), (f"{new}.small",), {"dtype": smaller}),
+                        Node("astype", (f"{new}.small",), (new,), {"dtype": dtype}))
 
             yield f"{value} through {smaller}", lambda value=value, steps=steps: passed_through(subject.model, value, steps)  # type: ignore[misc]
     for port in subject.model.graph.outputs:
@@ -492,13 +395,6 @@ def other_dtype(subject: Subject, random: Random) -> Iterator[Site]:
 SMALLER = {DType.FLOAT32: (DType.BFLOAT16, DType.FLOAT16), DType.FLOAT64: (DType.FLOAT32,), DType.INT64: (DType.INT8,)}
 OTHER = {DType.FLOAT32: (DType.FLOAT64, DType.FLOAT16), DType.FLOAT64: (DType.FLOAT32,), DType.INT64: (DType.INT32, DType.FLOAT32),
          DType.BOOL: (DType.UINT8,)}
-
-
-def passed_through_output(model: Model, port: GraphOutput, steps: Callable[[str, str], Sequence[Node]]) -> Model:
-    """The model in which one output alone goes through further nodes."""
-    fresh = f"{port.value}.faulty"
-    outputs = [replace(other, value=fresh) if other is port else other for other in model.graph.outputs]
-    return rebuilt(model, [*model.graph.nodes, *steps(port.value, fresh)], outputs)
 
 
 KINDS: Mapping[str, Callable[[Subject, Random], Iterator[Site]]] = {
@@ -526,10 +422,3 @@ def faults(subject: Subject, kind: str, random: Random, count: int) -> Iterator[
         if not same_model(subject.model, model):
             count -= 1
             yield what, model
-
-
-def same_model(first: Model, second: Model) -> bool:
-    """Whether nothing was changed after all: a bias that is zero, a weight that is symmetric."""
-    if first.graph != second.graph or first.parameters.names() != second.parameters.names():
-        return False
-    return all(first.parameters.sha256(name) == second.parameters.sha256(name) for name in first.parameters.names())

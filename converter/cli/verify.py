@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from converter import discovery
+from converter.checkpoint import existing
 from converter.cli.console import progress, warn
 from converter.cli.guard import DIFFERENT, described, guarded
 from converter.errors import DigestError, FormatError, UnsupportedError
@@ -28,6 +30,7 @@ Examples:
   convert verify model.json
   convert verify model.json model.h5 model.onnx weights.pt
   convert verify model.json --source weights.pt --module mymodels:build --input 'tokens:int64[batch,time]'
+  convert verify anyones.onnx --source weights.pt --module mymodels:build --input 'tokens:int64[batch,time]'
   convert verify model.json --html report.html --junit report.xml --reduce failing/
 """
 
@@ -44,6 +47,7 @@ Examples:
               "drawn ones: an .npz file, or a directory of them; repeat it for several.")
 @click.option("--cases", type=click.IntRange(0), default=6, show_default=True, help="How many sets of inputs to draw.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
+@click.option("--nonfinite", is_flag=True, help="Try NaN and infinities too: outputs must be NaN and infinite where PyTorch's are.")
 @click.option("--memory", metavar="SIZE", default="1GB", show_default=True, help="How much to hold at a time, beside the inputs, the "
               "outputs and what the runtimes take: 500MB, 8GB.")
 @click.option("--reduce", "parts", metavar="DIR", help="Where something fails: write the smallest part of the model that fails by itself, "
@@ -54,32 +58,34 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @guarded
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, module: str | None,
-            inputs: tuple[str, ...], input_files: tuple[str, ...], cases: int, seed: int, memory: str, parts: str | None,
-            html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
+            inputs: tuple[str, ...], input_files: tuple[str, ...], cases: int, seed: int, nonfinite: bool, memory: str,
+            parts: str | None, html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
 
     if inputs and module is None:
         raise click.UsageError("--input belongs to --module.")
     for name in runtimes:
-        discovery.runtime(name.partition(":")[0])
+        _check_runtime(name)
     limit = _bytes(memory)
     arrays = _arrays(input_files)
     with progress("reading", quiet) as update:
         try:
-            things, rows = _open(files, quiet)
+            for file in files:
+                existing(file)
+            update(f"running {module}" if module else "reading")
+            origin = _source(source, key, module, inputs, quiet)
+            things, rows = _open(files, quiet, {} if origin is None else {str(module): origin.model})
         except DigestError as error:
             if as_json:
                 click.echo(json.dumps({"equivalent": False, "error": described(error)}, indent=2))
             else:
                 click.echo(f"NOT equivalent: {error}")
             raise SystemExit(DIFFERENT) from None
-        update(f"running {module}" if module else "judging")
-        origin = _source(source, key, module, inputs, quiet)
         update("judging")
         report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases, memory=limit,
-                        trace=html_file is not None, parts=parts)
-        report.command = _command(files, seed=seed, cases=cases, runtime=runtimes, source=source, key=key, module=module, input=inputs,
-                                  input_file=input_files)
+                        trace=html_file is not None, parts=parts, nonfinite=nonfinite)
+        report.command = _command(files, seed=seed, cases=cases, nonfinite=nonfinite, runtime=runtimes, source=source, key=key,
+                                  module=module, input=inputs, input_file=input_files)
         report.add(rows)
         if source is not None:
             report.add(_against_checkpoint(next(iter(things.values())), source, key))
@@ -92,6 +98,14 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         click.echo(str(report))
     if not report:
         raise SystemExit(DIFFERENT)
+
+
+def _check_runtime(name: str) -> None:
+    """Refuses a runtime that there is none of, or a provider for one that has none."""
+    runtime, colon, provider = name.partition(":")
+    found = discovery.runtime(runtime)
+    if colon and "providers" not in inspect.signature(discovery.resolve(found.session, found.extra)).parameters:
+        raise click.UsageError(f"{runtime} has no execution providers: --runtime {runtime}, not {name}.")
 
 
 def _bytes(text: str) -> int:
@@ -119,6 +133,9 @@ def _command(files: Sequence[str], **options: Any) -> str:
     """The command line that repeats a report."""
     words = ["convert", "verify", *files]
     for name, value in options.items():
+        if isinstance(value, bool):
+            words += [f"--{name}"] if value else []
+            continue
         for item in value if isinstance(value, tuple) else () if value is None else (value,):
             words += [f"--{name.replace('_', '-')}", str(item)]
     return shlex.join(words)
@@ -135,8 +152,11 @@ def _write(report: Any, html_file: str | None, junit_file: str | None) -> None:
                 temporary.write_text(form(report), encoding="utf-8")
 
 
-def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any]]:
-    """What is to be judged by label, the first a model; and rows on checkpoints, and on files that are not what their digest names."""
+def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model]) -> tuple[dict[str, Any], list[Any]]:
+    """What is to be judged by label, the first a model; and rows on checkpoints, and on files that are not what their digest names.
+
+    `traced` is the live module by its name, if there is one: the standard where the first file holds no model.
+    """
     from converter.equivalence.report import failure
 
     things: dict[str, Any] = {}
@@ -146,7 +166,8 @@ def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any
         if files.count(file) > 1:
             raise click.UsageError(f"{file} is given twice.")
         label = name if names.count(name) == 1 else file
-        if things and _is_checkpoint(file):
+        if (things or traced) and _is_checkpoint(file):
+            things = things or dict(traced)
             rows += _against_checkpoint(next(iter(things.values())), file, None, label)
             continue
         try:
@@ -157,8 +178,9 @@ def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any
             raise
         except (FormatError, UnsupportedError) as error:
             # Any ONNX file with the model's inputs and outputs can be judged by what it computes.
-            if not things or Path(file).suffix.lower() != ".onnx":
+            if not (things or traced) or Path(file).suffix.lower() != ".onnx":
                 raise
+            things = things or dict(traced)
             warn(f"{file} is judged by what it computes alone: {error.message}", quiet)
         session = _file_session(file)
         if session is not None:
@@ -167,7 +189,6 @@ def _open(files: tuple[str, ...], quiet: bool) -> tuple[dict[str, Any], list[Any
 
 
 def _is_checkpoint(file: str) -> bool:
-    from converter.checkpoint import existing
     from converter.discovery import format_of
 
     return existing(file).is_dir() or format_of(Path(file), to="load").holds == "parameters"
@@ -175,7 +196,7 @@ def _is_checkpoint(file: str) -> bool:
 
 def _load(file: str, quiet: bool) -> tuple[Model, str | None]:
     """A model, and how it differs from what its digest names where it does."""
-    from converter.checkpoint import existing, refuse_model
+    from converter.checkpoint import refuse_model
     from converter.discovery import format_of, requiring, resolve
 
     path = existing(file)
@@ -227,10 +248,16 @@ def _source(source: str | None, key: str | None, module: str | None, inputs: tup
 
 
 def _against_checkpoint(model: Model, source: str, key: str | None, label: str | None = None) -> list[Any]:
-    """Rows that say whether the model's state_dict is the checkpoint's, bit for bit."""
+    """Rows that say whether the model's state_dict is the checkpoint's, bit for bit.
+
+    Formats that keep a shared tensor once keep one of its names: the others are no tensors that the checkpoint lacks.
+    """
     from converter.checkpoint import SelectedParameters, load_parameters
     from converter.equivalence.models import compare_parameters
 
-    return compare_parameters(load_parameters(source, key), SelectedParameters(model.parameters, model.constants),
-                              label or source)
+    held, parameters = load_parameters(source, key), model.parameters
+    names = set(held.names())
+    kept = {parameters.alias_of(name) or name for name in parameters.names() if name in names}
+    second = {name for name in parameters.names() if name not in names and (parameters.alias_of(name) or name) in kept}
+    return compare_parameters(held, SelectedParameters(parameters, model.constants | second), label or source)
 

@@ -48,13 +48,19 @@ def independent(truth: Array) -> int:
 
 def typical_size(truths: Iterable[Array]) -> float:
     """The root mean square of an output over the cases, each counted once; 0 when no value is finite."""
-    squares = []
+    sizes = []
     for truth in truths:
         magnitude = np.abs(truth.astype(np.complex128 if truth.dtype.kind == "c" else np.float64))
         finite = magnitude[np.isfinite(magnitude)]
         if finite.size:
-            squares.append(float(finite.max()) ** 2 * float(np.mean(np.square(finite / (finite.max() or 1.0)))))
-    return math.sqrt(sum(squares) / len(squares)) if squares else 0.0
+            sizes.append(_root_mean_square(finite))
+    return _root_mean_square(np.array(sizes)) if sizes else 0.0
+
+
+def _root_mean_square(values: Array) -> float:
+    """Of values that are not negative, whose squares may overflow."""
+    largest = float(values.max())
+    return largest * math.sqrt(float(np.mean(np.square(values / (largest or 1.0)))))
 
 
 @dataclass

@@ -5,8 +5,9 @@ The same seed gives the same bits in any language that follows `docs/equivalence
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from converter.sizes import bind, check_inputs
 Array = np.ndarray[Any, Any]
 Override = Array | Callable[[Generator, tuple[int, ...]], Any]
 
-PLAIN, EXTREME, GIVEN, RECORDED = "plain", "extreme", "given", "recorded"
+PLAIN, EXTREME, GIVEN, RECORDED, NOT_FINITE = "plain", "extreme", "given", "recorded", "not finite"
 
 COUNT = 6
 ODD_SIZES = (3, 7, 5, 11, 13)
@@ -33,13 +34,20 @@ HIGH_END = 128
 EXTREME_INDEX = 3
 """Case i has extreme rows when i mod 4 is this."""
 
+WIDE_INTEGERS = (-(2**20), 2**20)
+"""What integers that may be any number are drawn from in an extreme case."""
+
 ROW_SCALES = (1.0, 32.0, 2.0**-20, 0.0)
 """Factors of consecutive rows (axis 0) of a float input in an extreme case; the zeros carry both signs."""
 
 
+SPOILS = (float("nan"), float("inf"), float("-inf"))
+"""What single elements of consecutive rows become in a case that is not finite."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """One set of inputs. `profile` says where its values come from: plain, extreme, given, or recorded."""
+    """One set of inputs. `profile` says where its values come from: plain, extreme, given, recorded, or not finite."""
 
     label: str
     profile: str
@@ -123,10 +131,23 @@ class Planner:
             result[name] = size if name in self.fixed else span.nearest(2 * size + 1)
         return None if result == dict(sizes) else result
 
+    def shrunk(self, sizes: Mapping[str, int]) -> dict[str, int] | None:
+        """Sizes half as large, for a graph that cannot run where several are large at once; None when no range allows any."""
+        result = {}
+        for name, size in sizes.items():
+            span = self.graph.dims.get(name, DimRange())
+            result[name] = size if name in self.fixed else min(size, span.nearest(size // 2))
+        return None if result == dict(sizes) else result
+
+    def apart(self, sizes: Mapping[str, int]) -> list[dict[str, int]]:
+        """Each size in turn, with all others at the low end of their ranges."""
+        low = {name: size if name in self.fixed else self.graph.dims.get(name, DimRange()).min for name, size in sizes.items()}
+        return [{**low, name: size} for name, size in sizes.items() if size != low[name]]
+
     def profile(self, index: int) -> str:
-        """Whether case `index` has rows of extreme values, which only float inputs can have."""
-        scaled = any(port.spec.rank and port.spec.dtype.is_float and port.name not in self.overrides and
-                     self.roles[port.name].domain is None for port in self.graph.inputs)
+        """Whether case `index` has extreme values: rows of floats, or integers that may be any number."""
+        free = [(port.spec, self.roles[port.name]) for port in self.graph.inputs if port.name not in self.overrides]
+        scaled = any(role.wide or spec.rank and spec.dtype.is_float and role.domain is None and not role.matrix for spec, role in free)
         return EXTREME if scaled and index % 4 == EXTREME_INDEX else PLAIN
 
     def case(self, index: int, sizes: Mapping[str, int] | None = None) -> Case:
@@ -147,6 +168,28 @@ class Planner:
             else:
                 inputs[port.name] = np.asarray(override(generator, shape) if callable(override) else override)
         return Case(f"seed {self.seed}, case {index}", profile, sizes, Drawn(inputs, draws))
+
+
+    def spoiled(self, case: Case) -> Case | None:
+        """A case with NaN and infinities: in rows 0, 1, 2 of every four (axis 0) of a float input one element is NaN, inf, -inf.
+
+        The element of each row is drawn; row 3 stays as it is. Inputs that must be sorted, or hold matrices, are left alone. None
+        when that leaves no input.
+        """
+        spoilt = {}
+        for port in self.graph.inputs:
+            role, values = self.roles[port.name], np.array(case.inputs[port.name])
+            if not port.spec.dtype.is_float or role.matrix or role.ordered or not values.size or port.name in self.overrides:
+                continue
+            rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
+            places = Generator(stream_seed(self.seed, case.label, port.name)).integers(0, rows.shape[1], (len(rows),))
+            for row, place in enumerate(places):
+                if row % 4 < len(SPOILS):
+                    rows[row, place] = SPOILS[row % 4]
+            spoilt[port.name] = rows.reshape(values.shape)
+        if not spoilt:
+            return None
+        return Case(f"{case.label}, not finite", NOT_FINITE, case.sizes, {**case.inputs, **spoilt})
 
 
 def input_symbols(graph: Graph) -> tuple[str, ...]:
@@ -170,12 +213,17 @@ def concrete_shape(port: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...
 
 
 def plain_draw(seed: int, dtype: DType, shape: tuple[int, ...], role: Role, index: int, sizes: Mapping[str, int]) -> Draw | None:
-    """How one input is drawn in case `index`, where that is a plain draw: no mask, no offsets, no extreme rows, no complex values."""
-    if role.mask or role.offsets is not None and len(shape) == 1:
+    """How one input is drawn in case `index`, where that is a plain draw: nothing ordered, no mask, no matrices, no extreme rows,
+    no complex values."""
+    if role.mask or role.ordered or role.offsets is not None and len(shape) == 1 or _is_matrix(role, shape):
         return None
     if dtype.is_integer:
         found = role.integer_range(lambda bound: _size(bound, sizes))
         low, high = DEFAULT_INTEGERS if found is None else found
+        if role.wide and index % 4 == EXTREME_INDEX:
+            low, high = WIDE_INTEGERS
+        if role.divisor:
+            low = max(low, 1)
         limits = np.iinfo(dtype.numpy)
         return Draw("integers", seed, max(low, int(limits.min)), min(high, int(limits.max) + 1))
     if not dtype.is_float:
@@ -191,10 +239,20 @@ def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role,
     """The values of one input in case `index` that `plain_draw` does not give."""
     if role.mask:
         return _mask(generator, shape, index).astype(dtype.numpy)
+    if role.ordered:
+        free = replace(role, ordered=False)
+        recipe = plain_draw(generator.state, dtype, shape, free, index, sizes)
+        values = draw(generator, dtype, shape, free, index, sizes) if recipe is None else recipe.array(dtype, shape)
+        return np.sort(values, axis=-1) if shape else values
     if role.offsets is not None and len(shape) == 1:
-        places = np.sort(generator.integers(0, _size(role.offsets, sizes) + 1, shape))
+        size = _size(role.offsets, sizes)
+        places = np.sort(generator.integers(0, size + 1, shape))
+        if role.closed:
+            places[-1:] = size
         places[:1] = 0
         return places.astype(dtype.numpy)
+    if _is_matrix(role, shape):
+        return _matrices(generator, dtype, shape, role.matrix == "definite")
     if dtype.is_complex:
         real = generator.normal(shape)
         return np.asarray(real + 1j * generator.normal(shape)).astype(dtype.numpy)
@@ -205,6 +263,23 @@ def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role,
     if dtype is DType.FLOAT8_E8M0FNU:
         values = np.abs(values) + 2.0**-20
     return np.asarray(values.astype(dtype.numpy))
+
+
+def _is_matrix(role: Role, shape: tuple[int, ...]) -> bool:
+    return bool(role.matrix) and len(shape) > 1 and shape[-1] == shape[-2]
+
+
+def _matrices(generator: Generator, dtype: DType, shape: tuple[int, ...], definite: bool) -> Array:
+    """Matrices of normal values N, or N + Nᴴ for definite ones, times the largest power of two up to 1 / 16n, with 2 added to the
+    diagonal, which is then larger than the rest of its row.
+    """
+    size = shape[-1]
+    values = generator.normal(shape)
+    if dtype.is_complex:
+        values = values + 1j * generator.normal(shape)
+    if definite:
+        values = values + np.conj(np.swapaxes(values, -1, -2))
+    return np.asarray(values * 2.0 ** -math.ceil(math.log2(16 * max(1, size))) + 2 * np.eye(size)).astype(dtype.numpy)
 
 
 def _mask(generator: Generator, shape: tuple[int, ...], index: int) -> Array:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from converter.equivalence.budget import MIN_SAMPLES, independent
-from converter.equivalence.inputs import RECORDED, Case, Planner, given
+from converter.equivalence.inputs import PLAIN, RECORDED, Case, Planner, given
+from converter.equivalence.memory import peak_bytes
 from converter.equivalence.report import Report, Row, Stage, failure
 from converter.equivalence.truth import Judge, Prepared, Recorded, Refused, first_line
 from converter.errors import RunError
@@ -16,7 +17,10 @@ from converter.ir import Model
 from converter.sizes import bind
 
 EXTRA_CASES = 64
+SPOILED = 3
 GROWTHS = 6
+GROWN = 64
+"""Larger sizes are tried as long as the values of a case take at most this part of the memory limit."""
 
 
 def given_cases(model: Model, inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, seed: int) -> list[Case]:
@@ -43,8 +47,11 @@ def _typical(model: Model) -> dict[str, int]:
     return sizes
 
 
-def prepare(judge: Judge, report: Report, own: list[Case], seed: int, count: int) -> list[Prepared]:
-    """Recorded, given and drawn cases with their truth. What cannot run is a failing row, or a note on the range."""
+def prepare(judge: Judge, report: Report, own: list[Case], seed: int, count: int, nonfinite: bool = False) -> list[Prepared]:
+    """Recorded, given and drawn cases with their truth. What cannot run is a failing row, or a note on the range.
+
+    `nonfinite` adds `SPOILED` cases with NaN and infinities, which have the sizes of the first plain ones that were drawn.
+    """
     model = judge.model
     stage: Stage = "structure" if judge.source is not None else "rounding"
     found: list[Prepared] = []
@@ -68,6 +75,22 @@ def prepare(judge: Judge, report: Report, own: list[Case], seed: int, count: int
     found += _drawn(judge, report, planner, range(count), drawn, results[len(known):])
     if count:
         _extra(judge, report, planner, found, count)
+    if nonfinite:
+        found += _spoiled(judge, report, planner, [item.case for item in found if item.case.profile == PLAIN])
+    return found
+
+
+def _spoiled(judge: Judge, report: Report, planner: Planner, drawn: Sequence[Case]) -> list[Prepared]:
+    cases = [case for case in map(planner.spoiled, drawn[:SPOILED]) if case is not None]
+    if not cases:
+        report.notes.append("no input takes NaN or infinities: those asked for were not tried")
+    found = []
+    for case, item in zip(cases, judge.prepare_all([(case, None) for case in cases]), strict=True):
+        if isinstance(item, Prepared):
+            found.append(item)
+        else:
+            stage: Stage = "structure" if judge.source is not None else "rounding"
+            report.add([failure(stage, item.by, "", f"cannot run: {item}", case.label, case.sizes)])
     return found
 
 
@@ -99,7 +122,7 @@ def _drawn(judge: Judge, report: Report, planner: Planner, indices: Iterable[int
 
 
 def _draw(judge: Judge, report: Report, planner: Planner, index: int) -> Prepared | None:
-    """Case `index`, at larger sizes where the graph and its source both refuse its own."""
+    """Case `index`, at larger sizes where the graph and its source both refuse its own, or at smaller ones (`_smaller`)."""
     sizes: dict[str, int] | None = planner.sizes(index)
     refusal: Refused | RunError | None = None
     for _ in range(GROWTHS):
@@ -117,8 +140,33 @@ def _draw(judge: Judge, report: Report, planner: Planner, index: int) -> Prepare
                 report.notes.append(f"the {by} cannot run at {written}, which the ranges of its sizes allow: {first_line(error)}")
             refusal = error
             sizes = planner.grown(sizes)
+            if sizes is not None and (peak_bytes(judge.model.graph, judge.specs, sizes) or 0) > judge.memory // GROWN:
+                break
+    smaller = _smaller(judge, planner, index)
+    if smaller is not None:
+        return smaller
     report.add([failure("structure" if judge.source is not None else "rounding", "graph", "",
                         f"cannot run at any size tried: {refusal}", f"case {index}")])
+    return None
+
+
+def _smaller(judge: Judge, planner: Planner, index: int) -> Prepared | None:
+    """Case `index` at smaller sizes, where the graph runs at each of its sizes with all others at their least.
+
+    Ranges say nothing of several sizes together: words and those of a cache before them share the positions that there are.
+    """
+    sizes: dict[str, int] | None = planner.sizes(index)
+    try:
+        for single in planner.apart(planner.sizes(index)):
+            judge.prepare(planner.case(index, single))
+    except (Refused, RunError):
+        return None
+    for _ in range(GROWTHS):
+        sizes = None if sizes is None else planner.shrunk(sizes)
+        if sizes is None:
+            break
+        with contextlib.suppress(Refused, RunError):
+            return judge.prepare(planner.case(index, sizes))
     return None
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from converter.attributes import normalize_attributes
 from converter.checking import check
-from converter.dims import Dim, Expr
+from converter.dims import Dim, Expr, floor_divide
 from converter.ir import DType, Graph, Node, TensorSpec
 from converter.opset import lookup
 from converter.parameters import ParameterStore
@@ -29,20 +29,29 @@ DEFAULT_INTEGERS = (0, 10)
 class Role:
     """What an input's values must be.
 
-    `bounds` are upper bounds (sizes of tables, exclusive) with what the graph adds to the ids before it looks them up;
-    `domain` is an interval of floats; `offsets` is the value whose first axis they part into bags, in order.
+    `bounds` are upper bounds (sizes of tables, exclusive) with what the graph adds to the ids before it looks them up, and
+    `low` the least id, where it is not that of the tables; `domain` is an interval of floats; `offsets` is the size of the
+    axis that they part into bags, in order, with its end as the last of them where `closed`; `divisor` says that none is 0;
+    `matrix` that the last two axes hold matrices that can be inverted ("regular"), or factored ("definite"); `ordered` that
+    values ascend along the last axis; `wide` that an integer may be any number.
     """
 
     bounds: tuple[tuple[Dim, int], ...] = ()
+    low: int | None = None
     mask: bool = False
     domain: tuple[float, float] | None = None
     offsets: Dim | None = None
+    closed: bool = False
+    divisor: bool = False
+    matrix: Literal["", "regular", "definite"] = ""
+    ordered: bool = False
+    wide: bool = False
 
     def integer_range(self, size: Callable[[Dim], int]) -> tuple[int, int] | None:
         """[low, high) that every table allows, `size` giving a bound's value; None when there is no such id or no table."""
         if not self.bounds:
             return None
-        low = max(-shift for _, shift in self.bounds)
+        low = max(-shift for _, shift in self.bounds) if self.low is None else self.low
         high = min(size(bound) - shift for bound, shift in self.bounds)
         return (low, high) if low < high else None
 
@@ -73,12 +82,30 @@ TABLES: Mapping[str, tuple[int, int | None, str, Any]] = {
 # Operators whose operands from a position on index the axes of the first, in order.
 INDEXED: Mapping[str, int] = {"index": 1, "index_put": 2}
 
+# Operators that are defined for integers of any size.
+WIDE = frozenset({
+    "add", "subtract", "multiply", "negative", "abs", "sign", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_invert", "equal",
+    "not_equal", "less", "less_equal", "greater", "greater_equal", "sum", "argmax", "argmin", "cumulative_sum", "sort", "topk", "isin",
+})
+
+# Operators whose first operand may be any integer.
+WIDE_FIRST = frozenset({"floor_divide", "remainder", "fmod", "bitwise_left_shift", "bitwise_right_shift"})
+
+# Operators that divide integers by their second operand.
+DIVISIONS = frozenset({"floor_divide", "remainder", "fmod"})
+
+# Operators whose first operand holds matrices that are inverted.
+INVERSIONS = frozenset({"inv", "solve", "solve_triangular", "matrix_power"})
+
 # Functions that are defined on an interval only.
 DOMAINS: Mapping[str, tuple[float, float]] = {
     "log": (0.1, 4.0), "log2": (0.1, 4.0), "log10": (0.1, 4.0), "log1p": (-0.75, 4.0), "sqrt": (0.0, 4.0), "rsqrt": (0.1, 4.0),
     "asin": (-0.95, 0.95), "acos": (-0.95, 0.95), "atanh": (-0.95, 0.95), "acosh": (1.05, 4.0), "erfinv": (-0.95, 0.95),
     "lgamma": (0.1, 4.0), "digamma": (0.1, 4.0), "xlogy": (0.1, 4.0),
 }
+
+# Recurrent layers: tensors of each direction beside the biases and a projection, and the ranges of their initial states.
+STATES: Mapping[str, tuple[tuple[float, float], ...]] = {"lstm": ((-1.0, 1.0), (-4.0, 4.0)), "gru": ((-1.0, 1.0),), "rnn": ((-1.0, 1.0),)}
 
 MASKING = frozenset({"logical_not", "logical_and", "logical_or", "logical_xor", "any", "all"})
 
@@ -95,7 +122,7 @@ def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dic
 
 
 def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]]], specs: Specs) -> Role:
-    role = Role(mask=dtype is DType.BOOL)
+    role = Role(mask=dtype is DType.BOOL, wide=dtype.is_integer)
     waiting, seen = [_Use(name)], set()
     while waiting:
         use = waiting.pop()
@@ -104,22 +131,58 @@ def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]
         seen.add(use)
         for node, position in consumers.get(use.value, ()):
             role = _read(role, node, position, use, dtype, specs)
-            waiting += _follow(node, position, use)
-    return role
+            followed = _follow(node, position, use)
+            if not followed and node.op not in WIDE and (node.op not in WIDE_FIRST or position):
+                role = replace(role, wide=False)
+            waiting += followed
+    return replace(role, wide=False) if role.bounds or role.mask or role.divisor or role.offsets is not None else role
 
 
 def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs: Specs) -> Role:
     """What one node says about the values that reach it."""
+    if node.op == "searchsorted" and position == 0:
+        return replace(role, ordered=True)
+    if node.op == "cholesky":
+        return replace(role, matrix="definite")
+    if node.op in INVERSIONS and position == 0 and _attribute(node, "n", -1) < 0:
+        return replace(role, matrix=role.matrix or "regular")
     if dtype.is_float:
-        return replace(role, domain=DOMAINS[node.op]) if node.op in DOMAINS and role.domain is None else role
+        if role.domain is not None:
+            return role
+        return replace(role, domain=_state(node, position) if node.op in STATES else DOMAINS.get(node.op))
+    if node.op in DIVISIONS and position == 1:
+        return replace(role, divisor=True)
+    if node.op == "ctc_loss":
+        return _sequences(role, node, position, specs)
     if node.op == "embedding_bag" and position == 2 and isinstance(node.inputs[0], str):
-        return replace(role, offsets=specs[node.inputs[0]].shape[0])
+        return replace(role, offsets=specs[node.inputs[0]].shape[0], closed=bool(_attribute(node, "include_last_offset", False)))
     bound = _table(node, position, specs)
     if bound is not None:
         return replace(role, bounds=(*role.bounds, (bound, use.shift)))
     if not role.mask and _masks(node, specs):
         return replace(role, mask=True)
     return role
+
+
+def _state(node: Node, position: int) -> tuple[float, float] | None:
+    """The range of the initial state at this position of a recurrent layer: what such a layer can give."""
+    each = 2 + 2 * bool(_attribute(node, "bias", True)) + bool(_attribute(node, "proj_size", 0))
+    first = 1 + each * int(_attribute(node, "num_layers", 1)) * (1 + bool(_attribute(node, "bidirectional", False)))
+    ranges = STATES[node.op] if _attribute(node, "nonlinearity", "tanh") == "tanh" else ()
+    return ranges[position - first] if 0 <= position - first < len(ranges) else None
+
+
+def _sequences(role: Role, node: Node, position: int, specs: Specs) -> Role:
+    """`ctc_loss`: targets are the classes below the blank, or above it where it is class 0; lengths go from 1 to what there is."""
+    log_probs, targets = (specs[operand].shape for operand in node.inputs[:2] if isinstance(operand, str))
+    if position == 1:
+        blank = int(_attribute(node, "blank", 0))
+        return replace(role, bounds=(*role.bounds, (blank or log_probs[-1], 0)), low=int(not blank))
+    if position == 2:
+        return replace(role, bounds=(*role.bounds, (log_probs[0] + 1, 0)), low=1)
+    count = log_probs[1] if len(log_probs) == 3 else 1
+    longest = targets[-1] if len(targets) == 2 else floor_divide(targets[-1], count)
+    return replace(role, bounds=(*role.bounds, (longest + 1, 0)), low=1)
 
 
 def _table(node: Node, position: int, specs: Specs) -> Dim | None:

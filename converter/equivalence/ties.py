@@ -24,12 +24,26 @@ Array = np.ndarray[Any, Any]
 TRANSPARENT = frozenset({"reshape", "expand_dims", "squeeze", "astype"})
 
 
+# Operators that give some of their operands' values as they are, or with another sign.
+EXACT = frozenset({
+    "reshape", "permute_dims", "expand_dims", "squeeze", "broadcast_to", "flip", "roll", "tile", "repeat_interleave", "slice", "select",
+    "split", "unstack", "concat", "stack", "where", "diagonal", "unfold", "tril", "triu", "take", "take_along_axis", "index", "embedding",
+    "maximum", "minimum", "max", "min", "relu", "abs", "negative", "sort",
+})
+
+
 @dataclass(frozen=True, slots=True)
 class TieRule:
-    """How to judge one output: the node that chose it, and the names of the float values it chose from."""
+    """How to judge one output: the node that chose it, and the names of the float values it chose from.
+
+    `selected`: of the places along its axis that the node chose, the output has one. `exact` names the operands that no
+    rounding touches: what the caller gives, parameters, and what only moves or compares them.
+    """
 
     node: Node
     operands: tuple[str | float, ...]
+    selected: bool = False
+    exact: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,36 +61,62 @@ class TieRule:
         strays = [tolerance[item] if isinstance(item, str) else np.zeros((), np.float64) for item in self.operands]
         attributes = normalize_attributes(lookup(self.node.op), self.node.attributes)
         if self.node.op not in CHOICES:
+            if all(item in self.exact for item in self.names):
+                return np.zeros(truth.shape, bool)
             margin = np.abs(operands[0] - operands[1])
             tied = np.broadcast_to(margin <= strays[0] + strays[1], np.broadcast_shapes(operands[0].shape, operands[1].shape))
             return tied.reshape(truth.shape) if tied.size == truth.size else np.zeros(truth.shape, bool)
-        return CHOICES[self.node.op](actual, truth, operands[0], strays[0], attributes)
+        choice = _one if self.selected else CHOICES[self.node.op]
+        return choice(actual, truth, operands[0], strays[0], attributes)
 
 
 def tie_rules(graph: Graph, floats: Callable[[str], bool]) -> dict[str, TieRule]:
     """The rule of each output that has one. `floats` says whether a value is floating."""
     makers = {name: (node, position) for node in graph.nodes for position, name in enumerate(node.outputs) if name is not None}
+    made = _rounded(graph)
     rules = {}
     for output in graph.outputs:
         if output.spec.dtype.is_float or output.spec.dtype.is_complex:
             continue
         name = output.value
-        while name in makers and makers[name][0].op in TRANSPARENT and not floats(name):
+        selections: list[Node] = []
+        while name in makers and makers[name][0].op in (*TRANSPARENT, "select") and not floats(name):
+            selections += [makers[name][0]] if makers[name][0].op == "select" else []
             name = makers[name][0].names[0]
         if name not in makers:
             continue
         node, position = makers[name]
-        chosen = position == 1 if node.op in ("topk", "sort") else position == 0
+        chosen = position == 1 if node.op in SECOND else position == 0
+        if selections and not _selects(selections, node):
+            continue
         if node.op in COMPARISONS or node.op in CHOICES and chosen:
             operands = tuple(item for item in node.inputs[:2 if node.op in COMPARISONS else 1]
                              if isinstance(item, (str, int, float)))
             if operands and all(floats(item) for item in operands if isinstance(item, str)):
-                rules[output.name] = TieRule(node, operands)
+                rules[output.name] = TieRule(node, operands, bool(selections), frozenset(operands) - made)  # type: ignore[arg-type]
     return rules
 
 
+def _rounded(graph: Graph) -> set[str]:
+    """The values that some rounding may have touched."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.op not in EXACT or found & set(node.names):
+            found.update(name for name in node.outputs if name is not None)
+    return found
+
+
+def _selects(selections: list[Node], node: Node) -> bool:
+    """Whether all that is selected is one of the places that a `topk` or `sort` chose, those of the other axes staying."""
+    if len(selections) != 1 or node.op not in ("topk", "sort"):
+        return False
+    axes = [normalize_attributes(lookup(item.op), item.attributes)["axis"] for item in (*selections, node)]
+    # A negative axis cannot be told from another one here, but for the last.
+    return axes[0] == axes[1]
+
+
 def _one(actual: Array, truth: Array, x: Array, stray: Array, attributes: Mapping[str, Any]) -> Array:
-    """argmax and argmin: the value at the chosen place is as extreme as that at the true one."""
+    """argmax, argmin, median, one place of several: the value at the chosen place is that at the true one."""
     axis = attributes.get("axis")
     if axis is None:
         x, stray, axis = x.reshape(-1), stray.reshape(-1), 0
@@ -113,6 +153,9 @@ def _as_extreme(actual: Array, truth: Array, x: Array, stray: Array) -> Array:
 
 
 CHOICES: Mapping[str, Callable[[Array, Array, Array, Array, Mapping[str, Any]], Array]] = {
-    "argmax": _one, "argmin": _one, "topk": _several, "sort": _several,
+    "argmax": _one, "argmin": _one, "median": _one, "topk": _several, "sort": _several,
 }
+SECOND = frozenset({"topk", "sort", "median"})
+"""Operators whose second output is what they chose."""
+
 COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"})

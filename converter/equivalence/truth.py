@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,19 +48,21 @@ class Refused(Exception):
 class Prepared:
     """A case with its truth.
 
-    `own` is what the source, or the recording, gave in the model's own dtypes; `kernels` what the reference gave;
-    `samples` has those recorded outputs of which only some values are known: in `own` the others are the truth's.
-    `operands` the float64 values that tie rules look at, `rough` the same in the model's own dtypes.
+    `own` is what the source, or the recording, gave in the model's own dtypes; `kernels` what the reference gave, once it is
+    asked for (`Judge.complete`); `samples` has those recorded outputs of which only some values are known: in `own` the others
+    are the truth's. `operands` are the float64 values that tie rules look at, `rough` the same in the model's own dtypes;
+    `single` is what the reference gave in float32, where the model's own dtype is float64.
     """
 
     case: Case
     graph: Outputs
     truth: Outputs
-    kernels: Outputs
     own: Outputs | None = None
+    kernels: Outputs | None = None
     operands: Mapping[str, Array] = field(default_factory=dict)
     rough: Mapping[str, Array] = field(default_factory=dict)
     samples: Mapping[str, Sample] = field(default_factory=dict)
+    single: Outputs = field(default_factory=dict)
 
 
 class Judge:
@@ -95,10 +98,9 @@ class Judge:
         return found
 
     def _group(self, cases: Sequence[Recorded]) -> list[Prepared | Refused]:
-        observed: list[tuple[dict[str, Array], dict[str, Array]]] = [({}, {}) for _ in cases]
+        observed: list[dict[str, Array]] = [{} for _ in cases]
         try:
-            graphs = self._reference(cases, "float64", [operands for operands, _ in observed])
-            kernels = self._reference(cases, None, [rough for _, rough in observed])
+            graphs = self._reference([case for case, _ in cases], "float64", observed)
         except ConverterError as error:
             if len(cases) > 1:
                 return [found for case in cases for found in self._group([case])]
@@ -106,12 +108,37 @@ class Judge:
             refused.__cause__ = error
             return [refused]
         found: list[Prepared | Refused] = []
-        for (case, recorded), graph, own, (operands, rough) in zip(cases, graphs, kernels, observed, strict=True):
+        for (case, recorded), graph, operands in zip(cases, graphs, observed, strict=True):
             samples = {name: item for name, item in (recorded or {}).items() if isinstance(item, Sample)}
             whole = None if recorded is None else {name: _whole(item, graph.get(name)) for name, item in recorded.items()}
-            prepared = Prepared(case, graph, graph, own, whole, operands, rough, samples)
+            prepared = Prepared(case, graph, graph, whole, operands=operands, samples=samples)
             found.append(prepared if self.source is None else self._with_source(prepared))
+        if self.source is not None and any(self._is_double(name) for name in self.floats()):
+            self._add_single([case for case, _ in cases], found)
         return found
+
+    def complete(self, items: Iterable[Prepared]) -> None:
+        """Runs the reference in the model's own dtypes on those cases that were not run so yet. What it cannot run gives nothing."""
+        missing = [item for item in items if item.kernels is None]
+        sizes = [peak_bytes(self.model.graph, self.specs, item.case.sizes) for item in missing]
+        for group in groups(missing, sizes, self.memory // 4):
+            rough: list[dict[str, Array]] = [{} for _ in group]
+            try:
+                outputs = self._reference([item.case for item in group], None, rough)
+            except ConverterError:
+                if len(group) == 1:
+                    group[0].kernels = {}
+                for item in group:
+                    self.complete([item])
+                continue
+            for item, kernels, operands in zip(group, outputs, rough, strict=True):
+                item.kernels, item.rough = kernels, operands
+
+    def _add_single(self, cases: Sequence[Case], found: Sequence[Prepared | Refused]) -> None:
+        with contextlib.suppress(ConverterError):
+            for item, outputs in zip(found, self._reference(cases, "float32", [{} for _ in cases]), strict=True):
+                if isinstance(item, Prepared):
+                    item.single = outputs
 
     def _with_source(self, prepared: Prepared) -> Prepared | Refused:
         case = prepared.case
@@ -128,11 +155,11 @@ class Judge:
         assert self.source is not None
         return {name: np.asarray(value) for name, value in self.source.run(case.inputs, float_dtype=float_dtype).items()}
 
-    def _reference(self, cases: Sequence[Recorded], float_dtype: str | None,
+    def _reference(self, cases: Sequence[Case], float_dtype: str | None,
                    operands: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
         wanted = {name for rule in self.ties.values() for name in rule.names}
         model = self.model
-        for (case, _), kept in zip(cases, operands, strict=True):
+        for case, kept in zip(cases, operands, strict=True):
             for name in wanted:
                 if name in case.inputs:
                     kept[name] = np.asarray(case.inputs[name])
@@ -141,7 +168,7 @@ class Judge:
         label = "reference" if float_dtype is None else "reference in float64"
         observers = [_keeper(kept, wanted) if wanted else None for kept in operands]
         outputs: list[dict[str, Array]] = self._timed(label, lambda: reference.run_cases(
-            model, [case.inputs for case, _ in cases], float_dtype=float_dtype, observers=observers))
+            model, [case.inputs for case in cases], float_dtype=float_dtype, observers=observers))
         return outputs
 
     def _timed(self, label: str, function: Any) -> Any:
@@ -160,22 +187,32 @@ class Judge:
     # Budgets -------------------------------------------------------------------------------------------------------------
 
     def source_budget(self, prepared: Iterable[Prepared], name: str) -> Budget:
-        """The source's errors on one output. In float64 the truth is no better than the run, so the graph's run counts too."""
+        """The source's errors on one output, in ulps.
+
+        Where the model's own dtype is float64 its run is the truth itself, and shows none. Then as many ulps are taken as the
+        graph loses in float32, beside its own run in float64: rounding grows alike in both.
+        """
         budget = Budget(self.dtypes[name], self.typical.get(name, {}))
         for item in prepared:
             if item.own is None or name not in item.own or name not in item.truth:
                 continue
             budget.add(item.own[name], item.truth[name], item.case.profile)
-            if self._is_double(name) and name in item.graph:
-                budget.add(item.graph[name], item.truth[name], item.case.profile)
+            if name in item.single:
+                single = item.single[name]
+                coarse = Budget(single.dtype, self.typical.get(name, {}))
+                coarse.add(single, item.graph[name], item.case.profile)
+                budget = budget.joined(replace(coarse, dtype=budget.dtype, counts={}))
         return budget
 
     def kernel_budget(self, prepared: Iterable[Prepared], name: str) -> Budget:
         """The reference's errors, in the model's own dtypes, on one output."""
         budget = Budget(self.dtypes[name], self.typical.get(name, {}))
+        prepared = list(prepared)
+        self.complete(prepared)
         for item in prepared:
-            if name in item.truth:
-                budget.add(item.kernels[name], item.truth[name], item.case.profile)
+            kernels = item.kernels or {}
+            if name in item.truth and name in kernels:
+                budget.add(kernels[name], item.truth[name], item.case.profile)
         return budget
 
     def _is_double(self, name: str) -> bool:
@@ -204,6 +241,7 @@ class Judge:
     def rounding_ties(self, prepared: list[Prepared], name: str) -> dict[str, float]:
         """For each operand of an output's tie rule: how many ulps of the whole it may stray in the model's own dtypes."""
         rule = self.ties.get(name)
+        self.complete(prepared)
         strays: dict[str, float] = {}
         for operand in () if rule is None else rule.names:
             budget = Budget(self.specs[operand].dtype.numpy)
@@ -222,6 +260,9 @@ class Judge:
         values, tolerance = {}, {}
         for operand in rule.names:
             values[operand] = value = np.asarray(item.operands[operand]).astype(np.float64)
+            if operand in rule.exact:
+                tolerance[operand] = np.zeros(value.shape)
+                continue
             dtype = np.dtype(np.float64) if strays is None else self.specs[operand].dtype.numpy
             roundings = ROUNDINGS if strays is None else strays[operand]
             tolerance[operand] = scales(value, dtype)[WHOLE] * eps_of(dtype) * roundings

@@ -6,17 +6,19 @@ import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converter.equivalence.budget import MIN_SAMPLES, Budget
-from converter.equivalence.compare import WHOLE, Comparison, floor_of, is_exact, structure, ulps, within
+from converter.equivalence.budget import MIN_SAMPLES, Budget, factor_of
+from converter.equivalence.compare import FACTOR, WHOLE, Comparison, floor_of, is_exact, structure, ulps, within
 from converter.equivalence.inputs import COUNT, RECORDED
 from converter.equivalence.memory import MEMORY, Kept
-from converter.equivalence.models import compare_models, compare_parameters
+from converter.equivalence.models import compare_inputs, compare_models, compare_parameters
+from converter.equivalence.pairing import paired
 from converter.equivalence.preparing import given_cases, prepare
 from converter.equivalence.recording import sample_verdict
 from converter.equivalence.report import Report, Row, Stage, failure, row
@@ -36,7 +38,7 @@ DEFAULT_RUNTIMES = ("numpy", "onnxruntime")
 def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = None,
            inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, seed: int = 0, cases: int = COUNT,
            label: str | None = None, memory: int = MEMORY, locate: bool = True, trace: bool = False,
-           parts: str | Path | None = None) -> Report:
+           parts: str | Path | None = None, nonfinite: bool = False) -> Report:
     """Judges whether runtimes compute a model, and whether several models are one.
 
     Args:
@@ -53,6 +55,7 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
         memory: about how many bytes to hold at a time, beside inputs, outputs and what the runtimes hold themselves.
         locate: whether to look for the first node that is wrong, where something is (`report.locations`).
         trace: whether to measure the error of every node in one case (`report.traces`), which takes a few runs more.
+        nonfinite: whether to try NaN and infinities too: outputs must be NaN and infinite where the truth is.
         parts: a directory for the smallest part of the model that fails by itself, with its inputs, where something fails.
 
     Raises:
@@ -73,25 +76,27 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
         if isinstance(thing, Model):
             report.add(compare_models(standard, thing, other))
         else:
-            sessions[other] = thing
+            sessions[other] = paired(thing, standard.graph, other, report)
     origin = getattr(source, "model", None)
     if isinstance(origin, Model):
-        report.add(compare_parameters(origin.parameters, standard.parameters, "source"))
+        report.add(compare_parameters(origin.parameters, standard.parameters, "source", origin.constants | standard.constants))
+        report.add([compare_inputs(origin.graph, standard.graph, "source")])
     judge = Judge(standard, source, memory)
-    prepared = prepare(judge, report, given_cases(standard, inputs, seed), seed, cases)
+    prepared = prepare(judge, report, given_cases(standard, inputs, seed), seed, cases, nonfinite)
     judge.settle(prepared)
     if source is not None:
         _structure(judge, report, prepared)
     allowances = _allowances(judge, report, prepared)
     for item in prepared:
         for name, own in (item.own or {}).items():
-            if name in item.truth:
+            if name in item.truth and name in judge.dtypes:
                 _count(judge, report, item, SOURCE, name, own)
-        for name in judge.floats():
-            if name in item.truth:
-                _count(judge, report, item, KERNELS, name, item.kernels[name])
     for runtime, thing in sessions.items():
         _judge_runtime(judge, report, prepared, runtime, thing, allowances)
+    for item in prepared:
+        for name, kernels in (item.kernels or {}).items():
+            if name in item.truth and not is_exact(judge.dtypes[name]):
+                _count(judge, report, item, KERNELS, name, kernels)
     _nothing_compared(judge, report, [*sessions], source is not None)
     if trace or (locate and not report):
         _place(judge, report, prepared, sessions, trace, locate, parts)
@@ -177,7 +182,7 @@ def _structure(judge: Judge, report: Report, prepared: list[Prepared]) -> None:
     budgets = {name: judge.source_budget(prepared, name) for name in judge.floats()}
     for item in prepared:
         case, sizes = item.case.label, item.case.sizes
-        report.add(_names("structure", "graph", item, item.truth, judge))
+        report.add(_names("structure", "graph", item, item.truth, judge, ordered=True))
         for name, dtype in judge.dtypes.items():
             if name not in item.truth or item.own is None or name not in item.own:
                 continue
@@ -191,8 +196,8 @@ def _structure(judge: Judge, report: Report, prepared: list[Prepared]) -> None:
             report.add([row("structure", "graph", name, case, sizes, found)])
 
 
-def _names(stage: Stage, subject: str, item: Prepared, outputs: Outputs, judge: Judge) -> list[Row]:
-    """Failing rows for outputs that are missing or extra."""
+def _names(stage: Stage, subject: str, item: Prepared, outputs: Outputs, judge: Judge, ordered: bool = False) -> list[Row]:
+    """Failing rows for outputs that are missing, extra, or in another order than the graph's."""
     rows = []
     for name in judge.dtypes:
         if name not in outputs:
@@ -200,42 +205,65 @@ def _names(stage: Stage, subject: str, item: Prepared, outputs: Outputs, judge: 
     for name in outputs:
         if name not in judge.dtypes:
             rows.append(failure(stage, subject, name, "an output that the graph does not have", item.case.label, item.case.sizes))
+    if ordered and not rows and list(outputs) != list(judge.dtypes):
+        reason = f"the outputs are in another order: {', '.join(outputs)}, those of the graph {', '.join(judge.dtypes)}"
+        rows.append(failure(stage, subject, "", reason, item.case.label, item.case.sizes))
     return rows
 
 
-Allowance = Callable[[Prepared, str], dict[str, float]]
+@dataclass(frozen=True)
+class Allowances:
+    """What a runtime may stray in a case, by output and scale.
+
+    `first` by PyTorch's own errors alone, or None where they rest on too few values; `full` with the reference kernels' beside
+    them, which takes another run of the reference. What holds by `first` holds by `full`.
+    """
+
+    first: Callable[[Prepared, str], dict[str, float] | None]
+    full: Callable[[Prepared, str], dict[str, float]]
 
 
-def _allowances(judge: Judge, report: Report, prepared: list[Prepared]) -> Allowance:
-    """What a runtime may stray in a case, by output and scale; judges recorded outputs on the way."""
+def _allowances(judge: Judge, report: Report, prepared: list[Prepared]) -> Allowances:
+    """The budget of every case; judges recorded outputs on the way."""
     floats = judge.floats()
-    kernels = {name: judge.kernel_budget(prepared, name) for name in floats}
+
+    @cache
+    def kernels(name: str) -> Budget:
+        return judge.kernel_budget(prepared, name)
+
     if judge.source is not None:
-        own = {name: judge.source_budget(prepared, name).witnessed(kernels[name]) for name in floats}
+        source = {name: judge.source_budget(prepared, name) for name in floats}
         report.budget = f"the source's own errors, the reference kernels' beside them as far as they are within, {DESCRIBED}"
-        return lambda item, name: own[name].allowed(item.case.profile)
+        return Allowances(lambda item, name: _enough(source[name], item.case.profile),
+                          lambda item, name: source[name].witnessed(kernels(name)).allowed(item.case.profile))
     recorded = [item for item in prepared if item.case.profile == RECORDED]
     if not recorded:
         report.budget = f"no example is recorded: the errors of the reference kernels in the model's own dtypes, {DESCRIBED}"
         report.notes.append("without recorded examples nothing here comes from PyTorch: the runtimes are judged against the graph alone")
-        return lambda item, name: kernels[name].allowed(item.case.profile)
-    proven = _recorded(judge, report, recorded, kernels)
+        return Allowances(lambda item, name: None, lambda item, name: kernels(name).allowed(item.case.profile))
+    beside = {name: judge.kernel_budget(recorded, name) for name in floats}
+    proven = _recorded(judge, report, recorded, Allowances(lambda item, name: _enough(beside[name], RECORDED),
+                                                           lambda item, name: kernels(name).allowed(RECORDED)))
     own = {name: judge.source_budget([item for item in recorded if proven[item.case.label, name]], name) for name in floats}
     report.budget = f"errors of the recorded outputs and, on other inputs, of the reference kernels, {DESCRIBED}"
-    strict, loose = {}, {}
-    for name in floats:
-        strict[name] = loose[name] = own[name].witnessed(kernels[name])
-        if own[name].samples(RECORDED) < MIN_SAMPLES or _holds(kernels[name], own[name]):
-            loose[name] = own[name].joined(kernels[name])
-        else:
-            report.notes.append(f"output {name!r}: the reference kernels stray further than PyTorch did, so only its errors count")
 
-    def allowed(item: Prepared, name: str) -> dict[str, float]:
-        if loose[name] is strict[name] or item.case.profile == RECORDED and own[name].samples(RECORDED) >= MIN_SAMPLES:
-            return strict[name].allowed(RECORDED)
-        return loose[name].allowed(item.case.profile)
+    @cache
+    def loose(name: str) -> Budget | None:
+        if own[name].samples(RECORDED) < MIN_SAMPLES or _holds(kernels(name), own[name]):
+            return own[name].joined(kernels(name))
+        report.notes.append(f"output {name!r}: the reference kernels stray further than PyTorch did, so only its errors count")
+        return None
 
-    return allowed
+    def full(item: Prepared, name: str) -> dict[str, float]:
+        joined = None if item.case.profile == RECORDED and own[name].samples(RECORDED) >= MIN_SAMPLES else loose(name)
+        return own[name].witnessed(kernels(name)).allowed(RECORDED) if joined is None else joined.allowed(item.case.profile)
+
+    return Allowances(lambda item, name: _enough(own[name], RECORDED), full)
+
+
+def _enough(budget: Budget, profile: str) -> dict[str, float] | None:
+    """What a budget allows, unless it rests on so few values that more of them would lower its factor."""
+    return budget.allowed(profile) if budget.samples(profile) and factor_of(budget.samples(profile)) <= FACTOR else None
 
 
 def _holds(kernels: Budget, own: Budget) -> bool:
@@ -244,7 +272,7 @@ def _holds(kernels: Budget, own: Budget) -> bool:
     return all(error <= allowed.get(name, 0.0) + floor_of(own.dtype) for name, error in kernels.pools.get(RECORDED, {}).items())
 
 
-def _recorded(judge: Judge, report: Report, recorded: list[Prepared], kernels: Mapping[str, Budget]) -> dict[tuple[str, str], bool]:
+def _recorded(judge: Judge, report: Report, recorded: list[Prepared], allowances: Allowances) -> dict[tuple[str, str], bool]:
     """Judges what was recorded as a runtime is judged, the reference's own errors being its budget."""
     proven = {}
     for item in recorded:
@@ -252,17 +280,29 @@ def _recorded(judge: Judge, report: Report, recorded: list[Prepared], kernels: M
         report.add(_names("recorded", "recording", item, outputs, judge))
         for name in judge.dtypes:
             if name in outputs:
-                allowed = kernels[name].allowed(RECORDED) if name in kernels else {}
-                found = _compare(judge, recorded, item, name, outputs[name], item.kernels, allowed)
-                if name in item.samples:
-                    found = sample_verdict(found, item.samples[name], item.truth[name], item.kernels[name], allowed,
-                                           judge.typical_in(item, name))
+                found = _compare(judge, recorded, item, name, outputs[name], None, allowances)
+                if name in item.samples and found:
+                    found = _sampled(judge, item, name, found, allowances)
                 report.add([row("recorded", "recording", name, item.case.label, item.case.sizes, found)])
                 proven[item.case.label, name] = bool(found)
     return {**{(item.case.label, name): False for item in recorded for name in judge.dtypes}, **proven}
 
 
-def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtime: str, thing: Any, allowances: Allowance) -> None:
+def _sampled(judge: Judge, item: Prepared, name: str, known: Comparison, allowances: Allowances) -> Comparison:
+    """The verdict on an output of which some values are recorded, and statistics of all: `known`, and what these say."""
+    judge.complete([item])
+    typical = judge.typical_in(item, name)
+    beside = (item.kernels or {}).get(name, item.truth[name])
+    found = known
+    for allowed in ({},) if is_exact(judge.dtypes[name]) else (allowances.first(item, name), None):
+        limits = allowances.full(item, name) if allowed is None else allowed
+        found = sample_verdict(known, item.samples[name], item.truth[name], beside, limits, typical)
+        if found:
+            break
+    return found
+
+
+def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtime: str, thing: Any, allowances: Allowances) -> None:
     """Stage 2 for one runtime."""
     start = time.perf_counter()
     try:
@@ -282,11 +322,10 @@ def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runti
             report.add([failure("rounding", runtime, "", f"cannot run: {first_line(error)}", item.case.label, item.case.sizes)])
             continue
         report.seconds[runtime] += time.perf_counter() - start
-        report.add(_names("rounding", runtime, item, outputs, judge))
-        for name, dtype in judge.dtypes.items():
+        report.add(_names("rounding", runtime, item, outputs, judge, ordered=True))
+        for name in judge.dtypes:
             if name in outputs and name in item.truth:
-                allowed = {} if is_exact(dtype) else allowances(item, name)
-                found = _compare(judge, prepared, item, name, outputs[name], item.kernels if item.own is None else item.own, allowed)
+                found = _compare(judge, prepared, item, name, outputs[name], item.own, allowances)
                 report.add([row("rounding", runtime, name, item.case.label, item.case.sizes, found)])
                 _count(judge, report, item, runtime, name, outputs[name])
 
@@ -298,21 +337,28 @@ def _count(judge: Judge, report: Report, item: Prepared, subject: str, name: str
 
 
 def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, actual: Array, own: Outputs | None,
-             allowed: Mapping[str, float]) -> Comparison:
-    dtype = judge.dtypes[name]
-    ties = None
-    if is_exact(dtype) and actual.shape == item.truth[name].shape and not np.array_equal(actual, item.truth[name]):
-        ties = judge.excused(item, name, actual, judge.rounding_ties(prepared, name))
-    beside = None if own is None else own.get(name)
-    typical = judge.typical_in(item, name)
-    found = within(actual, item.truth[name], allowed, dtype=dtype, own=beside, ties=ties, typical=typical)
-    if found or is_exact(dtype) or not math.isfinite(found.error):
+             allowances: Allowances) -> Comparison:
+    """The verdict on an output. `own` is what PyTorch gave; where that is None, the reference in the model's own dtypes stands in."""
+    dtype, truth = judge.dtypes[name], item.truth[name]
+    judged = partial(within, actual, truth, dtype=dtype, typical=judge.typical_in(item, name))
+    first = {} if is_exact(dtype) else allowances.first(item, name)
+    if first is not None:
+        found = judged(first, own=None if own is None else own.get(name))
+        if found:
+            return found
+    # Beyond what PyTorch's errors allow: the second witness is asked.
+    judge.complete([item])
+    beside = ((item.kernels or {}) if own is None else own).get(name)
+    if is_exact(dtype):
+        tied = actual.shape == truth.shape
+        return judged({}, own=beside, ties=judge.excused(item, name, actual, judge.rounding_ties(prepared, name)) if tied else None)
+    allowed = allowances.full(item, name)
+    found = judged(allowed, own=beside)
+    if found or not math.isfinite(found.error):
         return found
     # Beyond the pooled budget: it may be a row in which any rounding is magnified, which is looked at only now.
     moves = judge.moves(item, name)
-    if moves is None:
-        return found
-    return within(actual, item.truth[name], allowed, dtype=dtype, own=beside, typical=typical, moves=moves)
+    return found if moves is None else judged(allowed, own=beside, moves=moves)
 
 
 def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structured: bool) -> None:
