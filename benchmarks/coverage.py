@@ -63,9 +63,9 @@ def run(names: list[str], dims: list[str], with_exporter: bool, workers: int) ->
 
 def line(row: dict[str, Any]) -> str:
     """A verdict in one line."""
-    theirs = f"  exporter: {row['exporter']}" if row["exporter"] else ""
+    theirs = "  exporter: {status} ({nodes} nodes) {reason}".format(**row["exporter"]) if row["exporter"] else ""
     frozen = f"  [{len(row['frozen'])} sizes frozen: {row['frozen'][0]}]" if row["frozen"] else ""
-    return (f"{row['status']:8}{row['name']:48}{row['dims']:7}{row['nodes']:5} nodes {row['seconds']:6.1f} s "
+    return (f"{row['status']:8}{row['name']:48}{row['dims']:7}{row['nodes']:5} nodes, {row['onnx_nodes']} in ONNX, {row['seconds']:6.1f} s "
             f"{row['sizes']} sizes{frozen}  {row['reason']}{theirs}")
 
 
@@ -76,7 +76,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["dims"] == kind]
         counts = Counter(row["status"] for row in own)
         frozen = sum(bool(row["frozen"]) for row in own)
-        theirs = sum(row["exporter"] == "pass" for row in own) if any(row["exporter"] for row in own) else "-"
+        theirs = sum(row["exporter"]["status"] == "pass" for row in own if row["exporter"]) if any(row["exporter"] for row in own) else "-"
         lines.append(f"| {kind} | {len(own)} | {counts['pass']} | {counts['refused']} | {counts['wrong']} | {frozen} | {theirs} |")
     return "\n".join(lines)
 

@@ -57,25 +57,26 @@ class _Server:
         self._pipe: Connection | None = None
 
     def ask(self, name: str, dims: str, seconds: float) -> Outcome:
-        if self._pipe is None or not self._process.is_alive():
-            self._start()
-        assert self._pipe is not None
-        self._pipe.send((name, dims))
+        pipe = self._pipe if self._pipe is not None and self._process.is_alive() else self._start()
+        pipe.send((name, dims))
         try:
-            if self._pipe.poll(seconds):
-                return Outcome(*self._pipe.recv())
+            if pipe.poll(seconds):
+                return Outcome(*pipe.recv())
             reason = f"no result after {seconds:.0f} s"
         except (EOFError, ConnectionError):
             reason = "the process ended"
         self.stop()
         return Outcome(REFUSED, reason)
 
-    def _start(self) -> None:
+    def _start(self) -> Connection:
+        self.stop()
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
+        pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
+        self._pipe = pipe
+        return pipe
 
     def stop(self) -> None:
         """Ends the process, if there is one."""

@@ -20,10 +20,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import converter
+from adapters.onnx.export import build
 from adapters.torch.dtypes import TO_TORCH, from_torch_dtype, to_numpy
 from adapters.torch.export import Program, trace
 from adapters.torch.inputs import bind_arguments
 from benchmarks.architectures import Architecture, Sizes
+from benchmarks.exporter import Outcome, count_nodes
 from converter.errors import ConverterError, RunError, UnsupportedError
 from converter.ir import DType, Model
 from converter.sizes import check_inputs, promote
@@ -36,7 +38,10 @@ RUNTIMES = ("numpy", "onnxruntime")
 
 @dataclass
 class Verdict:
-    """What came of one architecture. `frozen` are the sizes that could not be run, each with the reason."""
+    """What came of one architecture. `frozen` are the sizes that could not be run, each with the reason.
+
+    `nodes` counts those of the neutral graph, `onnx_nodes` those of its ONNX form; `exporter` is the exporter's outcome.
+    """
 
     name: str
     dims: str
@@ -45,9 +50,10 @@ class Verdict:
     frozen: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     nodes: int = 0
+    onnx_nodes: int = 0
     seconds: float = 0.0
     sizes: int = 0
-    exporter: str = ""
+    exporter: Outcome | None = None
 
 
 def _promoted(item: Any) -> Any:
@@ -171,6 +177,8 @@ def judge(subject: Architecture, dims: str = "auto", runtimes: Sequence[str] = R
         verdict.reason = "takes none of the sizes, not even the traced one"
         verdict.status = WRONG
         return verdict
+    if "onnxruntime" in runtimes:
+        verdict.onnx_nodes = _onnx_nodes(model)
     with quiet():
         report = converter.verify(model, runtimes=list(runtimes), source=source, inputs=taken, cases=0)
     failing = [row for row in report.rows if not row.passed]
@@ -178,6 +186,14 @@ def judge(subject: Architecture, dims: str = "auto", runtimes: Sequence[str] = R
     if failing:
         verdict.reason = "; ".join(dict.fromkeys(f"{row.subject}/{row.output} {row.case}: {row.reason}" for row in failing[:3]))[:600]
     return verdict
+
+
+def _onnx_nodes(model: Model) -> int:
+    """The nodes of a model's ONNX form; 0 where it has none."""
+    try:
+        return count_nodes(build(model)[0])
+    except ConverterError:
+        return 0
 
 
 def _through_file(model: Model) -> Model:

@@ -23,7 +23,8 @@ class ConverterError(Exception):
         for label, text in (("Expected", self.expected), ("Received", self.received), ("To fix", self.fix)):
             if text is not None:
                 parts.append(f"{label}: {text}")
-        return ". ".join(part.rstrip(".") for part in parts) + "."
+        # What ends with a line is a list: a full stop would belong to its last item.
+        return "".join(part if part.endswith("\n") else part.rstrip(".") + ". " for part in parts).rstrip(" ")
 
     def within(self, place: str) -> ConverterError:
         """Names an enclosing place: `file.json` around `node 3 (reshape)`. Returns the error itself."""

@@ -150,7 +150,7 @@ def test_the_documentation_names_every_family() -> None:
 @pytest.mark.parametrize(("changes", "said"), [
     ({"model_type": "made-up"}, "'made-up'"),
     ({"model_type": None}, "model_type"),
-    ({"architectures": ["BertForMultipleChoice"]}, "BertForMultipleChoice"),
+    ({"architectures": ["BertLMHeadModel"]}, "BertLMHeadModel"),
     ({"architectures": None}, "--task"),
     ({"architectures": ["BertModel", "BertForMaskedLM"]}, "architectures"),
     ({"architectures": "BertModel"}, "architectures"),
@@ -180,7 +180,10 @@ def test_config_fields_that_are_not_known(changes: dict[str, Any], said: str, tm
 
 
 @pytest.mark.parametrize(("name", "changes", "said"), [
-    ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'rope_type'"),
+    ("llama", {"rope_scaling": {"type": "proportional", "factor": 2.0}}, "'rope_type'"),
+    ("llama", {"rope_scaling": {"type": "dynamic"}}, "'factor'"),
+    ("llama", {"rope_scaling": {"type": "dynamic", "factor": 0}}, "'factor'"),
+    ("llama", {"head_dim": 2, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'rope_type'"),
     ("llama", {"rope_scaling": {"type": "linear"}}, "'factor'"),
     ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "'rope_parameters'"),
     ("llama", {"rope_scaling": [1]}, "'rope_scaling'"),
@@ -252,7 +255,8 @@ def test_inputs_are_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["numpy", "onnxruntime"])
-@pytest.mark.parametrize(("name", "cache"), [("llama", True), ("gemma2", True), ("gpt2", False), ("phi3 long", False)])
+@pytest.mark.parametrize(("name", "cache"), [("llama", True), ("gemma2", True), ("gpt2", False), ("phi3 long", False),
+                                             ("llama dynamic", True)])
 def test_runtimes(name: str, cache: bool, runtime: str, tmp_path: Path) -> None:
     module = decoders.made(name, decoders.causal(name))
     model = from_folder(save(module, tmp_path), cache=cache)

@@ -27,7 +27,8 @@ APART = frozenset({
     "concat", "stack", "split", "unstack", "reshape", "permute_dims", "expand_dims", "squeeze", "broadcast_to", "flip", "roll", "tile",
     "repeat_interleave", "repeat_indices", "slice", "select", "slice_scatter", "pad", "diagonal", "diag_embed", "take",
     "take_along_axis", "index", "where", "tril", "triu", "add", "subtract", "negative", "sum", "mean", "cumulative_sum", "unfold",
-    "scatter", "scatter_nd", "index_put", "index_add", "put_along_axis",
+    "scatter", "scatter_nd", "index_put", "index_add", "put_along_axis", "masked_select", "masked_scatter", "im2col", "col2im",
+    "channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "embedding",
 })
 """Operators that are linear with real coefficients, or move elements: each part by itself."""
 
@@ -71,7 +72,8 @@ def lowers_complex(*operators: str) -> Callable[[Callable[..., Any]], Callable[.
 
 def lowering_of(g: Lowering, operator: str, ordinary: Callable[..., Any]) -> Callable[..., Any]:
     """What lowers an operator that has complex operands or results. Raises `UnsupportedError` where nothing does."""
-    import adapters.onnx.ops.complex_numbers  # noqa: F401  # fills the table
+    import adapters.onnx.complex_functions
+    import adapters.onnx.ops.complex_numbers  # noqa: F401  # both fill the table
 
     if operator in NATIVE:
         return ordinary

@@ -32,7 +32,7 @@ class OnnxFileSession:
                                                             disabled_optimizers=list(INEXACT_IN_FLOAT64))
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise FormatError("ONNX Runtime does not load the file", where=str(path), received=str(error)[:300]) from error
-        self.inputs = {item.name for item in self.session.get_inputs()}
+        self.inputs = [item.name for item in self.session.get_inputs()]
         self.outputs = [item.name for item in self.session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:

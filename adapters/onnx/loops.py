@@ -46,7 +46,11 @@ def loop(g: Lowering, count: Dim | Tensor, states: Sequence[Tensor], body: Calla
     stacked = [TensorSpec(item.dtype, (length, *item.shape)) for item in step.collected]
     results = g.nodes_out("Loop", trips, g.constant(True, DType.BOOL), *states, specs=[*(state.spec for state in states), *stacked],
                           body=graph)
-    return list(results[:len(states)]), list(results[len(states):])
+    collected = list(results[len(states):])
+    if not isinstance(count, Tensor) and g.may_be_empty((count,)):
+        # Of no rounds, ONNX Runtime does not know what shape was to be stacked.
+        collected = [g.node("Reshape", item, g.sizes(item.shape), spec=item.spec, allowzero=1) for item in collected]
+    return list(results[:len(states)]), collected
 
 
 def _body(g: Lowering, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> onnx.GraphProto:

@@ -15,7 +15,7 @@ from adapters.onnx.complex_pairs import from_border, to_border
 from adapters.onnx.export import DEFAULT_OPSET, build, save_onnx
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from adapters.onnx.writing import total_bytes, write_model
-from converter.errors import RunError
+from converter.errors import MissingDependencyError, RunError
 from converter.ir import DType, Model
 from converter.sizes import check_inputs
 
@@ -27,10 +27,13 @@ class OnnxRuntimeSession:
     """`run(inputs) -> {name: array}` through an `onnxruntime.InferenceSession` on the model's ONNX form."""
 
     def __init__(self, model: Model, *, opset: int = DEFAULT_OPSET, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+        """Raises `MissingDependencyError` for a provider that is not there: ONNX Runtime itself would take the CPU without a word."""
+        check_providers(providers, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self.model = model
         self.session = _open(model, opset, options, list(providers))
+        check_providers(providers, self.session.get_providers())
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The outputs by name. Raises `RunError` for inputs that do not fit the graph."""
@@ -45,6 +48,14 @@ class OnnxRuntimeSession:
                            received=str(error)[:600]) from error
         return {name: from_border(result, output.spec.dtype)
                 for name, result, output in zip(names, results, self.model.graph.outputs, strict=True)}
+
+
+def check_providers(wanted: Sequence[str], there: Sequence[str]) -> None:
+    """Raises `MissingDependencyError` for an execution provider that is not there, or could not be started."""
+    for name in wanted:
+        if name not in there:
+            raise MissingDependencyError(f"ONNX Runtime cannot use {name}", expected=", ".join(there), received=name,
+                                         fix="install the onnxruntime package that has the provider, and what it needs")
 
 
 def _open(model: Model, opset: int, options: onnxruntime.SessionOptions, providers: list[str]) -> onnxruntime.InferenceSession:

@@ -7,6 +7,7 @@ The file is an 8-byte little-endian length, a JSON header of that length, and th
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from adapters.safetensors.dtypes import FROM_FILE
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
+from converter.mapped import MappedFile
 from converter.parameters import ParameterStore
 
 Array = np.ndarray[Any, Any]
@@ -40,8 +42,7 @@ class SafetensorsParameters(ParameterStore):
                 header, start = _header(file.read(PREFIX), file, size)
             self._entries = _entries(header, size - start)
             self._aliases = _aliases(header, self._entries)
-            self._bytes: Array = (np.memmap(self._path, np.uint8, "r", offset=start) if size > start
-                                  else np.zeros(0, np.uint8))
+            self._file, self._start = MappedFile(self._path), start
         except ConverterError as error:
             raise error.within(str(path)) from error
 
@@ -61,15 +62,21 @@ class SafetensorsParameters(ParameterStore):
         return self._entry(name)[0]
 
     def read(self, name: str) -> Array:
+        result = self._values(name, self._file.view)
+        result.flags.writeable = False
+        return result
+
+    def read_private(self, name: str) -> Array:
+        values = self._values(name, self._file.private)
+        return values if values.flags.writeable else values.copy()
+
+    def _values(self, name: str, view: Callable[[int, int], Array]) -> Array:
         spec, start, end = self._entry(name)
-        values = np.asarray(self._bytes[start:end])
+        values = view(self._start + start, end - start)
         if values.ctypes.data % max(spec.dtype.itemsize, 1):
             values = values.copy()
         result = values.view(spec.dtype.numpy.newbyteorder("<")).reshape(spec.shape)  # type: ignore[arg-type]
-        if not np.little_endian:
-            result = result.astype(spec.dtype.numpy)
-        result.flags.writeable = False
-        return result
+        return result if np.little_endian else result.astype(spec.dtype.numpy)
 
 
 def load_safetensors(path: str | Path) -> SafetensorsParameters:

@@ -6,7 +6,7 @@ from converter.discovery import Adapter, Format, Runtime
 
 ADAPTER = Adapter(
     "torch",
-    formats=(Format("torch", "PyTorch state_dict", (".pt", ".pth", ".bin"), "parameters",
+    formats=(Format("torch", "PyTorch state_dict", (".pt", ".pth", ".bin", ".ckpt", ".tar"), "parameters",
                     "adapters.checkpoint.read:load_checkpoint", "adapters.torch.save:save_state_dict", extra="torch",
                     fallback="adapters.torch.checkpoint:load_checkpoint", unsafe="adapters.torch.checkpoint:load_pickled"),),
     runtimes=(Runtime("torch", "PyTorch, as a rebuilt module", "adapters.torch.session:TorchSession", extra="torch"),),

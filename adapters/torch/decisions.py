@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
 from torch.fx.experimental.sym_node import SymNode
 
 _ROOT = str(Path(torch.__file__).parent)
+_INTERPRETER = f"{_ROOT}/_dynamo"
 # These parts of torch compare sizes to find a shape, a stride or a fast path, and give the same values either way.
 _NEUTRAL = tuple(f"{_ROOT}/{part}" for part in (
     "_meta_registrations", "_prims", "_refs", "_subclasses", "_library", "_dispatch", "_functorch", "_higher_order_ops", "_tensor", "_C",
@@ -49,18 +50,31 @@ class Decisions:
         """Keeps a decision, unless torch itself made it."""
         if node.shape_env is None or frame is None:
             return
-        file = frame.f_code.co_filename
-        if file.startswith(_NEUTRAL):
+        code: CodeType | None = frame.f_code
+        line = frame.f_lineno
+        if frame.f_code.co_filename.startswith(_INTERPRETER):
+            code, line = _interpreted(frame)
+        if code is None or code.co_filename.startswith(_NEUTRAL):
             return
-        place = f"{'/'.join(Path(file).parts[-2:])}:{frame.f_lineno} in {frame.f_code.co_name}"
+        place = f"{'/'.join(Path(code.co_filename).parts[-2:])}:{line} in {code.co_name}"
         self.found.append(Decision(node.expr, answer, place, node.shape_env))
+
+
+def _interpreted(frame: FrameType | None) -> tuple[CodeType | None, int]:
+    """The code that torch's interpreter of bytecode (the strict way in) was going through where it asked."""
+    while frame is not None:
+        owner: Any = frame.f_locals.get("self")
+        if frame.f_code.co_filename.startswith(f"{_INTERPRETER}/symbolic_convert") and hasattr(owner, "f_code"):
+            return owner.f_code, int(getattr(owner, "lineno", None) or 0)
+        frame = frame.f_back
+    return None, 0
 
 
 @contextmanager
 def recorded() -> Iterator[Decisions]:
     """While active, decisions on symbolic sizes are collected."""
     decisions = Decisions()
-    as_bool, as_int = torch.SymBool.__bool__, SymNode.guard_int
+    as_bool, as_int, as_answer = torch.SymBool.__bool__, SymNode.guard_int, SymNode.guard_bool
 
     def decided(self: Any) -> bool:
         node = self.node
@@ -80,11 +94,20 @@ def recorded() -> Iterator[Decisions]:
         decisions.add(self, answer, frame)
         return answer
 
-    torch.SymBool.__bool__, SymNode.guard_int = decided, fixed  # type: ignore[method-assign]
+    def answered(self: Any, file: str, line: int) -> bool:
+        answer = as_answer(self, file, line)
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_name in ("guard_bool", "guard_scalar"):
+            frame = frame.f_back
+        if frame is not None and frame.f_code.co_filename.startswith(_INTERPRETER):
+            decisions.add(self, answer, frame)
+        return answer
+
+    torch.SymBool.__bool__, SymNode.guard_int, SymNode.guard_bool = decided, fixed, answered  # type: ignore[method-assign]
     try:
         yield decisions
     finally:
-        torch.SymBool.__bool__, SymNode.guard_int = as_bool, as_int  # type: ignore[method-assign]
+        torch.SymBool.__bool__, SymNode.guard_int, SymNode.guard_bool = as_bool, as_int, as_answer  # type: ignore[method-assign]
 
 
 COUNTED = frozenset({"aten.slice.Tensor", "aten.narrow.default", "aten.select.int"})

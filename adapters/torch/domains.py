@@ -31,16 +31,21 @@ LARGEST_STEP = 256
 class Domain:
     """The ranges at which a trace holds, the sizes of 1 that only a trial can tell, and what narrowed each.
 
-    `relations` gives a size that must be another one and a constant, which then has no range of its own.
+    `relations` gives a size that must be another one and a constant, which then has no range of its own. `conditions` are
+    those of all decisions, over the graph's symbols; `doubtful` those that were left out because they fail at sizes that
+    are to be kept, where a trial has to show that they do not matter.
     """
 
     ranges: Mapping[str, DimRange]
     trials: frozenset[str]
     reasons: Mapping[str, str]
     relations: Mapping[str, tuple[str, int]]
+    conditions: tuple[Any, ...] = ()
+    doubtful: tuple[Any, ...] = ()
 
 
-def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int], ranges: Mapping[str, DimRange]) -> Domain:
+def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int], ranges: Mapping[str, DimRange],
+              kept: Mapping[str, int] | None = None) -> Domain:
     """Narrows `ranges` to where the decisions hold.
 
     Args:
@@ -48,12 +53,19 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
         traced: the size of each of the graph's symbols in the trace.
         ranges: the ranges before. A lowest size of 1 may stand for sizes that were not looked at (the tracer takes 1 for a
             constant): a decision that fails at 1 alone puts the symbol among `trials`.
+        kept: sizes that are not to be lost: decisions that fail there are `doubtful`.
     """
     found = dict(ranges)
     trials: set[str] = set()
     reasons: dict[str, str] = {}
     relations: dict[str, tuple[str, int]] = {}
+    conditions: list[Any] = []
+    doubtful: list[Any] = []
     for decision, condition in _conditions(decisions, names, traced):
+        conditions.append(condition)
+        if kept is not None and not holds_at(condition, kept):
+            doubtful.append(condition)
+            continue
         condition = _related(condition, relations)
         if condition is sympy.true:
             continue
@@ -85,7 +97,14 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
                 found[name] = narrowed[name]
                 reasons.setdefault(name, decision.place)
     trials = {relations.get(name, (name, 0))[0] for name in trials}
-    return Domain(found, frozenset(name for name in trials if found[name].min == 1), reasons, relations)
+    return Domain(found, frozenset(name for name in trials if found[name].min == 1), reasons, relations, tuple(conditions),
+                  tuple(doubtful))
+
+
+def holds_at(condition: Any, sizes: Mapping[str, int]) -> bool:
+    """Whether a condition holds at given sizes; not where it cannot be told."""
+    found = condition.subs({symbol: sizes[str(symbol)] for symbol in condition.free_symbols if str(symbol) in sizes})
+    return bool(found) if found in (sympy.true, sympy.false) else False
 
 
 def _symbol(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,16 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
+import adapters.torch.answers as answers
 import adapters.torch.decisions as decisions
+import adapters.torch.linear_algebra as linear_algebra
 import adapters.torch.losses as losses
 import adapters.torch.masks as masks
 import adapters.torch.pooling_1d as pooling_1d
 import adapters.torch.preparation as preparation
 import adapters.torch.recurrent as recurrent
+import adapters.torch.retracing as retracing
+import adapters.torch.views as views
 from adapters.torch.decisions import Decisions
 from adapters.torch.domains import Domain, domain_of
 from adapters.torch.dtypes import from_torch_dtype, to_dim
@@ -30,7 +34,7 @@ from adapters.torch.inputs import enlarge, flat_names, mapped
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
 from adapters.torch.registry import importers
-from adapters.torch.trials import agrees_at_one
+from adapters.torch.trials import agrees_at
 from converter.builder import GraphBuilder, Value
 from converter.checking import check
 from converter.dims import symbol
@@ -121,7 +125,7 @@ def from_exported(exported: ExportedProgram, *, name: str | None = None) -> Prog
     module = preparation.as_module(exported, name or "ExportedProgram")
     arguments = preparation.bound(module, args, kwargs)
     with _quiet(), torch.no_grad(), decisions.recorded() as decided:
-        return _import(module, prepare(exported), arguments, arguments, "auto", name or "ExportedProgram", [], decided)
+        return _import(module, prepare(exported), arguments, arguments, "auto", name or "ExportedProgram", [], decided).program
 
 
 def _first_axes(arguments: dict[str, Any]) -> dict[str, list[str | None]]:
@@ -132,16 +136,63 @@ def _first_axes(arguments: dict[str, Any]) -> dict[str, list[str | None]]:
             for index, (name, leaf) in enumerate(tensors)}
 
 
+@dataclass(frozen=True)
+class _Traced:
+    """A program, the example it was traced at, and what its module decided there."""
+
+    program: Program
+    example: dict[str, Any]
+    domain: Domain
+    sizes: Mapping[str, int]
+    took_integers: bool
+
+
 def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str]) -> Program:
+    names_sizes = isinstance(dims, str) and dims == "auto" or isinstance(dims, Mapping) and _names_axes(dims)
     for skip in range(3):
-        with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), \
-                pooling_1d.free_lengths(), losses.traceable_losses(), decisions.recorded() as decided:
-            exported, example = _export(module, arguments, dims, skip)
-            exported = prepare(exported)
-            program = _import(module, exported, example, arguments, dims, name or type(module).__name__, [*notes], decided)
-        if skip == 2 or dims == "static" or _takes(program.model.graph, arguments, program.input_names):
+        traced = _traced(module, arguments, arguments, dims, name, notes, skip)
+        if dims == "static" or _takes(traced.program.model.graph, arguments, traced.program.input_names):
+            return _freer(module, arguments, dims, name, notes, traced) if names_sizes else traced.program
+    if dims == "auto":
+        raise UnsupportedError("traced with free sizes, the module does not take its own example", where=type(module).__name__,
+                               fix="pass dims= to fix some of the sizes")
+    return traced.program
+
+
+def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
+            skip: int = 0, *, strict: bool = False, kept: Mapping[str, Any] | None = None) -> _Traced:
+    with _evaluation(module), _quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), \
+            pooling_1d.free_lengths(), losses.traceable_losses(), linear_algebra.traceable_linear_algebra(), \
+            answers.answers_as_tensors(), views.quick_views(), decisions.recorded() as decided:
+        exported, example = _export(module, arguments, dims, skip, (True,) if strict else (False, True))
+        exported = prepare(exported)
+        return _import(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept)
+
+
+def _freer(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str], first: _Traced) -> Program:
+    """The program, or one traced another way that holds at the example too and at more sizes: by torch's strict way, which
+    keeps `int(size)` and `len(tensor)` free, or at sizes where the module's decisions go another way."""
+    best = first
+
+    def better(other: _Traced) -> _Traced:
+        rooms = [retracing.freedom(item.program.model.graph, arguments, item.program.input_names) for item in (best, other)]
+        return other if rooms[1] > rooms[0] and _takes(other.program.model.graph, arguments, other.program.input_names) else best
+
+    if first.took_integers:
+        with suppress(ConverterError):
+            best = better(_traced(module, arguments, arguments, dims, name, notes, strict=True))
+    own = retracing.sizes_of(first.example, best.program.model.graph, best.program.input_names)
+    for sizes in retracing.other_sizes(best.domain, best.sizes):
+        example = retracing.at_sizes(first.example, best.program.model.graph, best.program.input_names, {**own, **sizes})
+        if example is None:
+            continue
+        try:
+            best = better(_traced(module, example, arguments, dims, name, notes, kept=first.example))
+        except ConverterError:
+            continue
+        if not retracing.narrowed(best.domain, best.sizes):
             break
-    return program
+    return best.program
 
 
 def _takes(graph: Graph, arguments: Mapping[str, Any], names: tuple[str | None, ...]) -> bool:
@@ -161,7 +212,8 @@ def _takes(graph: Graph, arguments: Mapping[str, Any], names: tuple[str | None, 
 # Tracing -----------------------------------------------------------------------------------------------------------------
 
 
-def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip: int = 0) -> tuple[ExportedProgram, dict[str, Any]]:
+def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip: int = 0,
+            ways: Sequence[bool] = (False, True)) -> tuple[ExportedProgram, dict[str, Any]]:
     """The trace, and the example it was made at. `skip` leaves out as many ways to enlarge the example, and keeps one."""
     attempts: list[tuple[dict[str, Any], Any]] = []
     if dims == "static":
@@ -179,14 +231,14 @@ def _export(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip:
         if key in seen:
             continue
         seen.add(key)
-        for strict in (False, True):
+        for strict in ways:
             try:
                 args, kwargs, ordered = _call(module, example, shapes)
                 return torch.export.export(module, args, kwargs, dynamic_shapes=ordered, strict=strict), example
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)
                 if "not a known type" in str(error) and _knows_results(module, example):
-                    return _export(module, arguments, dims, skip)
+                    return _export(module, arguments, dims, skip, ways)
     raise UnsupportedError("torch.export cannot trace the module", where=type(module).__name__,
                            received=_first_line(failures[0]),
                            fix="make the forward pass traceable, or pass dims= to fix the sizes it depends on") from failures[0]
@@ -347,7 +399,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
-            notes: list[str], decided: Decisions) -> Program:
+            notes: list[str], decided: Decisions, kept: Mapping[str, Any] | None = None) -> _Traced:
     signature = exported.graph_signature
     placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
     user_nodes = [placeholders[spec.arg.name] if hasattr(spec.arg, "name") and spec.arg.name in placeholders else None
@@ -355,7 +407,8 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     names = flat_names(example)
     decisions.add_bounds(exported.graph, decided)
     named = _symbol_names(user_nodes, names, dims)
-    domain = domain_of(decided, named, _traced_sizes(user_nodes, named), traced_ranges(exported, named))
+    sizes = _traced_sizes(user_nodes, named)
+    domain = domain_of(decided, named, sizes, traced_ranges(exported, named), None if kept is None else _sizes_in(kept, user_nodes, named))
     symbols = {key: symbol(domain.relations[own][0]) + domain.relations[own][1] if own in domain.relations else own
                for key, own in named.items()}
     builder = GraphBuilder(name, domain.ranges)
@@ -385,6 +438,8 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     graph = replace(graph, dims=possible_ranges(graph, specs, set(named.values()), notes))
     model = Model(graph, store, (), {}, store.constants)
     graph = replace(graph, dims=_tried(domain, model, module, example, tuple(input_names), output_names, notes))
+    if kept is not None:
+        _agrees_elsewhere(domain, Model(graph, store, (), {}, store.constants), module, kept, tuple(input_names), output_names)
     graph = replace(graph, dims=with_empty(graph, given, flat_names(example)))
     _report_fixed(graph, dims, notes)
     _report_changed(exported, notes)
@@ -396,8 +451,18 @@ def _import(module: torch.nn.Module, exported: ExportedProgram, example: dict[st
     if held:
         metadata["buffers"] = held
     check(graph, store)
-    return Program(module, exported, Model(graph, store, (), metadata, store.constants), tuple(input_names), output_names,
-                   tuple(notes))
+    program = Program(module, exported, Model(graph, store, (), metadata, store.constants), tuple(input_names), output_names,
+                      tuple(notes))
+    return _Traced(program, example, domain, sizes, any(not isinstance(decision.answer, bool) for decision in decided.found))
+
+
+def _sizes_in(example: Mapping[str, Any], nodes: list[torch.fx.Node | None], symbols: Mapping[str, str]) -> dict[str, int]:
+    """The size that each of the graph's symbols has in an example."""
+    leaves = zip(nodes, pytree.tree_leaves(dict(example)), strict=True)
+    axes = ((size, leaf.shape[axis]) for node, leaf in leaves if node is not None and isinstance(leaf, torch.Tensor)
+            for axis, size in enumerate(node.meta["val"].shape))
+    return {symbols[str(size.node.expr)]: int(count) for size, count in axes
+            if isinstance(size, torch.SymInt) and str(size.node.expr) in symbols}
 
 
 def _traced_sizes(nodes: list[torch.fx.Node | None], symbols: Mapping[str, str]) -> dict[str, int]:
@@ -426,10 +491,23 @@ def _tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mappi
     for name in sorted(domain.trials & ranges.keys()):
         if ranges[name].min != 1:
             continue
-        if not agrees_at_one(model, name, module, example, call_arguments, input_names, output_names):
+        if not agrees_at(model, {name: 1}, module, example, call_arguments, input_names, output_names):
             notes.append(f"{name} is 2 or more: at 1 the module computes something else")
             ranges[name] = replace(ranges[name], min=2)
     return ranges
+
+
+def _agrees_elsewhere(domain: Domain, model: Model, module: torch.nn.Module, kept: Mapping[str, Any],
+                      input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> None:
+    """Refuses a trace that computes something else where the decisions fail that were left out of its ranges."""
+    from adapters.torch.record import call_arguments
+
+    own = retracing.sizes_of(kept, model.graph, input_names)
+    for sizes in retracing.points(domain.doubtful, model.graph.dims, own):
+        found = agrees_at(model, sizes, module, kept, call_arguments, input_names, output_names)
+        if found is False or found is None and sizes == own:
+            raise UnsupportedError("a trace at other sizes does not hold at the example's", where=type(module).__name__,
+                                   received=str(sizes))
 
 
 def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ import torch
 
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.registry import importers
+from adapters.torch.size_numbers import SizeNumber, emit
 from converter.builder import BuilderOperand, GraphBuilder, Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
@@ -92,6 +93,8 @@ class Importer:
             return self.cast(value, dtype)
         if isinstance(value, Expr):
             return self.op("full", shape=(), fill_value=value, dtype=dtype)
+        if isinstance(value, SizeNumber):
+            return self.cast(emit(self, value), dtype)
         if dtype is DType.BOOL:
             return bool(value)
         if dtype.is_integer:
@@ -130,14 +133,15 @@ class Importer:
             if node.op == "output":
                 if problems:
                     break
-                return [self._resolve(item, environment) for item in _flat(node.args[0])]
+                results = [self._resolve(item, environment) for item in _flat(node.args[0])]
+                return [emit(self, item) if isinstance(item, SizeNumber) else item for item in results]
             if node.op == "get_attr":
                 found = attribute(graph.owning_module, str(node.target))
                 environment[node] = self.constant(found, str(node.target)) if isinstance(found, torch.Tensor) else found
             if node.op != "call_function":
                 continue
             name = target_name(node.target)
-            if name in CHECKS:
+            if name in CHECKS or _is_size(node) and _is_checked_only(node):
                 continue
             if unknown.intersection(node.all_input_nodes):
                 unknown.add(node)
@@ -208,7 +212,8 @@ class Importer:
             return to_dim(number, self.symbols)
         if any(user.op == "output" for user in self.node.users):  # type: ignore[union-attr]
             # What Python's own numbers are.
-            tensor = self.cast(tensor, DType.FLOAT64 if tensor.dtype.is_float else DType.INT64)
+            if tensor.dtype is not DType.BOOL:
+                tensor = self.cast(tensor, DType.FLOAT64 if tensor.dtype.is_float else DType.INT64)
         return tensor if tensor.rank == 0 else self.op("reshape", tensor, shape=())
 
     def _require_operands(self, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> None:
@@ -228,9 +233,7 @@ class Importer:
             return to_dim(value, self.symbols)
         if isinstance(value, torch.SymFloat) and value.node.expr.is_number:
             return float(value.node.expr)
-        if isinstance(value, (float, bool)):
-            return value
-        return value
+        return SizeNumber(value.node.expr) if isinstance(value, torch.SymFloat) else value
 
     def _resolve(self, item: Any, environment: Mapping[torch.fx.Node, Any]) -> Any:
         if isinstance(item, torch.fx.Node):
@@ -260,6 +263,12 @@ PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format"})
 def _is_size(node: torch.fx.Node) -> bool:
     """Whether the node computes a size and not a tensor."""
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
+
+
+def _is_checked_only(node: torch.fx.Node) -> bool:
+    """Whether a size is computed for nothing but checks."""
+    return bool(node.users) and all(user.op == "call_function" and (target_name(user.target) in CHECKS or _is_size(user)
+                                                                    and _is_checked_only(user)) for user in node.users)
 
 
 def attribute(module: Any, path: str) -> Any:

@@ -18,6 +18,8 @@ def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict
     """The tracer's ranges. Its lower end of 2 means only that 0 and 1 were not traced, so 1 is allowed."""
     ranges: dict[str, DimRange] = {}
     for key, interval in exported.range_constraints.items():
+        if not key.is_Symbol:  # a relation between sizes, which the shapes themselves show
+            continue
         name = symbols.get(str(key), str(key))
         lower, upper = interval.lower, interval.upper
         low = int(lower) if lower.is_Integer else 0

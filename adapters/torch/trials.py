@@ -1,6 +1,7 @@
-"""Whether a graph computes what its module does at a size of 1, which no trace shows: both are run there and compared.
+"""Whether a graph computes what its module does at sizes that its trace does not show: both are run there and compared.
 
 The tracer takes a size of 1 for a constant, so a trace is made at larger sizes; at 1 the module's code may go another way.
+So it may at an example's own sizes, where the trace was made at others.
 """
 
 from __future__ import annotations
@@ -13,40 +14,39 @@ import torch
 import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import to_numpy
+from adapters.torch.retracing import at_sizes, sizes_of
 from converter import reference
-from converter.dims import Expr, symbols
 from converter.ir import Model
 
 CLOSE = 1e-3
 """How far, against the largest value of an output, the module's own rounding may lie from the reference's."""
 
 
-def agrees_at_one(model: Model, symbol: str, module: torch.nn.Module, example: Mapping[str, Any], call: Any,
-                  input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> bool:
-    """Runs the module and its graph on an example cut to 1 along every axis that `symbol` names.
+def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, example: Mapping[str, Any], call: Any,
+              input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> bool | None:
+    """Runs the module and its graph on an example brought to the given sizes. None where the module itself does not run.
 
     Args:
-        example: arguments by the names in `forward`, at larger sizes.
+        sizes: of some of the graph's symbols; the others keep the example's.
+        example: arguments by the names in `forward`.
         call: makes positional and keyword arguments of them.
         input_names, output_names: as in `Program`.
     """
-    ports = {port.name: port for port in model.graph.inputs}
-    leaves, structure = pytree.tree_flatten(dict(example))
-    cut = []
-    for name, leaf in zip(input_names, leaves, strict=True):
-        for axis, size in enumerate(ports[name].spec.shape if name is not None else ()):
-            if isinstance(size, Expr) and symbol in symbols(size):
-                if size.symbol is None:
-                    return False
-                leaf = leaf.narrow(axis, 0, 1)
-        cut.append(leaf)
-    inputs = {name: np.array(to_numpy(leaf)) for name, leaf in zip(input_names, cut, strict=True) if name is not None}
-    args, kwargs = call(module, pytree.tree_unflatten(cut, structure))
+    own = sizes_of(example, model.graph, input_names)
+    changed = at_sizes(example, model.graph, input_names, {**own, **sizes})
+    if changed is None:
+        return None
+    leaves = pytree.tree_leaves(changed)
+    inputs = {name: np.array(to_numpy(leaf)) for name, leaf in zip(input_names, leaves, strict=True) if name is not None}
+    args, kwargs = call(module, changed)
     try:
         with torch.no_grad():
             wanted = pytree.tree_leaves(module(*args, **kwargs))
+    except Exception:  # a module raises anything at a size that it does not allow
+        return None
+    try:
         found = reference.run(model, inputs)
-    except Exception:  # a module raises anything at a size that it does not allow; a graph that cannot run does not agree
+    except Exception:  # a graph that cannot run does not agree
         return False
     if len(wanted) != len(output_names):
         return False

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from converter.cli.guard import end_if_asked
 from converter.ir import TensorSpec
 from converter.parameters import Array, ParameterStore
 
@@ -100,6 +101,7 @@ class Watched(ParameterStore):
         return f", {remaining(elapsed * (self._total - seen) / seen)} left"
 
     def read(self, name: str) -> Array:
+        end_if_asked()
         values = self._store.read(name)
         if name not in self._done:
             self._done.add(name)

@@ -6,7 +6,9 @@ import contextlib
 import functools
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,16 +38,56 @@ def guarded(function: Command) -> Command:
     return command
 
 
+_signals: list[int] = []
+"""Signals that asked the program to end, the last one last."""
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A block that Ctrl-C, a request to terminate and a closed terminal end by an exception, so that it cleans up."""
+    _signals.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        _signals.append(number)
+        raise KeyboardInterrupt
+
+    def unraisable(what: Any) -> None:
+        # One that arrived in a destructor, which `end_if_asked` raises again.
+        if not (_signals and isinstance(what.exc_value, KeyboardInterrupt)):
+            hook(what)
+
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # What is ignored stays so, as under nohup.
+    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_if_asked() -> None:
+    """Raises `KeyboardInterrupt` once a signal has asked for the end: Python drops the exception that arrives in a destructor."""
+    if _signals:
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def failures(debug: bool, as_json: bool) -> Iterator[None]:
     """A block whose exceptions end the program as `guarded` says."""
     try:
-        yield
+        with _ended_by_signals():
+            yield
     except (click.exceptions.Exit, click.ClickException, click.Abort):
         raise
     except KeyboardInterrupt:
         click.echo("Interrupted; nothing was written.", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + _signals[-1] if _signals else INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output is gone. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import ConverterError, FormatError
-from converter.ir import TensorSpec
+from converter.ir import Example, TensorSpec
 
 Array = np.ndarray[Any, Any]
 
@@ -109,6 +109,27 @@ def read_arrays(path: str | Path) -> dict[str, Array]:
         raise
     except Exception as error:  # zipfile and zlib have errors of their own
         raise _unreadable(path, error) from error
+
+
+def read_recorded(path: str | Path) -> tuple[Example, ...]:
+    """Recorded runs of an .npz file with the entries `0/inputs/NAME` and `0/outputs/NAME`, `1/inputs/NAME`, …
+
+    An entry `made_by` says what made them. Raises `FormatError` for other entries, a run without outputs, or no run.
+    """
+    expected = "entries 0/inputs/NAME and 0/outputs/NAME, 1/inputs/NAME and so on"
+    arrays = read_arrays(path)
+    made_by = str(arrays.pop("made_by", "a recording"))
+    runs: dict[int, dict[str, dict[str, Array]]] = {}
+    for entry, array in arrays.items():
+        number, _, rest = entry.partition("/")
+        kind, _, name = rest.partition("/")
+        if not number.isdecimal() or kind not in ("inputs", "outputs") or not name:
+            raise FormatError("an entry that is no input or output of a recorded run", where=str(path), expected=expected,
+                              received=repr(entry)[:100])
+        runs.setdefault(int(number), {"inputs": {}, "outputs": {}})[kind][name] = array
+    if not runs or not all(run["outputs"] for run in runs.values()):
+        raise FormatError("a recorded run has no outputs" if runs else "no recorded runs", where=str(path), expected=expected)
+    return tuple(Example(runs[number]["inputs"], runs[number]["outputs"], made_by) for number in sorted(runs))
 
 
 def read_array(path: str | Path) -> Array:

@@ -7,9 +7,7 @@ external links, no virtual or external storage, no filters or chunks, nothing be
 from __future__ import annotations
 
 import errno
-import mmap
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +18,7 @@ import numpy as np
 from converter.errors import FormatError, MissingDependencyError
 from converter.format.tensors import byte_count, from_bytes
 from converter.ir import DType, TensorSpec
+from converter.mapped import MappedFile
 from converter.parameters import Array, ParameterStore
 
 try:
@@ -107,11 +106,9 @@ class HDF5Values(ParameterStore):
                                       where=f"{path}, /{GROUP}", fix="remove them")
             self._offsets = {name: _offset(group, link, specs[name], f"{path}, parameters[{name[:80]!r}]")
                              for link, name in own.items()}
-        with path.open("rb") as mapped:
-            self._size = os.fstat(mapped.fileno()).st_size
-            self._data = mmap.mmap(mapped.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = MappedFile(path)
         for name, offset in self._offsets.items():
-            if offset + byte_count(specs[name]) > self._size:
+            if offset + byte_count(specs[name]) > self._file.size:
                 raise FormatError("the file ends before a tensor does", where=f"{path}, parameters[{name[:80]!r}]",
                                   fix="it is cut short; copy or write it again")
 
@@ -134,15 +131,21 @@ class HDF5Values(ParameterStore):
         return super().sha256(self.alias_of(name) or name)
 
     def read(self, name: str) -> Array:
-        spec = self.spec(name)
-        name = self._aliases.get(name, name)
-        size = byte_count(spec)
-        data = np.frombuffer(self._data, np.uint8, size, self._offsets[name]) if size else np.empty(0, np.uint8)
-        if not self._aligned(spec, name):
-            data = data.copy()
-        array = from_bytes(data, spec, f"{self._path}, parameters[{name[:80]!r}]")
+        array = self._values(name, self._file.view)
         array.flags.writeable = False
         return array
+
+    def read_private(self, name: str) -> Array:
+        array = self._values(name, self._file.private)
+        return array if array.flags.writeable else array.copy()
+
+    def _values(self, name: str, view: Callable[[int, int], Array]) -> Array:
+        spec = self.spec(name)
+        name = self._aliases.get(name, name)
+        data = view(self._offsets[name], byte_count(spec))
+        if not self._aligned(spec, name):
+            data = data.copy()
+        return from_bytes(data, spec, f"{self._path}, parameters[{name[:80]!r}]")
 
     def _aligned(self, spec: TensorSpec, name: str) -> bool:
         return self._offsets[name] % max(1, spec.dtype.numpy.alignment) == 0

@@ -156,7 +156,8 @@ class _Reader:
 
     def _format(self, value: Any) -> None:
         if value != FORMAT:
-            raise FormatError("not a neutral model", where="format", expected=repr(FORMAT), received=describe(value))
+            draft = "fill the draft in, and give it beside its checkpoint: --architecture" if value == f"{FORMAT}-draft" else None
+            raise FormatError("not a neutral model", where="format", expected=repr(FORMAT), received=describe(value), fix=draft)
 
     def _version(self, value: Any) -> None:
         major, dot, minor = typed(value, str, "version").partition(".")

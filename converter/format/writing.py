@@ -95,7 +95,7 @@ def _check_json(value: Any, where: str, depth: int) -> None:
 def document_pieces(graph: Graph, parameters: Iterable[tuple[str, Pieces]], examples: Pieces | None, metadata: Mapping[str, Any],
                     digest: Callable[[], Mapping[str, str]]) -> Pieces:
     """The text of a document, in pieces. `parameters` are names with their members; `digest` is asked for at the end."""
-    graph_member, metadata_member = graph_text(graph), metadata_text(metadata)
+    graph_member = graph_text(graph)
     yield (f'{{\n  "format": "{FORMAT}",\n  "version": "{VERSION[0]}.{VERSION[1]}",\n  "opset": {required_opset(graph)},\n'
            ).encode()
     yield graph_member + b',\n  "parameters": {'
@@ -110,7 +110,8 @@ def document_pieces(graph: Graph, parameters: Iterable[tuple[str, Pieces]], exam
         yield b',\n  "examples": '
         yield from examples
     if metadata:
-        yield b",\n" + metadata_member
+        # Last, since it may name files whose digests are worked out while the parameters are written.
+        yield b",\n" + metadata_text(metadata)
     digests = b",\n".join(b"    " + _text(kind) + b": " + _text(value) for kind, value in digest().items())
     yield b',\n  "digest": {\n' + digests + b"\n  }\n}\n"
 

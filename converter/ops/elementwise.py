@@ -200,6 +200,12 @@ def heaviside(x: Array, values: Array) -> Array:
     return np.where(x == 0, values, (x > 0).astype(values.dtype))
 
 
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_integer), literals=True)
+def gcd(x: Array, y: Array) -> Array:
+    """The greatest common divisor of |x| and |y|; that of x and 0 is |x|."""
+    return np.gcd(x, y)
+
+
 @op(infer=_rounding)
 def floor(x: Array) -> Array:
     """The largest integer not above x, in x's dtype."""

@@ -95,8 +95,8 @@ def group_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
     return _affine(_standardized(grouped, tuple(range(2, grouped.ndim)), eps).reshape(x.shape), weight, bias, x)
 
 
-def _normalized(x: TensorSpec, normalized_shape: tuple[Dim, ...], *operands: TensorSpec | None) -> TensorSpec:
-    require_float(x)
+def _normalized(x: TensorSpec, normalized_shape: tuple[Dim, ...], *operands: TensorSpec | None, complex_too: bool = False) -> TensorSpec:
+    require_float(x, complex_too=complex_too)
     rank = len(normalized_shape)
     require(1 <= rank <= x.rank, "wrong length of 'normalized_shape'", expected=f"1 to {x.rank} sizes", received=rank)
     for size, found in zip(normalized_shape, x.shape[-rank:], strict=True):
@@ -132,15 +132,15 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
 
 
 def _rms_norm(x: TensorSpec, weight: TensorSpec | None, *, normalized_shape: tuple[Dim, ...], eps: float | None = None) -> TensorSpec:
-    return _normalized(x, normalized_shape, weight)
+    return _normalized(x, normalized_shape, weight, complex_too=True)
 
 
 @op(infer=_rms_norm)
 def rms_norm(x: Array, weight: Array | None = None, *, normalized_shape: tuple[Dim, ...], eps: float | None = None) -> Array:
     """x / √(mean(x²) + eps) · weight over the last axes: torch.nn.functional.rms_norm.
 
-    x: [..., *normalized_shape]; weight: [*normalized_shape]; y like x. `eps` null: the distance from 1 to the next
-    number of the dtype computed in, which is float32 for the smaller floats, else x's.
+    x: [..., *normalized_shape], whose complex numbers are squared as they are; weight: [*normalized_shape]; y like x.
+    `eps` null: the distance from 1 to the next number of the dtype computed in, which is float32 for the smaller floats, else x's.
     """
     wider = x.astype(wide(x.dtype), copy=False)
     square = np.square(wider).mean(axis=tuple(range(-len(normalized_shape), 0)), keepdims=True)

@@ -136,17 +136,17 @@ def unique(x: Array, *, axis: int | None = None, size: Size | None = None) -> tu
 
 
 def _unique_consecutive(x: TensorSpec, size: Dim | None = None) -> tuple[TensorSpec, TensorSpec, TensorSpec]:
-    require(x.rank == 1, "wrong number of axes", expected="1", received=x)
+    require(x.rank >= 1, "wrong number of axes", expected="1 and more", received=x)
     count = require_symbol(size)
-    return TensorSpec(x.dtype, (count,)), TensorSpec(DType.INT64, x.shape), TensorSpec(DType.INT64, (count,))
+    return TensorSpec(x.dtype, (count, *x.shape[1:])), TensorSpec(DType.INT64, x.shape[:1]), TensorSpec(DType.INT64, (count,))
 
 
 @op(infer=_unique_consecutive, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)})
 def unique_consecutive(x: Array, *, size: Size | None = None) -> tuple[Array, Array, Array]:
-    """The first element of each run of equal ones in a vector, each element's run, and the runs' lengths: torch.unique_consecutive.
+    """The first slice of each run of equal ones along axis 0, each slice's run, and the runs' lengths: torch.unique_consecutive.
 
-    x: [n]. values: [size]; inverse: int64 [n]; counts: int64 [size]. `size` is a symbol that the data give a value.
+    x: [n, *rest]. values: [size, *rest]; inverse: int64 [n]; counts: int64 [size]. `size` is a symbol that the data give a value.
     """
-    starts = np.ones(x.shape, np.bool_)
-    starts[1:] = x[1:] != x[:-1]
+    starts = np.ones(len(x), np.bool_)
+    starts[1:] = (x[1:] != x[:-1]).any(axis=tuple(range(1, x.ndim)))
     return x[starts], np.cumsum(starts) - 1, np.diff(np.append(np.flatnonzero(starts), len(x)))

@@ -134,4 +134,6 @@ CASES = [
     Case(NAME, Decoder(), f32("batch", "time", 8), f32("batch", "length", 8), name="decoder layer"),
     Case(NAME, nn.Transformer(8, 2, 1, 1, 16, batch_first=True), f32("batch", "length", 8), f32("batch", "time", 8),
          name="whole transformer"),
+    Case("scaled_dot_product_attention", lambda q, k: torch.nn.functional.scaled_dot_product_attention(
+        q.bfloat16(), k.bfloat16(), k.bfloat16(), is_causal=True).float(), f32("batch", 2, 5, 4), f32("batch", 2, 5, 4), name="bfloat16"),
 ]

@@ -13,6 +13,21 @@ def c64(*shape: int | str) -> Input:
     return Input(shape, lambda rng, size: (rng.standard_normal(size) + 1j * rng.standard_normal(size)).astype(np.complex64))
 
 
+def c128(*shape: int | str) -> Input:
+    """complex128 values."""
+    return Input(shape, lambda rng, size: rng.standard_normal(size) + 1j * rng.standard_normal(size))
+
+
+def wide(*shape: int | str) -> Input:
+    """complex64 values of many sizes, real and imaginary ones among them."""
+    def make(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
+        parts = [rng.standard_normal(size) * 10.0 ** rng.integers(-3, 2, size) * rng.integers(0, 4, size).clip(max=1) for _ in range(2)]
+        return (parts[0] + 1j * parts[1] + 1e-3).astype(np.complex64)
+
+    return Input(shape, make)
+
+
+FUNCTIONS = ("expm1", "log1p", "exp2", "sigmoid", "tanh", "tan", "asin", "acos", "asinh", "acosh", "atan", "atanh")
 
 CASES = [
     Case("real", torch.real, c64("batch", 4)),
@@ -42,4 +57,26 @@ CASES = [
     Case("equal", lambda x: x == x.flip(1), c64("batch", 3), name="complex"),
     Case("concat", lambda x, y: torch.cat([x, y.to(torch.complex64)], 1).transpose(0, 1)[1:], c64("batch", 3), f32("batch", 2),
          name="complex"),
+    *(Case(op, getattr(torch, op), c64("batch", 9), name="complex") for op in FUNCTIONS),
+    *(Case(op, getattr(torch, op), c128("batch", 9), name="complex128") for op in FUNCTIONS),
+    *(Case(op, getattr(torch, op), wide("batch", 40), name="complex of many sizes") for op in FUNCTIONS[4:]),
+    Case("silu", torch.nn.functional.silu, c64("batch", 9), name="complex"),
+    Case("power", torch.pow, c64("batch", 9), c64(9), name="complex"),
+    Case("power", lambda x: x**3, c64("batch", 9), name="complex cube"),
+    Case("power", lambda x: x**-1.5, c64("batch", 9), name="complex fraction"),
+    Case("lerp", torch.lerp, c64("batch", 9), c64(9), c64(9), name="complex"),
+    Case("std", lambda x: x.std(1), c64("batch", 4), name="complex"),
+    Case("prod", lambda x: x.prod(1), c64("batch", 4), name="complex"),
+    Case("prod", lambda x: x.prod(0, keepdim=True), c64("batch", 4), name="complex kept"),
+    Case("cumulative_prod", lambda x: x.cumprod(1), c64("batch", 4), name="complex"),
+    Case("cross", lambda x, y: torch.linalg.cross(x, y), c64("batch", 3), c64("batch", 3), name="complex"),
+    Case("count_nonzero", lambda x: torch.count_nonzero(x * (x.real > 0), 1), c64("batch", 6), name="complex"),
+    Case("convolution", torch.nn.functional.conv1d, c64("batch", 3, 5), c64(4, 3, 2), c64(4), name="complex"),
+    Case("convolution_transpose", torch.nn.functional.conv_transpose1d, c64("batch", 3, 5), c64(3, 4, 2), c64(4), name="complex"),
+    Case("vector_norm", lambda x, y: torch.dist(x, y), c64("batch", 4), c64(4), name="complex dist"),
+    Case("vector_norm", torch.nn.functional.pairwise_distance, c64("batch", 4), c64("batch", 4), name="complex pairs"),
+    Case("log", lambda x: torch.logsumexp(x, 1), c64("batch", 5), name="complex logsumexp"),
+    Case("log", lambda x: torch.logsumexp(x, (0, 1), True), c64("batch", 5), name="complex logsumexp kept"),
+    Case("log1p", torch.logaddexp, c64("batch", 5), c64(5), name="complex logaddexp"),
+    Case("rms_norm", lambda x, w: torch.nn.functional.rms_norm(x, (5,), w), c64("batch", 5), c64(5), name="complex rms_norm"),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -52,6 +54,11 @@ CASES = [
     Case("divide", torch.div, i64("batch", 4), nonzero_i64(4), name="integers"),
     Case("divide", lambda x: x / 3, i64("batch", 4), name="integer by number"),
     Case("reciprocal", lambda x: 1 / x, f64("batch", 4), name="number by float64"),
+    Case("divide", lambda x: x / math.sqrt(x.shape[0]), f32("batch", 4), name="by a root of a size"),
+    Case("multiply", lambda x: x * (0.15 / x.shape[0] + 2.5) - (x.shape[0] - 0.5) ** 2, f32("batch", 4), name="by a share of a size"),
+    Case("divide", lambda x: torch.full((2,), x.shape[0] / 3) + x.mean(), f32("batch", 4), name="filled with a part of a size"),
+    Case("divide", lambda x, y: torch.nn.functional.cross_entropy(x, y % 1, label_smoothing=0.15), f32("batch", "time", 3),
+         i64("batch", 3, low=0, high=2), name="label smoothing"),
     Case("divide", lambda x: x / 0, f32("batch", 4), name="zero"),
     Case("floor_divide", torch.floor_divide, f32("batch", 4), positive(4)),
     Case("floor_divide", lambda x: (x * 8) // 0.75, f32("batch", 4), name="float by literal"),
@@ -67,6 +74,10 @@ CASES = [
     Case("remainder", lambda x: 7 % x, nonzero_i64("batch", 4), name="of a number"),
     Case("fmod", torch.fmod, f32("batch", 4), f32(4)),
     Case("fmod", torch.fmod, i64("batch", 4), nonzero_i64(4), name="integers"),
+    Case("gcd", torch.gcd, i64("batch", 4, low=-60, high=60), i64(4, low=-60, high=60)),
+    Case("gcd", torch.gcd, i64("batch", 4, low=-(1 << 62), high=1 << 62), i64("batch", 1, low=-(1 << 62), high=1 << 62), name="large"),
+    Case("gcd", torch.gcd, i32("batch", 4), i32(4), name="int32"),
+    Case("gcd", torch.lcm, i64("batch", 4), i64(4), name="lcm"),
     Case("power", torch.pow, positive("batch", 4), f32(4)),
     Case("power", lambda x: x**3, f32("batch", 4), name="cube"),
     Case("power", lambda x: x**-1.7, positive("batch", 4), name="fraction"),

@@ -29,4 +29,6 @@ CASES = [
          f32(7, 3), offsets(2), f32("length"), name="offsets, weights"),
     Case("embedding_bag", lambda i, w, o: F.embedding_bag(i, w, o, mode="mean", include_last_offset=True), i64(8, low=0, high=7),
          f32(7, 3), offsets(6), name="last offset"),
+    Case("embedding", lambda i, w: F.embedding(i, w, max_norm=1.5), WORDS, f32(7, 3), name="largest norm"),
+    Case("embedding_bag", lambda i, w: F.embedding_bag(i, w, max_norm=1.5, norm_type=1.0), WORDS, f32(7, 3), name="largest norm"),
 ]

@@ -43,4 +43,6 @@ CASES = [
     Case("one_hot", lambda x: F.one_hot(x, 5), i64("batch", "time", low=0, high=5)),
     Case("where", lambda x, m: x.masked_fill(m, float("-inf")), f32("batch", 3), boolean(3), name="masked_fill"),
     Case("where", lambda x, m, v: x.masked_fill(m, v), i64("batch", 3), boolean("batch", 1), i64(), name="masked_fill by a tensor"),
+    Case("take", lambda x, i: torch.tensor_split(x, i, 1)[1].sum(1), f32("batch", 7), i64(2, low=2, high=4), name="split at data"),
+    Case("take", lambda x, i: torch.narrow(x, 1, i.abs() % 4, 3), f32("batch", 7), i64(), name="narrowed from data"),
 ]

@@ -99,4 +99,6 @@ CASES = [
     Case("cosine_similarity", nn.CosineSimilarity(dim=0), f64(4, "batch"), f64(4, 1), name="first axis, float64"),
     Case("cdist", lambda x: F.pdist(x * 2.0), f32(5, 3), name="pdist"),
     Case("cdist", lambda x: F.pdist(x, p=1.0), f64(4, 6), name="pdist of sums, float64"),
+    Case("einsum", lambda x, y: torch.einsum("ij,kj->k", x.bfloat16(), y.bfloat16()).float(), f32("batch", 4), f32(3, 4), name="bfloat16"),
+    Case("einsum", lambda x: torch.einsum("ij->i", x.bfloat16()).float(), f32("batch", 4), name="sums of bfloat16"),
 ]

@@ -47,4 +47,9 @@ CASES = [
          i64("batch"), name="known size"),
     Case("take", lambda x: x.as_strided((3, 2, 2), (3, 1, 2), 1), f32(12), name="as_strided that overlaps"),
     Case("take", lambda x: torch.as_strided(x.contiguous(), (4, 3), (1, 2)), i64(3, 4), name="as_strided of a matrix"),
+    Case("take", lambda x: x[2:].as_strided((2, 2), (1, 2)), f32(12), name="as_strided of a part"),
+    Case("take", lambda x: x[2:].as_strided((2, 2), (1, 2), 3), f32(12), name="as_strided of a part from a place"),
+    Case("index_put", lambda x, y: torch.as_strided_scatter(x, y, (2, 2), (1, 2), 1), f32(3, 3), f32(2, 2), name="as_strided"),
+    Case("index_put", lambda x, y: torch.as_strided_scatter(x, y, (2, 1, 1, 2), (1, 2, 4, 8)), i64(16), i64(2, 1, 1, 2),
+         name="as_strided in four axes"),
 ]

@@ -28,6 +28,7 @@ CASES = [
     Case("max_pool", nn.MaxPool2d(2, stride=3, padding=1, ceil_mode=True), f32(2, 4, 6, 10), name="ceil drops the last window"),
     Case("max_pool", nn.MaxPool2d(3, stride=2, padding=1, return_indices=True), f32("batch", 4, "height", "width"), name="indices"),
     Case("max_pool", nn.MaxPool1d(3, dilation=2, return_indices=True), f32("batch", 4, "length"), name="indices 1d", sizes=LONG),
+    Case("max_pool", lambda x: F.max_pool2d(F.pad(-x.abs() - 1, (1, 1, 1, 1)), 3), f32("batch", 4, "height", "width"), name="after zeros"),
     Case("max_pool", nn.MaxPool2d(2), f32(4, "height", "width"), name="unbatched"),
     Case("max_pool", nn.MaxPool2d(2, return_indices=True), f32(4, "height", "width"), name="unbatched indices"),
     Case("max_pool", lambda x: F.max_pool2d(x, 3, 2, 1), f64("batch", 4, "height", "width"), name="float64"),
@@ -56,4 +57,9 @@ CASES = [
     Case("max_unpool", unpool, f32(2, 3, 8, 6), name="2d"),
     Case("max_unpool", unpool1d, f32(2, 3, 9), name="1d"),
     Case("avg_pool", lambda x: F.avg_pool2d(x, 2, padding=1), i64("batch", 2, 6, 5), name="integers"),
+    Case("max_pool", lambda x: F.max_pool2d(x, (3, 2), (2, 1), 1, return_indices=True), i64("batch", 2, "height", "width", low=-2, high=3),
+         name="integers and their places"),
+    Case("max_pool", lambda x: F.max_pool2d(x, 3, 2, 1, 2, ceil_mode=True, return_indices=True), i64("batch", 2, 8, 9, low=-2, high=3),
+         name="integers, ceil mode"),
+    Case("max_pool", lambda x: F.max_pool3d(x, 2, 1, return_indices=True), i64(2, 3, 4, 3), name="integers in 3d"),
 ]

@@ -49,5 +49,8 @@ CASES = [
     Case("unique", lambda x: torch.unique(x, return_inverse=True, return_counts=True), i64("batch", 4, low=0, high=4)),
     Case("unique", lambda x: torch.unique(x), few("batch", 3), name="floats"),
     Case("unique", lambda x: torch.unique(x, dim=0, return_inverse=True), few("batch", 2), name="rows"),
+    Case("unique_consecutive", lambda x: torch.unique_consecutive(x // 2, True, True, dim=1), i64(2, "length", low=0, high=4),
+         name="columns"),
+    Case("unique_consecutive", lambda x: torch.unique_consecutive(x, dim=0), boolean("length", 2), name="rows"),
     Case("unique_consecutive", lambda x: torch.unique_consecutive(x, return_inverse=True, return_counts=True), few("length")),
 ]

@@ -70,6 +70,11 @@ def silu(g: Lowering, x: Tensor) -> Tensor:
     return apply(g, "Mul", x, apply(g, "Sigmoid", x))
 
 
+def _fine(g: Lowering, x: Tensor) -> bool:
+    """Whether exp(x) - 1 must be right for small x: as for `sigmoid`, ONNX Runtime's own is too coarse for what is given out."""
+    return _float64(x) or g.is_given_out
+
+
 def _bent(g: Lowering, x: Tensor, alpha: float, scale: float, input_scale: float) -> Tensor:
     """scale · x for x > 0, else scale · alpha · (exp(input_scale · x) - 1)."""
     below = _times(g, expm1(g, _times(g, _clip(g, x, None, 0), input_scale)), alpha * scale)
@@ -79,7 +84,7 @@ def _bent(g: Lowering, x: Tensor, alpha: float, scale: float, input_scale: float
 @lowers("elu")
 @through_float32
 def elu(g: Lowering, x: Tensor, *, alpha: float, scale: float, input_scale: float) -> Tensor:
-    if not _float64(x) and scale == input_scale == 1:
+    if not _fine(g, x) and scale == input_scale == 1:
         return g.node("Elu", x, alpha=alpha)
     return _bent(g, x, alpha, scale, input_scale)
 
@@ -87,13 +92,13 @@ def elu(g: Lowering, x: Tensor, *, alpha: float, scale: float, input_scale: floa
 @lowers("selu")
 @through_float32
 def selu(g: Lowering, x: Tensor) -> Tensor:
-    return _bent(g, x, SELU_ALPHA, SELU_SCALE, 1) if _float64(x) else g.node("Selu", x, alpha=SELU_ALPHA, gamma=SELU_SCALE)
+    return _bent(g, x, SELU_ALPHA, SELU_SCALE, 1) if _fine(g, x) else g.node("Selu", x, alpha=SELU_ALPHA, gamma=SELU_SCALE)
 
 
 @lowers("celu")
 @through_float32
 def celu(g: Lowering, x: Tensor, *, alpha: float) -> Tensor:
-    if x.dtype is not DType.FLOAT32 or alpha <= 0:
+    if x.dtype is not DType.FLOAT32 or alpha <= 0 or _fine(g, x):
         return _bent(g, x, alpha, 1, 1 / alpha)
     return g.node("Celu", x, alpha=alpha)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.convolution import batched, like_input
+from adapters.onnx.ops.pooling import keep_padding
 from adapters.onnx.registry import lowers
 from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
@@ -103,6 +104,7 @@ def adaptive_max_pool(g: Lowering, x: Tensor, *, size: tuple[Dim, ...]) -> Tenso
         shape = (*pooled.shape[:2], *size)
         specs: Sequence[TensorSpec] = [TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)]
         settings: dict[str, Any] = {"kernel_shape": kernel, "strides": kernel}
+        keep_padding(g, pooled)
         if not g.wants(1):
             return like_input(g, g.cast(g.node("MaxPool", pooled, spec=specs[0], **settings), dtype), x)
         y, indices = g.nodes_out("MaxPool", pooled, specs=specs, **settings)

@@ -13,11 +13,13 @@ import numpy as np
 
 from adapters.onnx.lowering import Array, Lowering, Tensor
 from adapters.onnx.registry import lowers
+from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 
 
 @lowers("scaled_dot_product_attention")
+@through_float32
 def scaled_dot_product_attention(g: Lowering, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *,
                                  is_causal: bool, scale: float | None, enable_gqa: bool) -> Tensor:
     if g.opset >= 23 and _fits_operator(query, key, value, mask, scale, enable_gqa):

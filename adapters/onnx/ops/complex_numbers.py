@@ -8,7 +8,7 @@ from typing import Any
 from adapters.onnx.complex_pairs import Pair, join, lowers_complex, split
 from adapters.onnx.kernels import compute, number
 from adapters.onnx.lowering import Lowering, Tensor
-from adapters.onnx.ops.elementwise import apply, select
+from adapters.onnx.ops.elementwise import apply, is_negative, select
 from adapters.onnx.ops.manipulation import expand
 from adapters.onnx.registry import lowerings, lowers
 from converter.ir import DType
@@ -198,9 +198,9 @@ def sqrt(g: Lowering, x: Pair) -> Pair:
     nothing = apply(g, "Equal", large, zero, dtype=DType.BOOL)
     small = apply(g, "Div", apply(g, "Mul", apply(g, "Abs", x.imag), half), select(g, nothing, number(g, 1, x.real), large))
     right = apply(g, "GreaterOrEqual", x.real, zero, dtype=DType.BOOL)
-    up = apply(g, "GreaterOrEqual", x.imag, zero, dtype=DType.BOOL)
     imag = select(g, right, small, large)
-    return Pair(select(g, right, large, small), select(g, up, imag, apply(g, "Neg", imag)))
+    # On the cut, the sign of a zero says which side is meant.
+    return Pair(select(g, right, large, small), select(g, is_negative(g, x.imag), apply(g, "Neg", imag), imag))
 
 
 @lowers_complex("rsqrt")

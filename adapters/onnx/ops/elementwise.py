@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
 
 from adapters.onnx.kernels import compute, computed_in, literal, number
 from adapters.onnx.lowering import Lowering, Tensor
@@ -230,6 +231,31 @@ def heaviside(g: Lowering, x: Tensor, values: Tensor) -> Tensor:
     zero = number(g, 0, x)
     step = g.cast(apply(g, "Greater", x, zero, dtype=DType.BOOL), x.dtype)
     return select(g, apply(g, "Equal", x, zero, dtype=DType.BOOL), values, step)
+
+
+@lowers("gcd")
+def gcd(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
+    """Euclid's algorithm on all elements at once, until every remainder is 0."""
+    dtype = DType.INT64
+    spec = like(x, y, dtype=dtype)
+    shape = g.sizes(spec.shape)
+    first, second = (g.node("Expand", apply(g, "Abs", g.cast(item, dtype)), shape, spec=spec) for item in (x, y))
+    n = {name: g.unique(f"gcd/{name}") for name in ("step", "go", "a", "b", "done", "divisor", "rest", "next", "left", "some", "again")}
+    one, zero, flag = g.constant(1), g.constant(0), g.onnx_dtype(DType.BOOL)
+    make = onnx.helper.make_node
+    nodes = [
+        make("Equal", [n["b"], zero.name], [n["done"]]), make("Where", [n["done"], one.name, n["b"]], [n["divisor"]]),
+        make("Mod", [n["a"], n["divisor"]], [n["rest"]]), make("Where", [n["done"], n["a"], n["b"]], [n["next"]]),
+        make("Where", [n["done"], zero.name, n["rest"]], [n["left"]]),
+        make("ReduceMax", [n["left"]], [n["some"]], keepdims=0), make("Greater", [n["some"], zero.name], [n["again"]]),
+    ]
+    port, wide = onnx.helper.make_tensor_value_info, g.onnx_dtype(dtype)
+    inputs = [port(n["step"], wide, []), port(n["go"], flag, []), port(n["a"], wide, None), port(n["b"], wide, None)]
+    outputs = [port(n["again"], flag, []), port(n["next"], wide, None), port(n["left"], wide, None)]
+    body = onnx.helper.make_graph(nodes, g.unique("gcd"), inputs, outputs)
+    truth = g.constant(True, DType.BOOL)
+    result, _ = g.nodes_out("Loop", None, truth, first, second, specs=[spec, spec], body=body)
+    return g.cast(result, x.dtype)
 
 
 @lowers("floor")

@@ -94,7 +94,8 @@ def _summed(g: Lowering, x: Tensor, term: str, needed: set[str]) -> tuple[Tensor
     if not axes:
         return x, term
     shape = tuple(size for axis, size in enumerate(x.shape) if axis not in axes)
-    wide = x.dtype if x.dtype in (DType.FLOAT16, DType.FLOAT32, DType.FLOAT64, DType.INT32, DType.INT64) else DType.INT64
+    exact = x.dtype in (DType.FLOAT16, DType.FLOAT32, DType.FLOAT64, DType.INT32, DType.INT64)
+    wide = x.dtype if exact else DType.FLOAT32 if x.dtype.is_float else DType.INT64
     total = g.node("ReduceSum", g.cast(x, wide), g.constant(axes), spec=TensorSpec(wide, shape), keepdims=0)
     return g.cast(total, x.dtype), "".join(letter for letter in term if letter in needed)
 

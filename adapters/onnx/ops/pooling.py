@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,9 @@ def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[i
     if dtype not in NATIVE_MAX:
         if dtype in EXACT_IN_FLOAT64:
             x = g.cast(x, DType.FLOAT64)
-        elif not g.wants(1) and not ceil_mode and dtype in (DType.INT64, DType.UINT64):
-            return like_input(g, _largest(g, x, kernel, stride or kernel, padding, dilation or (1,) * axes), source)
+        elif dtype in (DType.INT64, DType.UINT64):
+            y, places = _largest(g, x, kernel, stride or kernel, padding, dilation or (1,) * axes)
+            return like_input(g, y, source) if places is None else (like_input(g, y, source), like_input(g, places, source))
         else:
             raise g.refuse(f"ONNX Runtime has no {dtype} max pooling")
     shape = _shape(g, x)
@@ -63,6 +65,7 @@ def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[i
     settings: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(stride), "pads": pads_of(padding, axes) if padding else None,
                 "dilations": list(dilation) if set(dilation) != {1} else None, "ceil_mode": 1 if rounding else None}
     y_spec, where = TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
+    keep_padding(g, x)
     if not g.wants(1):
         y = g.node("MaxPool", x, spec=y_spec, **settings)
         return like_input(g, g.cast(y, dtype), source)
@@ -72,15 +75,58 @@ def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[i
     return like_input(g, g.cast(y, dtype), source), like_input(g, indices, source)
 
 
+def keep_padding(g: Lowering, x: Tensor) -> None:
+    """Keeps ONNX Runtime from merging a Pad with zeros into the MaxPool that reads it, which pads with the lowest number
+    instead: it leaves alone a Pad that names its axes."""
+    for node in reversed(g.nodes):
+        if x.name in node.output:
+            if node.op_type == "Pad" and len(node.input) < 4:
+                axes = g.constant(list(range(x.rank)))
+                node.input.extend([*[""] * (3 - len(node.input)), axes.name])
+            return
+
+
 def _largest(g: Lowering, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
-             dilation: tuple[int, ...]) -> Tensor:
-    """The maximum of shifted slices, axis by axis."""
-    counts = _shape(g, x)[2:]
-    x = pad_spatial(g, x, pads_of(padding, len(kernel)), int(np.iinfo(x.dtype.numpy).min))
-    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+             dilation: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+    """The maximum of shifted slices, axis by axis, the last axis first; and its place in the channel where that is wanted.
+
+    What is padded counts for less than any number, and of equal numbers the first one in the window is named.
+    """
+    counts, axes = _shape(g, x)[2:], len(kernel)
+    sizes, before = x.shape[2:], pads_of(padding, axes)[:axes]
+    # A last window that `ceil_mode` lets stick out ends in more padding.
+    after = [(count - 1) * s + d * (k - 1) + 1 - size - start for count, s, d, k, size, start in zip(
+        counts, stride, dilation, kernel, sizes, before, strict=True)]
+    places: Tensor | None = None
+    if g.wants(1):
+        count = product(sizes)
+        places = g.node("Range", g.constant(0), g.scalar_size(count), g.constant(1), spec=TensorSpec(DType.INT64, (count,)))
+        places = g.node("Expand", g.reshape(places, (1, 1, *sizes)), g.sizes(x.shape), spec=TensorSpec(DType.INT64, x.shape))
+        places = _bordered(g, places, before, after, -1)
+    x = _bordered(g, x, before, after, int(np.iinfo(x.dtype.numpy).min))
+    for axis in reversed(range(axes)):
+        k, s, d = kernel[axis], stride[axis], dilation[axis]
         taps = [window_slice(g, x, position, axis + 2, k, s, d, counts[axis]) for position in range(k)]
-        x = taps[0] if k == 1 else g.node("Max", *taps, spec=taps[0].spec)
-    return x
+        if places is None:
+            x = taps[0] if k == 1 else g.node("Max", *taps, spec=taps[0].spec)
+            continue
+        named = [window_slice(g, places, position, axis + 2, k, s, d, counts[axis]) for position in range(k)]
+        x, places = taps[0], named[0]
+        for tap, name in zip(taps[1:], named[1:], strict=True):
+            flag = TensorSpec(DType.BOOL, tap.shape)
+            better = g.node("Or", g.node("Greater", tap, x, spec=flag), g.node("Less", places, g.constant(0), spec=flag), spec=flag)
+            x = g.node("Where", better, tap, x, spec=tap.spec)
+            places = g.node("Where", better, name, places, spec=name.spec)
+    return x, places
+
+
+def _bordered(g: Lowering, x: Tensor, before: Sequence[int], after: Sequence[Dim], value: int) -> Tensor:
+    """`x` with its spatial axes padded. A negative number cuts off what no window reaches."""
+    if all(size == 0 for size in (*before, *after)):
+        return x
+    spatial = tuple(start + size + end for start, size, end in zip(before, x.shape[2:], after, strict=True))
+    spec = TensorSpec(x.dtype, (*x.shape[:2], *spatial))
+    return g.node("Pad", x, g.sizes([0, 0, *before, 0, 0, *after]), g.constant(value, x.dtype), spec=spec, mode="constant")
 
 
 @lowers("avg_pool")

@@ -2,7 +2,7 @@
 
 ONNX orders the gates otherwise than PyTorch (i o f c for i f g o, z r h for r z n), stacks the directions, and joins the
 two biases; parameters are rearranged as the file is written. What ONNX Runtime's nodes do not compute (float64,
-projections) is a Scan over time.
+projections, small results of a tanh that are given out) is a Scan over time.
 """
 
 from __future__ import annotations
@@ -65,11 +65,13 @@ def recurrent(g: Lowering, x: Tensor, *tensors: Tensor, num_layers: int, bidirec
     elif batch_first:
         x = g.transpose(x, (1, 0, 2))
     per_layer = [_parts(g, state, num_layers, count) for state in initial]
+    # ONNX Runtime's RNN has tanh as a quotient of exponentials: of a small result, which without biases there can be, no digit is right.
+    coarse = nonlinearity == "tanh" and not bias and g.is_given_out
     final: list[list[Tensor]] = [[] for _ in used[1:]]
     for index, directions in enumerate(layers):
         layer = Layer(kind, {"relu": "Relu", "tanh": "Tanh"}.get(nonlinearity, ""), x, directions,
                       [parts[index] for parts in per_layer], used)
-        whole = dtype is DType.FLOAT32 and not proj_size
+        whole = dtype is DType.FLOAT32 and not proj_size and not (coarse and index == num_layers - 1)
         y, *ends = _node(g, layer, time, batch) if whole else _scans(g, layer, time, batch)
         for collected, end in zip(final, ends, strict=True):
             collected.append(end)

@@ -107,15 +107,24 @@ def unique(g: Lowering, x: Tensor, *, axis: int | None, size: Dim) -> tuple[Tens
 
 @lowers("unique_consecutive")
 def unique_consecutive(g: Lowering, x: Tensor, *, size: Dim) -> tuple[Tensor, Tensor, Tensor]:
-    length = x.shape[0]
+    length, rest = x.shape[0], x.shape[1:]
     wide = _wide(g, x)
-    shorter = TensorSpec(wide.dtype, (length - 1,))
+    shorter = TensorSpec(wide.dtype, (length - 1, *rest))
     behind = g.node("Slice", wide, g.constant([1]), g.constant([2**63 - 1]), g.constant([0]), spec=shorter)
     ahead = g.node("Slice", wide, g.constant([0]), g.constant([-1]), g.constant([0]), spec=shorter)
     flag, vector = TensorSpec(DType.BOOL, (length - 1,)), TensorSpec(DType.INT64, (length,))
-    changes = g.node("Not", g.node("Equal", behind, ahead, spec=flag), spec=flag)
+    changes = g.node("Not", g.node("Equal", behind, ahead, spec=TensorSpec(DType.BOOL, shorter.shape)),
+                     spec=TensorSpec(DType.BOOL, shorter.shape))
+    if rest:
+        numbers = g.node("ReduceMax", g.cast(changes, DType.INT32), g.constant(list(range(1, x.rank))),
+                         spec=TensorSpec(DType.INT32, flag.shape), keepdims=0)
+        changes = g.cast(numbers, DType.BOOL)
     starts = g.node("Concat", g.constant([True], DType.BOOL), changes, spec=TensorSpec(DType.BOOL, (length,)), axis=0)
-    values = g.node("Compress", x, starts, spec=TensorSpec(x.dtype, (size,)), axis=0)
+    if g.may_be_empty((length,)):
+        starts = g.node("Slice", starts, g.constant([0]), g.size(length), g.constant([0]), spec=starts.spec)
+    # ONNX's Compress takes no bfloat16, whose values `wide` holds too.
+    kept = wide if x.dtype is DType.BFLOAT16 else x
+    values = g.cast(g.node("Compress", kept, starts, spec=TensorSpec(kept.dtype, (size, *rest)), axis=0), x.dtype)
     runs = g.node("CumSum", g.cast(starts, DType.INT64), g.constant(0), spec=vector)
     inverse = g.node("Sub", runs, g.constant([1]), spec=vector)
     count = TensorSpec(DType.INT64, (size,))

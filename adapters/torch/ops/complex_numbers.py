@@ -58,6 +58,30 @@ def view_as_real(g: Importer, self: Value) -> Value:
     return g.op("view_as_real", self)
 
 
+# Sums of exponentials --------------------------------------------------------------------------------------------------------
+
+
+def logsumexp(g: Importer, x: Value, axes: tuple[int, ...] | None, keepdims: bool) -> Value:
+    """log Σ eˣ of complex numbers: the largest real part is taken out of the sum first."""
+    largest = g.op("max", g.op("real", x), axis=axes, keepdims=True)
+    shift = g.op("where", g.op("isfinite", largest), largest, 0.0)
+    total = g.op("sum", g.op("exp", g.op("subtract", x, g.op("complex", shift, 0.0))), axis=axes, keepdims=True)
+    result = g.op("add", g.op("log", total), g.op("complex", shift, 0.0))
+    if keepdims:
+        return result
+    places = range(x.rank) if axes is None else [axis % x.rank for axis in axes]
+    return g.op("squeeze", result, axis=tuple(sorted(places))) if x.rank else result
+
+
+def logaddexp(g: Importer, x: Value, y: Value) -> Value:
+    """log(eˣ + eʸ) of complex numbers, from the one of the larger real part."""
+    first = g.op("greater_equal", g.op("real", x), g.op("real", y))
+    larger, smaller = g.op("where", first, x, y), g.op("where", first, y, x)
+    return g.op("add", larger, g.op("log1p", g.op("exp", g.op("subtract", smaller, larger))))
+
+
+# Back to torch ---------------------------------------------------------------------------------------------------------------
+
 REBUILT: dict[str, Callable[..., torch.Tensor]] = {
     "real": torch.real, "imag": torch.imag, "angle": torch.angle, "complex": torch.complex,
     "view_as_complex": lambda x: torch.view_as_complex(x.contiguous()),

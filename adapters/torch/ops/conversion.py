@@ -14,7 +14,7 @@ from converter.ir import DType
 
 
 @imports("aten.to.dtype", "aten.to.device", "aten.to.other", "aten.to.dtype_layout", "aten.to.prim_Device", "aten.to.prim_dtype",
-         "aten._to_copy.default", "aten.type_as.default")
+         "aten._to_copy.default", "aten.type_as.default", "prims.convert_element_type.default")
 def to(g: Importer, self: Value, *arguments: Any, **options: Any) -> Value:
     return g.cast(self, g.result_dtype())
 

@@ -10,6 +10,7 @@ import torch
 from adapters.torch.dtypes import TO_TORCH
 from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.size_numbers import SizeNumber, emit
 from converter.builder import Value
 from converter.dims import Dim, Expr
 from converter.ir import DType
@@ -17,9 +18,9 @@ from converter.ir import DType
 
 def full(g: Importer, fill_value: Any) -> Value:
     """A tensor of the current node's dtype and shape."""
-    if isinstance(fill_value, torch.SymFloat):
-        raise g.refuse("a number computed from sizes by float arithmetic")
     dtype = g.result_dtype()
+    if isinstance(fill_value, SizeNumber):
+        fill_value = emit(g, fill_value)
     if isinstance(fill_value, Value):
         value, shape = g.cast(fill_value, dtype), g.result_shape()
         return g.op("broadcast_to", value, shape=shape) if shape else value
@@ -82,15 +83,23 @@ def arange_to(g: Importer, end: Any, **options: Any) -> Value:
 @imports("aten.arange.start", "aten.arange.start_step")
 def arange(g: Importer, start: Any, end: Any, step: Any = 1, **options: Any) -> Value:
     for bound in (start, end, step):
-        if isinstance(bound, torch.SymFloat):
+        if isinstance(bound, SizeNumber):
             raise g.refuse("a bound computed from sizes by float arithmetic")
     return g.op("arange", start=start, stop=end, step=step, dtype=g.result_dtype())
+
+
+MOST_LITERAL = 1 << 20
+"""Up to this many numbers a sequence may be written out."""
 
 
 @imports("aten.linspace.default")
 def linspace(g: Importer, start: Any, end: Any, steps: Dim, **options: Any) -> Value:
     dtype = g.result_dtype()
-    if dtype.is_complex or isinstance(start, (complex, torch.SymFloat)) or isinstance(end, (complex, torch.SymFloat)):
+    literal = all(type(item) in (int, float, complex, bool) for item in (start, end))
+    if not dtype.is_float and literal and isinstance(steps, int) and steps <= MOST_LITERAL:
+        # PyTorch computes integers differently from one machine to the next: what counts is what this one gives.
+        return g.constant(torch.linspace(start, end, steps, dtype=TO_TORCH[dtype]), "linspace")
+    if dtype.is_complex or isinstance(start, (complex, SizeNumber)) or isinstance(end, (complex, SizeNumber)):
         raise g.refuse("linspace of anything but real numbers")
     if dtype.is_integer:
         raise g.refuse("linspace of integers, which PyTorch computes differently from one machine to the next")

@@ -50,10 +50,10 @@ BINARY = {
     "fmax": ("fmax.default",),
     "fmin": ("fmin.default",),
     "copysign": ("copysign.Tensor", "copysign.Scalar"),
+    "gcd": ("gcd.default",),
     "heaviside": ("heaviside.default",),
     "atan2": ("atan2.default", "arctan2.default"),
     "hypot": ("hypot.default",),
-    "logaddexp": ("logaddexp.default",),
     "xlogy": ("xlogy.Tensor", "xlogy.Scalar_Other", "xlogy.Scalar_Self", "special_xlogy.default", "special_xlogy.other_scalar",
               "special_xlogy.self_scalar"),
 }
@@ -233,6 +233,17 @@ def addcdiv(g: Importer, self: Value, tensor1: Value, tensor2: Value, *, value: 
     return g.op("add", g.cast(self, dtype), g.op("divide", _scaled(g, g.cast(tensor1, dtype), value, dtype), g.cast(tensor2, dtype)))
 
 
+@imports("aten.lcm.default")
+def lcm(g: Importer, self: Value, other: Value) -> Value:
+    """|x / gcd(x, y) · y|, and 0 where both are 0."""
+    dtype = g.result_dtype()
+    x, y = g.cast(self, dtype), g.cast(other, dtype)
+    divisor = g.op("gcd", x, y)
+    quotient = g.op("floor_divide", x, g.op("where", g.op("equal", divisor, 0), g.tensor(1, dtype), divisor))
+    product = g.op("multiply", quotient, y)
+    return product if dtype.value.startswith("u") else g.op("abs", product)
+
+
 @imports("aten.deg2rad.default")
 def deg2rad(g: Importer, self: Value) -> Value:
     return binary(g, "multiply", self, 0.017453292519943295)
@@ -264,6 +275,7 @@ rebuilds("where")(torch.where)
 rebuilds("lerp")(torch.lerp)
 rebuilds("copysign")(torch.copysign)
 rebuilds("heaviside")(torch.heaviside)
+rebuilds("gcd")(torch.gcd)
 rebuilds("floor")(torch.floor)
 rebuilds("ceil")(torch.ceil)
 rebuilds("trunc")(torch.trunc)

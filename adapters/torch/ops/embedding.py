@@ -13,6 +13,8 @@ from converter.builder import Value
 from converter.dims import Dim
 
 Tensor = torch.Tensor
+LOOK_UP = frozenset({"aten.embedding.default", "aten.embedding_bag.padding_idx", "aten.embedding_bag.default",
+                     "aten._embedding_bag.default", "aten._embedding_bag_forward_only.default"})
 MODES = ("sum", "mean", "max")
 
 
@@ -24,7 +26,15 @@ def embedding(g: Importer, weight: Value, indices: Value, padding_idx: int = -1,
 
 @imports("aten.embedding_renorm.default")
 def embedding_renorm(g: Importer, self: Value, indices: Value, max_norm: float, norm_type: float) -> Value:
-    raise g.refuse("max_norm rescales the table while it is used: rescale the weight once and leave max_norm out")
+    """Rows whose norm is above `max_norm` are scaled to it. PyTorch scales only those that are looked up, which are all that count."""
+    node = g.node
+    for user in node.users:  # type: ignore[union-attr]
+        same = str(user.target) in LOOK_UP and user.args[0] is node and user.args[1] is node.args[1]  # type: ignore[union-attr]
+        if not same and user.op != "output":
+            raise g.refuse("max_norm rescales a table that is used elsewhere too: rescale the weight once and leave max_norm out")
+    norm = g.op("vector_norm", self, axis=(1,), keepdims=True, ord=float(norm_type))
+    scale = g.op("divide", g.tensor(float(max_norm), self.dtype), g.op("add", norm, 1e-7))
+    return g.op("multiply", self, g.op("where", g.op("greater", norm, float(max_norm)), scale, g.tensor(1.0, self.dtype)))
 
 
 @imports("aten.embedding_bag.default", "aten.embedding_bag.padding_idx", "aten._embedding_bag.default",

@@ -36,6 +36,32 @@ def places(g: Importer, mask: Value, size: Dim) -> list[Value]:
     return [g.op("squeeze", found, axis=(1,))] if mask.rank == 1 else list(g.add("unstack", found, axis=1))
 
 
+@imports("aten.tensor_split.tensor_indices_or_sections")
+def split_at(g: Importer, self: Value, tensor_indices_or_sections: Value, dim: int = 0) -> tuple[Value, ...]:
+    """Parts whose borders are data: each takes the places between its own."""
+    if tensor_indices_or_sections.rank == 0:
+        raise g.refuse("as many parts as the data say")
+    axis, count = dim % self.rank, tensor_indices_or_sections.shape[0]
+    if not isinstance(count, int):
+        raise g.refuse("a number of parts that is not fixed")
+    borders = g.cast(tensor_indices_or_sections, DType.INT64)
+    size = g.op("full", shape=(), fill_value=self.shape[axis], dtype=DType.INT64)
+    borders = g.op("where", g.op("less", borders, 0), g.op("add", borders, size), borders)
+    along = g.op("arange", start=0, stop=self.shape[axis], step=1, dtype=DType.INT64)
+    every = g.op("full", shape=(self.shape[axis],), fill_value=True, dtype=DType.BOOL)
+    parts = []
+    for part in range(count + 1):
+        mask = every
+        if part:
+            mask = g.op("greater_equal", along, g.op("select", borders, axis=0, index=part - 1))
+        if part < count:
+            before = g.op("less", along, g.op("select", borders, axis=0, index=part))
+            mask = g.op("logical_and", mask, before) if part else before
+        (found,) = places(g, mask, g.result_shape(part)[axis])
+        parts.append(g.op("take", self, found, axis=axis))
+    return tuple(parts)
+
+
 def as_masks(g: Importer, indices: list[Value | None]) -> list[Value | None]:
     """Indices with those of uint8, which are masks too, as bool."""
     return [g.cast(item, DType.BOOL) if item is not None and item.dtype is DType.UINT8 else item for item in indices]
@@ -143,6 +169,10 @@ def take(g: Importer, self: Value, index: Value) -> Value:
 
 @imports("aten.gather.default")
 def gather(g: Importer, self: Value, dim: int, index: Value, *, sparse_grad: bool = False) -> Value:
+    if 0 in index.shape:  # such may have any number of axes
+        return g.op("full", shape=g.result_shape(), fill_value=0, dtype=self.dtype)
+    if index.dtype not in (DType.INT32, DType.INT64):  # torch takes any dtype of indices that are none
+        index = g.cast(index, DType.INT64)
     if self.rank == 0 or index.rank == 0:
         flat = g.op("take", reshaped(g, self, (dims.product(self.shape),)), reshaped(g, index, (dims.product(index.shape),)), axis=0)
         return reshaped(g, flat, g.result_shape())

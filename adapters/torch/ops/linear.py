@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from adapters.torch.importer import Importer
+from adapters.torch.ops.reduction import operands_dtype
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.dims import Expr, product
@@ -249,7 +250,7 @@ def euclidean_dist(g: Importer, x: Value, y: Value) -> Value:
 
 @imports("aten.pairwise_distance.default")
 def pairwise_distance(g: Importer, x: Value, y: Value, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Value:
-    dtype = g.result_dtype()
+    dtype = operands_dtype(g, x, y)
     gap = g.op("subtract", g.cast(x, dtype), g.cast(y, dtype))
     if eps:
         gap = g.op("add", gap, float(eps))

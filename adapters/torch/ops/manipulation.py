@@ -138,26 +138,48 @@ def broadcast_tensors(g: Importer, tensors: list[Value]) -> list[Value]:
 
 @imports("aten.as_strided.default")
 def as_strided(g: Importer, self: Value, size: list[Dim], stride: list[Dim], storage_offset: Dim | None = None) -> Value:
-    source = g.node.args[0].meta["val"]  # type: ignore[union-attr]
-    if not source.is_contiguous() or source.storage_offset() != 0:
-        raise g.refuse("as_strided of a tensor that is not contiguous")
-    count: Dim = 1
-    for length in self.shape:
-        count = count * length
-    offset = storage_offset or 0
+    flat, offset = _memory(g, self, size, stride, storage_offset)
     expected: Dim = 1
     for length, step in zip(reversed(size), reversed(stride), strict=True):
         if length != 1 and step != expected:
-            return _gathered(g, reshaped(g, self, (count,)), size, stride, offset)
+            return g.op("take", flat, _places(g, size, stride, offset), axis=0)
         expected = expected * length
-    if offset == 0 and count == expected:
+    if offset == 0 and flat.shape[0] == expected:
         return reshaped(g, self, tuple(size))
-    flat = reshaped(g, self, (count,))
     return reshaped(g, g.op("slice", flat, axes=(0,), starts=(offset,), stops=(offset + expected,)), tuple(size))
 
 
-def _gathered(g: Importer, flat: Value, size: list[Dim], stride: list[Dim], offset: Dim) -> Value:
-    """The elements at offset + Σ index · stride of a flat tensor."""
+@imports("aten.as_strided_scatter.default")
+def as_strided_scatter(g: Importer, self: Value, src: Value, size: list[Dim], stride: list[Dim],
+                       storage_offset: Dim | None = None) -> Value:
+    flat, offset = _memory(g, self, size, stride, storage_offset)
+    places = _places(g, size, stride, offset)
+    return reshaped(g, g.op("index_put", flat, src, places), self.shape)
+
+
+def _memory(g: Importer, x: Value, size: list[Dim], stride: list[Dim], storage_offset: Dim | None) -> tuple[Value, Dim]:
+    """A tensor's elements in the order of its memory, and the place among them where strides start."""
+    node = g.node.args[0]  # type: ignore[union-attr]
+    source = node.meta["val"]  # type: ignore[union-attr]
+    if not source.is_contiguous():
+        raise g.refuse("the strides of a tensor that is not contiguous")
+    start = source.storage_offset()
+    if not isinstance(start, int) or start and storage_offset is not None and node.op == "placeholder":  # type: ignore[union-attr]
+        raise g.refuse("a place in memory outside the tensor that is given")
+    offset = 0 if storage_offset is None else storage_offset - start
+    count: Dim = 1
+    for length in x.shape:
+        count = count * length
+    last = offset
+    for length, step in zip(size, stride, strict=True):
+        last = last + (length - 1) * step
+    if isinstance(offset, int) and offset < 0 or isinstance(last, int) and isinstance(count, int) and last >= count and 0 not in size:
+        raise g.refuse("a place in memory outside the tensor")
+    return reshaped(g, x, (count,)), offset
+
+
+def _places(g: Importer, size: list[Dim], stride: list[Dim], offset: Dim) -> Value:
+    """offset + Σ index · stride: int64, of shape `size`."""
     places = g.op("full", shape=(1,) * len(size), fill_value=offset, dtype=DType.INT64)
     for axis, (length, step) in enumerate(zip(size, stride, strict=True)):
         if length == 1:
@@ -165,7 +187,7 @@ def _gathered(g: Importer, flat: Value, size: list[Dim], stride: list[Dim], offs
         along = g.op("multiply", g.op("arange", start=0, stop=length, step=1, dtype=DType.INT64), g.operand(step, DType.INT64))
         shape = tuple(length if index == axis else 1 for index in range(len(size)))
         places = g.op("add", places, reshaped(g, along, shape))
-    return g.op("take", flat, places, axis=0)
+    return places
 
 
 # Copies --------------------------------------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ def batch_norm(g: Importer, input: Value, weight: Value | None, bias: Value | No
                running_var: Value | None, training: bool, momentum: float, eps: float, cudnn_enabled: bool = False) -> Value:
     if training:
         running_mean = running_var = None
+    if 0 in input.shape and input.rank == 1:
+        return g.cast(input, g.result_dtype())
     if any(item is not None and item.shape != input.shape[1:2] for item in (weight, bias, running_mean, running_var)):
         # torch compares them neither when it traces nor when it runs.
         raise g.refuse("the number of channels and the size of the weights or statistics vary apart")

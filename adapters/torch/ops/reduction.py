@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from adapters.torch.importer import Importer
+from adapters.torch.ops.complex_numbers import logsumexp
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.ir import DType
+from converter.ops.complex_numbers import COMPLEX_OF
 
 Axes = Sequence[int] | int | None
 
@@ -38,6 +40,8 @@ PLAIN = {
 for _op, _targets in PLAIN.items():
 
     def _importer(g: Importer, self: Value, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None, _op: str = _op) -> Value:
+        if _op == "logsumexp" and self.dtype.is_complex:
+            return logsumexp(g, self, axes_of(dim, self.rank), keepdim and self.rank > 0)
         return reduce(g, _op, self, dim, keepdim, g.result_dtype())
 
     imports(*(f"aten.{target}" for target in _targets))(_importer)
@@ -130,9 +134,15 @@ def frobenius_norm(g: Importer, self: Value, dim: Axes, keepdim: bool = False) -
     return vector_norm(g, self, 2, dim, keepdim)
 
 
+def operands_dtype(g: Importer, x: Value, y: Value) -> DType:
+    """The dtype in which operands of a norm meet: the result's, and the complex one of its width where either is complex."""
+    dtype = g.result_dtype()
+    return COMPLEX_OF.get(dtype, dtype) if x.dtype.is_complex or y.dtype.is_complex else dtype
+
+
 @imports("aten.dist.default")
 def dist(g: Importer, self: Value, other: Value, p: float = 2) -> Value:
-    dtype = g.result_dtype()
+    dtype = operands_dtype(g, self, other)
     return g.op("vector_norm", g.op("subtract", g.cast(self, dtype), g.cast(other, dtype)), ord=float(p))
 
 

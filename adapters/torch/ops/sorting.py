@@ -122,8 +122,12 @@ def unique_dim(g: Importer, self: Value, dim: int, sorted: bool = True, return_i
 @imports("aten.unique_consecutive.default")
 def unique_consecutive(g: Importer, self: Value, return_inverse: bool = False, return_counts: bool = False,
                        dim: int | None = None) -> Found:
-    if dim is not None and not self.rank == len(g.result_shape(0)) == 1:
-        raise g.refuse("runs of equal slices of a tensor with several axes")
+    if dim is not None and self.rank > 1:
+        axis = dim % self.rank
+        order = (axis, *(other for other in range(self.rank) if other != axis))
+        values, inverse, counts = g.add("unique_consecutive", permuted(g, self, order), size=data_size(g, g.result_shape(0)[axis]))
+        back = tuple(order.index(other) for other in range(self.rank))
+        return _asked((permuted(g, values, back), inverse, counts), return_inverse, return_counts)
     flat = reshaped(g, self, (dims.product(self.shape),))
     values, inverse, counts = g.add("unique_consecutive", flat, size=data_size(g, g.result_shape(0)[0]))
     return _asked((values, reshaped(g, inverse, self.shape), counts), return_inverse, return_counts)
@@ -166,6 +170,6 @@ def rebuild_unique(x: Tensor, *, axis: int | None = None) -> tuple[Tensor, ...]:
 
 @rebuilds("unique_consecutive")
 def rebuild_unique_consecutive(x: Tensor) -> tuple[Tensor, ...]:
-    return tuple(torch.unique_consecutive(x, True, True))
+    return tuple(torch.unique_consecutive(x, True, True, dim=0))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from adapters.torch.importer import Importer
+from adapters.torch.ops.complex_numbers import logaddexp as complex_logaddexp
 from adapters.torch.ops.elementwise import in_float
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
@@ -20,6 +21,13 @@ REBUILT: dict[str, Callable[..., torch.Tensor]] = {
 }
 for _op, _function in REBUILT.items():
     rebuilds(_op)(_function)
+
+
+@imports("aten.logaddexp.default")
+def logaddexp(g: Importer, self: Value, other: Value) -> Value:
+    dtype = g.result_dtype()
+    x, y = g.cast(self, dtype), g.cast(other, dtype)
+    return complex_logaddexp(g, x, y) if dtype.is_complex else g.op("logaddexp", x, y)
 
 
 @imports("aten.logaddexp2.default")
