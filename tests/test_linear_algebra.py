@@ -119,9 +119,9 @@ class Densities(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         shape = torch.nn.functional.softplus(x) + 0.1
-        gamma = torch.distributions.Gamma(shape, 2.0, validate_args=False).log_prob(shape)
+        gamma = torch.distributions.Gamma(shape, 2.0, validate_args=False).log_prob(shape)  # type: ignore[no-untyped-call]
         student = torch.lgamma(shape + 0.5) - torch.lgamma(shape) - (shape + 0.5) * torch.log1p(x.square() / (2 * shape))
-        mises = torch.distributions.VonMises(x, shape, validate_args=False).log_prob(x * 0.5)
+        mises = torch.distributions.VonMises(x, shape, validate_args=False).log_prob(x * 0.5)  # type: ignore[no-untyped-call]
         share = torch.sigmoid(x)
         return (gamma, student, mises, torch.special.ndtri(share), torch.special.log_ndtr(x), torch.special.gammainc(shape, shape.flip(0)),
                 torch.special.polygamma(1, shape), torch.special.digamma(x))
@@ -189,7 +189,7 @@ class Eigenvalues(torch.nn.Module):
 def test_eigenvalues_of_general_matrices_run_in_numpy_and_are_refused_for_onnx() -> None:
     x = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
     program = trace(Eigenvalues(), (x,))
-    (found,) = NumpySession(program.model).run({program.input_names[0]: x.numpy()}).values()
+    (found,) = NumpySession(program.model).run({program.model.graph.inputs[0].name: x.numpy()}).values()
     np.testing.assert_allclose(found, Eigenvalues()(x).numpy(), rtol=1e-5)
     with pytest.raises(UnsupportedError, match="general matrix"):
         OnnxRuntimeSession(program.model)
@@ -198,7 +198,7 @@ def test_eigenvalues_of_general_matrices_run_in_numpy_and_are_refused_for_onnx()
 def test_singular_matrices_do_not_pass_for_regular_ones() -> None:
     """torch raises; ONNX cannot, and gives no finite inverse."""
     program = trace(torch.nn.Sequential(Inverse()), (torch.eye(3) * 2,))
-    (found,) = OnnxRuntimeSession(program.model).run({program.input_names[0]: np.ones((3, 3), np.float32)}).values()
+    (found,) = OnnxRuntimeSession(program.model).run({program.model.graph.inputs[0].name: np.ones((3, 3), np.float32)}).values()
     assert not np.isfinite(found).all()
 
 

@@ -118,6 +118,7 @@ def build(net: Net, task: str) -> None:
         return
     if task == "text2text-generation" and net.cache:
         net.leaves("encoder.*", *(f"decoder.layers.*.{CROSS}.{part}_proj.*" for part in "kv"))
+        net.dim("source", longest)
         words = target(net, longest, heads)
         x = _decode(net, decoder, words, tables["decoder_words"], memory(net, None, heads, project))
         decoder_outputs(net, "logits", _scores(net, x, tables, rows), words, None)

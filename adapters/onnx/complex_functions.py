@@ -28,7 +28,7 @@ LARGEST_PRODUCT = 16
 
 def real_function(g: Lowering, operator: str, *operands: Tensor, **attributes: Any) -> Tensor:
     """The lowering of a neutral operator on real tensors."""
-    return lowerings()[operator](g, *operands, **attributes)  # type: ignore[no-any-return]
+    return lowerings()[operator](g, *operands, **attributes)
 
 
 def shifted(g: Lowering, x: Pair, value: float) -> Pair:
@@ -264,7 +264,7 @@ def convolution(g: Lowering, x: Pair, weight: Pair, bias: Pair | None, **attribu
     name = g._current.op if g._current else ""
 
     def part(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-        return lowerings()[name](g, a, b, c, **attributes)  # type: ignore[no-any-return]
+        return lowerings()[name](g, a, b, c, **attributes)
 
     real, imag = (None, None) if bias is None else (bias.real, bias.imag)
     return Pair(apply(g, "Sub", part(x.real, weight.real, real), part(x.imag, weight.imag)),

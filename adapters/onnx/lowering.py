@@ -332,7 +332,7 @@ class Lowering:
                     entry = problems.setdefault(key, {**item, "count": 0})
                     entry["count"] = int(entry["count"]) + 1  # type: ignore[call-overload]
                 for name in filter(None, node.outputs):
-                    self.values[name] = Tensor(name, self.specs[name])
+                    self._define_alike(name, Tensor(name, complex_pairs.real_spec(self.specs[name])))
             except ConverterError as error:
                 raise error.within(f"node {node}") from error
         if problems:
@@ -361,9 +361,7 @@ class Lowering:
             for name in filter(None, node.outputs):
                 with complex_pairs.as_real(self, [name]):
                     empty = self._empty(name)
-                self._define(name, empty)
-                if self.specs[name].dtype.is_complex:
-                    self.values[name] = complex_pairs.Pair(empty, empty)  # type: ignore[assignment]
+                self._define_alike(name, empty)
             return
         dtype = literal_dtype(node.inputs, self.specs)
         make = complex_pairs.constant if dtype is not None and dtype.is_complex else Lowering.constant
@@ -406,6 +404,12 @@ class Lowering:
         zero = onnx.helper.make_tensor("value", self.onnx_dtype(DType.FLOAT32), [1], [0.0])
         filled = self.node("ConstantOfShape", self.sizes(spec.shape), spec=TensorSpec(DType.FLOAT32, spec.shape), value=zero)
         return self.cast(filled, spec.dtype)
+
+    def _define_alike(self, name: str, tensor: Tensor) -> None:
+        """Defines a value as `tensor`; both parts of a complex one."""
+        self._define(name, tensor)
+        if self.specs[name].dtype.is_complex:
+            self.values[name] = complex_pairs.Pair(tensor, tensor)  # type: ignore[assignment]
 
     def _define(self, name: str, tensor: Tensor) -> None:
         self.values[name] = tensor

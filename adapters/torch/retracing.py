@@ -18,19 +18,20 @@ from adapters.torch.domains import Domain, holds_at
 from converter.dims import Expr, evaluate
 from converter.ir import DimRange, Graph
 
-ATTEMPTS = 3
-"""Traces at other sizes, at most."""
+ATTEMPTS = 2
+"""Traces at other sizes, at most: each takes as long as the first."""
 
 LARGEST = 4
 """Sizes are looked at up to as many times the traced one."""
 
 
 def narrowed(domain: Domain, traced: Mapping[str, int]) -> list[str]:
-    """The sizes that the module's decisions keep to steps, below an end, or at or above the traced size itself."""
+    """The sizes that the module's decisions keep below an end, or at or above the traced size itself. Steps without an end
+    leave enough sizes."""
     found = []
     for name in domain.reasons:
         span = domain.ranges.get(name)
-        if span is not None and (span.step > 1 or span.max is not None or span.min == traced[name] > 2):
+        if span is not None and (span.max is not None or span.min == traced[name] > 2 and span.step == 1):
             found.append(name)
     return found
 
@@ -56,8 +57,6 @@ def _ascending(change: int) -> tuple[bool, int]:
 
 
 def _changes(span: DimRange, size: int) -> Iterable[int]:
-    if span.step > 1:
-        yield from range(1, span.step)
     if span.max is not None:
         yield from (span.max + 1 - size, size)
     if span.min == size:

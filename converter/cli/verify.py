@@ -102,7 +102,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
 
 def _check_runtime(name: str) -> None:
     """Refuses a runtime that there is none of, or a provider for one that has none."""
-    runtime, colon, provider = name.partition(":")
+    runtime, colon, _ = name.partition(":")
     found = discovery.runtime(runtime)
     if colon and "providers" not in inspect.signature(discovery.resolve(found.session, found.extra)).parameters:
         raise click.UsageError(f"{runtime} has no execution providers: --runtime {runtime}, not {name}.")

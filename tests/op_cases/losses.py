@@ -29,4 +29,17 @@ CASES = [
          i64(6, low=1, high=5), name="targets one after another"),
     Case("where", lambda x, y, v: F.gaussian_nll_loss(x, y, v.exp(), full=True).where(x > 0, 0.0), f32("batch", 4), f32("batch", 4),
          f32("batch", 4), name="gaussian_nll_loss"),
+    *(Case("log_softmax", lambda x, y, r=reduction: F.cross_entropy(x, y % x.shape[1], reduction=r), f32("batch", "time", 3),
+           i64("batch", 3, low=0, high=99), name=f"cross_entropy {reduction}") for reduction in ("none", "sum", "mean")),
+    *(Case("log_softmax", lambda x, y, w, r=reduction: F.cross_entropy(x, y, w.exp(), ignore_index=2, label_smoothing=0.1, reduction=r),
+           f32("batch", 5), i64("batch", low=0, high=5), f32(5), name=f"cross_entropy {reduction}, smooth and weighted")
+      for reduction in ("none", "sum", "mean")),
+    *(Case("log_softmax", lambda x, y, w, r=reduction: F.cross_entropy(x, y.softmax(1), w.exp(), label_smoothing=0.1, reduction=r),
+           f32("batch", 5, "time"), f32("batch", 5, "time"), f32(5), name=f"cross_entropy {reduction} of probabilities")
+      for reduction in ("none", "sum", "mean")),
+    Case("log_softmax", lambda x, y: F.cross_entropy(x, y[0]), f32(5), i64(1, low=0, high=5), name="cross_entropy unbatched"),
+    Case("take_along_axis", lambda x, y, w: F.nll_loss(x, y, w.exp(), ignore_index=1), f32("batch", 5, "time", 2),
+         i64("batch", "time", 2, low=0, high=5), f32(5), name="nll_loss"),
+    Case("take_along_axis", lambda x, y: F.nll_loss(x, y * 0 + 1, ignore_index=1), f32("batch", 5), i64("batch", low=0, high=5),
+         name="nll_loss of nothing"),
 ]

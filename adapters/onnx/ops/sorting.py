@@ -129,6 +129,6 @@ def unique_consecutive(g: Lowering, x: Tensor, *, size: Dim) -> tuple[Tensor, Te
     inverse = g.node("Sub", runs, g.constant([1]), spec=vector)
     count = TensorSpec(DType.INT64, (size,))
     places = g.node("Squeeze", g.node("NonZero", starts, spec=TensorSpec(DType.INT64, (1, size))), g.constant([0]), spec=count)
-    rest = g.node("Slice", places, g.constant([1]), g.constant([2**63 - 1]), g.constant([0]), spec=TensorSpec(DType.INT64, (size - 1,)))
-    ends = g.node("Concat", rest, g.size(length), spec=count, axis=0)
+    after = g.node("Slice", places, g.constant([1]), g.constant([2**63 - 1]), g.constant([0]), spec=TensorSpec(DType.INT64, (size - 1,)))
+    ends = g.node("Concat", after, g.size(length), spec=count, axis=0)
     return values, inverse, g.node("Sub", ends, places, spec=count)

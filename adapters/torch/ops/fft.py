@@ -119,8 +119,8 @@ def stft(g: Importer, self: Value, n_fft: int, hop_length: int | None = None, wi
          window: Value | None = None, normalized: bool = False, onesided: bool | None = None,
          return_complex: bool | None = None, align_to_window: bool | None = None) -> Value:
     if self.dtype.is_complex and not onesided and not align_to_window and (window is None or window.dtype is REAL_OF[self.dtype]):
-        settings = {"n_fft": n_fft, "hop_length": hop_length or n_fft // 4, "win_length": win_length, "normalized": normalized,
-                    "onesided": False}
+        settings: dict[str, Any] = {"n_fft": n_fft, "hop_length": hop_length or n_fft // 4, "win_length": win_length,
+                                    "normalized": normalized, "onesided": False}
         real, imag = (g.op("stft", g.op(part, self), window, **settings) for part in ("real", "imag"))
         whole = g.op("add", real, g.op("multiply", imag, 1j))
         return whole if g.result_dtype().is_complex and whole.shape == g.result_shape() else g.op("view_as_real", whole)

@@ -13,7 +13,6 @@ from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.dims import maximum
 from converter.ir import DType
-from converter.ir import DType
 
 
 def _flip(g: Importer, x: Value) -> Value:
