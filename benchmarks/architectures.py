@@ -7,7 +7,7 @@ drawn from a seed, with biases and scales that are not all zero or one, so that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -184,8 +184,23 @@ def frames(own: Architecture, sizes: Sizes, generator: torch.Generator) -> Argum
             "decoder_input_ids": _tokens(sizes, generator)}
 
 
+def cached(own: Architecture, sizes: Sizes, generator: torch.Generator) -> Arguments:
+    """A token to be generated after `length` others, whose keys and values are given."""
+    import transformers
+
+    config = getattr(transformers, own.row.config)(**own.row.overrides)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = transformers.DynamicCache()
+    for layer in range(config.num_hidden_layers):
+        keys, values = (torch.randn(sizes.batch, heads, sizes.length, width, generator=generator) for _ in range(2))
+        cache.update(keys, values, layer)
+    return {"input_ids": _tokens(sizes, generator, 1), "attention_mask": _mask(sizes, sizes.length + 1),
+            "past_key_values": cache, "use_cache": True}  # type: ignore[dict-item]
+
+
 INPUTS: dict[str, Inputs] = {function.__name__: function for function in (
-    text, ids, classified, boxes, both, pixels, oblong, interpolated, text_and_pixels, wave, spectrum, frames)}
+    text, ids, classified, boxes, both, pixels, oblong, interpolated, text_and_pixels, wave, spectrum, frames, cached)}
 
 
 # Configurations --------------------------------------------------------------------------------------------------------------
@@ -282,6 +297,14 @@ NAMED: dict[str, Family] = {
                        "max_source_positions": 30, "max_target_positions": 64}),
     "wav2vec2": Family("Wav2Vec2Config", ("Wav2Vec2Model", "Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification"), "wave", _SOUND),
 }
+
+NAMED |= {f"{name}-cache": replace(NAMED[name], models=(model,), inputs="cached", overrides={**NAMED[name].overrides, **more})
+          for name, model, more in (("gpt2", "GPT2LMHeadModel", {}), ("gpt_neox", "GPTNeoXForCausalLM", {}), ("opt", "OPTForCausalLM", {}),
+                                    ("bloom", "BloomForCausalLM", {}), ("llama", "LlamaForCausalLM", {}),
+                                    ("mistral", "MistralForCausalLM", {"sliding_window": None}), ("mixtral", "MixtralForCausalLM", {}),
+                                    ("qwen2", "Qwen2ForCausalLM", {}), ("qwen3", "Qwen3ForCausalLM", {}), ("phi3", "Phi3ForCausalLM", {}),
+                                    ("falcon", "FalconForCausalLM", {}))}
+"""One step of generation, with the cache's tensors as inputs and outputs."""
 
 MORE: dict[str, Family] = {
     "camembert": _encoder("Camembert", max_position_embeddings=66),

@@ -147,8 +147,11 @@ def module_cases(name: str) -> Iterator[SuiteCase]:
         constructor = sample.constructor_input
         torch.manual_seed(index)
         module = info.module_cls(*constructor.args, **constructor.kwargs)
+        module = module.to(torch.float32)  # as torch's own tests do
         call = sample.forward_input
-        args, kwargs = tuple(call.args), dict(call.kwargs)
+        parameters = inspect.signature(module.forward).parameters
+        # In the order of the parameters, which is that of the traced inputs.
+        args, kwargs = tuple(call.args), dict(sorted(call.kwargs.items(), key=lambda item: list(parameters).index(item[0])))
         if any(isinstance(parameter, torch.nn.UninitializedParameter) for parameter in module.parameters()):
             module(*args, **kwargs)  # a lazy module gets its weights when it first runs
         yield SuiteCase(f"{name}[{index}]{sample.desc and ' ' + sample.desc}", module.eval(), args, kwargs)

@@ -1,4 +1,8 @@
-"""One sample through every runtime: live module, neutral model, JSON, loaded again; passed, refused or wrong."""
+"""One sample through every runtime: live module, neutral model, JSON, loaded again; passed, refused, wrong, or no one's to give.
+
+A refusal that names a cause in the original itself (`converter.errors.CAUSES`) counts apart: as random, or as impossible.
+That torch cannot trace its own program is believed only where `make_fx` does not trace a functional form of it either.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +27,13 @@ from adapters.torch.export import Program, trace
 from benchmarks.suite_cases import SuiteCase, orders
 from converter import reference
 from converter.equivalence.compare import FACTOR, SLICE, compare, is_exact, peak, structure, ulps, within
-from converter.errors import ConverterError
+from converter.errors import ConverterError, UnsupportedError
 from converter.format import load_json, save_json
 from converter.ir import Model
 
 Array = np.ndarray[Any, Any]
 RUNTIMES = ("reference", "numpy", "onnxruntime")
-PASS, REFUSED, WRONG = "pass", "refused", "wrong"
+PASS, REFUSED, RANDOM, IMPOSSIBLE, WRONG = VERDICTS = "pass", "refused", "random", "impossible", "wrong"
 DIMS = ("static", "auto")
 DRAWS = 8
 # torch leaves these results as it finds the memory: only their shape and dtype mean anything.
@@ -53,11 +57,17 @@ def check(case: SuiteCase) -> list[dict[str, Any]]:
     """
     try:
         with _calm():
-            own, truth = eager(case, None), eager(case, torch.float64)
+            own = eager(case, None)
     except UncarriedDtype as error:
         return [{"case": case.name, "dims": dims, "verdicts": dict.fromkeys(RUNTIMES, uncarried(case, dims, error))} for dims in case.dims]
     except Exception as error:  # torch raises anything
         return [{"case": case.name, "invalid": _line(error)}]
+    try:
+        with _calm():
+            truth = eager(case, torch.float64)
+    except Exception as error:
+        verdict = (WRONG, f"torch does not run the sample in float64: {_line(error)}")
+        return [{"case": case.name, "dims": dims, "verdicts": dict.fromkeys(RUNTIMES, verdict)} for dims in case.dims]
     rows = []
     for dims in case.dims:
         try:
@@ -76,10 +86,9 @@ def uncarried(case: SuiteCase, dims: str, reason: UncarriedDtype) -> Verdict:
     """Refused for its dtype, which the tracer has to say too."""
     try:
         trace(copy.deepcopy(case.module), case.args, case.kwargs, dims=dims)
-    except ConverterError:
-        return REFUSED, str(reason)
     except Exception as error:  # a crash is a wrong answer of the tracer
-        return failure(error, "convert")
+        verdict, text = failure(error, "convert")
+        return verdict, str(reason) if verdict == IMPOSSIBLE else text
     return WRONG, f"converted, although {reason}"
 
 
@@ -89,7 +98,10 @@ def verdicts(case: SuiteCase, dims: str, own: list[Array], truth: list[Array]) -
         program = trace(copy.deepcopy(case.module), case.args, case.kwargs, dims=dims)
         model = reloaded(program.model)
     except Exception as error:  # a crash is a wrong answer of the tracer
-        return dict.fromkeys(RUNTIMES, failure(error, "convert"))
+        verdict, reason = failure(error, "convert")
+        if verdict == IMPOSSIBLE and "untraceable" in getattr(error, "causes", ()) and traced_otherwise(case, own):
+            verdict, reason = REFUSED, f"make_fx traces it: {reason}"
+        return dict.fromkeys(RUNTIMES, (verdict, reason))
     leaves = pytree.tree_leaves((case.args, case.kwargs))
     flat = [to_numpy(leaf) if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
     runs = [(inputs_of(program, flat), own, truth)]
@@ -296,14 +308,48 @@ def _sorts(sorter: Array, array: Array) -> bool:
     return bool(places.all()) and bool((np.diff(np.take_along_axis(array, sorter, -1)) >= 0).all())
 
 
+def traced_otherwise(case: SuiteCase, own: list[Array]) -> bool:
+    """Whether `make_fx` makes a functional graph of a sample that computes what torch does, without looking at values."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    leaves, structure_ = pytree.tree_flatten((case.args, case.kwargs))
+    places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    module = copy.deepcopy(case.module).eval()
+
+    def run(*tensors: torch.Tensor) -> Any:
+        given = list(leaves)
+        for place, tensor in zip(places, tensors, strict=True):
+            given[place] = tensor
+        args, kwargs = pytree.tree_unflatten(given, structure_)
+        return module(*args, **kwargs)
+
+    for mode in ("fake", "symbolic"):
+        tensors = [leaves[place].detach().clone() for place in places]
+        try:
+            with _calm(), torch.no_grad():
+                graph = make_fx(torch.func.functionalize(run, remove="mutations_and_views"), tracing_mode=mode,
+                                _allow_non_fake_inputs=True)(*tensors)
+                found = [to_numpy(leaf) for leaf in pytree.tree_leaves(graph(*tensors)) if isinstance(leaf, torch.Tensor)]
+        except Exception:  # torch raises anything
+            continue
+        if all(node.op != "call_function" or not getattr(node.target, "_schema", None) or not node.target._schema.is_mutable
+               for node in graph.graph.nodes) and len(found) == len(own) and all(
+                   mine.shape == wanted.shape and np.array_equal(mine, wanted, equal_nan=wanted.dtype.kind in "fc")
+                   for mine, wanted in zip(found, own, strict=True)):
+            return True
+    return False
+
+
 def failure(error: Exception, stage: str) -> Verdict:
-    """A clear refusal, or what broke."""
+    """A clear refusal, ours or for a cause in the original, or what broke."""
     if isinstance(error, ConverterError):
+        causes = error.causes if isinstance(error, UnsupportedError) else {None}
+        cause = REFUSED if None in causes else RANDOM if causes == {"random"} else IMPOSSIBLE
         items = getattr(error, "items", None)
         if items:
-            return REFUSED, "; ".join(sorted({f"{item['operator']}: {item['reason']}" for item in items}))
+            return cause, "; ".join(sorted({f"{item['operator']}: {item['reason']}" for item in items}))
         # While converting nothing has been promised yet: any clear error is a refusal.
-        verdict = REFUSED if stage == "convert" or type(error).__name__ == "UnsupportedError" else WRONG
+        verdict = cause if stage == "convert" or isinstance(error, UnsupportedError) else WRONG
         return verdict, f"{stage}: {_line(error)}"
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None

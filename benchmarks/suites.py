@@ -1,6 +1,6 @@
 """torch's own cases through this converter: its module samples, and its core ATen operators.
 
-    python -m benchmarks.suites modules|core [NAME …] [--jobs 1] [--again none|bad|all] [--list bad]
+    python -m benchmarks.suites modules|core [NAME …] [--jobs 1] [--again none|bad|all] [--part I/N] [--report] [--record]
 
 `modules` takes every float32 evaluation-mode sample of `torch.testing._internal.common_modules.module_db`; `core` every
 overload that torch tags core (calls seen while torch runs its operator samples) and the operators that torch.export
@@ -8,18 +8,21 @@ leaves whole (`op_db` samples). Each sample goes live module -> neutral model ->
 free dims, and is compared with torch: the reference in float64, NumPy and ONNX Runtime within the error budget.
 
 Results are kept, a file a class, in `build/suites/SUITE`; a class that has one is not run again unless it is named or
-`--again` says so. Exit 1 when anything is wrong.
+`--again` says so. `--record` puts the whole suite into `docs/suites.json`, which `python -m docs.generate` makes a table of.
+A refusal whose cause lies in torch or NumPy, such as random numbers, counts apart. Exit 1 when anything is wrong, or refused
+for want of something here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 import pickle
 import time
-from collections import Counter
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,11 +41,12 @@ from benchmarks.suite_cases import (
     operator_cases,
     operator_infos,
 )
-from benchmarks.suite_checks import DIMS, PASS, REFUSED, RUNTIMES, WRONG, check
+from benchmarks.suite_checks import IMPOSSIBLE, RANDOM, REFUSED, RUNTIMES, WRONG, check
+from benchmarks.suite_results import STORE, line, load, reasons, record, result_path, rows_of, store, summary, table
 from converter.opset import operators
 
-STORE = Path("build/suites")
 SUITES = ("modules", "core")
+BAD = (WRONG, REFUSED)
 CALLS, LIMIT = 6, 4
 SECONDS = 3000
 LONGEST = ("NLLLoss", "CTCLoss", "CrossEntropyLoss", "LinearCrossEntropyLoss")
@@ -82,15 +86,13 @@ def recorded() -> dict[str, Any]:
     return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]  # made above, by this program
 
 
-def result_path(suite: str, name: str) -> Path:
-    return STORE / suite / f"{name.replace('/', '_')}.json"
-
-
 def run_class(suite: str, name: str) -> None:
     """Checks every sample of a class and stores the rows."""
     import torch
 
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)  # torch reports failed attempts to trace
     partial = unfinished(suite, name)
     before = json.loads(partial.read_text()) if partial.exists() else {"rows": [], "seconds": 0.0}
     rows: list[dict[str, Any]] = before["rows"]
@@ -113,13 +115,6 @@ def run_class(suite: str, name: str) -> None:
 def unfinished(suite: str, name: str) -> Path:
     """Where a class's rows are kept until it is done, so that a run that was cut off goes on from there."""
     return result_path(suite, name).with_suffix(".part")
-
-
-def store(path: Path, name: str, rows: list[dict[str, Any]], seconds: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f"{path.suffix}.new")
-    temporary.write_text(json.dumps({"name": name, "seconds": round(seconds, 2), "rows": rows}, indent=1))
-    temporary.replace(path)
 
 
 def run(suite: str, wanted: list[str], jobs: int) -> None:
@@ -151,55 +146,8 @@ def run(suite: str, wanted: list[str], jobs: int) -> None:
             print(line(suite, name), flush=True)
 
 
-def load(suite: str, name: str) -> dict[str, Any] | None:
-    path = result_path(suite, name)
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def counts(rows: list[dict[str, Any]], runtime: str, dims: str) -> Counter[str]:
-    return Counter(row["verdicts"][runtime][0] for row in rows if row.get("dims") == dims)
-
-
-def line(suite: str, name: str) -> str:
-    """One class in one line."""
-    result = load(suite, name) or {"rows": [], "seconds": 0}
-    cells = []
-    for runtime in RUNTIMES:
-        found = sum((counts(result["rows"], runtime, dims) for dims in DIMS), Counter())
-        cells.append(f"{runtime} {found[PASS]}/{found[REFUSED]}/{found[WRONG]}")
-    return f"{name}: {', '.join(cells)} ({result['seconds']:.0f} s)"
-
-
-def table(suite: str, chosen: list[str]) -> str:
-    """pass / refused / wrong of what has been run, with denominators."""
-    results = [found for name in chosen if (found := load(suite, name))]
-    rows = [row for found in results for row in found["rows"]]
-    samples = {row["case"] for row in rows if "verdicts" in row}
-    invalid = [row for row in rows if "invalid" in row]
-    lines = [f"{suite}: {len(results)} of {len(names(suite))} classes, {len(samples)} samples; torch itself fails on {len(invalid)} more",
-             "",
-             "| suite | dims | runtime | pass | refused | wrong | of |", "|---|---|---|---|---|---|---|"]
-    for dims in DIMS:
-        for runtime in RUNTIMES:
-            found = counts(rows, runtime, dims)
-            lines.append(f"| {suite} | {dims} | {runtime} | {found[PASS]} | {found[REFUSED]} | {found[WRONG]} | {sum(found.values())} |")
-    return "\n".join(lines)
-
-
-def reasons(suite: str, chosen: list[str], verdict: str) -> str:
-    """Why, with the number of verdicts and the first case."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for name in chosen:
-        for row in (load(suite, name) or {"rows": []})["rows"]:
-            for runtime, (got, reason) in row.get("verdicts", {}).items():
-                if got == verdict:
-                    found.setdefault((name, reason), []).append(f"{row['case']} {row['dims']} {runtime}")
-    return "\n".join(f"{verdict} {len(where):3} {name}: {reason}  <- {where[0]}" for (name, reason), where in sorted(found.items()))
-
-
 def is_bad(suite: str, name: str) -> bool:
-    rows = (load(suite, name) or {"rows": []})["rows"]
-    return any(verdict[0] != PASS for row in rows for verdict in row.get("verdicts", {}).values())
+    return any(verdict[0] in BAD for row in rows_of(suite, [name]) for verdict in row.get("verdicts", {}).values())
 
 
 def main() -> int:
@@ -210,6 +158,7 @@ def main() -> int:
     parser.add_argument("--again", choices=("none", "bad", "all"), default="none", help="which of those with a result to run again")
     parser.add_argument("--part", help="I/N: every Nth class, from the Ith")
     parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--record", action="store_true", help="put the whole suite into docs/suites.json")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     every = names(options.suite)
@@ -226,17 +175,16 @@ def main() -> int:
     if options.suite == "core" and any(name in core_overloads() for name in wanted):
         recorded()
     run(options.suite, wanted, options.jobs)
-    for verdict in (WRONG, REFUSED):
+    for verdict in (IMPOSSIBLE, RANDOM, REFUSED, WRONG):
         text = reasons(options.suite, chosen, verdict)
         if text:
             print(f"\n{text}")
-    print(f"\n{table(options.suite, chosen)}")
-    summary = {"suite": options.suite, "table": table(options.suite, every).splitlines(),
-               "wrong": reasons(options.suite, every, WRONG).splitlines(), "refused": reasons(options.suite, every, REFUSED).splitlines()}
-    STORE.mkdir(parents=True, exist_ok=True)
-    (STORE / f"{options.suite}.json").write_text(json.dumps(summary, indent=1))
-    return int(any(WRONG in verdict for name in chosen for row in (load(options.suite, name) or {"rows": []})["rows"]
-                   for verdict in row.get("verdicts", {}).values()))
+    found = summary(options.suite, chosen)
+    print(f"\n{options.suite}: {found['classes']} of {len(every)} classes, {found['samples']} samples, of which torch itself does not run "
+          f"{len(found['invalid'])}; {found['seconds']} s\n\n{table({options.suite: found})}")
+    if options.record:
+        record(options.suite, every)
+    return int(any(is_bad(options.suite, name) for name in chosen))
 
 
 if __name__ == "__main__":

@@ -164,6 +164,9 @@ class ShardedParameters(ParameterStore):
     def names(self) -> tuple[str, ...]:
         return tuple(self._places)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
     def alias_of(self, name: str) -> str | None:
         target = self._shard(name).alias_of(name)
         return target if target in self._places else None
@@ -186,7 +189,7 @@ class SelectedParameters(ParameterStore):
 
     def __init__(self, store: ParameterStore, without: frozenset[str]) -> None:
         self._store = store
-        self._names = tuple(name for name in store.names() if name not in without)
+        self._names = {name: None for name in store.names() if name not in without}
         self._first: dict[str, str] = {}
         for name in self._names:
             self._first.setdefault(store.alias_of(name) or name, name)
@@ -197,7 +200,10 @@ class SelectedParameters(ParameterStore):
         return name
 
     def names(self) -> tuple[str, ...]:
-        return self._names
+        return tuple(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def alias_of(self, name: str) -> str | None:
         first = self._first[self._store.alias_of(self._known(name)) or name]

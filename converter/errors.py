@@ -32,6 +32,15 @@ class ConverterError(Exception):
         return self
 
 
+CAUSES = {
+    "random": "the framework draws random numbers",
+    "untraceable": "the framework cannot trace its own program",
+    "memory": "the result depends on memory outside of the tensors that are given, or that nothing was written to",
+    "dtype": "a dtype that NumPy has no equal for",
+}
+"""What lies in the original itself, so that no file of numbers and operators can hold it."""
+
+
 class GraphError(ConverterError):
     """A graph that breaks the rules of the format: a name, a shape, a dtype, an attribute."""
 
@@ -59,13 +68,20 @@ class RunError(ConverterError):
 class UnsupportedError(ConverterError):
     """Something that cannot be converted. `items` lists every such thing, not only the first.
 
-    Each item is a mapping with at least `"operator"` and `"reason"`, and `"count"` and `"source"` where known.
+    Each item is a mapping with at least `"operator"` and `"reason"`, and `"count"` and `"source"` where known. Where no
+    converter could do better, its `"cause"`, or that of an error without items, is one of `CAUSES`.
     """
 
     def __init__(self, message: str, *, items: list[dict[str, object]] | None = None, where: str | None = None,
-                 expected: str | None = None, received: str | None = None, fix: str | None = None) -> None:
+                 expected: str | None = None, received: str | None = None, fix: str | None = None, cause: str | None = None) -> None:
         super().__init__(message, where=where, expected=expected, received=received, fix=fix)
         self.items = items or []
+        self.cause = cause
+
+    @property
+    def causes(self) -> set[str | None]:
+        """The causes of everything that cannot be converted; None is among them where the converter lacks something."""
+        return {None if cause is None else str(cause) for cause in (item.get("cause") for item in self.items)} or {self.cause}
 
     def __str__(self) -> str:
         lines = [super().__str__()]

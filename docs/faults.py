@@ -46,9 +46,10 @@ dtype, an integer, a NaN or an infinity differs, or a size cannot be run. Else i
 output), and it is within rounding up to
 
     1e-9 + 1024 · eps64 · max(1, E)     for runs in float64 (beside the module)
-    (5 · E + 8) · eps                   for runs in the model's own dtypes
+    (5 · E + floor) · eps               for runs in the model's own dtypes
 
-with E PyTorch's own largest error in ulps, and eps that of the outputs' dtype.
+with E PyTorch's own largest error in ulps, and eps and floor those of the outputs' dtype. Integers that the honest graph chooses
+otherwise than PyTorch too, among values that tie, are not the fault's doing.
 
 ## Accepted
 

@@ -45,9 +45,9 @@ def test_planned_sizes_smaller_and_apart() -> None:
     model = positions(32, 32)
     planner = Planner(model.graph, model.parameters)
     assert planner.sizes(4) == {"batch": 2, "time": 32, "past": 31}
-    assert planner.shrunk(planner.sizes(4)) == {"batch": 1, "time": 16, "past": 15}
-    assert planner.shrunk({"batch": 1, "time": 1, "past": 0}) is None
-    assert planner.apart(planner.sizes(4)) == [{"batch": 2, "time": 1, "past": 0}, {"batch": 1, "time": 32, "past": 0},
+    assert planner.sizing.shrunk(planner.sizes(4)) == {"batch": 1, "time": 16, "past": 15}
+    assert planner.sizing.shrunk({"batch": 1, "time": 1, "past": 0}) is None
+    assert planner.sizing.apart(planner.sizes(4)) == [{"batch": 2, "time": 1, "past": 0}, {"batch": 1, "time": 32, "past": 0},
                                                {"batch": 1, "time": 1, "past": 31}]
 
 

@@ -168,10 +168,63 @@ def test_squeeze_of_all_axes_fixes_what_it_kept() -> None:
         assert name is None or program.model.graph.dims[name].min == 2
 
 
-@pytest.mark.parametrize(("function", "inputs"), [
-    (lambda x, y: torch.nn.functional.embedding(x, y, max_norm=1.0), (torch.zeros(3, dtype=torch.int64), torch.zeros(4, 2))),
+def renormed(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.embedding(x, y, max_norm=1.0)
+
+
+def test_rows_of_a_table_are_rescaled_where_they_are_looked_up() -> None:
+    """torch rescales the table itself, row by row as it is read; what is read is the same either way."""
+    x, table = torch.tensor([0, 2, 2, 3]), torch.tensor([[3.0, 4.0], [9.0, 9.0], [0.1, 0.2], [0.0, 0.0]])
+    program = traced(renormed, x, table)
+    (found,) = reference.run(program.model, {"x": x.numpy(), "y": table.numpy()}).values()
+    np.testing.assert_allclose(found, renormed(x, table.clone()).numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("function", "inputs", "cause"), [
+    (lambda x, y: renormed(x, y) + y.sum(0), (torch.zeros(3, dtype=torch.int64), torch.zeros(4, 2)), None),
+    (lambda x: x.as_strided((2, 2), (1, 2), 0), (torch.zeros(8)[4:],), "memory"),
+    (lambda x: torch.rand_like(x) + x, (torch.zeros(3),), "random"),
+    (lambda x: torch.nn.functional.dropout(x, training=True), (torch.zeros(3),), "random"),
+    (lambda x: torch.normal(x, 1.0), (torch.zeros(3),), "random"),
 ])
-def test_what_cannot_be_expressed_is_refused_by_name(function: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+def test_what_cannot_be_expressed_is_refused_by_name(function: Any, inputs: tuple[torch.Tensor, ...], cause: str | None) -> None:
     with pytest.raises(UnsupportedError) as error:
         traced(function, *inputs, dims="static")
     assert str(error.value.items[0]["operator"]).startswith("aten.")
+    assert error.value.causes == {cause}
+
+
+def test_a_module_that_torch_cannot_trace_says_so() -> None:
+    def branches(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x
+
+    def raises(x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("the module's own")
+
+    with pytest.raises(UnsupportedError) as error:
+        traced(branches, torch.ones(3))
+    assert error.value.causes == {"untraceable"}
+    with pytest.raises(UnsupportedError) as error:
+        traced(raises, torch.ones(3))
+    assert error.value.causes == {None}
+
+
+def test_indices_of_nothing_are_not_looked_at() -> None:
+    assert kernel("index", np.zeros((0, 3)), None, np.array([0, 7])).shape == (0, 2)
+    with pytest.raises(IndexError):
+        kernel("index", np.zeros((1, 3)), None, np.array([0, 7]))
+    with pytest.raises(IndexError):
+        kernel("index", np.zeros((0, 3)), np.array([0]), None)
+
+
+def test_negative_numbers_are_not_counted() -> None:
+    from adapters.numpy.session import NumpySession
+    from adapters.onnx.session import OnnxRuntimeSession
+
+    model = traced(lambda x: torch.bincount(x), torch.tensor([1, 3, 1])).model
+    for session in (NumpySession(model), OnnxRuntimeSession(model)):
+        assert session.run({"x": np.array([0, 2, 2, 5])})["output"].tolist() == [1, 0, 2, 0, 0, 1]
+        with pytest.raises(RunError):
+            session.run({"x": np.array([0, -1])})
+    with pytest.raises(RunError):
+        reference.run(model, {"x": np.array([0, -1])})

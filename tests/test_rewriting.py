@@ -120,3 +120,40 @@ def test_causal_mask_with_padding() -> None:
 def test_masks_that_are_not_causal(mask: Callable[[int], Tensor]) -> None:
     found = rewritten(lambda m, q: attend(q, q, q, mask(q.shape[2]).bool()), normal(2, 3, 5, 8))
     assert len(found) > 1
+
+
+def halves(x: Tensor) -> Tensor:
+    return torch.cat((-x[..., 4:], x[..., :4]), -1)
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor, exchange: Function = halves) -> Tensor:
+    return x * cosine + exchange(x) * sine
+
+
+def twice(angle: Tensor) -> Tensor:
+    return torch.cat((angle, angle), -1)
+
+
+@pytest.mark.parametrize("function", [
+    lambda m, x, t: rotate(x, twice(t).cos(), twice(t).sin()),
+    lambda m, x, t: twice(t).sin() * halves(x) + twice(t).cos() * x,
+    lambda m, x, t: rotate(x[:, None].repeat(1, 3, 1, 1), twice(t).cos()[:, None] / 2, twice(t)[:, None].sin()),
+], ids=["plain", "other orders", "later axes"])
+def test_rotary_positions(function: Function) -> None:
+    found = rewritten(lambda m, x, t: function(m, x * m.weight, t * m.weight[:4]), normal(2, 2, 8), normal(2, 2, 4))
+    assert found["rotary_embedding"] == 1
+    assert not found["concat"] + found["negative"] + found["add"]
+
+
+@pytest.mark.parametrize("function", [
+    lambda m, x, t: rotate(x, twice(t).cos(), twice(t).sin(), lambda x: torch.cat((x[..., 4:], -x[..., :4]), -1)),
+    lambda m, x, t: rotate(x, twice(t).cos(), twice(t).sin(), lambda x: torch.cat((-x[..., :4], x[..., 4:]), -1)),
+    lambda m, x, t: rotate(x, twice(t).cos(), twice(t).sin(), lambda x: torch.cat((-x[..., 3:], x[..., :3]), -1)),
+    lambda m, x, t: rotate(x, torch.cat((t, t + 1), -1).cos(), twice(t).sin()),
+    lambda m, x, t: rotate(x, t.repeat_interleave(2, -1).cos(), twice(t).sin()),
+    lambda m, x, t: x.flip(0) * twice(t).cos() + halves(x) * twice(t).sin(),
+    lambda m, x, t: x * twice(t).cos() - halves(x) * twice(t).sin(),
+], ids=["the other way round", "not exchanged", "cut elsewhere", "other angles", "pairs and halves", "of another", "backwards"])
+def test_no_rotary_positions(function: Function) -> None:
+    found = rewritten(lambda m, x, t: function(m, x * m.weight, t * m.weight[:4]), normal(2, 2, 8), normal(2, 2, 4))
+    assert not found["rotary_embedding"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import suites
+import docs.suites
+from benchmarks import suite_results, suites
 from benchmarks.suite_cases import Call, SuiteCase, call_case, core_overloads, function_of, kind, module_cases, operator_cases
-from benchmarks.suite_checks import PASS, REFUSED, RUNTIMES, WRONG, check, failure, judge
+from benchmarks.suite_checks import IMPOSSIBLE, PASS, RANDOM, REFUSED, RUNTIMES, WRONG, check, failure, judge, traced_otherwise
 from converter.errors import RunError, UnsupportedError
 
 MODULES = ("Linear", "GRUCell", "BatchNorm1d", "GaussianNLLLoss", "MultiLabelMarginLoss", "L1Loss")
@@ -97,8 +99,63 @@ def test_a_wrong_output_is_found() -> None:
 
 def test_failures_are_told_apart() -> None:
     assert failure(UnsupportedError("no", items=[{"operator": "x", "reason": "r"}]), "convert") == (REFUSED, "x: r")
+    assert failure(UnsupportedError("no", items=[{"operator": "x", "reason": "r", "cause": "random"}]), "convert") == (RANDOM, "x: r")
+    assert failure(UnsupportedError("no", cause="dtype"), "convert")[0] == IMPOSSIBLE
+    mixed = [{"operator": "x", "reason": "r", "cause": "random"}, {"operator": "y", "reason": "s"}]
+    assert failure(UnsupportedError("no", items=mixed), "convert")[0] == REFUSED
+    assert failure(UnsupportedError("no"), "run")[0] == REFUSED
     assert failure(RunError("no"), "run")[0] == WRONG
     assert failure(ValueError("no"), "convert")[0] == WRONG
+
+
+class Branches(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x
+
+
+class Resizes(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.resize_(2, 2)
+
+
+@pytest.mark.parametrize(("module", "traceable"), [(torch.nn.Tanh(), True), (Branches(), False), (Resizes(), False)])
+def test_another_way_to_trace_is_tried(module: torch.nn.Module, traceable: bool) -> None:
+    """What torch is said not to trace counts as a refusal of this project's where `make_fx` traces it."""
+    case = SuiteCase("case", module, (torch.ones(4),))
+    assert traced_otherwise(case, [torch.tanh(torch.ones(4)).numpy()]) is traceable
+    if not traceable:
+        assert {row["verdicts"]["numpy"][0] for row in check(case)} == {IMPOSSIBLE}
+
+
+def test_what_is_left_is_summed_up(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite_results, "STORE", tmp_path)
+    monkeypatch.setattr(suite_results, "RECORD", tmp_path / "suites.json")
+    passed, drawn = dict.fromkeys(RUNTIMES, (PASS, "")), dict.fromkeys(RUNTIMES, (RANDOM, "aten.rand.default: random"))
+    rows = [{"case": "a[0]", "dims": "static", "verdicts": passed}, {"case": "a[0]", "dims": "auto", "verdicts": drawn},
+            {"case": "a[1]", "invalid": "RuntimeError: no"}]
+    suite_results.store(suite_results.result_path("core", "a"), "a", rows, 1.5)
+    found = suite_results.summary("core", ["a", "b"])
+    assert (found["classes"], found["samples"]) == (1, 2)
+    assert found["counts"]["auto"]["numpy"] == {"pass": 0, "refused": 0, "random": 1, "impossible": 0, "wrong": 0}
+    assert found["left"] == [{"verdict": RANDOM, "reason": "aten.rand.default: random", "classes": ["a"], "samples": 1}]
+    assert found["invalid"] == [{"sample": "a[1]", "reason": "RuntimeError: no"}]
+    assert suite_results.reasons("core", ["a"], WRONG, REFUSED) == ""
+    with pytest.raises(ValueError, match="no result of 1 classes: b"):
+        suite_results.record("core", ["a", "b"])
+    suite_results.record("core", ["a"])
+    monkeypatch.setattr(docs.suites, "RECORD", tmp_path / "suites.json")
+    assert "| core | auto | numpy | 0 | 0 | 1 | 0 | 0 | 1 |" in docs.suites.section()
+
+
+def test_the_record_has_nothing_wrong() -> None:
+    """And every class and sample of torch's: 114 classes of modules, 1,805 samples, with this version."""
+    held = json.loads(docs.suites.RECORD.read_text())
+    assert set(held["suites"]) == set(suites.SUITES)
+    for suite, item in held["suites"].items():
+        for runtimes in item["counts"].values():
+            assert all(counts["wrong"] == counts["refused"] == 0 for counts in runtimes.values()), suite
+        if held["versions"]["torch"] == torch.__version__:
+            assert item["classes"] == len(suites.names(suite))
 
 
 def test_every_core_overload_is_a_class() -> None:
@@ -116,5 +173,7 @@ def test_a_call_keeps_what_is_no_tensor() -> None:
 @WHOLE_RUN
 @pytest.mark.parametrize("suite", suites.SUITES)
 def test_whole_suites(suite: str) -> None:
-    suites.run(suite, [name for name in suites.names(suite) if suites.load(suite, name) is None], 2)
-    assert suites.reasons(suite, suites.names(suite), WRONG) == ""
+    """Nothing is wrong, and nothing is refused but for a cause in torch or NumPy."""
+    names = suites.names(suite)
+    suites.run(suite, [name for name in names if suites.load(suite, name) is None], 2)
+    assert suites.reasons(suite, names, WRONG, REFUSED) == ""

@@ -247,7 +247,8 @@ def windows(config: Config, usual: list[bool], window: int | None) -> list[int |
         kinds = usual
     else:
         known = {"full_attention": False, "sliding_attention": True}
-        if not isinstance(names, list) or len(names) != len(usual) or any(name not in known for name in names):
+        if not isinstance(names, list) or len(names) != len(usual) or any(
+                not isinstance(name, str) or name not in known for name in names):
             raise config.refuse("layer_types", f"{len(usual)} of {', '.join(known)}", names)
         kinds = [known[name] for name in names]
     if any(kinds) and window is None:

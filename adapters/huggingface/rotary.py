@@ -189,10 +189,7 @@ KINDS: dict[str, Callable[[Config, Config, int], Rotary]] = {
 
 
 def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | None) -> tuple[Value, Value]:
-    """Cosine and sine for words `start` to `stop`, [time, size], or [batch, 1, time, size] for given positions.
-
-    The first half of the sines is negative, so that a rotation is x · cos + (x with its halves exchanged) · sin.
-    """
+    """Cosine and sine for words `start` to `stop`, [time, size / 2], or [batch, 1, time, size / 2] for given positions."""
     frequencies = net.constant(f"{net.prefix}rotary_emb.inv_freq", given.frequencies)
     if given.longer is not None or given.growth is not None:
         length = (net.op("full", shape=(), fill_value=stop, dtype=DType.INT64) if positions is None
@@ -209,8 +206,7 @@ def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | No
     cosine, sine = net.op("cos", angle), net.op("sin", angle)
     if given.scale != 1:
         cosine, sine = (net.op("multiply", item, given.scale) for item in (cosine, sine))
-    return (net.cast(net.op("concat", cosine, cosine, axis=-1, name="cosine")),
-            net.cast(net.op("concat", net.op("negative", sine), sine, axis=-1, name="sine")))
+    return net.cast(cosine), net.cast(sine)
 
 
 def _grown_frequencies(net: Net, given: Rotary, length: Value) -> Value:
@@ -224,12 +220,4 @@ def _grown_frequencies(net: Net, given: Rotary, length: Value) -> Value:
 
 def rotate(net: Net, x: Value, cosine: Value, sine: Value) -> Value:
     """[batch, heads, time, size], the first part of the last axis rotated."""
-    size, rotated = int(x.shape[-1]), int(cosine.shape[-1])  # type: ignore[arg-type]
-    half = rotated // 2
-    parts = net.b.add("split", (x,), {"sizes": (half, half, *([size - rotated] if size > rotated else [])), "axis": -1})
-    kept = parts[2:]
-    if kept:
-        x = net.op("slice", x, axes=(-1,), starts=(0,), stops=(rotated,))
-    exchanged = net.op("concat", parts[1], parts[0], axis=-1)
-    turned = net.op("add", net.op("multiply", x, cosine), net.op("multiply", exchanged, sine))
-    return net.op("concat", turned, *kept, axis=-1) if kept else turned
+    return net.op("rotary_embedding", x, cosine, sine)

@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import numpy as np
-import onnx
 
 from adapters.onnx.complex_pairs import Pair, lowers_complex
 from adapters.onnx.kernels import literal, number
@@ -19,8 +18,7 @@ from adapters.onnx.ops.complex_numbers import absolute, divide, exp, log, produc
 from adapters.onnx.ops.elementwise import apply, select
 from adapters.onnx.registry import lowerings
 from converter.dims import Dim
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import axis_of
+from converter.ir import DType
 
 LARGEST_PRODUCT = 16
 """Up to this integer a power is multiplied out."""
@@ -269,50 +267,3 @@ def convolution(g: Lowering, x: Pair, weight: Pair, bias: Pair | None, **attribu
     real, imag = (None, None) if bias is None else (bias.real, bias.imag)
     return Pair(apply(g, "Sub", part(x.real, weight.real, real), part(x.imag, weight.imag)),
                 apply(g, "Add", part(x.real, weight.imag, imag), part(x.imag, weight.real)))
-
-
-@lowers_complex("prod", "cumulative_prod")
-def prod(g: Lowering, x: Pair, *, axis: Any = None, keepdims: bool = False) -> Pair:
-    """A Scan along the axis; several axes are made one first."""
-    running = g._current is not None and g._current.op == "cumulative_prod"
-    places = tuple(range(x.rank)) if axis is None else tuple(sorted(axis_of(item, x.rank) for item in (
-        (axis,) if isinstance(axis, int) else axis)))
-    if not places:
-        return x
-    kept = [place for place in range(x.rank) if place not in places]
-    spec = TensorSpec(x.real.dtype, tuple(x.shape[place] for place in kept))
-    count: Dim = 1
-    for place in places:
-        count = count * x.shape[place]
-    parts = [g.reshape(g.transpose(part, (*places, *kept)), (count, *spec.shape)) for part in (x.real, x.imag)]
-    start = [g.node("Expand", number(g, value, parts[0]), g.sizes(spec.shape), spec=spec) if kept else number(g, value, parts[0])
-             for value in (1, 0)]
-    along = TensorSpec(spec.dtype, (count, *spec.shape))
-    body = _product_body(g, spec.dtype, len(kept), running)
-    specs = [spec, spec, along, along] if running else [spec, spec]
-    results = g.nodes_out("Scan", *start, *parts, specs=specs, body=body, num_scan_inputs=2)
-    if running:
-        inverse = [(*places, *kept).index(place) for place in range(x.rank)]
-        return Pair(g.transpose(results[2], inverse), g.transpose(results[3], inverse))
-    if keepdims:
-        shape = tuple(1 if place in places else x.shape[place] for place in range(x.rank))
-        return Pair(g.reshape(results[0], shape), g.reshape(results[1], shape))
-    return Pair(results[0], results[1])
-
-
-def _product_body(g: Lowering, dtype: DType, rank: int, running: bool) -> onnx.GraphProto:
-    """(a + bi)(c + di), and the product again where every one is wanted."""
-    n = {name: g.unique(f"product/{name}") for name in (
-        "a", "b", "c", "d", "ac", "bd", "ad", "bc", "real", "imag", "each_real", "each_imag")}
-    make = onnx.helper.make_node
-    nodes = [make("Mul", [n[pair[0]], n[pair[1]]], [n[pair]]) for pair in ("ac", "bd", "ad", "bc")]
-    nodes += [make("Sub", [n["ac"], n["bd"]], [n["real"]]), make("Add", [n["ad"], n["bc"]], [n["imag"]])]
-    outputs = ["real", "imag"]
-    if running:
-        nodes += [make("Identity", [n[part]], [n[f"each_{part}"]]) for part in ("real", "imag")]
-        outputs += ["each_real", "each_imag"]
-
-    def port(name: str) -> onnx.ValueInfoProto:
-        return onnx.helper.make_tensor_value_info(n[name], g.onnx_dtype(dtype), [None] * rank)
-
-    return onnx.helper.make_graph(nodes, g.unique("product"), [port(name) for name in "abcd"], [port(name) for name in outputs])

@@ -73,7 +73,8 @@ def lowers_complex(*operators: str) -> Callable[[Callable[..., Any]], Callable[.
 def lowering_of(g: Lowering, operator: str, ordinary: Callable[..., Any]) -> Callable[..., Any]:
     """What lowers an operator that has complex operands or results. Raises `UnsupportedError` where nothing does."""
     import adapters.onnx.complex_functions
-    import adapters.onnx.ops.complex_numbers  # noqa: F401  # both fill the table
+    import adapters.onnx.complex_running
+    import adapters.onnx.ops.complex_numbers  # noqa: F401  # all fill the table
 
     if operator in NATIVE:
         return ordinary

@@ -41,13 +41,12 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
     path = Path(path)
     if external is None:
         external = total_bytes(lowering) > EXTERNAL_THRESHOLD
+    # One thread reads the parameters for the digest while the other writes them.
     if not external:
-        describe(proto, model)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            write_model(file, proto, lowering)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor(1) as aside:
+            write_model(file, proto, lowering, aside.submit(describe, proto, model).result)
         return
     location = f"{path.name}.data"
-    # One thread reads the parameters for the digest while the other writes them.
     with (atomic_path(path) as temporary, atomic_path(path.with_name(location)) as values,
           open(temporary, "wb") as file, open(values, "wb") as data, ThreadPoolExecutor(1) as aside):
         described = aside.submit(describe, proto, model)

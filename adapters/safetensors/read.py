@@ -49,6 +49,9 @@ class SafetensorsParameters(ParameterStore):
     def names(self) -> tuple[str, ...]:
         return (*self._entries, *self._aliases)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._aliases
+
     def alias_of(self, name: str) -> str | None:
         return self._aliases.get(name)
 

@@ -1,8 +1,9 @@
 """Functions of torch's that look at values while they run, as tensor arithmetic that a trace can hold.
 
 `torch.equal` and `torch.allclose` answer with a Python bool, `item` with a Python complex number, `torch.narrow` reads where
-to start, and `torch.cov` asks whether its weights are positive. While `answers_as_tensors()` is active, the answers are
-tensors without axes, and the weights are taken as they are. What branches on an answer still fails to trace.
+to start, `one_hot` how many classes there are, and `torch.cov` asks whether its weights are positive. While
+`answers_as_tensors()` is active, the answers are tensors without axes, the classes are counted, and the weights are taken
+as they are. What branches on an answer still fails to trace.
 """
 
 from __future__ import annotations
@@ -64,9 +65,20 @@ def _corrcoef(input: Tensor) -> Tensor:
     return torch.complex(c.real.clip(-1, 1), c.imag.clip(-1, 1)) if c.is_complex() else c.clip(-1, 1)
 
 
+def _one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
+    """torch.nn.functional.one_hot; without a number of classes there are as many as the largest of them needs."""
+    if num_classes != -1:
+        return torch.nn.functional.one_hot(input, num_classes)
+    if input.numel() == 0 and all(isinstance(size, int) for size in input.shape):
+        raise RuntimeError("Can not infer total number of classes from empty tensor.")
+    counts = torch.bincount(input.reshape(-1))
+    return (input.unsqueeze(-1) == torch.arange(counts.shape[0])).to(torch.int64)
+
+
 _TRACEABLE: Mapping[Any, Callable[..., Any]] = {
     torch.equal: _equal, Tensor.equal: _equal, torch.allclose: _allclose, Tensor.allclose: _allclose, Tensor.item: _item,
-    torch.narrow: _narrow, Tensor.narrow: _narrow,
+    torch.narrow: _narrow, Tensor.narrow: _narrow, torch.nn.functional.one_hot: _one_hot,
+    torch.ops.aten._local_scalar_dense.default: _item,
     torch.cov: _cov, Tensor.cov: _cov, torch.corrcoef: _corrcoef, Tensor.corrcoef: _corrcoef,
 }
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
-from adapters.torch.decisions import Decision, Decisions
+from adapters.torch.decisions import Decisions
 from adapters.torch.dtypes import to_dim
+from adapters.torch.unions import Condition, size_symbol, united
 from converter.errors import ConverterError
 from converter.ir import DimRange
 
@@ -32,20 +33,20 @@ class Domain:
     """The ranges at which a trace holds, the sizes of 1 that only a trial can tell, and what narrowed each.
 
     `relations` gives a size that must be another one and a constant, which then has no range of its own. `conditions` are
-    those of all decisions, over the graph's symbols; `doubtful` those that were left out because they fail at sizes that
-    are to be kept, where a trial has to show that they do not matter.
+    those of all decisions, with their places, over the graph's symbols; `doubtful` those that were left out because they
+    fail at sizes that are to be kept, where a trial has to show that they do not matter.
     """
 
     ranges: Mapping[str, DimRange]
     trials: frozenset[str]
     reasons: Mapping[str, str]
     relations: Mapping[str, tuple[str, int]]
-    conditions: tuple[Any, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     doubtful: tuple[Any, ...] = ()
 
 
 def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int], ranges: Mapping[str, DimRange],
-              kept: Mapping[str, int] | None = None) -> Domain:
+              kept: Mapping[str, int] | None = None, others: Sequence[Condition] = ()) -> Domain:
     """Narrows `ranges` to where the decisions hold.
 
     Args:
@@ -54,23 +55,27 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
         ranges: the ranges before. A lowest size of 1 may stand for sizes that were not looked at (the tracer takes 1 for a
             constant): a decision that fails at 1 alone puts the symbol among `trials`.
         kept: sizes that are not to be lost: decisions that fail there are `doubtful`.
+        others: where `kept` is given, the conditions of a trace made there, over the graph's symbols.
     """
     found = dict(ranges)
     trials: set[str] = set()
     reasons: dict[str, str] = {}
     relations: dict[str, tuple[str, int]] = {}
-    conditions: list[Any] = []
-    doubtful: list[Any] = []
-    for decision, condition in _conditions(decisions, names, traced):
-        conditions.append(condition)
-        if kept is not None and not holds_at(condition, kept):
-            doubtful.append(condition)
-            continue
+    own_conditions = list(_conditions(decisions, names, traced))
+    wanted, doubtful = (own_conditions, []) if kept is None else united(own_conditions, kept, others)
+    for symbol in (item for condition in doubtful for item in condition.free_symbols):
+        if kept is not None and kept[str(symbol)] not in found[str(symbol)]:  # the tracer's own range follows from that decision
+            found[str(symbol)] = DimRange()
+    for place, condition in wanted:
         condition = _related(condition, relations)
         if condition is sympy.true:
             continue
         own = sorted(str(item) for item in condition.free_symbols)
         if _holds(condition, found, own):
+            if not _holds(condition, {name: DimRange() for name in own}, own):  # the tracer itself has made them narrower
+                for name in own:
+                    if found[name].max is not None:
+                        reasons.setdefault(name, place)
             continue
         above = {name: replace(found[name], min=found[name].min + found[name].step) if found[name].min == 1 and traced[name] > 1
                  else found[name] for name in own}
@@ -83,7 +88,7 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
             relations = {key: (other, by + more) if base == name else (base, by) for key, (base, by) in relations.items()}
             relations[name] = (other, more)
             found[other] = _shifted_meet(found[other], found.pop(name), more)
-            reasons.setdefault(name, decision.place)
+            reasons.setdefault(name, place)
             continue
         narrowed = _narrowed(condition, {**found, **above}, own, traced)
         for name in own:
@@ -95,24 +100,14 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
         for name in own:
             if narrowed[name] != found[name]:
                 found[name] = narrowed[name]
-                reasons.setdefault(name, decision.place)
+                reasons.setdefault(name, place)
     trials = {relations.get(name, (name, 0))[0] for name in trials}
-    return Domain(found, frozenset(name for name in trials if found[name].min == 1), reasons, relations, tuple(conditions),
-                  tuple(doubtful))
-
-
-def holds_at(condition: Any, sizes: Mapping[str, int]) -> bool:
-    """Whether a condition holds at given sizes; not where it cannot be told."""
-    found = condition.subs({symbol: sizes[str(symbol)] for symbol in condition.free_symbols if str(symbol) in sizes})
-    return bool(found) if found in (sympy.true, sympy.false) else False
-
-
-def _symbol(name: str) -> Any:
-    return sympy.Symbol(name, integer=True, positive=True)
+    return Domain(found, frozenset(name for name in trials if found[name].min == 1), reasons, relations,
+                  tuple(own_conditions), tuple(doubtful))
 
 
 def _related(condition: Any, relations: Mapping[str, tuple[str, int]]) -> Any:
-    return condition.subs({_symbol(name): _symbol(other) + more for name, (other, more) in relations.items()}, simultaneous=True)
+    return condition.subs({size_symbol(name): size_symbol(other) + more for name, (other, more) in relations.items()}, simultaneous=True)
 
 
 def _relation(condition: Any, ranges: Mapping[str, DimRange], names: list[str], traced: Mapping[str, int]) -> tuple[str, str, int] | None:
@@ -133,10 +128,10 @@ def _shifted_meet(own: DimRange, other: DimRange, more: int) -> DimRange:
     return DimRange(max(own.min, other.min - more), min(highs) if highs else None)
 
 
-def _conditions(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int]) -> Iterable[tuple[Decision, Any]]:
+def _conditions(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int]) -> Iterable[Condition]:
     """Each decision once, as a condition over the graph's symbols that held in the trace."""
     seen = set()
-    renamed = {sympy.Symbol(old): _symbol(new) for old, new in names.items()}
+    renamed = {sympy.Symbol(old): size_symbol(new) for old, new in names.items()}
     for decision in decisions.found:
         expression = decision.environment.replace(decision.condition)
         condition = (expression if decision.answer else sympy.Not(expression)) if isinstance(decision.answer, bool) else \
@@ -147,7 +142,7 @@ def _conditions(decisions: Decisions, names: Mapping[str, str], traced: Mapping[
         condition = condition.xreplace(symbols)
         if condition.free_symbols and condition not in seen and all(str(item) in traced for item in condition.free_symbols):
             seen.add(condition)
-            yield decision, condition
+            yield decision.place, condition
 
 
 def _holds(condition: Any, ranges: Mapping[str, DimRange], names: list[str]) -> bool:
@@ -164,6 +159,8 @@ def _holds(condition: Any, ranges: Mapping[str, DimRange], names: list[str]) -> 
         steps[count] = ValueRanges(0, HIGHEST if most is sympy.oo else most)
         sizes[symbol] = span.min + span.step * count
     try:
+        if isinstance(condition, sympy.Or) and any(_holds(part, ranges, names) for part in condition.args):
+            return True
         placed = condition.subs(sizes, simultaneous=True)
         if placed in (sympy.true, sympy.false):
             return bool(placed)

@@ -25,7 +25,8 @@ _BITS = {1: torch.uint8, 2: torch.int16}
 def from_torch_dtype(dtype: torch.dtype) -> DType:
     """Raises `UnsupportedError` for a dtype that the format lacks (quantized ones)."""
     if dtype not in FROM_TORCH:
-        raise UnsupportedError(f"the dtype {dtype} cannot be carried", expected=", ".join(map(str, DType)), received=str(dtype))
+        raise UnsupportedError(f"the dtype {dtype} cannot be carried", expected=", ".join(map(str, DType)), received=str(dtype),
+                               cause="dtype")
     return FROM_TORCH[dtype]
 
 

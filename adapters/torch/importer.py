@@ -114,10 +114,11 @@ class Importer:
             self.attached[id(tensor)] = self.builder.parameter(name, from_torch_dtype(tensor.dtype), tuple(tensor.shape))
         return self.attached[id(tensor)]
 
-    def refuse(self, reason: str) -> UnsupportedError:
-        """The error of an importer that cannot express its node: `raise g.refuse("why")`."""
+    def refuse(self, reason: str, cause: str | None = None) -> UnsupportedError:
+        """The error of an importer that cannot express its node: `raise g.refuse("why")`. `cause` is one of `errors.CAUSES`."""
         name = target_name(self.node.target)  # type: ignore[union-attr]
-        return UnsupportedError(reason, items=[{"operator": name, "reason": reason, "source": self.source}])
+        item: dict[str, object] = {"operator": name, "reason": reason, "source": self.source}
+        return UnsupportedError(reason, items=[item if cause is None else {**item, "cause": cause}])
 
     # For the walk ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Importer:
 
         Raises `UnsupportedError` that lists every node that could not be expressed.
         """
-        problems: dict[tuple[str, str, str | None], int] = {}
+        problems: dict[tuple[str, str, str | None, str | None], int] = {}
         unknown: set[torch.fx.Node] = set()
         self.environment = environment
         for node in graph.nodes:
@@ -146,7 +147,7 @@ class Importer:
             if unknown.intersection(node.all_input_nodes):
                 unknown.add(node)
                 if name not in importers() and not _is_size(node) and name != "operator.getitem":
-                    key = (name, "no importer for this operator", source_of(node))
+                    key = (name, *_missing(node), source_of(node))
                     problems[key] = problems.get(key, 0) + 1
                 continue
             self.node = node
@@ -155,16 +156,19 @@ class Importer:
             except UnsupportedError as error:
                 if not self._stand_in(node, environment):
                     unknown.add(node)
-                for item in error.items or [{"operator": name, "reason": str(error)}]:
-                    key = (str(item["operator"]), str(item["reason"]), str(item["source"]) if item.get("source") else source_of(node))
+                for item in error.items or [{"operator": name, "reason": str(error), "cause": error.cause}]:
+                    source, cause = item.get("source"), item.get("cause")
+                    key = (str(item["operator"]), str(item["reason"]), None if cause is None else str(cause),
+                           str(source) if source else source_of(node))
                     problems[key] = problems.get(key, 0) + int(str(item.get("count", 1)))
             except ConverterError as error:
                 if not problems:
                     raise error.within(f"{name} from {source_of(node)}") from error
                 unknown.add(node)  # what stands in for a refused value need not fit everywhere
         self.node = None
-        items: list[dict[str, object]] = [{"operator": name, "reason": reason, "count": count, "source": source}
-                                          for (name, reason, source), count in problems.items()]
+        items: list[dict[str, object]] = [
+            {"operator": name, "reason": reason, "count": count, "source": source, **({} if cause is None else {"cause": cause})}
+            for (name, reason, cause, source), count in problems.items()]
         raise UnsupportedError(f"{len({item['operator'] for item in items})} operators cannot be converted", items=items,
                                fix="rewrite the lines named, or report the operators as gaps")
 
@@ -195,7 +199,7 @@ class Importer:
             return environment[node.args[0]][node.args[1]]  # type: ignore[index]
         importer = importers().get(name)
         if importer is None:
-            raise UnsupportedError("no importer", items=[{"operator": name, "reason": "no importer for this operator"}])
+            raise self.refuse(*_missing(node))
         args = [self._resolve(item, environment) for item in node.args]
         kwargs = {key: self._resolve(item, environment) for key, item in node.kwargs.items() if key not in PLACEMENT}
         self._require_operands(node, environment)
@@ -263,6 +267,13 @@ PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format"})
 def _is_size(node: torch.fx.Node) -> bool:
     """Whether the node computes a size and not a tensor."""
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
+
+
+def _missing(node: torch.fx.Node) -> tuple[str, str | None]:
+    """The reason for which an operator without an importer is refused, and its cause."""
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        return "random", "random"
+    return "no importer for this operator", None
 
 
 def _is_checked_only(node: torch.fx.Node) -> bool:

@@ -27,6 +27,25 @@ def bind_arguments(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping
     return dict(bound.arguments)
 
 
+def call_arguments(module: torch.nn.Module, bound: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments bound by name as positional and keyword arguments of `forward`."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    skipped = False
+    for name, parameter in inspect.signature(module.forward).parameters.items():
+        if name not in bound:
+            skipped = True
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            args.extend(bound[name])
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs.update(bound[name])
+        elif parameter.kind is parameter.KEYWORD_ONLY or skipped and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            kwargs[name] = bound[name]
+        else:
+            args.append(bound[name])
+    return args, kwargs
+
+
 def flat_names(tree: Any) -> list[str]:
     """A name for each leaf of nested arguments: `past.0.key` for `{"past": [{"key": …}]}`; a one-name path stays bare."""
     return [".".join(str(_key(step)) for step in path if _key(step) != "") for path, _ in pytree.tree_flatten_with_path(tree)[0]]

@@ -13,9 +13,9 @@ import torch
 
 from adapters.torch.dtypes import to_tensor
 from adapters.torch.export import Program, from_exported, trace
-from adapters.torch.inputs import bind_arguments
+from adapters.torch.inputs import bind_arguments, call_arguments
 from adapters.torch.parameters import TorchParameters
-from adapters.torch.record import Arrays, call_arguments, record
+from adapters.torch.record import Arrays, record
 from converter.errors import ConverterError, ParameterError
 from converter.ir import DType, Model, TensorSpec
 from converter.parameters import ParameterStore

@@ -1,9 +1,10 @@
-"""Lets three losses be traced that `torch.export` stumbles over.
+"""Lets losses be traced that `torch.export` stumbles over.
 
 `gaussian_nll_loss` refuses negative variances, a check on values that no trace can hold; `multilabel_margin_loss` of one
 unbatched sample is traced to the shape [1] and computed with the shape []; the inner result of `ctc_loss` has a size that
-depends on values. While `traceable_losses()` is active the first takes its variances as they are, the second is computed
-with a batch of one, and the third is an operator of its own.
+depends on values; `linear_cross_entropy` in chunks does not say that there is a target for each row. While
+`traceable_losses()` is active the first takes its variances as they are, the second is computed with a batch of one, the
+third is an operator of its own, and the fourth says so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 MULTILABEL = F.multilabel_margin_loss
 GAUSSIAN = F.gaussian_nll_loss
 CTC = F.ctc_loss
+LINEAR = F.linear_cross_entropy
 
 
 def _gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6,
@@ -87,11 +89,18 @@ def _ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_len
     return loss.squeeze(0) if unbatched else loss
 
 
+def _linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, **options: Any) -> Tensor:
+    if input.dim() == 2 and target.dim():
+        torch._check(target.shape[0] == input.shape[0])  # type: ignore[no-untyped-call]
+    return LINEAR(input, linear_weight, target, **options)
+
+
 @contextmanager
 def traceable_losses() -> Iterator[None]:
-    """While active, both losses are traced as what they compute."""
+    """While active, the losses are traced as what they compute."""
     F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = _gaussian_nll_loss, _multilabel_margin_loss, _ctc_loss  # type: ignore[assignment]
+    F.linear_cross_entropy = _linear_cross_entropy
     try:
         yield
     finally:
-        F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = GAUSSIAN, MULTILABEL, CTC
+        F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss, F.linear_cross_entropy = GAUSSIAN, MULTILABEL, CTC, LINEAR

@@ -12,7 +12,7 @@ import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import as_tensor, to_numpy, to_tensor
 from adapters.torch.export import Program
-from adapters.torch.inputs import flat_names
+from adapters.torch.inputs import call_arguments, flat_names
 from adapters.torch.preparation import unchanged
 from converter.errors import ConverterError
 from converter.ir import Example
@@ -93,27 +93,6 @@ def run_module(program: Program, arguments: Mapping[str, Any], inputs: Mapping[s
                              expected=f"{len(names)} outputs", received=", ".join(flat_names(result)) or "none")
     return {name: np.array(to_numpy(as_tensor(value)))
             for name, value in zip(names, values, strict=True) if name is not None}
-
-
-def call_arguments(module: torch.nn.Module, bound: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Arguments bound by name as positional and keyword arguments of `forward`."""
-    import inspect
-
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    skipped = False
-    for name, parameter in inspect.signature(module.forward).parameters.items():
-        if name not in bound:
-            skipped = True
-        elif parameter.kind is parameter.VAR_POSITIONAL:
-            args.extend(bound[name])
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            kwargs.update(bound[name])
-        elif parameter.kind is parameter.KEYWORD_ONLY or skipped and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            kwargs[name] = bound[name]
-        else:
-            args.append(bound[name])
-    return args, kwargs
 
 
 @contextmanager

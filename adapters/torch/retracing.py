@@ -14,12 +14,16 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
-from adapters.torch.domains import Domain, holds_at
+from adapters.torch.domains import Domain
+from adapters.torch.unions import holds_at
 from converter.dims import Expr, evaluate
 from converter.ir import DimRange, Graph
 
 ATTEMPTS = 2
 """Traces at other sizes, at most: each takes as long as the first."""
+
+EACH, DRAWS, TRIALS = 3, 200, 8
+"""A trace is tried at as many sizes for each doubtful condition, among as many draws, and at as many in all."""
 
 LARGEST = 4
 """Sizes are looked at up to as many times the traced one."""
@@ -45,7 +49,7 @@ def other_sizes(domain: Domain, traced: Mapping[str, int]) -> Iterator[dict[str,
         sizes = {**traced, **{name: traced[name] + change for name in names}}
         if min(sizes.values()) < 2:
             continue
-        turned = frozenset(index for index, condition in enumerate(domain.conditions) if not holds_at(condition, sizes))
+        turned = frozenset(index for index, (_, condition) in enumerate(domain.conditions) if not holds_at(condition, sizes))
         if turned:
             patterns.setdefault(turned, sizes)
     ordered = sorted(patterns, key=len, reverse=True)
@@ -95,15 +99,15 @@ def points(doubtful: Iterable[Any], ranges: Mapping[str, DimRange], kept: Mappin
     """Sizes to try a trace at: `kept`, and for each doubtful condition others in the ranges at which it fails."""
     found = [dict(kept)]
     draw = random.Random(0)
-    for condition in doubtful:
-        own = sorted(str(item) for item in condition.free_symbols)
-        for _ in range(200):
-            sizes = {**kept, **{name: _drawn(ranges[name], kept[name], draw) for name in own if name in ranges}}
-            if not holds_at(condition, sizes):
-                if sizes not in found:
+    for _ in range(EACH):
+        for condition in doubtful:
+            own = sorted(str(item) for item in condition.free_symbols)
+            for _ in range(DRAWS):
+                sizes = {**kept, **{name: _drawn(ranges[name], kept[name], draw) for name in own if name in ranges}}
+                if sizes not in found and not holds_at(condition, sizes):
                     found.append(sizes)
                     break
-    return found[:ATTEMPTS]
+    return found[:TRIALS]
 
 
 def _drawn(span: DimRange, size: int, draw: random.Random) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from adapters.torch.dtypes import TO_TORCH, as_tensor, from_torch_dtype, to_nump
 from adapters.torch.export import Program
 from adapters.torch.importer import target_name
 from adapters.torch.ops.control import rebuild_cond, rebuild_scan, rebuild_while_loop
+from converter.errors import RunError
 from converter.ir import DType
 from converter.sizes import promote
 
@@ -31,25 +32,59 @@ def run_exported(program: Program, inputs: Mapping[str, Any], *, float_dtype: An
         float_dtype: the dtype for every float tensor, parameter and dtype argument; None leaves all as they are.
         observed: names of intermediate values, those of the traced program, which are called with their values.
     """
+    return run_cases(program, [inputs], float_dtype=float_dtype, observed=observed)[0]
+
+
+def run_cases(program: Program, cases: Sequence[Mapping[str, Any]], *, float_dtype: Any = None,
+              observed: Observed | None = None) -> list[dict[str, Array]]:
+    """`run_exported` on several inputs at once, node by node, so that each parameter is promoted once for all of them."""
     target = None if float_dtype is None else DType.of(float_dtype)
     exported = program.exported
     constants = {**exported.constants, **exported.state_dict}
-    names = iter(program.input_names)
-    # An in-place operator in the traced program must not reach the module's parameters.
+    # An in-place operator in the traced program must not reach the module's parameters, nor what another case sees.
     mutable = any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in exported.graph_module.graph.nodes)
-    arguments: list[Any] = []
-    for spec in exported.graph_signature.input_specs:
-        if spec.kind is InputKind.USER_INPUT:
-            name = next(names)
-            arguments.append(_cast(to_tensor(np.asarray(inputs[name])), target) if name is not None else getattr(spec.arg, "value", None))
-        elif spec.target in constants and isinstance(constants[spec.target], torch.Tensor):
-            arguments.append(_Stored(constants[spec.target].detach(), target, mutable))
-        else:
-            arguments.append(constants.get(spec.target))
+    if mutable and len(cases) > 1:
+        return [run_exported(program, inputs, float_dtype=float_dtype, observed=observed) for inputs in cases]
+    stored = {spec.target: _Stored(constants[spec.target].detach(), target, mutable) for spec in exported.graph_signature.input_specs
+              if spec.kind is not InputKind.USER_INPUT and isinstance(constants.get(spec.target), torch.Tensor)}
+
+    def arguments(inputs: Mapping[str, Any]) -> Iterator[Any]:
+        names = iter(program.input_names)
+        for spec in exported.graph_signature.input_specs:
+            if spec.kind is InputKind.USER_INPUT:
+                name = next(names)
+                yield _cast(to_tensor(np.asarray(inputs[name])), target) if name is not None else getattr(spec.arg, "value", None)
+            else:
+                yield stored[spec.target] if spec.target in stored else constants.get(spec.target)
+
     with torch.no_grad():
-        results = _Promoting(exported.graph_module, target, observed or {}).run(*arguments, enable_io_processing=False)
+        results = _side_by_side(exported.graph_module, [list(arguments(inputs)) for inputs in cases], target, observed or {},
+                                list(stored.values()))
+    return [_named(program, result) for result in results]
+
+
+def _side_by_side(module: torch.fx.GraphModule, cases: Sequence[Sequence[Any]], target: DType | None, observed: Observed,
+                  stored: Sequence[_Stored]) -> list[Any]:
+    """What the graph gives for each case's arguments. Promoted parameters are dropped when all cases have passed the node."""
+    runs = [_Promoting(module, target, observed) for _ in cases]
+    for run, arguments in zip(runs, cases, strict=True):
+        run.args_iter = iter(arguments)
+    for node in module.graph.nodes:
+        for run in runs:
+            run.env[node] = run.run_node(node)
+            for done in run.user_to_last_uses.get(node, ()):
+                del run.env[done]
+        for item in stored:
+            item.promoted = None
+        if node.op == "output":
+            return [run.env[node] for run in runs]
+    raise RunError("the traced program has no output")
+
+
+def _named(program: Program, results: Any) -> dict[str, Array]:
     flat = list(pytree.tree_leaves(results, is_leaf=lambda leaf: leaf is None))
-    user = [item for spec, item in zip(exported.graph_signature.output_specs, flat, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
+    specs = program.exported.graph_signature.output_specs
+    user = [item for spec, item in zip(specs, flat, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
     return {name: to_numpy(as_tensor(item))
             for name, item in zip(program.output_names, user, strict=True) if name is not None}
 
@@ -69,6 +104,10 @@ class ProgramSource:
         """The program's outputs by the neutral graph's names; see `run_exported`."""
         return run_exported(self.program, inputs, float_dtype=float_dtype)
 
+    def run_cases(self, cases: Sequence[Mapping[str, Any]], float_dtype: Any = None) -> list[dict[str, Array]]:
+        """`run` on several inputs at once; see the function of that name."""
+        return run_cases(self.program, cases, float_dtype=float_dtype)
+
     def observe(self, inputs: Mapping[str, Any], names: Collection[str], float_dtype: Any = None) -> dict[str, Array]:
         """Those of the named intermediate values that the program has too: a neutral node keeps the name it was traced under."""
         found: dict[str, Array] = {}
@@ -85,7 +124,7 @@ def _cast(tensor: torch.Tensor, target: DType | None, copy: bool = True) -> torc
 
 
 class _Stored:
-    """A parameter that is promoted, or copied, for each operator that reads it, so that a model is never held twice.
+    """A parameter that is promoted, or copied, where an operator reads it, so that a model is never held twice.
 
     In a program with in-place operators there is one copy, which all of them see.
     """
@@ -93,9 +132,14 @@ class _Stored:
     def __init__(self, tensor: torch.Tensor, target: DType | None, mutable: bool) -> None:
         self.tensor, self.target = tensor, target
         self.copied = _cast(tensor, target) if mutable else None
+        self.promoted: torch.Tensor | None = None
 
     def value(self) -> torch.Tensor:
-        return self.copied if self.copied is not None else _cast(self.tensor, self.target, copy=False)
+        if self.copied is not None:
+            return self.copied
+        if self.promoted is None:
+            self.promoted = _cast(self.tensor, self.target, copy=False)
+        return self.promoted
 
 
 class _Promoting(torch.fx.Interpreter):

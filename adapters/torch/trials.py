@@ -7,29 +7,32 @@ So it may at an example's own sizes, where the trace was made at others.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
+from adapters.torch.domains import Domain
 from adapters.torch.dtypes import to_numpy
-from adapters.torch.retracing import at_sizes, sizes_of
+from adapters.torch.inputs import call_arguments
+from adapters.torch.retracing import at_sizes, points, sizes_of
 from converter import reference
-from converter.ir import Model
+from converter.errors import UnsupportedError
+from converter.ir import DimRange, Model
 
 CLOSE = 1e-3
 """How far, against the largest value of an output, the module's own rounding may lie from the reference's."""
 
 
-def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, example: Mapping[str, Any], call: Any,
+def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, example: Mapping[str, Any],
               input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> bool | None:
     """Runs the module and its graph on an example brought to the given sizes. None where the module itself does not run.
 
     Args:
         sizes: of some of the graph's symbols; the others keep the example's.
         example: arguments by the names in `forward`.
-        call: makes positional and keyword arguments of them.
         input_names, output_names: as in `Program`.
     """
     own = sizes_of(example, model.graph, input_names)
@@ -38,7 +41,7 @@ def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, e
         return None
     leaves = pytree.tree_leaves(changed)
     inputs = {name: np.array(to_numpy(leaf)) for name, leaf in zip(input_names, leaves, strict=True) if name is not None}
-    args, kwargs = call(module, changed)
+    args, kwargs = call_arguments(module, changed)
     try:
         with torch.no_grad():
             wanted = pytree.tree_leaves(module(*args, **kwargs))
@@ -66,3 +69,33 @@ def _close(wanted: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> bool:
         return False
     scale = float(np.abs(wanted[finite]).max()) if finite.any() else 0.0
     return bool(np.all(np.abs(wanted[finite] - found[finite]) <= CLOSE * scale))
+
+
+def tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mapping[str, Any], input_names: tuple[str | None, ...],
+           output_names: tuple[str | None, ...], notes: list[str]) -> dict[str, DimRange]:
+    """The domain's ranges, without each 1 at which the module was found to compute something else."""
+    ranges = dict(model.graph.dims)
+    for name, place in domain.reasons.items():
+        if name in domain.relations:
+            other, more = domain.relations[name]
+            notes.append(f"{name} is {other}{f' + {more}' if more else ''}: the module's code compares them ({place}), and was traced so")
+        elif name in ranges:
+            notes.append(f"{name} in {ranges[name]}: the module's code decides by that size ({place}), and was traced at one side")
+    for name in sorted(domain.trials & ranges.keys()):
+        if ranges[name].min != 1:
+            continue
+        if not agrees_at(model, {name: 1}, module, example, input_names, output_names):
+            notes.append(f"{name} is 2 or more: at 1 the module computes something else")
+            ranges[name] = replace(ranges[name], min=2)
+    return ranges
+
+
+def require_agreement(domain: Domain, model: Model, module: torch.nn.Module, kept: Mapping[str, Any],
+                      input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> None:
+    """Refuses a trace that computes something else where the decisions fail that were left out of its ranges."""
+    own = sizes_of(kept, model.graph, input_names)
+    for sizes in points(domain.doubtful, model.graph.dims, own):
+        found = agrees_at(model, sizes, module, kept, input_names, output_names)
+        if found is False or found is None and sizes == own:
+            raise UnsupportedError("a trace at other sizes does not hold at the example's", where=type(module).__name__,
+                                   received=str(sizes))

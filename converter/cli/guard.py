@@ -125,5 +125,5 @@ def described(error: Exception) -> dict[str, Any]:
     parts = {"kind": type(error).__name__, "message": error.message, "where": error.where, "expected": error.expected,
              "received": error.received, "fix": error.fix}
     if isinstance(error, UnsupportedError):
-        parts["items"] = error.items  # type: ignore[assignment]
+        parts |= {"items": error.items, "cause": error.cause}  # type: ignore[dict-item]
     return {key: value for key, value in parts.items() if value is not None}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.equivalence.compare import FACTOR, floor_of, peak, ulps
+from converter.equivalence.compare import FACTOR, floor_of, lost, peak, ulps
 from converter.equivalence.inputs import EXTREME, PLAIN
 
 Array = np.ndarray[Any, Any]
@@ -65,25 +65,36 @@ def _root_mean_square(values: Array) -> float:
 
 @dataclass
 class Budget:
-    """The pooled errors of one output, in ulps of each scale, by profile. `typical` is as for `compare.scales`, by profile."""
+    """The pooled errors of one output, in ulps of each scale, by profile. `typical` is as for `compare.scales`, by profile.
+
+    An element of which no digit is left (`compare.lost`) says nothing of how the others are rounded: `losses` has those apart.
+    """
 
     dtype: np.dtype[Any]
     typical: Mapping[str, float] = field(default_factory=dict)
     pools: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    losses: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, own: Array, truth: Array, profile: str) -> None:
         """One case: the output of the run that sets the budget, and the truth. Values that are not finite do not count."""
         if own.shape != truth.shape or own.dtype != self.dtype or not own.size:
             return
-        pool = self.pools.setdefault(profile, {})
-        for name, errors in ulps(own, truth, self.dtype, self.typical.get(profile, 0.0)).items():
-            pool[name] = max(pool.get(name, 0.0), peak(errors))
+        typical = self.typical.get(profile, 0.0)
+        gone = lost(own, truth, self.dtype, typical)
+        for name, errors in ulps(own, truth, self.dtype, typical).items():
+            for pools, kept in ((self.pools, ~gone), (self.losses, gone)):
+                pool = pools.setdefault(profile, {})
+                pool[name] = max(pool.get(name, 0.0), peak(np.where(kept, errors, 0.0)))
         self.counts[profile] = self.counts.get(profile, 0) + independent(truth)
 
     def noise(self, profile: str) -> dict[str, float]:
         """The largest error by scale, of the plain cases and those of `profile`."""
         return larger(self.pools.get(PLAIN, {}), self.pools.get(profile, {}))
+
+    def worst(self, profile: str) -> dict[str, float]:
+        """The same with the elements of which no digit is left."""
+        return larger(self.noise(profile), larger(self.losses.get(PLAIN, {}), self.losses.get(profile, {})))
 
     def allowed(self, profile: str) -> dict[str, float]:
         """What a runtime is allowed by scale, in ulps, the floor not counted."""
@@ -104,12 +115,13 @@ class Budget:
                 limit = allowed.get(name, 0.0) + floor_of(self.dtype)
                 mine = pools.setdefault(profile, {})
                 mine[name] = max(mine.get(name, 0.0), min(error, limit))
-        return Budget(self.dtype, self.typical, pools, self._counts(other))
+        return Budget(self.dtype, self.typical, pools, self._counts(other), self.losses)
 
     def joined(self, other: Budget) -> Budget:
         """The errors of both."""
-        pools = {name: larger(self.pools.get(name, {}), other.pools.get(name, {})) for name in {**self.pools, **other.pools}}
-        return Budget(self.dtype, self.typical, pools, self._counts(other))
+        pools, losses = ({name: larger(mine.get(name, {}), others.get(name, {})) for name in {**mine, **others}}
+                         for mine, others in ((self.pools, other.pools), (self.losses, other.losses)))
+        return Budget(self.dtype, self.typical, pools, self._counts(other), losses)
 
     def _counts(self, other: Budget) -> dict[str, int]:
         return {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in {**self.counts, **other.counts}}

@@ -12,7 +12,7 @@ a value that cancelled to almost nothing is not judged by itself alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -50,8 +50,8 @@ class Comparison:
     """The verdict on one output: `reason` is empty when it holds.
 
     `error` and `allowed` are in ulps, or relative for float64 structure, or counts of values for integers and booleans;
-    they are those of the scale that comes nearest to its limit. `compared` counts the values that were judged: where
-    truth and output are both not finite nothing is learnt.
+    they are those of the scale that comes nearest to its limit. `compared` counts the values that were judged: nothing is
+    learnt where truth and output are both not finite, or where an allowance is so wide that zeros would do (`shows`).
     """
 
     error: float
@@ -138,6 +138,12 @@ def ulps(actual: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0
     return {name: error / (eps * scale) for name, scale in scales(truth, dtype, typical).items()}
 
 
+def lost(own: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> Array:
+    """Where a finite value has no digit of the truth left: it is half its scale away, or more, as across a jump of a function."""
+    gap = distances(own, truth, dtype)
+    return np.asarray(np.isfinite(gap) & (2 * gap >= scales(truth, dtype, typical)[WHOLE]))
+
+
 def agrees(actual: Array, expected: Array) -> Array:
     """Where two arrays hold the same values, NaN being equal to NaN."""
     return np.asarray((actual == expected) | (actual != actual) & (expected != expected))
@@ -174,7 +180,8 @@ def peak(errors: Array) -> float:
 
 
 def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: np.dtype[Any], own: Array | None = None,
-           floor: float = FLOOR, ties: Array | None = None, typical: float = 0.0, moves: Array | None = None) -> Comparison:
+           floor: float = FLOOR, ties: Array | None = None, typical: float = 0.0, moves: Array | None = None,
+           telling: bool = False) -> Comparison:
     """Compares an output with the truth under given allowances.
 
     Args:
@@ -183,11 +190,13 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
         dtype: what `actual` must have.
         own: PyTorch's output. Where it is not finite although the truth is (it overflowed), or the other way, and for an
             integer or boolean where it differs from the truth (a tie that rounding decided), its value is right as well.
+            Where it has no digit of the truth left (`lost`), an element may stray `FACTOR` times as far as any such one did.
         floor: ulps that are always allowed; `ROUNDINGS` for float64.
         ties: for integers and booleans, where a difference is a tie.
         typical: as for `scales`.
         moves: how far each element moves when the data move by an ulp (see `conditioning`); an element may stray `FACTOR`
             times as far, where that is more than `allowed`.
+        telling: whether elements do not count as compared whose allowance is so wide that it tells nothing (`shows`).
     """
     wrong = refuse_form(actual, truth, dtype)
     if wrong is not None:
@@ -201,19 +210,26 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
         return _equal(actual, truth, own, ties)
     errors = ulps(actual, truth, dtype, typical)
     floor = floor_of(dtype, floor)
-    excused = np.zeros(truth.shape, bool)
+    excused = gone = np.zeros(truth.shape, bool)
+    furthest = 0.0
     if own is not None:
-        excused = ~np.isfinite(distances(own, truth, dtype)) & agrees(actual, own)
-    compared = int(np.count_nonzero(np.isfinite(_wide(truth)) & ~excused))
-    worst = Comparison(0.0, floor, "", compared)
+        gaps = distances(own, truth, dtype)
+        excused = ~np.isfinite(gaps) & agrees(actual, own)
+        gone = lost(own, truth, dtype, typical)
+        furthest = float(np.max(gaps, where=gone, initial=0.0))
+    worst = Comparison(0.0, floor)
     nearest = -1.0
     own_scales = scales(truth, dtype, typical)
+    told = np.full(truth.shape, not telling)
     for name, values in errors.items():
         values = np.where(excused, 0.0, values)
         limits = np.asarray(allowed.get(name, 0.0) + floor)
         if moves is not None:
             limits = np.maximum(limits, FACTOR * moves / (eps_of(dtype) * own_scales[name]) + floor)
+        if furthest:
+            limits = np.where(gone, np.maximum(limits, FACTOR * furthest / (eps_of(dtype) * own_scales[name]) + floor), limits)
         limits = np.broadcast_to(limits, values.shape)
+        told |= shows(limits - floor, dtype)
         with np.errstate(all="ignore"):
             shares = np.where(values > 0, values / limits, 0.0)
         place = np.unravel_index(int(np.argmax(shares)), shares.shape)
@@ -222,8 +238,14 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
             continue
         nearest = share
         reason = "" if share <= 1.0 else _reason(name, values, place, actual, truth, limit)
-        worst = Comparison(error, limit, reason, compared)
-    return worst
+        worst = Comparison(error, limit, reason)
+    return replace(worst, compared=int(np.count_nonzero(np.isfinite(_wide(truth)) & ~excused & told)))
+
+
+def shows(allowed: Array, dtype: np.dtype[Any]) -> Array:
+    """Where an allowance, in ulps and the floor not counted, tells an output from zeros: what it is beyond that of one rounding is less
+    than the output's own size."""
+    return np.asarray((allowed - FACTOR / 2) * eps_of(dtype) < 1.0)
 
 
 def _equal(actual: Array, truth: Array, own: Array | None, ties: Array | None) -> Comparison:

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from converter.checking import check
 from converter.dims import Dim, evaluate
 from converter.equivalence.generator import Generator, stream_seed
 from converter.equivalence.roles import DEFAULT_INTEGERS, Role, Specs, roles
+from converter.equivalence.sizing import Sizes
 from converter.errors import GraphError, RunError
-from converter.ir import DimRange, DType, Graph, GraphInput
+from converter.ir import DType, Graph, GraphInput
 from converter.parameters import ParameterStore
 from converter.recorded import Draw
 from converter.sizes import bind, check_inputs
@@ -27,10 +29,6 @@ Override = Array | Callable[[Generator, tuple[int, ...]], Any]
 PLAIN, EXTREME, GIVEN, RECORDED, NOT_FINITE = "plain", "extreme", "given", "recorded", "not finite"
 
 COUNT = 6
-ODD_SIZES = (3, 7, 5, 11, 13)
-HIGH_END = 128
-"""The upper end of a range is tried when it is at most this."""
-
 EXTREME_INDEX = 3
 """Case i has extreme rows when i mod 4 is this."""
 
@@ -103,51 +101,16 @@ class Planner:
                     raise RunError("wrong dtype or number of axes", where=f"input {name!r}", expected=str(spec),
                                    received=f"{array.dtype}{list(array.shape)}")
                 bind(spec, array.shape, self.fixed)
+        self.sizing = Sizes(graph, check(graph, parameters), self.symbols, self.typical, self.fixed)
 
     def sizes(self, index: int) -> dict[str, int]:
-        """Every symbol's size in case `index`: typical, low end, odd, odd, high end where it is near, then odd ones."""
-        result = {}
-        ranges = {name: self.graph.dims.get(name, DimRange()) for name in self.symbols}
-        high = index == 4 and any(span.max is not None and span.max <= HIGH_END for span in ranges.values())
-        for position, name in enumerate(self.symbols):
-            span = ranges[name]
-            odd = ODD_SIZES[(index + position) % len(ODD_SIZES)]
-            if index == 0:
-                size = self.typical.get(name, max(span.min, 4 + 2 * position))
-            elif index == 1:
-                size = span.min
-            elif high:
-                size = span.max if span.max is not None and span.max <= HIGH_END else max(span.min, 2)
-            else:
-                size = odd if odd >= span.min else span.min + odd
-            result[name] = span.nearest(size)
-        return {**result, **self.fixed}
-
-    def grown(self, sizes: Mapping[str, int]) -> dict[str, int] | None:
-        """Sizes about twice as large, for a graph that cannot run at small ones; None when no range allows any."""
-        result = {}
-        for name, size in sizes.items():
-            span = self.graph.dims.get(name, DimRange())
-            result[name] = size if name in self.fixed else span.nearest(2 * size + 1)
-        return None if result == dict(sizes) else result
-
-    def shrunk(self, sizes: Mapping[str, int]) -> dict[str, int] | None:
-        """Sizes half as large, for a graph that cannot run where several are large at once; None when no range allows any."""
-        result = {}
-        for name, size in sizes.items():
-            span = self.graph.dims.get(name, DimRange())
-            result[name] = size if name in self.fixed else min(size, span.nearest(size // 2))
-        return None if result == dict(sizes) else result
-
-    def apart(self, sizes: Mapping[str, int]) -> list[dict[str, int]]:
-        """Each size in turn, with all others at the low end of their ranges."""
-        low = {name: size if name in self.fixed else self.graph.dims.get(name, DimRange()).min for name, size in sizes.items()}
-        return [{**low, name: size} for name, size in sizes.items() if size != low[name]]
+        """Every symbol's size in case `index`: see `Sizes.plan`."""
+        return self.sizing.plan(index)
 
     def profile(self, index: int) -> str:
         """Whether case `index` has extreme values: rows of floats, or integers that may be any number."""
         free = [(port.spec, self.roles[port.name]) for port in self.graph.inputs if port.name not in self.overrides]
-        scaled = any(role.wide or spec.rank and spec.dtype.is_float and role.domain is None and not role.matrix for spec, role in free)
+        scaled = any(role.wide or spec.rank and spec.dtype.is_float and role.scaled for spec, role in free)
         return EXTREME if scaled and index % 4 == EXTREME_INDEX else PLAIN
 
     def case(self, index: int, sizes: Mapping[str, int] | None = None) -> Case:
@@ -179,7 +142,9 @@ class Planner:
         spoilt = {}
         for port in self.graph.inputs:
             role, values = self.roles[port.name], np.array(case.inputs[port.name])
-            if not port.spec.dtype.is_float or role.matrix or role.ordered or not values.size or port.name in self.overrides:
+            if not port.spec.dtype.is_float or role.matrix or role.unscaled or role.ordered or port.name in self.overrides:
+                continue
+            if not values.size:
                 continue
             rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
             places = Generator(stream_seed(self.seed, case.label, port.name)).integers(0, rows.shape[1], (len(rows),))
@@ -230,7 +195,7 @@ def plain_draw(seed: int, dtype: DType, shape: tuple[int, ...], role: Role, inde
         return None
     if role.domain is not None:
         return Draw("uniform", seed, float(role.domain[0]), float(role.domain[1]))
-    if index % 4 == EXTREME_INDEX and shape or dtype is DType.FLOAT8_E8M0FNU:
+    if index % 4 == EXTREME_INDEX and shape and not role.unscaled or dtype is DType.FLOAT8_E8M0FNU:
         return None
     return Draw("normal", seed)
 
@@ -257,7 +222,7 @@ def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role,
         real = generator.normal(shape)
         return np.asarray(real + 1j * generator.normal(shape)).astype(dtype.numpy)
     values = generator.normal(shape)
-    if index % 4 == EXTREME_INDEX and shape:
+    if index % 4 == EXTREME_INDEX and shape and not role.unscaled:
         scales = np.resize(np.array(ROW_SCALES), shape[0])
         values = values * scales.reshape(-1, *[1] * (len(shape) - 1))
     if dtype is DType.FLOAT8_E8M0FNU:
@@ -283,7 +248,10 @@ def _matrices(generator: Generator, dtype: DType, shape: tuple[int, ...], defini
 
 
 def _mask(generator: Generator, shape: tuple[int, ...], index: int) -> Array:
-    """Booleans. Along the last axis the first is true; row 0 is all true; others end early (even cases) or have holes."""
+    """Booleans. Along the last axis the first is true; row 0 is all true; others end early (even cases) or have holes.
+
+    In an extreme case the last of three rows or more has none.
+    """
     if not shape:
         return np.asarray(generator.integers(0, 2, ()) == 1)
     if shape[-1] == 0 or 0 in shape:
@@ -297,6 +265,8 @@ def _mask(generator: Generator, shape: tuple[int, ...], index: int) -> Array:
     rows[:, 0] = True
     if len(shape) > 1:
         rows[0] = True
+    if len(rows) > 2 and index % 4 == EXTREME_INDEX:
+        rows[-1] = False
     return np.asarray(rows.reshape(shape))
 
 

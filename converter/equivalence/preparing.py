@@ -139,7 +139,7 @@ def _draw(judge: Judge, report: Report, planner: Planner, index: int) -> Prepare
                 by = error.by if isinstance(error, Refused) else "graph"
                 report.notes.append(f"the {by} cannot run at {written}, which the ranges of its sizes allow: {first_line(error)}")
             refusal = error
-            sizes = planner.grown(sizes)
+            sizes = planner.sizing.grown(sizes)
             if sizes is not None and (peak_bytes(judge.model.graph, judge.specs, sizes) or 0) > judge.memory // GROWN:
                 break
     smaller = _smaller(judge, planner, index)
@@ -157,12 +157,12 @@ def _smaller(judge: Judge, planner: Planner, index: int) -> Prepared | None:
     """
     sizes: dict[str, int] | None = planner.sizes(index)
     try:
-        for single in planner.apart(planner.sizes(index)):
+        for single in planner.sizing.apart(planner.sizes(index)):
             judge.prepare(planner.case(index, single))
     except (Refused, RunError):
         return None
     for _ in range(GROWTHS):
-        sizes = None if sizes is None else planner.shrunk(sizes)
+        sizes = None if sizes is None else planner.sizing.shrunk(sizes)
         if sizes is None:
             break
         with contextlib.suppress(Refused, RunError):

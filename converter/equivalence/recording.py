@@ -57,6 +57,19 @@ def sample_verdict(found: Comparison, sample: Sample, truth: Array, kernels: Arr
     return found
 
 
+def settled(recorded: Array, truth: Array) -> Array:
+    """A recorded output with the truth where it is NaN and the truth an infinity.
+
+    Whether arithmetic on infinities comes to one or to NaN depends on how an operator is computed, which in PyTorch differs between
+    dtypes and even between the elements of a vector. The other way round, and beside numbers, NaN is a difference.
+    """
+    if recorded.dtype.kind not in "fcV" or recorded.shape != truth.shape:
+        return recorded
+    with np.errstate(all="ignore"):
+        open_ = np.isnan(recorded) & np.isinf(truth)
+        return np.where(open_, truth.astype(recorded.dtype), recorded) if np.any(open_) else recorded
+
+
 def recorded_again(model: Model) -> Model:
     """The model with the outputs of its examples as PyTorch gives them now, run by the `torch` runtime.
 

@@ -33,7 +33,7 @@ class Role:
     `low` the least id, where it is not that of the tables; `domain` is an interval of floats; `offsets` is the size of the
     axis that they part into bags, in order, with its end as the last of them where `closed`; `divisor` says that none is 0;
     `matrix` that the last two axes hold matrices that can be inverted ("regular"), or factored ("definite"); `ordered` that
-    values ascend along the last axis; `wide` that an integer may be any number.
+    values ascend along the last axis; `wide` that an integer may be any number; `unscaled` that no row may be zero.
     """
 
     bounds: tuple[tuple[Dim, int], ...] = ()
@@ -46,6 +46,12 @@ class Role:
     matrix: Literal["", "regular", "definite"] = ""
     ordered: bool = False
     wide: bool = False
+    unscaled: bool = False
+
+    @property
+    def scaled(self) -> bool:
+        """Whether floats may have rows of any size, zeros too."""
+        return self.domain is None and not self.matrix and not self.unscaled
 
     def integer_range(self, size: Callable[[Dim], int]) -> tuple[int, int] | None:
         """[low, high) that every table allows, `size` giving a bound's value; None when there is no such id or no table."""
@@ -144,6 +150,8 @@ def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs:
         return replace(role, ordered=True)
     if node.op == "cholesky":
         return replace(role, matrix="definite")
+    if node.op == "lu_factor":
+        return replace(role, unscaled=True)
     if node.op in INVERSIONS and position == 0 and _attribute(node, "n", -1) < 0:
         return replace(role, matrix=role.matrix or "regular")
     if dtype.is_float:

@@ -29,7 +29,10 @@ Recorded = tuple[Case, "Mapping[str, Array | Sample] | None"]
 
 
 class Source(Protocol):
-    """What a model came from, able to run: `float_dtype="float64"` replaces every float dtype in it."""
+    """What a model came from, able to run: `float_dtype="float64"` replaces every float dtype in it.
+
+    One that has `run_cases(list of inputs, float_dtype)` too is asked for several at once.
+    """
 
     def run(self, inputs: Mapping[str, Any], float_dtype: Any = None) -> Mapping[str, Array]:
         """The outputs by the neutral graph's names."""
@@ -111,8 +114,9 @@ class Judge:
         for (case, recorded), graph, operands in zip(cases, graphs, observed, strict=True):
             samples = {name: item for name, item in (recorded or {}).items() if isinstance(item, Sample)}
             whole = None if recorded is None else {name: _whole(item, graph.get(name)) for name, item in recorded.items()}
-            prepared = Prepared(case, graph, graph, whole, operands=operands, samples=samples)
-            found.append(prepared if self.source is None else self._with_source(prepared))
+            found.append(Prepared(case, graph, graph, whole, operands=operands, samples=samples))
+        if self.source is not None:
+            found = self._with_source([item for item in found if isinstance(item, Prepared)])
         if self.source is not None and any(self._is_double(name) for name in self.floats()):
             self._add_single([case for case, _ in cases], found)
         return found
@@ -140,20 +144,29 @@ class Judge:
                 if isinstance(item, Prepared):
                     item.single = outputs
 
-    def _with_source(self, prepared: Prepared) -> Prepared | Refused:
-        case = prepared.case
+    def _with_source(self, items: Sequence[Prepared]) -> list[Prepared | Refused]:
+        """Adds what the source gives, in float64 and in the model's own dtypes; the cases that it cannot run are refused."""
+        cases = [item.case for item in items]
         try:
-            prepared.truth = self._timed("source in float64", lambda: self._source("float64", case))
-            prepared.own = self._timed("source", lambda: self._source(None, case))
+            truths = self._timed("source in float64", lambda: self._source("float64", cases))
+            owns = self._timed("source", lambda: self._source(None, cases))
         except Exception as error:  # a traced program raises anything, from any depth
+            if len(items) > 1:
+                return [found for item in items for found in self._with_source([item])]
             refused = Refused("source", error)
             refused.__cause__ = error
-            return refused
-        return prepared
+            return [refused]
+        for item, truth, own in zip(items, truths, owns, strict=True):
+            item.truth, item.own = truth, own
+        return list(items)
 
-    def _source(self, float_dtype: str | None, case: Case) -> Outputs:
+    def _source(self, float_dtype: str | None, cases: Sequence[Case]) -> list[Outputs]:
         assert self.source is not None
-        return {name: np.asarray(value) for name, value in self.source.run(case.inputs, float_dtype=float_dtype).items()}
+        inputs = [case.inputs for case in cases]
+        together = getattr(self.source, "run_cases", None)
+        results = [self.source.run(item, float_dtype=float_dtype) for item in inputs] if together is None else \
+            together(inputs, float_dtype=float_dtype)
+        return [{name: np.asarray(value) for name, value in result.items()} for result in results]
 
     def _reference(self, cases: Sequence[Case], float_dtype: str | None,
                    operands: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:

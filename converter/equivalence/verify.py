@@ -20,7 +20,7 @@ from converter.equivalence.memory import MEMORY, Kept
 from converter.equivalence.models import compare_inputs, compare_models, compare_parameters
 from converter.equivalence.pairing import paired
 from converter.equivalence.preparing import given_cases, prepare
-from converter.equivalence.recording import sample_verdict
+from converter.equivalence.recording import sample_verdict, settled
 from converter.equivalence.report import Report, Row, Stage, failure, row
 from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, Source, first_line
 from converter.errors import ConverterError, MissingDependencyError
@@ -28,6 +28,8 @@ from converter.ir import Model
 
 Array = np.ndarray[Any, Any]
 Runtimes = Sequence[str] | Mapping[str, Any] | None
+
+NO_VALUE = "no value was compared: each is empty, not finite, or loses all its digits to rounding"
 
 SOURCE, KERNELS = "the source", "reference kernels"
 """What set the budget, in histograms: PyTorch live or as recorded, and the reference in the model's own dtypes."""
@@ -190,7 +192,7 @@ def _structure(judge: Judge, report: Report, prepared: list[Prepared]) -> None:
             if own.dtype != dtype:
                 report.add([failure("structure", "graph", name, f"declared {dtype}, the source gives {own.dtype}", case, sizes)])
                 continue
-            noise = {} if is_exact(dtype) else budgets[name].noise(item.case.profile)
+            noise = {} if is_exact(dtype) else budgets[name].worst(item.case.profile)
             ties = judge.excused(item, name, actual, None) if is_exact(dtype) else None
             found = structure(actual, truth, noise, ties=ties, typical=judge.typical_in(item, name))
             report.add([row("structure", "graph", name, case, sizes, found)])
@@ -280,7 +282,7 @@ def _recorded(judge: Judge, report: Report, recorded: list[Prepared], allowances
         report.add(_names("recorded", "recording", item, outputs, judge))
         for name in judge.dtypes:
             if name in outputs:
-                found = _compare(judge, recorded, item, name, outputs[name], None, allowances)
+                found = _compare(judge, recorded, item, name, settled(outputs[name], item.truth[name]), None, allowances)
                 if name in item.samples and found:
                     found = _sampled(judge, item, name, found, allowances)
                 report.add([row("recorded", "recording", name, item.case.label, item.case.sizes, found)])
@@ -340,7 +342,8 @@ def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, 
              allowances: Allowances) -> Comparison:
     """The verdict on an output. `own` is what PyTorch gave; where that is None, the reference in the model's own dtypes stands in."""
     dtype, truth = judge.dtypes[name], item.truth[name]
-    judged = partial(within, actual, truth, dtype=dtype, typical=judge.typical_in(item, name))
+    # With a source the structure is shown already. Without one, an allowance that zeros would pass shows nothing.
+    judged = partial(within, actual, truth, dtype=dtype, typical=judge.typical_in(item, name), telling=judge.source is None)
     first = {} if is_exact(dtype) else allowances.first(item, name)
     if first is not None:
         found = judged(first, own=None if own is None else own.get(name))
@@ -365,12 +368,14 @@ def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structu
     """A failing row for each output of which no value was judged."""
     wanted: list[tuple[Stage, str]] = [("rounding", runtime) for runtime in runtimes]
     wanted += [("structure", "graph")] if structured else []
+    wanted += [("recorded", "recording")] if any(item.stage == "recorded" for item in report.rows) else []
     for stage, subject in wanted:
         for name in judge.dtypes:
             rows = [item for item in report.rows if (item.stage, item.subject) == (stage, subject) and item.output in (name, "")]
+            if stage == "recorded" and not any(item.allowed for item in rows):
+                continue  # Recorded as empty, or as integers, which tell by themselves.
             if all(item.passed for item in rows) and not sum(item.compared for item in rows):
-                report.add([failure(stage, subject, name, "no value was compared: every one is empty or not finite" if rows
-                                    else "nothing was compared")])
+                report.add([failure(stage, subject, name, NO_VALUE if rows else "nothing was compared")])
     if not wanted and not report.rows:
         report.add([failure("rounding", "", "", "nothing was compared")])
 

@@ -8,6 +8,9 @@ from converter.errors import ParameterError
 from converter.ir import TensorSpec
 from converter.parameters import Array, ParameterStore
 
+LISTED = 50
+"""Tensors of each kind (missing, extra, other) that an error lists."""
+
 
 class BoundParameters(ParameterStore):
     """The tensors of a store under a graph's names, in its order, with its aliases.
@@ -37,6 +40,10 @@ class BoundParameters(ParameterStore):
         self.spec(name)
         return self._store.read(self._places[name])
 
+    def read_private(self, name: str) -> Array:
+        self.spec(name)
+        return self._store.read_private(self._places[name])
+
     def sha256(self, name: str) -> str:
         self.spec(name)
         return self._store.sha256(self._places[name])
@@ -62,21 +69,18 @@ def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
         store = _Joined(store, constants)
     held = {name: store.spec(name) for name in store.names()}
     places = {name: _place(name, aliases, held) for name in specs}
-    problems: list[str] = []
-    missing = [name for name, place in places.items() if place not in held]
-    problems += [f"missing: {name!r} {specs[name]}" for name in missing]
-    problems += [f"extra: {name!r} {spec}" for name, spec in held.items() if name not in specs]
-    for name, spec in specs.items():
-        if name in held and held[name] != spec:
-            problems.append(f"{name!r}: expected {spec}, received {held[name]}")
-    for name, target in aliases.items():
-        if (name in held and target in held and held[name] == held[target] and _tensor(store, name) != _tensor(store, target)
-                and store.sha256(name) != store.sha256(target)):
-            problems.append(f"{name!r}: tied to {target!r} in the graph, but its values differ")
-    if problems:
+    problems = (
+        [f"missing: {name!r} {specs[name]}" for name, place in places.items() if place not in held],
+        [f"extra: {name!r} {spec}" for name, spec in held.items() if name not in specs],
+        [f"{name!r}: expected {spec}, received {held[name]}" for name, spec in specs.items() if name in held and held[name] != spec],
+        [f"{name!r}: tied to {target!r} in the graph, but its values differ" for name, target in aliases.items()
+         if name in held and target in held and held[name] == held[target] and _tensor(store, name) != _tensor(store, target)
+         and store.sha256(name) != store.sha256(target)])
+    if any(problems):
+        shown = [line for kind in problems for line in (*kind[:LISTED], *([f"… and {len(kind) - LISTED} more"] * (len(kind) > LISTED)))]
         raise ParameterError("the checkpoint does not belong to this graph",
                              expected=f"the {len(specs)} parameters that the graph declares",
-                             received=f"{len(held)} parameters\n  - " + "\n  - ".join(problems))
+                             received=f"{len(held)} parameters\n  - " + "\n  - ".join(shown))
     return BoundParameters(specs, _shares(specs, aliases, store), places, store)
 
 
@@ -113,6 +117,9 @@ class _Joined(ParameterStore):
     def names(self) -> tuple[str, ...]:
         return tuple(self._homes)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._homes
+
     def _home(self, name: str) -> ParameterStore:
         if name not in self._homes:
             raise self.unknown(name)
@@ -126,6 +133,9 @@ class _Joined(ParameterStore):
 
     def read(self, name: str) -> Array:
         return self._home(name).read(name)
+
+    def read_private(self, name: str) -> Array:
+        return self._home(name).read_private(name)
 
     def sha256(self, name: str) -> str:
         return self._home(name).sha256(name)

@@ -79,7 +79,8 @@ def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: t
     for position in kernel_positions(kernel):
         window = padded[taps(position, counts, stride, dilation)].reshape(batched.shape[0], groups, weight.shape[1], places)
         at: Any = (..., *position)
-        tap = grouped[at]
+        # Products of strided matrices would not go through BLAS.
+        tap = np.ascontiguousarray(grouped[at])
         y += tap * window if weight.shape[1] == 1 else np.matmul(tap, window)
     y = y.reshape(batched.shape[0], weight.shape[0], *counts)
     if bias is not None:
@@ -133,7 +134,7 @@ def convolution_transpose(x: Array, weight: Array, bias: Array | None = None, *,
     y = np.zeros((batch, outgoing, *whole), dtype)
     for position in kernel_positions(kernel):
         at: Any = (..., *position)
-        tap = grouped[at].transpose(0, 2, 1)
+        tap = np.ascontiguousarray(grouped[at].transpose(0, 2, 1))
         y[taps(position, counts, stride, dilation)] += np.matmul(tap, columns).reshape(batch, outgoing, *counts)
     kept: Any = (..., *(slice(p, size - p) for p, size in zip(padding, whole, strict=True)))
     y = y[kept]

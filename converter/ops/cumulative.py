@@ -17,8 +17,8 @@ def _number(x: TensorSpec, *, axis: int) -> TensorSpec:
     return x
 
 
-def _float(x: TensorSpec, *, axis: int) -> TensorSpec:
-    require(x.dtype.is_float, "wrong dtype of the input", expected="a float dtype", received=x)
+def _inexact(x: TensorSpec, *, axis: int) -> TensorSpec:
+    require(x.dtype.is_float or x.dtype.is_complex, "wrong dtype of the input", expected="a float or complex dtype", received=x)
     axis_of(axis, x.rank)
     return x
 
@@ -47,10 +47,31 @@ def cumulative_prod(x: Array, *, axis: int) -> Array:
     return np.cumprod(wide, axis, dtype=wide.dtype).astype(x.dtype)
 
 
-@op(infer=_float)
+@op(infer=_inexact)
 def logcumsumexp(x: Array, *, axis: int) -> Array:
-    """log Σ eˣ over the elements up to and with each one along `axis`, without overflow on the way."""
-    return np.logaddexp.accumulate(_wide(x), axis).astype(x.dtype)
+    """log Σ eˣ over the elements up to and with each one along `axis`, without overflow on the way.
+
+    Of complex numbers: y₀ = x₀ and yₙ = m + log1p(exp(l - m)), where m is the one of xₙ and yₙ₋₁ with the larger real part, xₙ of
+    equal ones, and l the other. The imaginary parts are those of this recurrence, which runs on beyond ±π.
+    """
+    if x.dtype.kind != "c":
+        return np.logaddexp.accumulate(_wide(x), axis).astype(x.dtype)
+    elements = np.moveaxis(x.astype(np.complex128), axis, 0)
+    y = np.empty_like(elements)
+    state = np.full(elements.shape[1:], complex(-np.inf, 0))
+    for index, element in enumerate(elements):
+        state = y[index] = _log_of_sum(element, state)
+    return np.moveaxis(y, 0, axis).astype(x.dtype)
+
+
+def _log_of_sum(x: Array, y: Array) -> Array:
+    """log(eˣ + eʸ) of complex numbers, its imaginary part near that of the number with the larger real part."""
+    less = x.real < y.real
+    low, high = np.where(less, x, y), np.where(less, y, x)
+    infinite = np.isinf(low.real) & (low.real == high.real)
+    result = np.log1p(np.exp(np.where(infinite, 0, low) - np.where(infinite, 0, high))) + high
+    result = np.where(infinite, np.where(low.real < 0, low, np.log(np.exp(low) + np.exp(high))), result)
+    return np.where(np.isnan(x) | np.isnan(y), complex(np.nan, np.nan), result)
 
 
 def _running(x: Array, axis: int, beats: Callable[[Array, Array], Array], extreme: np.ufunc) -> tuple[Array, Array]:

@@ -111,11 +111,12 @@ def _zeta64(s: Array, q: Array) -> Array:
     exponent = np.where(s > 1.0, s, 2.0)
     positive = _zeta_positive(exponent, np.where(q > 0, q, 1.0))
     # Below 0, for integer s: Σ over k of (q + k)^-s, with f the fraction of q, is ζ(s, f) + (-1)^s (ζ(s, 1 - f) - ζ(s, 1 - q)).
+    # 1 - f is taken as ⌈q⌉ - q, which keeps the digits of a q just below 0.
     whole = np.where((s == np.floor(s)) & (s > 1.0) & np.isfinite(s), s, 2.0)
     below = np.where((q < 0) & (q != np.floor(q)), q, -0.5)
     fraction = below - np.floor(below)
     sign = np.where(np.fmod(whole, 2.0) == 0.0, 1.0, -1.0)
-    mirrored = _zeta_positive(whole, 1.0 - fraction) - _zeta_positive(whole, 1.0 - below)
+    mirrored = _zeta_positive(whole, np.ceil(below) - below) - _zeta_positive(whole, 1.0 - below)
     negative = np.where(s == np.floor(s), _zeta_positive(whole, fraction) + sign * mirrored, np.nan)
     value = np.where(q > 0, positive, np.where(q == np.floor(q), np.inf, negative))
     value = np.where(np.isnan(s) | np.isnan(q), np.nan, value)

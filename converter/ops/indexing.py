@@ -93,6 +93,9 @@ def index(x: Array, *indices: Array | None) -> Array:
     indices: one for each of x's first axes, null for an axis taken whole; they broadcast against each other. The
     broadcast shape stands in place of the indexed axes where those are neighbours, and first where they are not.
     """
+    if not x.size and all(x.shape[axis] for axis, item in enumerate(indices) if item is not None):
+        # Nothing is picked, so that no index is looked at.
+        indices = tuple(None if item is None else np.zeros_like(item) for item in indices)
     return x[index_key(indices)]
 
 

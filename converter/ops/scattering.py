@@ -1,4 +1,4 @@
-"""Elements replaced or accumulated at places that tensors of indices or masks name.
+"""Elements replaced, accumulated or counted at places that tensors of indices or masks name.
 
 A negative index counts from the end. Where one place is written twice without a reduction, which value stays is not
 defined.
@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from converter.dims import Dim
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_size, same_dtype
-from converter.ops.indexing import index_key, index_shape, require_indices
+from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require, require_rank, require_size, same_dtype
+from converter.ops.indexing import index_key, index_shape, require_indices, require_symbol
 from converter.opset import op
 
 Reduction = Literal["none", "add", "multiply", "maximum", "minimum", "mean"]
@@ -126,3 +127,27 @@ def masked_scatter(x: Array, mask: Array, values: Array) -> Array:
         raise ValueError(f"{count} values are needed, there are {values.size}")
     y[mask] = values.ravel()[:count]
     return y
+
+
+def _bincount(x: TensorSpec, weights: TensorSpec | None = None, minlength: int = 0, size: Dim | None = None) -> TensorSpec:
+    require(x.rank == 1 and x.dtype.is_integer and minlength >= 0, "wrong operands of a count",
+            expected="a vector of integers, and at least 0 numbers", received=f"{x}, {minlength}")
+    if weights is not None:
+        require(weights.dtype in (DType.FLOAT32, DType.FLOAT64), "wrong dtype of the weights", expected="float32 or float64",
+                received=weights)
+        require_rank(weights, 1, what="the weights")
+        require_size(weights.shape[0], x.shape[0], "a weight for each element")
+    return TensorSpec(DType.INT64 if weights is None else weights.dtype, (require_symbol(size),))
+
+
+@op(infer=_bincount, binds={"size": (0, 0)})
+def bincount(x: Array, weights: Array | None = None, *, minlength: int = 0, size: Size | None = None) -> Array:
+    """y[n] is how often n is in x, or the sum of the weights of where it is: torch.bincount.
+
+    x: integers [count], 0 and up; weights: float32 or float64 [count]. y: int64, or of the weights' dtype, [size]; `size` is
+    a symbol that the data give a value: the largest element and 1, or `minlength` where that is more.
+    """
+    if x.size and x.min() < 0:
+        raise ValueError(f"negative numbers, down to {x.min()}, are counted")
+    counts = np.bincount(x.astype(np.int64), weights, minlength)
+    return counts.astype(np.int64 if weights is None else weights.dtype)

@@ -83,7 +83,14 @@ def _erf64(x: Array) -> Array:
     return np.where(np.isnan(x), x, np.copysign(value, x))
 
 
+BLOCK = 2**14
+"""How many values are taken at a time, so that what is between the steps stays in a processor's cache."""
+
+
 def _erfc64(x: Array) -> Array:
+    if x.size > BLOCK:
+        flat = x.reshape(-1)
+        return np.concatenate([_erfc64(flat[start:start + BLOCK]) for start in range(0, flat.size, BLOCK)]).reshape(x.shape)
     clean = np.atleast_1d(np.nan_to_num(x))
     size = np.abs(clean)
     small = 1.0 - (clean + clean * ratio(_ERF_SMALL, np.minimum(size, 1.0) ** 2))

@@ -61,6 +61,8 @@ class Rewriter:
         self.same: dict[str, str] = {}
         self._seen: dict[Any, Node] = {}
         self._uniform: dict[str, Any] = {}
+        self.memory: dict[Any, Any] = {}
+        """What rules remember of values."""
 
     def run(self) -> Graph:
         """The rewritten graph, without nodes that no output needs."""

@@ -27,6 +27,20 @@ def wide(*shape: int | str) -> Input:
     return Input(shape, make)
 
 
+def unbounded(*shape: int | str) -> Input:
+    """complex64 values of a few rows: log 0, sums of infinite numbers, and NaN among them."""
+    def make(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
+        x = (rng.standard_normal(size) + 1j * rng.standard_normal(size)).astype(np.complex64)
+        x.real[0, :3] = x.real[1, 1:4] = -np.inf
+        x.real[2, 2] = x.real[3, 2] = x.real[3, 4] = np.inf
+        x.imag[3, 4] = 0.0
+        x.real[4, 3] = x.imag[5, 3] = np.nan
+        x[6, 1] = x[6, 0] + 1j * np.pi
+        return x
+
+    return Input(shape, make)
+
+
 FUNCTIONS = ("expm1", "log1p", "exp2", "sigmoid", "tanh", "tan", "asin", "acos", "asinh", "acosh", "atan", "atanh")
 
 CASES = [
@@ -58,6 +72,10 @@ CASES = [
     Case("concat", lambda x, y: torch.cat([x, y.to(torch.complex64)], 1).transpose(0, 1)[1:], c64("batch", 3), f32("batch", 2),
          name="complex"),
     *(Case(op, getattr(torch, op), c64("batch", 9), name="complex") for op in FUNCTIONS),
+    Case("logcumsumexp", lambda x: x.logcumsumexp(1), wide("batch", "time"), name="complex"),
+    Case("logcumsumexp", lambda x: x.logcumsumexp(0), c128("batch", 5, "time"), name="complex128"),
+    Case("logcumsumexp", lambda x: torch.view_as_real(x.logcumsumexp(-1)), unbounded(8, 6), name="complex, infinities"),
+    Case("logcumsumexp", lambda x: x.logcumsumexp(0), c64("batch"), name="complex, vector"),
     *(Case(op, getattr(torch, op), c128("batch", 9), name="complex128") for op in FUNCTIONS),
     *(Case(op, getattr(torch, op), wide("batch", 40), name="complex of many sizes") for op in FUNCTIONS[4:]),
     Case("silu", torch.nn.functional.silu, c64("batch", 9), name="complex"),

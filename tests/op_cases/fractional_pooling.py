@@ -22,4 +22,8 @@ CASES = [
     Case("fractional_max_pool", pooled(F.fractional_max_pool2d, (3, 2), (5, 1), True), f32("batch", 3, 9, 8), uniform("batch", 3, 2),
          name="indices"),
     Case("fractional_max_pool", pooled(F.fractional_max_pool3d, 2, (2, 4, 3), True), f32(2, 2, 4, 9, 8), uniform(2, 2, 3), name="3d"),
+    Case("fractional_max_pool", pooled(F.fractional_max_pool2d, (2, 3), (4, 3), True), f32("batch", 2, "height", "width"),
+         uniform("batch", 2, 2), name="free sizes"),
+    Case("fractional_max_pool", pooled(F.fractional_max_pool3d, 2, (2, 4, 3), True), f32(2, 5, 8, 9), uniform(3, 2, 3),
+         name="3d, one volume"),
 ]

@@ -1,7 +1,10 @@
 """Losses that are no plain formula of elementwise operators and reductions."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
 
 from tests.op_cases import Case, f32, f64, i64
 
@@ -14,6 +17,16 @@ def _ctc(blank: int = 0, **options: object) -> object:
         inputs = torch.minimum(inputs, torch.full_like(inputs, x.shape[1]))
         lengths = torch.minimum(lengths, torch.full_like(lengths, targets.shape[1]))
         return F.ctc_loss(logs, targets, inputs, lengths, blank, **options)  # type: ignore[arg-type]
+
+    return loss
+
+
+def _linear(reduction: str, policy: Any) -> object:
+    """With a weight for each class, in chunks of two rows."""
+    options = LinearCrossEntropyOptions(batch_chunk_size=2, acc_policy=policy)
+
+    def loss(x: torch.Tensor, w: torch.Tensor, y: torch.Tensor, bias: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return F.linear_cross_entropy(x, w, y, linear_bias=bias, weight=classes.exp(), reduction=reduction, ignore_index=2, options=options)
 
     return loss
 
@@ -42,4 +55,8 @@ CASES = [
          i64("batch", "time", 2, low=0, high=5), f32(5), name="nll_loss"),
     Case("take_along_axis", lambda x, y: F.nll_loss(x, y * 0 + 1, ignore_index=1), f32("batch", 5), i64("batch", low=0, high=5),
          name="nll_loss of nothing"),
+    *(Case("linear", _linear(reduction, policy), f32("batch", 4), f32(5, 4), i64("batch", low=0, high=5), f32(5), f32(5),
+           name=f"linear_cross_entropy {reduction}") for reduction, policy in (("none", "auto"), ("sum", "compact"), ("mean", "balanced"))),
+    Case("linear", lambda x, w, y: F.linear_cross_entropy(x, w, y, options=LinearCrossEntropyOptions(batch_chunk_size=2)),
+         f64("batch", 4), f64(5, 4), i64("batch", low=0, high=5), name="linear_cross_entropy, float64"),
 ]

@@ -64,4 +64,11 @@ CASES = [
     Case("masked_scatter", lambda x, m, v: x.masked_scatter(m, v), f32("batch", 3), boolean("batch", 3), f32("batch", 4)),
     Case("masked_scatter", lambda x, m, v: x.masked_scatter(m, v), i64("batch", 3, 2), boolean("batch", 3, 1), i64("batch", 2, 3),
          name="broadcast"),
+    Case("bincount", lambda x: torch.bincount(x), i64("batch", low=0, high=9)),
+    Case("bincount", lambda x: torch.bincount(x.reshape(-1), minlength=12), i32("batch", 5, low=0, high=20), name="at least, int32"),
+    Case("bincount", lambda x, w: torch.bincount(x, w), i64("batch", low=0, high=5), f32("batch"), name="weights"),
+    Case("bincount", lambda x, w: torch.bincount(x, w, 3), i64("batch", low=0, high=2), i64("batch"), name="weights of integers"),
+    Case("bincount", lambda x: (torch.bincount(x[:0]), torch.bincount(x[:0], minlength=2)), i64(4, low=0, high=2), name="of nothing"),
+    Case("bincount", lambda x: torch.nn.functional.one_hot(x), i64("batch", 3, low=0, high=6), name="one_hot of as many as there are"),
+    Case("bincount", lambda x: torch.nn.functional.one_hot(x).sum(), i64("batch", low=0, high=6), name="one_hot, no size left"),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from adapters.onnx.kernels import compute
@@ -29,6 +31,17 @@ def _starts(g: Lowering, sample: Tensor, length: Dim, kernel: int, count: int) -
     return g.node("Where", final, last, starts, spec=whole)
 
 
+def _offsets(g: Lowering, positions: np.ndarray[Any, Any], spatial: tuple[Dim, ...]) -> Tensor:
+    """How far each place of a window lies from its first in the flattened spatial axes; positions: [places, axes]."""
+    lengths = integers(spatial)
+    if len(lengths) == len(spatial):
+        return g.constant(np.ravel_multi_index(tuple(positions.T), lengths))
+    offsets, spec = g.constant(positions[:, 0]), TensorSpec(DType.INT64, (len(positions),))
+    for column, length in zip(positions.T[1:], spatial[1:], strict=True):
+        offsets = g.node("Add", g.node("Mul", offsets, g.size(length), spec=spec), g.constant(column), spec=spec)
+    return offsets
+
+
 @lowers("fractional_max_pool")
 @through_float32
 def fractional_max_pool(g: Lowering, x: Tensor, samples: Tensor, *, kernel: tuple[int, ...],
@@ -49,10 +62,7 @@ def fractional_max_pool(g: Lowering, x: Tensor, samples: Tensor, *, kernel: tupl
                             spec=TensorSpec(DType.INT64, (*lead, *size[:axis + 1], *[1] * (axes - axis))))
         places = starts
     positions = kernel_positions(kernel)
-    lengths = integers(spatial)
-    if len(lengths) < axes:
-        raise g.refuse("fractional pooling of a size that is free")
-    offsets = g.constant([int(np.ravel_multi_index(position, lengths)) for position in positions])
+    offsets = _offsets(g, np.asarray(positions), spatial)
     window = TensorSpec(DType.INT64, (*lead, *size, len(positions)))
     flat = TensorSpec(DType.INT64, (*lead, int(np.prod(size)) * len(positions)))
     table = g.node("Add", places, offsets, spec=window)

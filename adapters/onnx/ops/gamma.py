@@ -130,7 +130,8 @@ def zeta(g: Lowering, s: Tensor, q: Tensor) -> Tensor:
     broken = apply(g, "And", apply(g, "Not", above), apply(g, "Not", integer))
     fraction = select(g, broken, apply(g, "Sub", q, apply(g, "Floor", q)), number(g, 0.5, q))
     first = _zeta_positive(g, exponent, select(g, above, q, fraction))
-    near = _zeta_positive(g, exponent, apply(g, "Sub", one, fraction))
+    # 1 - f as ⌈q⌉ - q, which keeps the digits of a q just below 0.
+    near = _zeta_positive(g, exponent, select(g, broken, apply(g, "Sub", apply(g, "Ceil", q), q), number(g, 0.5, q)))
     far = _zeta_positive(g, exponent, select(g, broken, apply(g, "Sub", one, q), one))
     odd = apply(g, "Equal", apply(g, "Mod", exponent, two, fmod=1), one, dtype=DType.BOOL)
     rest = apply(g, "Sub", near, far)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.registry import lowers
 from adapters.onnx.through_float32 import through_float32
-from converter.dims import Dim
+from converter.dims import Dim, evaluate, symbols
 from converter.ir import DType, TensorSpec
 from converter.ops import resize
 
@@ -21,6 +23,14 @@ def _replaced(x: Tensor, axis: int, size: Dim) -> TensorSpec:
 
 def _power_of_two(scale: float | None) -> bool:
     return scale is not None and float(np.log2(scale)).is_integer()
+
+
+def _gives(incoming: Dim, outgoing: Dim, scale: float) -> bool:
+    """Whether a size is what the scale makes of the one before, at every size tried: else ONNX's Resize, which is told one of the two
+    only, would give another size."""
+    names = symbols(incoming) | symbols(outgoing)
+    return all(evaluate(outgoing, dict.fromkeys(names, size)) == math.floor(evaluate(incoming, dict.fromkeys(names, size)) * scale)
+               for size in (8, 13, 24))
 
 
 def _indices(g: Lowering, incoming: Dim, outgoing: Dim, scale: float | None, exact: bool) -> Tensor:
@@ -46,11 +56,13 @@ def interpolate(g: Lowering, x: Tensor, *, size: tuple[Dim, ...], mode: str, ali
                 scale: tuple[float | None, ...]) -> Tensor:
     axes = len(size)
     factors = scale or (None,) * axes
+    fits = all(factor is None or _gives(incoming, outgoing, factor)
+               for incoming, outgoing, factor in zip(x.shape[-axes:], size, factors, strict=True))
     source, x = x, batched(g, x, axes)
     spec = TensorSpec(x.dtype, (*x.shape[:2], *size))
     if mode.startswith("nearest"):
         exact = mode == "nearest-exact"
-        if x.dtype in NATIVE and not exact and all(map(_power_of_two, factors)):
+        if x.dtype in NATIVE and not exact and fits and all(map(_power_of_two, factors)):
             # These ratios are exact in float32, so ONNX Runtime finds the same neighbours.
             y = g.node("Resize", x, None, g.constant([1, 1, *factors], DType.FLOAT32), spec=spec, mode="nearest",
                        coordinate_transformation_mode="asymmetric", nearest_mode="floor")
@@ -64,7 +76,7 @@ def interpolate(g: Lowering, x: Tensor, *, size: tuple[Dim, ...], mode: str, ali
     if x.dtype not in NATIVE:
         return like_input(g, _mixed(g, x, size, mode, align_corners, antialias, factors), source)
     scales = sizes = None
-    if scale and all(factor is not None for factor in factors):
+    if scale and fits and all(factor is not None for factor in factors):
         scales = g.constant([1, 1, *factors], DType.FLOAT32)
     elif scale:
         return like_input(g, _mixed(g, x, size, mode, align_corners, antialias, factors), source)

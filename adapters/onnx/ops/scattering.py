@@ -1,4 +1,4 @@
-"""Elements replaced or accumulated at places that tensors of indices or masks name."""
+"""Elements replaced, accumulated or counted at places that tensors of indices or masks name."""
 
 from __future__ import annotations
 
@@ -85,3 +85,16 @@ def masked_scatter(g: Lowering, x: Tensor, mask: Tensor, values: Tensor) -> Tens
     picked = g.node("Gather", longer, order, spec=x.spec, axis=0)
     inner = PADDED.get(x.dtype, x.dtype)
     return g.cast(g.node("Where", mask, g.cast(picked, inner), g.cast(x, inner), spec=TensorSpec(inner, x.shape)), x.dtype)
+
+
+@lowers("bincount")
+def bincount(g: Lowering, x: Tensor, weights: Tensor | None, *, minlength: int, size: Dim) -> Tensor:
+    """The least length less 1 joins the elements, so that there is a largest; a negative one is sent past the end, which fails."""
+    x, dtype = g.cast(x, DType.INT64), DType.INT64 if weights is None else weights.dtype
+    longer = g.node("Concat", x, g.constant([minlength - 1]), spec=TensorSpec(DType.INT64, (x.shape[0] + 1,)), axis=0)
+    largest = g.node("ReduceMax", longer, spec=TensorSpec(DType.INT64, (1,)), keepdims=1)
+    count = g.node("Add", largest, g.constant(1), spec=largest.spec)
+    blank = g.node("Expand", g.constant(0, dtype), count, spec=TensorSpec(dtype, (size,)))
+    places = g.node("Where", g.node("Less", x, g.constant(0), spec=TensorSpec(DType.BOOL, x.shape)), count, x, spec=x.spec)
+    ones = zeros(g, x.shape, dtype, 1) if weights is None else weights
+    return g.node("ScatterElements", blank, places, ones, axis=0, reduction="add")

@@ -73,7 +73,7 @@ def rrelu(g: Importer, self: Value, *args: Any, **kwargs: Any) -> Any:
     names = [argument.name for argument in g.node.target._schema.arguments][1:]  # type: ignore[union-attr]
     given = {"lower": 1 / 8, "upper": 1 / 3, "training": False} | dict(zip(names, args, strict=False)) | kwargs
     if given["training"]:
-        raise g.refuse("random slopes in training mode")
+        raise g.refuse("random slopes in training mode", "random")
     y = g.op("leaky_relu", self, negative_slope=(float(given["lower"]) + float(given["upper"])) / 2)
     return (y, given["noise"]) if "noise" in names else y
 

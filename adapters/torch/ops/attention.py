@@ -17,7 +17,7 @@ def scaled_dot_product_attention(g: Importer, query: Value, key: Value, value: V
                                  dropout_p: float = 0.0, is_causal: bool = False, *, scale: Any = None,
                                  enable_gqa: bool = False) -> Value:
     if dropout_p:
-        raise g.refuse("dropout in attention is random: pass dropout_p=0 in evaluation mode")
+        raise g.refuse("dropout in attention is random: pass dropout_p=0 in evaluation mode", "random")
     if scale is not None and not isinstance(scale, (int, float)):
         raise g.refuse("a scale that depends on a free size")
     if attn_mask is not None and attn_mask.dtype is not DType.BOOL:
@@ -42,7 +42,7 @@ def attention_math(g: Importer, query: Value, key: Value, value: Value, attn_mas
                    dropout_p: float = 0.0, is_causal: bool = False, dropout_mask: Value | None = None, *, scale: Any = None,
                    enable_gqa: bool = False) -> tuple[Any, ...]:
     if dropout_mask is not None:
-        raise g.refuse("dropout in attention")
+        raise g.refuse("dropout in attention", "random")
     return _first_output(g, scaled_dot_product_attention(g, query, key, value, attn_mask, dropout_p, is_causal, scale=scale,
                                                          enable_gqa=enable_gqa))
 

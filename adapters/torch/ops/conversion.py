@@ -29,14 +29,14 @@ def same(g: Importer, self: Value, *arguments: Any, **options: Any) -> Value:
 @imports("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default", "aten.feature_alpha_dropout.default")
 def dropout(g: Importer, input: Value, p: float, train: bool) -> Value:
     if train and p != 0:
-        raise g.refuse("random: dropout in training mode")
+        raise g.refuse("random: dropout in training mode", "random")
     return input
 
 
 @imports("aten.native_dropout.default")
 def native_dropout(g: Importer, input: Value, p: float, train: bool | None) -> tuple[Value, Value]:
     if train is not False and p != 0:
-        raise g.refuse("random: dropout in training mode")
+        raise g.refuse("random: dropout in training mode", "random")
     return input, g.op("full", shape=input.shape, fill_value=True, dtype=DType.BOOL)
 
 

@@ -143,7 +143,7 @@ RANDOM = (
 
 @imports(*(f"aten.{name}" for name in RANDOM))
 def random(g: Importer, *arguments: Any, **options: Any) -> Value:
-    raise g.refuse("random")
+    raise g.refuse("random", "random")
 
 
 # Rebuilding -------------------------------------------------------------------------------------------------------------

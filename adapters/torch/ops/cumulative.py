@@ -17,8 +17,6 @@ OPERATORS = {"cumsum": "cumulative_sum", "cumprod": "cumulative_prod", "logcumsu
 @imports("aten.cumsum.default", "aten.cumprod.default", "aten.logcumsumexp.default")
 def cumulative(g: Importer, self: Value, dim: int, *, dtype: Any = None) -> Value:
     x = g.cast(self, g.result_dtype())
-    if x.dtype.is_complex and "logcumsumexp" in g.node.target._schema.name:  # type: ignore[union-attr]
-        raise g.refuse("running logarithms of complex sums: which of many PyTorch gives depends on its order of summation")
     return g.op(OPERATORS[g.node.target._schema.name.removeprefix("aten::")], x, axis=dim) if x.rank else x  # type: ignore[union-attr]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from adapters.torch.dtypes import from_torch_dtype
 from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
@@ -101,3 +102,42 @@ def _of_probabilities(g: Importer, x: Value, target: Value, weight: Value | None
     whole = g.op("negative", g.op("sum", products))
     count = product([size for place, size in enumerate(x.shape) if place != axis])
     return g.op("divide", whole, g.operand(count, x.dtype)) if reduction == MEAN else whole
+
+
+# Of classes, with the last layer ---------------------------------------------------------------------------------------------
+
+
+@imports("torch_nn._linear_cross_entropy_batch_chunked.default")
+def linear_cross_entropy(g: Importer, input: Value, linear_weight: Value, target: Value, linear_bias: Value | None, weight: Value | None,
+                         reduction: str, ignore_index: int, label_smoothing: float, batch_chunk_size: int, acc_policy: str,
+                         acc_dtype: torch.dtype, *gradients: bool) -> tuple[Value | None, ...]:
+    """The loss alone: torch computes gradients with it, chunk by chunk of the batch."""
+    others = [user for user in g.node.users if user.args[1:] and user.args[1] != 0]  # type: ignore[union-attr]
+    if label_smoothing or any(user.users for user in others):
+        raise g.refuse("label smoothing" if label_smoothing else "the gradients that come with the loss are used")
+    losses, weights = _linear_losses(g, input, linear_weight, target, linear_bias, weight, ignore_index, acc_dtype)
+    whole = g.op("sum", losses)
+    whole = g.op("divide", whole, g.op("sum", weights)) if reduction == "mean" else whole
+    return g.cast(whole, input.dtype), None, None, None
+
+
+@imports("torch_nn._linear_cross_entropy_batch_chunked_no_reduction.default")
+def linear_cross_entropy_each(g: Importer, input: Value, linear_weight: Value, target: Value, linear_bias: Value | None,
+                              weight: Value | None, ignore_index: int, batch_chunk_size: int, acc_policy: str,
+                              acc_dtype: torch.dtype) -> Value:
+    losses, _ = _linear_losses(g, input, linear_weight, target, linear_bias, weight, ignore_index, acc_dtype)
+    return g.cast(losses, input.dtype)
+
+
+def _linear_losses(g: Importer, input: Value, linear_weight: Value, target: Value, linear_bias: Value | None, weight: Value | None,
+                   ignore_index: int, acc_dtype: torch.dtype) -> tuple[Value, Value]:
+    """(the weighted loss of each row, its weight: 0 where the target is ignored). Of such a row, 0 times NaN is NaN, as in torch."""
+    dtype = from_torch_dtype(acc_dtype)
+    operands = [None if item is None else g.cast(item, dtype) for item in (input, linear_weight, linear_bias)]
+    x = g.op("log_softmax", g.op("linear", *operands), axis=1)
+    counts = g.op("not_equal", target, ignore_index)
+    places = g.op("where", counts, target, 0)
+    picked = g.op("take_along_axis", x, g.op("expand_dims", places, axis=(1,)), axis=1)
+    losses = g.op("negative", g.op("squeeze", picked, axis=(1,)))
+    own = g.cast(counts, dtype) if weight is None else g.op("where", counts, g.op("take", g.cast(weight, dtype), places, axis=0), 0.0)
+    return g.op("multiply", losses, own), own

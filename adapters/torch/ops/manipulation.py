@@ -165,7 +165,7 @@ def _memory(g: Importer, x: Value, size: list[Dim], stride: list[Dim], storage_o
         raise g.refuse("the strides of a tensor that is not contiguous")
     start = source.storage_offset()
     if not isinstance(start, int) or start and storage_offset is not None and node.op == "placeholder":  # type: ignore[union-attr]
-        raise g.refuse("a place in memory outside the tensor that is given")
+        raise g.refuse("a place in memory outside the tensor that is given", "memory")
     offset = 0 if storage_offset is None else storage_offset - start
     count: Dim = 1
     for length in x.shape:
@@ -174,7 +174,7 @@ def _memory(g: Importer, x: Value, size: list[Dim], stride: list[Dim], storage_o
     for length, step in zip(size, stride, strict=True):
         last = last + (length - 1) * step
     if isinstance(offset, int) and offset < 0 or isinstance(last, int) and isinstance(count, int) and last >= count and 0 not in size:
-        raise g.refuse("a place in memory outside the tensor")
+        raise g.refuse("a place in memory outside the tensor", "memory")
     return reshaped(g, x, (count,)), offset
 
 

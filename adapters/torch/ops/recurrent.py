@@ -49,7 +49,7 @@ def _aten(kind: str) -> Callable[..., Any]:
     def importer(g: Importer, x: Value, hx: Any, params: Sequence[Value], has_biases: bool, num_layers: int, dropout: float,
                  train: bool, bidirectional: bool, batch_first: bool) -> Any:
         if train and dropout:
-            raise g.refuse("dropout in training mode")
+            raise g.refuse("dropout in training mode", "random")
         return stack(g, x, hx if kind == "lstm" else [hx], params, has_biases, num_layers, bidirectional, batch_first)
 
     return importer

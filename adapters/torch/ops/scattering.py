@@ -1,4 +1,4 @@
-"""Elements replaced or accumulated at places that tensors of indices or masks name."""
+"""Elements replaced, accumulated or counted at places that tensors of indices or masks name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from adapters.torch.importer import Importer
-from adapters.torch.ops.indexing import as_masks, same_indices, without_masks, wrapped
+from adapters.torch.ops.indexing import as_masks, data_size, same_indices, without_masks, wrapped
 from adapters.torch.ops.manipulation import broadcasted, reshaped
 from adapters.torch.registry import imports, rebuilds
 from converter import dims
@@ -156,6 +156,14 @@ def masked_scatter(g: Importer, self: Value, mask: Value, source: Value) -> Valu
     return g.op("masked_scatter", broadcasted(g, self, shape), broadcasted(g, mask, shape), g.cast(source, self.dtype))
 
 
+@imports("aten.bincount.default")
+def bincount(g: Importer, self: Value, weights: Value | None = None, minlength: Any = 0) -> Value:
+    if not isinstance(minlength, int):
+        raise g.refuse("a number of counts that depends on a free size")
+    weights = None if weights is None else g.cast(weights, g.result_dtype())
+    return g.op("bincount", self, weights, minlength=minlength, size=data_size(g, g.result_shape()[0]))
+
+
 # PyTorch again -------------------------------------------------------------------------------------------------------------
 
 
@@ -175,3 +183,8 @@ def rebuild_index_put(x: Tensor, values: Tensor, *indices: Tensor | None, accumu
 @rebuilds("masked_scatter")
 def rebuild_masked_scatter(x: Tensor, mask: Tensor, values: Tensor) -> Tensor:
     return x.masked_scatter(mask, values)
+
+
+@rebuilds("bincount")
+def rebuild_bincount(x: Tensor, weights: Tensor | None = None, *, minlength: int = 0) -> Tensor:
+    return torch.bincount(x, weights, minlength)

@@ -1,0 +1,231 @@
+"""A traced program as a neutral graph: its inputs and outputs with names, its sizes with ranges, and what a person should know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+import adapters.torch.decisions as decisions
+from adapters.torch.decisions import Decisions
+from adapters.torch.domains import Domain, domain_of
+from adapters.torch.dtypes import from_torch_dtype, to_dim
+from adapters.torch.importer import Importer
+from adapters.torch.inputs import flat_names
+from adapters.torch.parameters import TorchParameters
+from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
+from adapters.torch.tracing import names_axes
+from adapters.torch.trials import require_agreement, tried
+from adapters.torch.unions import Axes, axes_of, over
+from converter.builder import GraphBuilder, Value
+from converter.checking import check
+from converter.dims import symbol
+from converter.errors import UnsupportedError
+from converter.ir import DType, Graph, Model
+from converter.rewriting import simplify
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced module with its neutral graph: the two things that a proof of equivalence compares.
+
+    `input_names` are the graph inputs in the order of the flattened call; None marks an argument that is no tensor.
+    `notes` says in words what a person should know: dims that stayed fixed and why, modules switched to evaluation.
+    """
+
+    module: torch.nn.Module
+    exported: ExportedProgram
+    model: Model
+    input_names: tuple[str | None, ...]
+    output_names: tuple[str | None, ...]
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A program, the example it was traced at, and what its module decided there."""
+
+    program: Program
+    example: dict[str, Any]
+    domain: Domain
+    sizes: Mapping[str, int]
+    axes: Axes
+    took_integers: bool
+
+
+def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
+            notes: list[str], decided: Decisions, kept: Traced | None = None) -> Traced:
+    """The neutral graph of a program.
+
+    Args:
+        example: what it was traced at; `given` is what the user gave.
+        notes: gains what a person should know.
+        decided: what the module decided while it was traced.
+        kept: a trace at other sizes, which this one is to stand for as well.
+
+    Raises `UnsupportedError` for operators that cannot be converted, and where it does not compute what `kept` does.
+    """
+    signature = exported.graph_signature
+    placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    user_nodes = [placeholders[spec.arg.name] if hasattr(spec.arg, "name") and spec.arg.name in placeholders else None
+                  for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    names = flat_names(example)
+    decisions.add_bounds(exported.graph, decided)
+    named = _symbol_names(user_nodes, names, dims)
+    sizes = _traced_sizes(user_nodes, named)
+    axes = axes_of(user_nodes, named)
+    domain = domain_of(decided, named, sizes, traced_ranges(exported, named)) if kept is None else domain_of(
+        decided, named, sizes, traced_ranges(exported, named), _sizes_in(kept.example, user_nodes, named),
+        over(axes, kept.axes, kept.domain.conditions))
+    symbols = {key: symbol(domain.relations[own][0]) + domain.relations[own][1] if own in domain.relations else own
+               for key, own in named.items()}
+    builder = GraphBuilder(name, domain.ranges)
+    environment: dict[torch.fx.Node, Any] = {}
+    input_names: list[str | None] = []
+    for node, input_name in zip(user_nodes, names, strict=True):
+        value = node.meta.get("val") if node is not None else None
+        if node is not None and isinstance(value, torch.Tensor):
+            environment[node] = builder.input(builder.unique(input_name), from_torch_dtype(value.dtype),
+                                              [to_dim(size, symbols) for size in value.shape])
+            input_names.append(environment[node].name)
+        else:
+            if node is not None:
+                environment[node] = value
+            input_names.append(None)
+    store = TorchParameters.of(module, exported)
+    for spec in signature.input_specs:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            parameter = store.spec(spec.target)
+            node = placeholders[spec.arg.name]
+            environment[node] = builder.parameter(spec.target, parameter.dtype, parameter.shape)
+    importer = Importer(builder, symbols)
+    results = importer.walk(exported.graph, environment)
+    output_names = _outputs(builder, exported, results)
+    store = store.with_constants(importer.constants)
+    graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
+    graph = replace(graph, dims=possible_ranges(graph, specs, set(named.values()), notes))
+    model = Model(graph, store, (), {}, store.constants)
+    graph = replace(graph, dims=tried(domain, model, module, example, tuple(input_names), output_names, notes))
+    if kept is not None:
+        require_agreement(domain, Model(graph, store, (), {}, store.constants), module, kept.example, tuple(input_names),
+                          output_names)
+    graph = replace(graph, dims=with_empty(graph, given, flat_names(example)))
+    _report_fixed(graph, dims, notes)
+    _report_changed(exported, notes)
+    metadata: dict[str, Any] = {"source": {"framework": f"torch {torch.__version__}",
+                                           "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
+    store = store.needed_by(graph)
+    held = [spec.target for spec in signature.input_specs if spec.kind is InputKind.BUFFER and spec.target in store
+            and spec.target not in store.constants and store.spec(spec.target).dtype.is_float]
+    if held:
+        metadata["buffers"] = held
+    check(graph, store)
+    program = Program(module, exported, Model(graph, store, (), metadata, store.constants), tuple(input_names), output_names,
+                      tuple(notes))
+    return Traced(program, example, domain, sizes, axes, any(not isinstance(decision.answer, bool) for decision in decided.found))
+
+
+def _sizes_in(example: Mapping[str, Any], nodes: list[torch.fx.Node | None], symbols: Mapping[str, str]) -> dict[str, int]:
+    """The size that each of the graph's symbols has in an example."""
+    leaves = zip(nodes, pytree.tree_leaves(dict(example)), strict=True)
+    axes = ((size, leaf.shape[axis]) for node, leaf in leaves if node is not None and isinstance(leaf, torch.Tensor)
+            for axis, size in enumerate(node.meta["val"].shape))
+    return {symbols[str(size.node.expr)]: int(count) for size, count in axes
+            if isinstance(size, torch.SymInt) and str(size.node.expr) in symbols}
+
+
+def _traced_sizes(nodes: list[torch.fx.Node | None], symbols: Mapping[str, str]) -> dict[str, int]:
+    """The size that each of the graph's symbols had in the trace."""
+    sizes: dict[str, int] = {}
+    for node in nodes:
+        value = node.meta.get("val") if node is not None else None
+        for size in value.shape if isinstance(value, torch.Tensor) else ():
+            if isinstance(size, torch.SymInt) and str(size.node.expr) in symbols and size.node.hint is not None:
+                sizes.setdefault(symbols[str(size.node.expr)], int(size.node.hint))
+    return sizes
+
+
+def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any) -> dict[str, str]:
+    """torch's symbols (`s72`) to names that a person reads: those given, else `batch` and `<input>_<axis>`."""
+    symbols: dict[str, str] = {}
+    hints: dict[tuple[int, str], str] = {}
+    for node, name in zip(nodes, names, strict=True):
+        value = node.meta.get("val") if node is not None else None
+        if not isinstance(value, torch.Tensor):
+            continue
+        for axis, size in enumerate(value.shape):
+            if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
+                continue
+            key = str(size.node.expr)
+            if isinstance(dims, Mapping) and names_axes(dims):
+                wanted = dims.get(name, ())[axis] if name in dims else None
+                if isinstance(wanted, str):
+                    symbols.setdefault(key, wanted)
+                    continue
+            if key in symbols:
+                continue
+            # Sizes that the module does not relate, but that stand on one axis of several inputs and are equal in
+            # the example, are taken to be one size.
+            hint = size.node.hint
+            given = hints.get((axis, str(hint)))
+            fresh = "batch" if axis == 0 and "batch" not in symbols.values() else f"{identifier(name)}_{axis}"
+            symbols[key] = given or fresh
+            hints.setdefault((axis, str(hint)), symbols[key])
+    return symbols
+
+
+def identifier(name: str) -> str:
+    """A name with nothing in it but ASCII letters, digits and underscores."""
+    text = "".join(char if char.isalnum() and char.isascii() else "_" for char in name)
+    return text if text and not text[0].isdigit() else f"_{text}"
+
+
+def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any]) -> tuple[str | None, ...]:
+    """Declares the user's outputs under names from the result's structure."""
+    specs = exported.graph_signature.output_specs
+    user = [result for spec, result in zip(specs, results, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
+    tree = pytree.tree_unflatten(list(range(len(user))), exported.call_spec.out_spec)
+    names = [path or "output" for path in flat_names(tree)] if not isinstance(tree, int) else ["output"]
+    taken: set[str] = set()
+    declared: list[str | None] = []
+    for name, result in zip(names, user, strict=True):
+        if name.isdigit():
+            name = f"output_{name}"
+        if result is None or isinstance(result, str):
+            declared.append(None)
+            continue
+        if not isinstance(result, Value):
+            dtype = DType.BOOL if isinstance(result, bool) else DType.FLOAT64 if isinstance(result, float) else DType.INT64
+            result = builder.op("full", shape=(), fill_value=result, dtype=dtype)
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        declared.append(name)
+        builder.output(name, result)
+    if not taken:
+        raise UnsupportedError("the module gives no tensor", where=builder.name, expected="at least one tensor output")
+    return tuple(declared)
+
+
+def _report_changed(exported: ExportedProgram, notes: list[str]) -> None:
+    """A graph has no state: what forward writes to its buffers is not part of it."""
+    changed = [str(spec.target) for spec in exported.graph_signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION]
+    if changed:
+        notes.append(f"forward changes its buffers {', '.join(changed)}: each run of the model starts from their values at conversion")
+
+
+def _report_fixed(graph: Graph, dims: Any, notes: list[str]) -> None:
+    if dims == "static":
+        return
+    for port in graph.inputs:
+        wanted = dims.get(port.name, ()) if isinstance(dims, Mapping) and names_axes(dims) else [None] * port.spec.rank
+        for axis, size in enumerate(port.spec.shape):
+            asked = isinstance(dims, str) or axis < len(wanted) and isinstance(wanted[axis], str)
+            if isinstance(size, int) and asked:
+                notes.append(f"axis {axis} of {port.name!r} stays fixed at {size}: the module's code or its weights need "
+                             "that size")

@@ -1,0 +1,219 @@
+"""Into `torch.export`, and the program that comes out made ready for the importers."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch.export import Dim as ExportDim
+from torch.export import ExportedProgram
+
+import adapters.torch.preparation as preparation
+from adapters.torch.importer import CHECKS, target_name
+from adapters.torch.inplace import without_inplace
+from adapters.torch.inputs import enlarge, flat_names, mapped
+from adapters.torch.registry import importers
+from converter.errors import ConverterError, UnsupportedError
+
+AUTO = ExportDim.AUTO
+STATIC = ExportDim.STATIC
+
+
+def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip: int = 0,
+            ways: Sequence[bool] = (False, True)) -> tuple[ExportedProgram, dict[str, Any]]:
+    """The trace, and the example it was made at. `skip` leaves out as many ways to enlarge the example, and keeps one."""
+    attempts: list[tuple[dict[str, Any], Any]] = []
+    if dims == "static":
+        attempts.append((arguments, None))
+    elif dims == "auto" or isinstance(dims, Mapping) and names_axes(dims):
+        for sizes in ({0: 2, **dict.fromkeys(range(1, 8), 3)}, {0: 2}, {}):
+            grown = enlarge(arguments, sizes, dims if isinstance(dims, Mapping) else None)
+            attempts.append((grown, _free(grown, dims)))
+    else:
+        attempts.append((arguments, dims))
+    failures: list[Exception] = []
+    seen: set[str] = set()
+    for example, shapes in attempts[skip:] or attempts[-1:]:
+        key = str([tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf for leaf in pytree.tree_leaves(example)])
+        if key in seen:
+            continue
+        seen.add(key)
+        for strict in ways:
+            try:
+                args, kwargs, ordered = _call(module, example, shapes)
+                return torch.export.export(module, args, kwargs, dynamic_shapes=ordered, strict=strict), example
+            except Exception as error:  # torch.export raises anything, from any depth
+                failures.append(error)
+                if "not a known type" in str(error) and _knows_results(module, example):
+                    return exported_at(module, arguments, dims, skip, ways)
+    raise UnsupportedError("torch.export cannot trace the module", where=type(module).__name__,
+                           received=first_line(failures[0]), cause="untraceable" if all(map(_is_torchs, failures)) else None,
+                           fix="make the forward pass traceable, or pass dims= to fix the sizes it depends on") from failures[0]
+
+
+def _is_torchs(error: Exception) -> bool:
+    """Whether torch's own code raised an error, and not that of a module or of this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(torch.__file__).parent)
+
+
+def _call(module: torch.nn.Module, example: dict[str, Any], shapes: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Positional and keyword arguments for `torch.export`, with `dynamic_shapes` in the same structure."""
+    import inspect
+
+    parameters = inspect.signature(module.forward).parameters
+    kinds = {parameter.kind for name, parameter in parameters.items() if name in example}
+    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.POSITIONAL_ONLY in kinds:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, value in example.items():
+            kind = parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                args.extend(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                kwargs.update(value)
+            elif kind is inspect.Parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return tuple(args), kwargs, shapes
+    kwargs = {}
+    for name, value in example.items():
+        kwargs.update(value if parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+    return (), kwargs, shapes
+
+
+def _knows_results(module: torch.nn.Module, example: dict[str, Any]) -> bool:
+    """Runs the module to find the dataclasses that it gives; whether the tracer knows more of them now."""
+    args, kwargs, _ = _call(module, example, None)
+    with preparation.unchanged(module):
+        return preparation.register_dataclasses(module(*args, **kwargs))
+
+
+def names_axes(dims: Mapping[str, Any]) -> bool:
+    """Whether `dims` gives each input's axes names, and not in torch's own way."""
+    return all(isinstance(axes, (list, tuple)) and all(isinstance(axis, (str, int, type(None))) and not isinstance(axis, bool)
+                                                      and type(axis) in (str, int, type(None)) for axis in axes)
+               for axes in dims.values())
+
+
+def _free(example: dict[str, Any], dims: Any) -> dict[str, Any]:
+    """`dynamic_shapes` that frees every axis of every tensor, or those that `dims` names."""
+    names = iter(flat_names(example))
+
+    def shapes(leaf: Any) -> Any:
+        name = next(names)
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        if dims == "auto":
+            return tuple(AUTO for _ in leaf.shape)
+        axes = dims.get(name)
+        if axes is None:
+            return tuple(STATIC for _ in leaf.shape)
+        if len(axes) != leaf.dim():
+            raise ConverterError("dims= names another number of axes than the example has", where=f"input {name!r}",
+                                 expected=f"{leaf.dim()} axes", received=str(list(axes)))
+        return tuple(AUTO if isinstance(axis, str) else STATIC for axis in axes)
+
+    return mapped(shapes, example)
+
+
+def prepare(exported: ExportedProgram) -> ExportedProgram:
+    """Decomposes the operators that no importer knows, and makes in-place operators functional where there are any."""
+    without_inplace(exported)
+    for _ in range(4):
+        unknown, mutates = _unknown(exported)
+        if not unknown and not mutates:
+            break
+        default = torch.export.default_decompositions()
+        known = {**torch._decomp.decomposition_table, **default}
+        before = {str(operator) for operator in unknown}
+        try:
+            decomposed = exported.run_decompositions({operator: known[operator] for operator in unknown if operator in known})
+            if any(operator.namespace == "prims" for operator in _unknown(decomposed)[0]):
+                # Down there nobody recognises the operator that the user wrote, and the refusal is to name that one.
+                decomposed = exported.run_decompositions({operator: default[operator] for operator in unknown if operator in default})
+            exported = decomposed
+        except Exception as error:  # torch decomposes by tracing again, which raises anything
+            what = ", ".join(sorted(before)) or "operators that work in place"
+            raise UnsupportedError(f"torch cannot decompose {what}", received=first_line(error),
+                                   cause=None if before else "untraceable",
+                                   items=[{"operator": name, "reason": "no importer, and torch cannot decompose it"}
+                                          for name in sorted(before)],
+                                   fix="write the forward pass without them") from error
+        if not mutates and before == {str(operator) for operator in _unknown(exported)[0]}:
+            break
+    return exported
+
+
+def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
+    known = importers()
+    unknown, mutates = set(), False
+    graphs = [part.graph for part in exported.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if node.target._schema.is_mutable and target_name(node.target) not in known:
+            mutates = True
+        elif target_name(node.target) not in known and target_name(node.target) not in CHECKS and isinstance(
+                node.meta.get("val"), (torch.Tensor, tuple, list)):
+            unknown.add(node.target)
+    return unknown, mutates
+
+
+@contextmanager
+def evaluation(module: torch.nn.Module) -> Iterator[None]:
+    """The module in evaluation mode without its fast paths; switched back afterwards, without what it kept of its own trace."""
+    held = [(item, dict(vars(item))) for item in module.modules()]
+    training = [item for item in module.modules() if item.training]
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    module.eval()
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for item in training:
+            item.training = True
+        for item, before in held:
+            _forget_fakes(item, before)
+
+
+def _forget_fakes(module: torch.nn.Module, before: dict[str, Any]) -> None:
+    """Takes back the attributes in which a module kept values of its own trace, which nothing else can compute with."""
+    for name, value in list(vars(module).items()):
+        if before.get(name, _forget_fakes) is value or name.startswith("_"):
+            continue
+        if any(isinstance(leaf, (torch._subclasses.FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool))
+               for leaf in pytree.tree_leaves(value)):
+            if name in before:
+                setattr(module, name, before[name])
+            else:
+                delattr(module, name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch.export warns about matters that are handled here."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else ''}"
