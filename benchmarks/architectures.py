@@ -299,11 +299,11 @@ NAMED: dict[str, Family] = {
 }
 
 NAMED |= {f"{name}-cache": replace(NAMED[name], models=(model,), inputs="cached", overrides={**NAMED[name].overrides, **more})
-          for name, model, more in (("gpt2", "GPT2LMHeadModel", {}), ("gpt_neox", "GPTNeoXForCausalLM", {}), ("opt", "OPTForCausalLM", {}),
+          for name, model, more in (("gpt2", "GPT2LMHeadModel", {}), ("gpt_neox", "GPTNeoXForCausalLM", {"num_key_value_heads": 4}), ("opt", "OPTForCausalLM", {"num_key_value_heads": 4}),
                                     ("bloom", "BloomForCausalLM", {}), ("llama", "LlamaForCausalLM", {}),
                                     ("mistral", "MistralForCausalLM", {"sliding_window": None}), ("mixtral", "MixtralForCausalLM", {}),
                                     ("qwen2", "Qwen2ForCausalLM", {}), ("qwen3", "Qwen3ForCausalLM", {}), ("phi3", "Phi3ForCausalLM", {}),
-                                    ("falcon", "FalconForCausalLM", {}))}
+                                    ("falcon", "FalconForCausalLM", {"num_key_value_heads": 1}))}
 """One step of generation, with the cache's tensors as inputs and outputs."""
 
 MORE: dict[str, Family] = {

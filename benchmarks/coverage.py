@@ -18,7 +18,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
+
+from converter.format.atomic import atomic_path
 
 SUITES = ("architectures",)
 
@@ -81,6 +84,16 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def keep(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes verdicts into a file among those that it has of other subjects; the exporter's outcome stays where there is no new one."""
+    held = {(row["name"], row["dims"]): row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
+    for row in rows:
+        key = row["name"], row["dims"]
+        held[key] = {**row, "exporter": row["exporter"] or held.get(key, {}).get("exporter")}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(list(held.values()), indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=SUITES)
@@ -88,7 +101,7 @@ def main() -> None:
     parser.add_argument("--dims", nargs="+", choices=("auto", "static"), default=["auto", "static"])
     parser.add_argument("--with-exporter", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--json", metavar="FILE", help="where to write the verdicts")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="where to write the verdicts, beside those that it has of other subjects")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     start = time.perf_counter()
@@ -96,12 +109,11 @@ def main() -> None:
     for row in run(names_of(options.suite, options.names), options.dims, options.with_exporter, options.workers):
         rows.append(row)
         print(line(row), flush=True)
+        if options.json:
+            keep(options.json, [row])
     print()
     print(summary(rows))
     print(f"\n{time.perf_counter() - start:.0f} s")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
     if any(row["status"] == "wrong" for row in rows):
         sys.exit(1)
 

@@ -10,6 +10,7 @@ import atexit
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -116,7 +117,10 @@ def export_and_compare(subject: Architecture, dims: str) -> Outcome:
     import onnxruntime
     import torch
 
+    from adapters.torch.caches import register_caches
+
     module = subject.build()
+    register_caches()
     example = subject.arguments(subject.traced)
     cases = [subject.traced] if dims == "static" else [subject.traced, *subject.others]
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
@@ -137,7 +141,7 @@ def export_and_compare(subject: Architecture, dims: str) -> Outcome:
     frozen = []
     for sizes in cases:
         arguments = subject.arguments(sizes)
-        feeds = {port.name: arguments[port.name].numpy() for port in session.get_inputs() if port.name in arguments}
+        feeds = feeds_of(session, arguments)
         fixed = [f"axis {axis} of {port.name!r} is fixed at {size}" for port in session.get_inputs() if port.name in feeds
                  for axis, (size, given) in enumerate(zip(port.shape, feeds[port.name].shape, strict=True))
                  if isinstance(size, int) and size != given]
@@ -156,15 +160,39 @@ def export_and_compare(subject: Architecture, dims: str) -> Outcome:
     return Outcome(FROZEN, frozen[0], nodes) if frozen else Outcome(PASS, "", nodes)
 
 
+def feeds_of(session: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Arguments of `forward` for the inputs of the exporter's file: by name, and a cache's tensors in their order."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    ports = [port.name for port in session.get_inputs()]
+    named = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor) and name in ports}
+    rest = pytree.tree_leaves([value for value in arguments.values() if not isinstance(value, torch.Tensor)])
+    nested = [leaf for leaf in rest if isinstance(leaf, torch.Tensor)]
+    further = [name for name in ports if name not in named]
+    if len(further) == len(nested):
+        named |= dict(zip(further, nested, strict=True))
+    return {name: tensor.numpy() for name, tensor in named.items()}
+
+
 def free_axes(subject: Architecture) -> dict[str, Any]:
     """`dynamic_shapes` that frees each axis of an argument whose size differs between the sizes that are run."""
     import torch
+    from torch.utils import _pytree as pytree
+
+    from adapters.torch.inputs import mapped
 
     example = subject.arguments(subject.traced)
-    others = [subject.arguments(sizes) for sizes in subject.others]
-    return {name: {axis: torch.export.Dim.AUTO for axis, size in enumerate(tensor.shape)
-                   if any(other[name].shape[axis] != size for other in others)} if isinstance(tensor, torch.Tensor) else None
-            for name, tensor in example.items()}
+    leaves = iter(list(zip(*(pytree.tree_leaves(subject.arguments(sizes)) for sizes in subject.others), strict=True)))
+
+    def free(leaf: Any) -> Any:
+        others = next(leaves)
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        return {axis: torch.export.Dim.AUTO for axis, size in enumerate(leaf.shape) if any(other.shape[axis] != size for other in others)}
+
+    found: dict[str, Any] = mapped(free, example)
+    return found
 
 
 def count_nodes(model: Any) -> int:

@@ -183,7 +183,10 @@ def main() -> int:
     print(f"\n{options.suite}: {found['classes']} of {len(every)} classes, {found['samples']} samples, of which torch itself does not run "
           f"{len(found['invalid'])}; {found['seconds']} s\n\n{table({options.suite: found})}")
     if options.record:
-        record(options.suite, every)
+        try:
+            record(options.suite, every)
+        except ValueError as error:
+            parser.error(str(error))
     return int(any(is_bad(options.suite, name) for name in chosen))
 
 

@@ -199,12 +199,19 @@ def test_few_bytes_stay_few(tmp_path: Path, pickle: bytes) -> None:
     assert time.monotonic() - started < 20
 
 
+def test_steps_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each makes a value, so that a long pickle of short opcodes would take many times its length."""
+    monkeypatch.setattr("adapters.checkpoint.unpickle.MAX_OPCODES", 1000)
+    load_checkpoint(write(tmp_path / "few.pt", b"\x80\x02" + b"]0" * 400 + state_dict(w=tensor([2], [1]))[2:]))
+    refused(write(tmp_path / "many.pt", b"\x80\x02" + b"]0" * 600 + state_dict(w=tensor([2], [1]))[2:]), "more than 1000 steps")
+
+
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """A fresh process with 512 MB more than it needs to start refuses every kind of bomb."""
     files = [write(tmp_path / f"{index}.pt", pickle) for index, pickle in enumerate([
         state_dict(w=tensor([1 << 32], [0])), state_dict(w=tensor([2], [1], held=storage(count=1 << 40))),
         b"\x80\x02\x8b\xff\xff\xff\x7f.", b"\x80\x02r\xff\xff\xff\xff.", b"\x80\x02Nr\xff\xff\xff\xff0N.",
-        b"\x80\x02\x8e" + struct.pack("<Q", 1 << 40) + b"."])]
+        b"\x80\x02\x8e" + struct.pack("<Q", 1 << 40) + b".", b"\x80\x02" + b"(" * (30 << 20) + b"."])]
     program = ("import resource, sys\nfrom adapters.checkpoint.read import load_checkpoint\nfrom converter.errors import ConverterError\n"
                "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
                "resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)\n"

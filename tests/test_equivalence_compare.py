@@ -228,3 +228,31 @@ def test_related_errors_count_little(shape: tuple[int, ...], count: int) -> None
 def test_few_values_have_a_larger_factor() -> None:
     assert factor_of(40) == factor_of(16) == FACTOR
     assert factor_of(1) > factor_of(4) > factor_of(8) > FACTOR
+
+
+def test_an_element_without_digits_says_nothing_of_the_others() -> None:
+    """Across a jump PyTorch is wrong by the whole value: there a runtime may be too, but nowhere else."""
+    truth = np.linspace(1.0, 2.0, 64).reshape(4, 16)
+    own = truth.astype(np.float32)
+    own[1, 3] = 0.0
+    budget = Budget(np.dtype(np.float32))
+    budget.add(own, truth, PLAIN)
+    allowed = budget.allowed(PLAIN)
+    assert allowed["output"] < 4
+    assert budget.worst(PLAIN)["output"] > 1e6
+    assert within(own, truth, allowed, dtype=own.dtype, own=own)
+    right = truth.astype(np.float32)
+    assert within(right, truth, allowed, dtype=own.dtype, own=own)
+    right[2, 3] *= 1.001
+    assert not within(right, truth, allowed, dtype=own.dtype, own=own)
+
+
+def test_an_allowance_that_zeros_would_pass_compares_nothing() -> None:
+    truth = np.ones((4, 16))
+    zeros = np.zeros((4, 16), np.float32)
+    wide = dict.fromkeys(("output", "axis 0", "axis 1"), 2.0 ** 24)
+    found = within(zeros, truth, wide, dtype=zeros.dtype, telling=True)
+    assert found
+    assert found.compared == 0
+    assert within(zeros, truth, wide, dtype=zeros.dtype).compared == 64
+    assert within(truth.astype(np.float32), truth, {"output": 4.0}, dtype=zeros.dtype, telling=True).compared == 64

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.fault_checks import CHECKERS, MISSED, WITHIN, Honest, effect, judged
+from benchmarks.fault_checks import CHECKERS, MISSED, WITHIN, Honest, by_recording, effect, judged
+from benchmarks.fault_edits import with_array
 from benchmarks.fault_kinds import KINDS, faults
-from benchmarks.faults import fixture, row
+from benchmarks.faults import fixture, row, run_honest
 from converter.equivalence import verify
 from converter.ir import Model
 from docs.faults import SUMMARY
 from tests.test_ops import CASES, label
+
+Array = np.ndarray[Any, Any]
 
 SUBJECTS = (
     "fixture/mlp_digits", "fixture/elman", "row/leaky_relu-slope", "row/lstm-plain", "row/layer_norm-plain",
@@ -50,6 +53,27 @@ def test_faults_are_found(name: str) -> None:
     for kind, what, model in some(name):
         found = judged(subject, model, checkers)
         assert not [checker for checker in checkers if found.get(checker) == MISSED], (kind, what, found)
+
+
+@pytest.mark.parametrize("label_of_row", [
+    "lu_factor-plain", "zeta-polygamma", "gelu-plain", "instance_norm-2d", "hardshrink-bfloat16", "eig-values", "topk-largest",
+])
+def test_what_is_right_is_accepted(label_of_row: str) -> None:
+    """Rows with jumps, infinities, ties, matrices that must not be singular, and digits that cancel."""
+    index = next(index for index, case in enumerate(CASES) if label(case) == label_of_row)
+    result = run_honest(f"row/{label_of_row}", partial(row, index))
+    assert [report["alarms"] for report in result["reports"]] == [[], []]
+
+
+def test_a_graph_that_loses_its_digits_is_not_proven_by_its_own_errors() -> None:
+    """A weight of 2^127: in float32 nothing is left of the outputs, neither in PyTorch nor in the kernels that set the budget."""
+    subject = honest("fixture/tied_lm")
+
+    def flip(values: Array) -> Array:
+        values.reshape(-1).view(np.uint32)[568] ^= np.uint32(1 << 30)
+        return values
+
+    assert by_recording(subject, with_array(subject.model, "block.mlp.0.weight", flip))
 
 
 def test_every_kind_of_fault_is_tried() -> None:

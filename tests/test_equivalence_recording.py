@@ -20,7 +20,8 @@ from converter import reference
 from converter.builder import GraphBuilder
 from converter.equivalence import verify
 from converter.equivalence.inputs import Drawn, Planner
-from converter.equivalence.recording import recorded_again
+from converter.equivalence.recording import recorded_again, settled
+from converter.equivalence.verify import NO_VALUE
 from converter.errors import ConverterError, FormatError
 from converter.ir import DType, Example, Model
 from converter.parameters import InMemoryParameters
@@ -228,3 +229,27 @@ def test_refused(tmp_path: Path, case: str) -> None:
     with pytest.raises(ConverterError, match=message) as caught:
         converter.load(tmp_path / "m.json")
     assert "examples" in str(caught.value)
+
+
+def test_a_recorded_nan_beside_an_infinity() -> None:
+    """What arithmetic on infinities comes to is the operator's affair; beside numbers, and the other way round, NaN is a difference."""
+    recorded = np.array([np.nan, np.nan, np.inf, 1.0], np.float32)
+    truth = np.array([-np.inf, 1.0, np.nan, 1.0])
+    found = settled(recorded, truth)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.array([-np.inf, np.nan, np.inf, 1.0], np.float32))
+    integers = np.array([1, 2])
+    assert settled(integers, integers) is integers
+
+
+def test_a_graph_that_rounds_its_recording_away_is_not_proven_by_it() -> None:
+    """The kernels' own errors are the budget of what is recorded: a graph that loses all digits must not pass by that."""
+    b = GraphBuilder("lossy")
+    x = b.input("x", "float32", ["batch", 8])
+    huge = b.op("multiply", x, 1e10)
+    b.output("y", b.op("subtract", b.op("add", huge, x), huge))
+    model = Model(b.graph(), InMemoryParameters())
+    inputs = {"x": np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)}
+    outputs = {"y": (inputs["x"] * 2).astype(np.float32)}
+    report = verify(replace(model, examples=(Example(inputs, outputs, "torch"),)), ["numpy"], cases=0)
+    assert [row.reason for row in report.failures if row.stage == "recorded"] == [NO_VALUE]

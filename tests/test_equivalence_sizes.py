@@ -51,6 +51,37 @@ def test_planned_sizes_smaller_and_apart() -> None:
                                                {"batch": 1, "time": 1, "past": 31}]
 
 
+def test_large_cases_are_made_smaller() -> None:
+    """Where a case would make more than 2^23 values, its sizes are halved; three times as many as the least sizes make may stay."""
+    b = GraphBuilder("images")
+    x = b.input("x", "float32", ["batch", 64, 256, 256])
+    b.output("y", b.op("relu", x))
+    planner = Planner(b.graph(), typical={"batch": 8})
+    assert planner.sizing.work({"batch": 2}) == 2 * 2**22
+    assert [planner.sizes(index)["batch"] for index in range(6)] == [2, 1, 2, 2, 3, 3]
+    b = GraphBuilder("words", {"time": DimRange(1, 100)})
+    x = b.input("x", "float32", ["batch", "time", 2**17])
+    b.output("y", b.op("relu", x))
+    planner = Planner(b.graph(), typical={"batch": 2, "time": 90})
+    assert [planner.sizes(index) for index in (0, 1, 2)] == [{"batch": 2, "time": 22}, {"batch": 1, "time": 1}, {"batch": 5, "time": 11}]
+    # The end of a range is tried whatever it costs; what is beside it is made small.
+    assert planner.sizes(4) == {"batch": 1, "time": 100}
+    (given,) = [Planner(b.graph(), overrides={"x": np.zeros((3, 70, 2**17), np.float32)})]
+    assert given.sizes(0) == {"batch": 3, "time": 70}
+
+
+def test_a_normalization_has_more_than_one_value() -> None:
+    """Of one value it gives its bias, whatever the value is; PyTorch's own code refuses it."""
+    b = GraphBuilder("normalized")
+    x = b.input("x", "float32", ["batch", 4, "height", "width"])
+    b.output("y", b.op("instance_norm", x))
+    assert Planner(b.graph()).sizes(1) == {"batch": 3, "height": 3, "width": 3}
+    b = GraphBuilder("grouped")
+    x = b.input("x", "float32", ["batch", 4, "time"])
+    b.output("y", b.op("group_norm", x, num_groups=2))
+    assert Planner(b.graph()).sizes(1) == {"batch": 1, "time": 1}
+
+
 def test_constants_are_each_graphs_own() -> None:
     plain: dict[str, np.ndarray[Any, Any]] = {"weight": np.ones(2, np.float32)}
     other = InMemoryParameters({**plain, "buckets": np.arange(3)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -485,6 +486,22 @@ def test_hdf5_refused(tmp_path: Path, case: str) -> None:
     with pytest.raises(FormatError, match=message) as caught:
         read_all(path)
     assert "model.h5" in str(caught.value)
+
+
+@pytest.mark.parametrize("group", ["/", "parameters"])
+def test_a_heap_without_an_end(tmp_path: Path, group: str) -> None:
+    """A group's list of free space that leads into itself, which the HDF5 library follows until memory ends."""
+    path = tmp_path / "model.h5"
+    save_hdf5(classifier(), path)
+    content = bytearray(path.read_bytes())
+    heaps = [place for place in range(0, len(content), 8) if content[place:place + 4] == b"HEAP"]
+    assert len(heaps) == 2
+    heap = heaps[group != "/"]
+    first, data = struct.unpack_from("<QQ", content, heap + 16)
+    struct.pack_into("<Q", content, data + first, first)
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="list without an end"):
+        read_all(path)
 
 
 def test_values_in_a_file_keep_the_same_rules(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from torch import nn
 
 import converter
+from adapters.torch.export import trace
 from adapters.torch.live import Conversion, convert
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType
@@ -429,3 +430,26 @@ def test_a_slice_of_a_given_length_needs_that_length() -> None:
     result = proven(First(), (torch.randn(X), 2))
     assert result.model.graph.dims["x_1"].min == 2
     assert any("2 or more" in note for note in result.notes)
+
+
+class Translator(torch.nn.Module):
+    """A decoder that attends to places which the encoder was told to leave out."""
+
+    def __init__(self, told: bool) -> None:
+        super().__init__()
+        self.told, self.layers = told, torch.nn.Transformer(8, 2, 1, 1, 16, batch_first=True)
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        left_out = padding if self.told else None
+        return self.layers(source, target, src_key_padding_mask=padding, memory_key_padding_mask=left_out)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_fast_path_that_computes_something_else_is_told(told: bool) -> None:
+    """torch's fast path puts zeros at padded places; what attends to them is another model."""
+    torch.manual_seed(0)
+    module = Translator(told).eval()
+    padding = torch.tensor([[False, False, True], [False, True, True]])
+    program = trace(module, (torch.randn(2, 3, 8), torch.randn(2, 4, 8), padding))
+    assert any("fast path" in note for note in program.notes) is not told
+    assert torch.backends.mha.get_fastpath_enabled()

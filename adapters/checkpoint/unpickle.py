@@ -1,8 +1,8 @@
 """A strict reader of pickles: builds plain containers and references to tensors, and calls nothing that a pickle names.
 
 Opcodes as https://docs.python.org/3/library/pickletools.html lists them. A name outside of `content.TABLE` becomes an
-inert `Foreign` value and is reported at the end. Every opcode makes at most one new value, so memory is bounded by the
-pickle's length; keys are hashed only when they are flat, so time is too.
+inert `Foreign` value and is reported at the end. Every opcode makes at most one new value, so memory is bounded by their
+number; keys are hashed only when they are flat, so time is too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from converter.errors import FormatError, UnsafePickleError
 from converter.state_dict import SAVE
 
 MAX_INTEGER_BYTES = 256
+MAX_OPCODES = 10_000_000
+"""Some 50 make a tensor. Each makes one value at most, so that this bounds memory to some hundred MB."""
+MAX_MARKS = 1000
+"""Containers being filled within each other."""
 MAX_NAME = 500
 _LISTED = 12
 
@@ -57,7 +61,9 @@ class _Reader:
 
     def run(self) -> Any:
         data, end = self.data, len(self.data)
-        while self.position < end:
+        for _ in range(MAX_OPCODES):
+            if self.position >= end:
+                raise Malformed("it is cut short")
             code = data[self.position]
             self.position += 1
             if code == 0x2E:  # STOP
@@ -68,7 +74,7 @@ class _Reader:
             if action is None:
                 raise Malformed(f"the opcode {bytes([code])!r}")
             action(self)
-        raise Malformed("it is cut short")
+        raise Malformed(f"it has more than {MAX_OPCODES} steps, which no state_dict needs")
 
     def refusal(self) -> UnsafePickleError:
         names = list(self.foreign)
@@ -231,6 +237,8 @@ def _integer(reader: _Reader) -> int:
 
 
 def _mark(reader: _Reader) -> None:
+    if len(reader.below) >= MAX_MARKS:
+        raise Malformed("it is nested too deeply")
     reader.below.append(reader.stack)
     reader.stack = []
 

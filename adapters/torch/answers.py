@@ -1,15 +1,17 @@
 """Functions of torch's that look at values while they run, as tensor arithmetic that a trace can hold.
 
 `torch.equal` and `torch.allclose` answer with a Python bool, `item` with a Python complex number, `torch.narrow` reads where
-to start, `one_hot` how many classes there are, and `torch.cov` asks whether its weights are positive. While
-`answers_as_tensors()` is active, the answers are tensors without axes, the classes are counted, and the weights are taken
-as they are. What branches on an answer still fails to trace.
+to start, `one_hot` how many classes there are, `combinations` how many of them, and `torch.cov` asks whether its weights
+are positive. While `answers_as_tensors()` is active, the answers are tensors without axes, the classes are counted, the
+combinations are found at once, and the weights are taken as they are. What branches on an answer still fails to trace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -69,16 +71,27 @@ def _one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     """torch.nn.functional.one_hot; without a number of classes there are as many as the largest of them needs."""
     if num_classes != -1:
         return torch.nn.functional.one_hot(input, num_classes)
-    if input.numel() == 0 and all(isinstance(size, int) for size in input.shape):
+    if all(isinstance(size, int) for size in input.shape) and input.numel() == 0:
         raise RuntimeError("Can not infer total number of classes from empty tensor.")
     counts = torch.bincount(input.reshape(-1))
     return (input.unsqueeze(-1) == torch.arange(counts.shape[0])).to(torch.int64)
 
 
+def _combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
+    """[n] -> [count, r]: where r indices ascend, in row-major order; torch selects each of the r columns by itself."""
+    if r < 2 or input.dim() != 1:
+        return torch.combinations(input, r, with_replacement)
+    places = torch.arange(input.shape[0])
+    grids = [places.reshape([-1 if axis == column else 1 for axis in range(r)]) for column in range(r)]
+    ascends = torch.le if with_replacement else torch.lt
+    chosen = reduce(torch.logical_and, (ascends(low, high) for low, high in pairwise(grids)))
+    return input[chosen.nonzero()]
+
+
 _TRACEABLE: Mapping[Any, Callable[..., Any]] = {
     torch.equal: _equal, Tensor.equal: _equal, torch.allclose: _allclose, Tensor.allclose: _allclose, Tensor.item: _item,
     torch.narrow: _narrow, Tensor.narrow: _narrow, torch.nn.functional.one_hot: _one_hot,
-    torch.ops.aten._local_scalar_dense.default: _item,
+    torch.ops.aten._local_scalar_dense.default: _item, torch.combinations: _combinations,
     torch.cov: _cov, Tensor.cov: _cov, torch.corrcoef: _corrcoef, Tensor.corrcoef: _corrcoef,
 }
 

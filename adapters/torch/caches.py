@@ -6,7 +6,7 @@ someone else has registered as it is. Then
 
     converter.from_torch(model, kwargs={"input_ids": token, "attention_mask": mask, "past_key_values": cache, "use_cache": True})
 
-has every layer's key and value among its inputs and outputs.
+has every layer's key and value among its inputs, and the longer ones among its outputs as `present.0.key`, `present.0.value`, …
 """
 
 from __future__ import annotations
@@ -24,6 +24,16 @@ from converter.errors import UnsupportedError
 
 NAMES = {"keys": "key", "values": "value"}
 CLASSES = ("DynamicCache", "EncoderDecoderCache")
+
+
+@dataclass(frozen=True)
+class Layers(pytree.GetAttrKey):
+    """The step from a cache to its layers, which has no part in a name. torch writes it into code that checks sizes."""
+
+    name: str = ""
+
+    def __str__(self) -> str:
+        return ".layers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +102,7 @@ def _flatten_with_keys(item: Any) -> tuple[list[tuple[Any, Any]], Frame]:
     parts, frame = _flatten(item)
     if frame.fields == ("layers",):
         # The layers stand straight under the cache: `past_key_values.0.key`.
-        return [(pytree.GetAttrKey(""), parts[0])], frame
+        return [(Layers(), parts[0])], frame
     return [(pytree.GetAttrKey(NAMES.get(name, name)), part) for name, part in zip(frame.fields, parts, strict=True)], frame
 
 

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 import adapters.torch.answers as answers
 import adapters.torch.decisions as decisions
+import adapters.torch.fast_path as fast_path
 import adapters.torch.linear_algebra as linear_algebra
 import adapters.torch.losses as losses
 import adapters.torch.masks as masks
@@ -61,6 +62,7 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
         module = preparation.from_script(module, args, kwargs, notes)
     with evaluation(module), quiet():
         preparation.initialized(module, args, kwargs, notes)
+        fast_path.note_fast_path(module, args, kwargs, notes)
     arguments = preparation.bound(module, args, kwargs)
     preparation.note_frozen(arguments, notes)
     if module.training:

@@ -29,6 +29,9 @@ from converter.errors import UnsupportedError
 from converter.ir import DType, Graph, Model
 from converter.rewriting import simplify
 
+PAST = "past_key_values."
+"""What the names of a cache's tensors begin with."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -105,7 +108,7 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
             environment[node] = builder.parameter(spec.target, parameter.dtype, parameter.shape)
     importer = Importer(builder, symbols)
     results = importer.walk(exported.graph, environment)
-    output_names = _outputs(builder, exported, results)
+    output_names = _outputs(builder, exported, results, {name for name in input_names if name is not None})
     store = store.with_constants(importer.constants)
     graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
     graph = replace(graph, dims=possible_ranges(graph, specs, set(named.values()), notes))
@@ -185,8 +188,8 @@ def identifier(name: str) -> str:
     return text if text and not text[0].isdigit() else f"_{text}"
 
 
-def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any]) -> tuple[str | None, ...]:
-    """Declares the user's outputs under names from the result's structure."""
+def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any], inputs: set[str]) -> tuple[str | None, ...]:
+    """Declares the user's outputs under names from the result's structure, other ones than the inputs have."""
     specs = exported.graph_signature.output_specs
     user = [result for spec, result in zip(specs, results, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
     tree = pytree.tree_unflatten(list(range(len(user))), exported.call_spec.out_spec)
@@ -202,7 +205,9 @@ def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any
         if not isinstance(result, Value):
             dtype = DType.BOOL if isinstance(result, bool) else DType.FLOAT64 if isinstance(result, float) else DType.INT64
             result = builder.op("full", shape=(), fill_value=result, dtype=dtype)
-        while name in taken:
+        if name in inputs:  # an updated cache, under the name that its users know
+            name = f"present.{name.removeprefix(PAST)}" if name.startswith(PAST) else f"{name}_out"
+        while name in taken | inputs:
             name += "_"
         taken.add(name)
         declared.append(name)

@@ -18,7 +18,7 @@ from converter.ir import Model, Node, TensorSpec
 from converter.parameters import Array, ParameterStore
 
 if TYPE_CHECKING:
-    from converter.recognition import Recognised
+    from converter.recognition import Checkpoint, Recognised
 
 HELP = """Shows what is in a model or a checkpoint: inputs, outputs, operators, parameters, digest, where it came from, and what
 was recorded. Reads every parameter for the digest.
@@ -47,17 +47,19 @@ def command(file: str, nodes: bool, parameters: bool, no_digest: bool, key: str 
 
 def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str, Any]:
     """Everything that the command shows, as data."""
-    from converter.checkpoint import checkpoint_files, existing, load_parameters
+    from converter.checkpoint import checkpoint_files, existing
     from converter.discovery import format_of
     from converter.format import graph_digest
     from converter.loading import load
+    from converter.recognition import Checkpoint
 
     path = existing(file)
     folder = path.is_dir()
     form = None if folder else format_of(Path(file), to="load")
     if form is None or form.holds == "parameters":
-        found, reason = _recognised(file, key)
-        store = load_parameters(file, key) if found is None or found.store is None else found.store
+        checkpoint = Checkpoint(file, key)
+        found, reason = _recognised(checkpoint)
+        store = checkpoint.store if found is None or found.store is None else found.store
         files = checkpoint_files(file) if found is None or not found.files else found.files
         entry = getattr(store, "key", None)
         return {"file": file, "format": "Hugging Face folder" if form is None else form.title,
@@ -76,12 +78,12 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
     return {**facts, **describe_model(model, digest)}
 
 
-def _recognised(file: str, key: str | None) -> tuple[Recognised | None, str | None]:
+def _recognised(checkpoint: Checkpoint) -> tuple[Recognised | None, str | None]:
     """What a checkpoint would be converted as without more being said, or why it would not be."""
-    from converter.recognition import Checkpoint, recognise
+    from converter.recognition import recognise
 
     try:
-        return recognise(Checkpoint(file, key)), None
+        return recognise(checkpoint), None
     except ConverterError as error:
         return None, str(error)
 

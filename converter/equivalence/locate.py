@@ -23,6 +23,7 @@ Array = np.ndarray[Any, Any]
 Verify = Callable[..., Report]
 
 FUSED = "every node computes what it should when its value is looked at: the runtime goes wrong where it computes several at once"
+RECORDED_ONLY = "only inputs and outputs are recorded: --module, with --source and --input, looks for the node beside the live program"
 AGREES = "computes what the graph says: it is the graph that differs"
 
 
@@ -48,14 +49,15 @@ class Locator:
         """Adds a location for every stage and runtime that fails; with `parts`, looks for the smallest part that fails too."""
         firsts: dict[tuple[str, str], Row] = {}
         for row in self.report.failures:
-            if row.stage in ("structure", "rounding") and row.output in self.values and row.case in self.cases:
+            if row.stage in ("structure", "recorded", "rounding") and row.output in self.values and row.case in self.cases:
                 known = firsts.get((row.stage, row.subject))
                 if known is None or _size(self.cases[row.case]) < _size(self.cases[known.case]):
                     firsts[row.stage, row.subject] = row
         for row in firsts.values():
             item = self.cases[row.case]
             try:
-                found = self._structure(row, item) if row.stage == "structure" else self._runtime(row, item)
+                found = self._structure(row, item) if row.stage == "structure" else self._runtime(row, item) \
+                    if row.stage == "rounding" else _nowhere(row, RECORDED_ONLY)
             except Exception as error:  # a runtime raises anything, from any depth, on a part of the graph as on the whole
                 found = _nowhere(row, f"the place was not found: {first_line(error)}")
             self.report.locations.append(found)
@@ -131,7 +133,7 @@ class Locator:
                     if not is_exact(dtype):
                         budget = Budget(dtype)
                         budget.add(owns[name].reshape(actual.shape), truth, "plain")
-                        noise = budget.noise("plain")
+                        noise = budget.worst("plain")
                     yield index, name, structure(actual, truth, noise), actual, truth
 
     # Parts ---------------------------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
     nodes = len(reduced.nodes)
     lines = [text, "", f"{nodes} node{'s' * (nodes != 1)} of the graph, numbers {', '.join(map(str, reduced.nodes[:40]))}"
              f"{' …' if nodes > 40 else ''}.", *notes, "", "To repeat it, in this directory:", "",
-             "    " + shlex.join(["convert", "verify", "model.json", *command]), ""]
+             *(f"    {shlex.join(['convert', 'verify', path.name, *command])}" for path in files if path.suffix != ".npz"), ""]
     (folder / "README.txt").write_text("\n".join(lines), encoding="utf-8")
     return [*files, folder / "README.txt"]
 
