@@ -463,9 +463,7 @@ FAMILIES = {**NAMED, **MORE}
 
 
 def architectures(*names: str) -> Iterator[Architecture]:
-    """Every architecture, or those of the families, or of the names, that are given."""
-    for family, row in FAMILIES.items():
-        for model in row.models:
-            found = Architecture(family, model, row)
-            if not names or family in names or found.name in names or model in names:
-                yield found
+    """Every architecture, or those of the families, or of the names, that are given, in the order in which they are."""
+    everything = [Architecture(family, model, row) for family, row in FAMILIES.items() for model in row.models]
+    chosen = {item.name: item for name in names for item in everything if name in (item.family, item.name, item.model)}
+    yield from chosen.values() if names else everything

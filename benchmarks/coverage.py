@@ -1,6 +1,6 @@
 """What converts, what is refused and what is wrong: a suite of models through this project, and through torch's exporter.
 
-    python -m benchmarks.coverage architectures [FAMILY | FAMILY/MODEL …] [--dims auto static] [--with-exporter] [--json FILE]
+    python -m benchmarks.coverage architectures [FAMILY | FAMILY/MODEL …] [--dims auto static] [--with-exporter] [--json FILE] [--record]
 
 `auto` leaves every size free that the tracer can, and runs at sizes that were not traced; `static` runs at the traced one.
 The exporter is `torch.onnx.export(dynamo=True)`; its outputs must be within 1e-3 of the live module's.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from typing import Any
 from converter.format.atomic import atomic_path
 
 SUITES = ("architectures",)
+RECORD = Path(__file__).parent.parent / "docs" / "live_models.json"
 
 
 def names_of(suite: str, wanted: list[str]) -> list[str]:
@@ -94,6 +96,19 @@ def keep(path: Path, rows: list[dict[str, Any]]) -> None:
         temporary.write_text(json.dumps(list(held.values()), indent=1) + "\n", encoding="utf-8")
 
 
+def record(rows: list[dict[str, Any]]) -> None:
+    """Writes verdicts as the record that `docs/live_models.md` is made from: the named families, in their order."""
+    from benchmarks.architectures import NAMED, architectures
+
+    order = [subject.name for subject in architectures(*NAMED)]
+    kept = ("name", "dims", "status", "reason", "frozen", "nodes", "onnx_nodes", "exporter")
+    held = {(row["name"], row["dims"]): {key: row[key] for key in kept} for row in rows}
+    found = [held[name, dims] for name in order for dims in ("auto", "static") if (name, dims) in held]
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnxruntime", "onnxscript")}
+    with atomic_path(RECORD) as temporary:
+        temporary.write_text(json.dumps({"versions": versions, "rows": found}, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=SUITES)
@@ -102,6 +117,7 @@ def main() -> None:
     parser.add_argument("--with-exporter", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write the verdicts, beside those that it has of other subjects")
+    parser.add_argument("--record", action="store_true", help="write what --json holds as docs/live_models.json")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     start = time.perf_counter()
@@ -114,6 +130,8 @@ def main() -> None:
     print()
     print(summary(rows))
     print(f"\n{time.perf_counter() - start:.0f} s")
+    if options.record:
+        record(json.loads(options.json.read_text(encoding="utf-8")) if options.json else rows)
     if any(row["status"] == "wrong" for row in rows):
         sys.exit(1)
 

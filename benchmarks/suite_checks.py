@@ -51,7 +51,9 @@ Verdict = tuple[str, str]
 
 
 def check(case: SuiteCase) -> list[dict[str, Any]]:
-    """A row for static and one for free dims: `{"case", "dims", "verdicts": {runtime: [verdict, reason]}}`.
+    """A row for static and one for free dims: `{"case", "dims", "verdicts": {runtime: [verdict, reason]}, "elsewhere"}`.
+
+    `elsewhere` is the number of runs at sizes that were not traced.
 
     A sample that torch itself does not run gives one row without verdicts and with torch's reason.
     """
@@ -59,7 +61,7 @@ def check(case: SuiteCase) -> list[dict[str, Any]]:
         with _calm():
             own = eager(case, None)
     except UncarriedDtype as error:
-        return [{"case": case.name, "dims": dims, "verdicts": dict.fromkeys(RUNTIMES, uncarried(case, dims, error))} for dims in case.dims]
+        return [_row(case, dims, dict.fromkeys(RUNTIMES, uncarried(case, dims, error)), 0) for dims in case.dims]
     except Exception as error:  # torch raises anything
         return [{"case": case.name, "invalid": _line(error)}]
     try:
@@ -67,15 +69,19 @@ def check(case: SuiteCase) -> list[dict[str, Any]]:
             truth = eager(case, torch.float64)
     except Exception as error:
         verdict = (WRONG, f"torch does not run the sample in float64: {_line(error)}")
-        return [{"case": case.name, "dims": dims, "verdicts": dict.fromkeys(RUNTIMES, verdict)} for dims in case.dims]
+        return [_row(case, dims, dict.fromkeys(RUNTIMES, verdict), 0) for dims in case.dims]
     rows = []
     for dims in case.dims:
         try:
-            found = verdicts(case, dims, own, truth)
+            found, elsewhere = verdicts(case, dims, own, truth)
         except Exception as error:  # what none of the stages expects
-            found = dict.fromkeys(RUNTIMES, (WRONG, f"check crashed: {_line(error)}"))
-        rows.append({"case": case.name, "dims": dims, "verdicts": found})
+            found, elsewhere = dict.fromkeys(RUNTIMES, (WRONG, f"check crashed: {_line(error)}")), 0
+        rows.append(_row(case, dims, found, elsewhere))
     return rows
+
+
+def _row(case: SuiteCase, dims: str, found: dict[str, Verdict], elsewhere: int) -> dict[str, Any]:
+    return {"case": case.name, "dims": dims, "verdicts": found, "elsewhere": elsewhere}
 
 
 class UncarriedDtype(Exception):
@@ -92,8 +98,8 @@ def uncarried(case: SuiteCase, dims: str, reason: UncarriedDtype) -> Verdict:
     return WRONG, f"converted, although {reason}"
 
 
-def verdicts(case: SuiteCase, dims: str, own: list[Array], truth: list[Array]) -> dict[str, Verdict]:
-    """One tracing of a sample, in every runtime, at its own sizes and, where dims are free, at others."""
+def verdicts(case: SuiteCase, dims: str, own: list[Array], truth: list[Array]) -> tuple[dict[str, Verdict], int]:
+    """One tracing of a sample, in every runtime, at its own sizes and, where dims are free, at others; and how many others."""
     try:
         program = trace(copy.deepcopy(case.module), case.args, case.kwargs, dims=dims)
         model = reloaded(program.model)
@@ -101,7 +107,7 @@ def verdicts(case: SuiteCase, dims: str, own: list[Array], truth: list[Array]) -
         verdict, reason = failure(error, "convert")
         if verdict == IMPOSSIBLE and "untraceable" in getattr(error, "causes", ()) and traced_otherwise(case, own):
             verdict, reason = REFUSED, f"make_fx traces it: {reason}"
-        return dict.fromkeys(RUNTIMES, (verdict, reason))
+        return dict.fromkeys(RUNTIMES, (verdict, reason)), 0
     leaves = pytree.tree_leaves((case.args, case.kwargs))
     flat = [to_numpy(leaf) if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
     runs = [(inputs_of(program, flat), own, truth)]
@@ -114,7 +120,7 @@ def verdicts(case: SuiteCase, dims: str, own: list[Array], truth: list[Array]) -
             result[runtime] = judge(case, program, runner(runtime, model), runtime, runs, shapes_only)
         except Exception as error:  # as above
             result[runtime] = failure(error, "run")
-    return result
+    return result, len(runs) - 1
 
 
 def judge(case: SuiteCase, program: Program, run: Callable[[Mapping[str, Array]], dict[str, Array]], runtime: str, runs: list[Any],

@@ -53,6 +53,8 @@ def line(suite: str, name: str) -> str:
 def summary(suite: str, names: list[str]) -> dict[str, Any]:
     """What a suite gave: `classes`, `samples`, `seconds`, `counts` by dims, runtime and verdict, and what is `left`.
 
+    `elsewhere` is the number of samples that were run at sizes that were not traced, None where a result does not say.
+
     `left` has an entry for each reason: its verdict, the classes, and the number of samples. `invalid` lists the samples
     that torch itself does not run, with its reason.
     """
@@ -67,6 +69,8 @@ def summary(suite: str, names: list[str]) -> dict[str, Any]:
     return {
         "classes": len(results),
         "samples": len({row["case"] for row in rows}),
+        "elsewhere": None if any("elsewhere" not in row for row in rows if row.get("dims") == "auto")
+        else sum(row["elsewhere"] > 0 for row in rows if row.get("dims") == "auto"),
         "seconds": round(sum(found["seconds"] for found in results)),
         "counts": {dims: {runtime: {verdict: counts(rows, runtime, dims)[verdict] for verdict in VERDICTS} for runtime in RUNTIMES}
                    for dims in DIMS},

@@ -127,7 +127,6 @@ def run(suite: str, wanted: list[str], jobs: int) -> None:
         while pending and len(running) < jobs:
             name = pending.pop(0)
             process = context.Process(target=run_class, args=(suite, name))
-            result_path(suite, name).unlink(missing_ok=True)
             process.start()
             running[name] = (process, time.perf_counter())
         time.sleep(0.05)
@@ -139,7 +138,7 @@ def run(suite: str, wanted: list[str], jobs: int) -> None:
                 process.kill()
             process.join()
             del running[name]
-            if not result_path(suite, name).exists():
+            if process.exitcode:
                 reason = "took too long" if late else f"the process ended with {process.exitcode}"
                 row = {"case": name, "dims": "static", "verdicts": dict.fromkeys(RUNTIMES, (WRONG, reason))}
                 store(result_path(suite, name), name, [row], time.perf_counter() - start)

@@ -19,6 +19,10 @@ WHOLE = ("model.safetensors", "pytorch_model.bin")
 """The single file of a Hugging Face folder, the preferred one first; `<name>.index.json` lists its shards."""
 
 
+LONGEST = 500
+"""Characters of a shard's name."""
+
+
 def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: bool = False) -> ParameterStore:
     """The tensors of a checkpoint file or of a folder as Hugging Face lays it out. Runs no code from any file.
 
@@ -48,11 +52,16 @@ def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: b
 
 
 def existing(path: str | Path) -> Path:
-    """`path`. Raises `FormatError` when nothing is there."""
+    """`path`. Raises `FormatError` when nothing is there, or what can have no end: a device, or a pipe for what is not JSON."""
     path = Path(path)
     if not path.exists():
         near = sorted(item.name for item in path.parent.glob("*") if item.suffix == path.suffix)[:5] if path.parent.is_dir() else []
         raise FormatError("there is no such file", where=str(path), fix=f"beside it lies {', '.join(near)}" if near else None)
+    if not path.is_file() and not path.is_dir():
+        named = next((item.name for item in formats().values() if path.suffix.lower() in item.suffixes), "json")
+        if not path.is_fifo() or named != "json":
+            raise FormatError("neither a file nor a folder", where=str(path), received="a pipe" if path.is_fifo() else "a device",
+                              fix="write its content to a file first")
     return path
 
 
@@ -143,9 +152,9 @@ def _weight_map(index: Path) -> dict[str, str]:
     folder = index.parent.resolve()
     for tensor, name in places.items():
         # A link within the folder is how download caches store files; a name that leads out of it is not.
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or "\\" in name:
-            raise FormatError(f"the index places {tensor!r} outside of the folder", where=str(index), expected=f"a file in {folder.name}",
-                              received=repr(name)[:120])
+        if not name or len(name) > LONGEST or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or "\\" in name:
+            raise FormatError(f"the index places {tensor[:80]!r} outside of the folder", where=str(index),
+                              expected=f"a file in {folder.name}", received=repr(name)[:120])
     return places
 
 

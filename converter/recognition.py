@@ -95,20 +95,30 @@ def _ask(item: Recogniser, checkpoint: Checkpoint, given: Mapping[str, Any], ans
         answers[item.name] = answer
 
 
-def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
-    """The model of a recognised checkpoint. Raises `ParameterError` for tensors that do not fit, all of them listed."""
-    from converter.checkpoint import Source
+def bound(checkpoint: Checkpoint, found: Recognised) -> tuple[ParameterStore, tuple[str, ...]]:
+    """A recognised checkpoint's tensors as the graph's parameters, and the parts of names that had to go for that.
+
+    Raises `ParameterError` for tensors that do not fit, all of them listed.
+    """
     from converter.format import bind_parameters
 
     architecture = found.architecture
-    store = checkpoint.store if found.store is None else found.store
-    key = getattr(store, "key", None)
     try:
-        store, wrappers = fitted(store, architecture.specs)
+        store, wrappers = fitted(checkpoint.store if found.store is None else found.store, architecture.specs)
         parameters = bind_parameters(architecture.specs, architecture.aliases, store, constants=architecture.constants)
         check(architecture.graph, parameters)
     except ConverterError as error:
         raise error.within(str(checkpoint.path)) from error
+    return parameters, wrappers
+
+
+def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
+    """The model of a recognised checkpoint. Raises `ParameterError` for tensors that do not fit, all of them listed."""
+    from converter.checkpoint import Source
+
+    architecture = found.architecture
+    parameters, wrappers = bound(checkpoint, found)
+    key = getattr(checkpoint.store if found.store is None else found.store, "key", None)
     own = architecture.metadata.get("source")
     files = found.files or tuple(checkpoint_files(checkpoint.path))
     found_out = {**({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}

@@ -1,4 +1,4 @@
-"""Writes `docs/operators.md` and `docs/coverage.md` from the registries and the record of suites: `python -m docs.generate`."""
+"""Writes the generated pages from the registries and the records of suites: `python -m docs.generate`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from converter.attributes import describe_type
 from converter.opset import OPSET, AttributeSpec, Operator, operators
+from docs.live_models import live_models_page
 from docs.suites import section
 
 FOLDER = Path(__file__).parent
@@ -81,7 +82,7 @@ def coverage_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"operators.md": operators_page, "coverage.md": coverage_page}
+PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "live_models.md": live_models_page}
 
 
 def main() -> None:

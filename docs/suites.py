@@ -24,17 +24,19 @@ def section() -> list[str]:
     held = json.loads(RECORD.read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {number}" for name, number in held["versions"].items())
     lines = ["## torch's own cases", "",
-             f"Recorded by `python -m benchmarks.suites SUITE --record` with {versions}. Each sample goes live module, neutral model,",
-             "JSON, loaded again, with fixed sizes (static) and with free ones (auto: run at the sample's sizes and at two others), and is",
-             "compared with torch: the reference in float64, NumPy and ONNX Runtime within the error budget. Half precision is traced with",
-             "fixed sizes only.", ""]
+             f"Recorded by `python -m benchmarks.suites SUITE --record` with {versions}.",
+             "Each sample goes live module, neutral model, JSON, loaded again, with fixed sizes (static) and with free ones (auto: run at",
+             "the sample's sizes and, where some stay free and torch runs there, at two others), and is compared with torch: the reference",
+             "in float64, NumPy and ONNX Runtime within the error budget. Half precision is traced with fixed sizes only.", ""]
     for name, item in held["suites"].items():
-        lines.append(f"- **{name}**: {SUITES[name]}: {item['classes']} classes, {item['samples']:,} samples, "
+        elsewhere = "" if item.get("elsewhere") is None else f"{item['elsewhere']:,} of them run at other sizes than the traced ones, "
+        lines.append(f"- **{name}**: {SUITES[name]}: {item['classes']} classes, {item['samples']:,} samples, {elsewhere}"
                      f"{item['seconds'] / 60:.0f} minutes of one core.")
     lines += ["", f"| suite | sizes | runtime | {' | '.join(VERDICTS.values())} | of |", f"|{'---|' * (len(VERDICTS) + 4)}"]
     for name, item in held["suites"].items():
-        for dims, runtimes in item["counts"].items():
-            for runtime, counts in runtimes.items():
+        for dims in ("static", "auto"):
+            for runtime in ("reference", "numpy", "onnxruntime"):
+                counts = item["counts"][dims][runtime]
                 lines.append(f"| {name} | {dims} | {runtime} | {' | '.join(f'{counts[verdict]:,}' for verdict in VERDICTS)} "
                              f"| {sum(counts.values()):,} |")
     lines += ["", "What is no pass, with the number of samples:", "", "| suite | | reason | samples | of |", "|---|---|---|---|---|"]
@@ -42,7 +44,7 @@ def section() -> list[str]:
         lines += [f"| {name} | {VERDICTS[entry['verdict']]} | {_cell(entry['reason'])} | {entry['samples']} | {_classes(entry)} |"
                   for entry in item["left"]]
     for name, item in held["suites"].items():
-        lines += ["", f"Samples of *{name}* that torch itself does not run:"] if item["invalid"] else []
+        lines += ["", f"Samples of *{name}* that torch itself does not run, on copies of their tensors:", ""] if item["invalid"] else []
         lines += [f"- {entry['sample']}: {_cell(entry['reason'])}" for entry in item["invalid"]]
     return [*lines, ""]
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+import converter
 from adapters.checkpoint.read import CheckpointParameters
 from converter.checkpoint import SelectedParameters, load_parameters, source_metadata
 from converter.errors import ConverterError, FormatError, UnsupportedError
@@ -242,6 +243,21 @@ def test_paths_that_are_no_checkpoint(tmp_path: Path) -> None:
         load_parameters(tmp_path / "c.safetensors", "model")
 
 
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "m.h5", "m.onnx"])
+def test_what_may_have_no_end_is_not_read(tmp_path: Path, name: str) -> None:
+    """A pipe that nobody writes to, and a device; JSON alone is read from pipes."""
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "zero").mkdir()
+    (tmp_path / "zero" / name).symlink_to("/dev/zero")
+    for path, received in ((tmp_path / name, "a pipe"), (tmp_path / "zero" / name, "a device")):
+        with pytest.raises(FormatError, match="neither a file nor a folder") as caught:
+            (load_parameters if name.startswith("w") else converter.load)(path)
+        assert caught.value.received == received
+    (tmp_path / "m.json").symlink_to("/dev/zero")
+    with pytest.raises(FormatError, match="neither a file nor a folder"):
+        converter.load(tmp_path / "m.json")
+
+
 # Folders -----------------------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +297,7 @@ def test_a_folder_with_one_file(tmp_path: Path, name: str) -> None:
     assert load_parameters(tmp_path).names() == ("w",)
 
 
-@pytest.mark.parametrize("place", ["../outside.bin", "/etc/passwd", "a/../../outside.bin", "..", ""])
+@pytest.mark.parametrize("place", ["../outside.bin", "/etc/passwd", "a/../../outside.bin", "..", "", "x" * 5000])
 def test_an_index_cannot_lead_out_of_its_folder(tmp_path: Path, place: str) -> None:
     torch.save({"w": torch.ones(1)}, tmp_path / "outside.bin")
     inner = tmp_path / "inner"

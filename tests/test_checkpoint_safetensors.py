@@ -114,6 +114,12 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, header: Any, data: bytes,
     assert str(path) in str(caught.value)
 
 
+def test_a_bool_must_be_0_or_1(tmp_path: Path) -> None:
+    store = load_safetensors(write(tmp_path, entry("BOOL", [2], [0, 2]), b"\1\2"))
+    with pytest.raises(ConverterError, match="neither 0 nor 1"):
+        store.read("w")
+
+
 @pytest.mark.parametrize("length", [1 << 63, 1000, (1 << 64) - 1])
 def test_a_header_longer_than_the_file_is_refused(tmp_path: Path, length: int) -> None:
     with pytest.raises(FormatError, match="past its end"):

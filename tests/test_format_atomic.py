@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import converter
+from adapters.onnx.export import save_onnx
 from converter.errors import ConverterError
 from converter.format import atomic_path
+from converter.ir import Model
+from tests.format_models import classifier
 
 
 def test_replaces_at_the_end(tmp_path: Path) -> None:
@@ -43,6 +50,38 @@ def test_leaves_nothing_on_an_exception(tmp_path: Path, error: type[BaseExceptio
             write_half(path, error("stop"))
         assert os.listdir(tmp_path) == ([] if before is None else ["m.json"])
     assert path.read_text() == "old"
+
+
+WRITTEN: dict[str, Callable[[Model, Path], object]] = {
+    "m.json": lambda model, path: converter.save(model, path),
+    "file.json": lambda model, path: converter.save(model, path, encoding="file"),
+    "m.h5": converter.save,
+    "m.onnx": converter.save,
+    "external.onnx": lambda model, path: save_onnx(model, path, external=True),
+    "m.safetensors": converter.save,
+    "m.pt": converter.save,
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_no_room_for_the_file(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Wherever in the file the room ends: one error, no file, and no word from a library."""
+    save, model = WRITTEN[name], classifier()
+    save(model, tmp_path / name)
+    largest = max(item.stat().st_size for item in tmp_path.iterdir())
+    for item in tmp_path.iterdir():
+        item.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (0, 1, largest // 3, largest // 2, largest - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(ConverterError, match="cannot write"):
+                save(model, tmp_path / name)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert list(tmp_path.iterdir()) == []
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_keeps_permissions(tmp_path: Path) -> None:

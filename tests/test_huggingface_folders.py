@@ -296,7 +296,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     done = run.invoke(cli, ["torch-to-json", str(tmp_path / "model"), "-o", str(tmp_path / "x.json"), "--module", "a:b", "--task", "x"])
     assert done.exit_code == 2
     assert "--task is for" in done.output
-    change_config(tmp_path / "model", activation="sine")
+    change_config(tmp_path / "model", dim=32)
+    done = run.invoke(cli, ["inspect", str(tmp_path / "model")])
+    assert "Not recognised" in done.output
+    assert "does not belong" in done.output
+    change_config(tmp_path / "model", dim=16, activation="sine")
     done = run.invoke(cli, ["inspect", str(tmp_path / "model")])
     assert done.exit_code == 0
     assert "Not recognised" in done.output

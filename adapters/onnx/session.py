@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime
 
 from adapters.onnx.complex_pairs import from_border, to_border
-from adapters.onnx.export import DEFAULT_OPSET, build, save_onnx
+from adapters.onnx.export import DEFAULT_OPSET, build
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
-from adapters.onnx.writing import total_bytes, write_model
+from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.errors import MissingDependencyError, RunError
 from converter.ir import DType, Model
 from converter.sizes import check_inputs
@@ -69,5 +69,7 @@ def _open(model: Model, opset: int, options: onnxruntime.SessionOptions, provide
         return onnxruntime.InferenceSession(buffer.getvalue(), options, providers=providers, disabled_optimizers=disabled)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        save_onnx(model, path, opset=opset, external=True)
+        location = f"{path.name}.data"
+        with open(path, "wb") as file, open(path.with_name(location), "wb") as data:
+            write_external(file, data, location, proto, lowering)
         return onnxruntime.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)

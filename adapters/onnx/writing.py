@@ -53,7 +53,7 @@ def write_model(file: BinaryIO, proto: onnx.ModelProto, lowering: Lowering, desc
 
 
 def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.ModelProto, lowering: Lowering,
-                   described: Callable[[], object]) -> None:
+                   described: Callable[[], object] | None = None) -> None:
     """An ONNX file whose larger values are in `data`; `location` is that file's name as the ONNX file gives it.
 
     `described` is called once the values are written: what it adds to `proto` is written too.
@@ -75,7 +75,8 @@ def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.Mo
                 data.write(block)
         body = tensor.SerializeToString()
         entries.append(_tag(_INITIALIZER_FIELD) + _varint(len(body)) + body)
-    described()
+    if described is not None:
+        described()
     _write_around(file, proto, sum(map(len, entries)))
     for entry in entries:
         file.write(entry)

@@ -76,6 +76,9 @@ class SafetensorsParameters(ParameterStore):
     def _values(self, name: str, view: Callable[[int, int], Array]) -> Array:
         spec, start, end = self._entry(name)
         values = view(self._start + start, end - start)
+        if spec.dtype is DType.BOOL and values.size and values.max() > 1:
+            raise FormatError("a bool that is neither 0 nor 1", where=f"{self._path}, tensor {name[:80]!r}",
+                              received=str(int(values.max())))
         if values.ctypes.data % max(spec.dtype.itemsize, 1):
             values = values.copy()
         result = values.view(spec.dtype.numpy.newbyteorder("<")).reshape(spec.shape)  # type: ignore[arg-type]

@@ -87,7 +87,10 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
             name, other, more = relation
             relations = {key: (other, by + more) if base == name else (base, by) for key, (base, by) in relations.items()}
             relations[name] = (other, more)
-            found[other] = _shifted_meet(found[other], found.pop(name), more)
+            looked = _shifted_meet(found[other], found.pop(name), more)
+            # The tracer looks at sizes from 2 on: both ends may say no more than that.
+            found[other] = replace(looked, min=1) if found[other].min == 1 and looked.min == 2 < traced[other] else looked
+            trials |= {other} if found[other].min == 1 else set()
             reasons.setdefault(name, place)
             continue
         narrowed = _narrowed(condition, {**found, **above}, own, traced)
@@ -203,7 +206,7 @@ def _narrowed(condition: Any, ranges: Mapping[str, DimRange], names: list[str], 
     lowered = {name: replace(ranges[name], max=traced[name]) for name in names}
     if holds(raised):
         return {**result, **_lowest(holds, ranges, names, traced)}
-    if holds(lowered):
+    if holds(lowered) and any(lowered[name].min < traced[name] for name in names):
         return {**result, **_highest(holds, ranges, names, traced)}
     for step in _steps(condition):
         stepped = {}

@@ -20,7 +20,7 @@ from adapters.torch.inputs import flat_names
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
 from adapters.torch.tracing import names_axes
-from adapters.torch.trials import require_agreement, tried
+from adapters.torch.trials import agrees_at, require_agreement, tried
 from adapters.torch.unions import Axes, axes_of, over
 from converter.builder import GraphBuilder, Value
 from converter.checking import check
@@ -111,7 +111,12 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
     output_names = _outputs(builder, exported, results, {name for name in input_names if name is not None})
     store = store.with_constants(importer.constants)
     graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
-    graph = replace(graph, dims=possible_ranges(graph, specs, set(named.values()), notes))
+
+    def agrees(name: str, size: int) -> bool:
+        free = Model(graph, store, (), {}, store.constants)
+        return agrees_at(free, {name: size}, module, example, tuple(input_names), output_names) is True
+
+    graph = replace(graph, dims=possible_ranges(graph, specs, set(named.values()), notes, agrees))
     model = Model(graph, store, (), {}, store.constants)
     graph = replace(graph, dims=tried(domain, model, module, example, tuple(input_names), output_names, notes))
     if kept is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from converter.dims import Expr, evaluate
 from converter.dims import symbols as symbols_of
 from converter.ir import DimRange, Graph, Node, TensorSpec
+
+FEW = 2
+"""Sizes at which some value is empty are tried where there are no more."""
 
 
 def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict[str, DimRange]:
@@ -19,6 +23,8 @@ def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict
     ranges: dict[str, DimRange] = {}
     for key, interval in exported.range_constraints.items():
         if not key.is_Symbol:  # a relation between sizes, which the shapes themselves show
+            continue
+        if str(key) not in symbols and not symbol_is_type(key, SymT.UNBACKED_INT):  # one that turned out to be another's
             continue
         name = symbols.get(str(key), str(key))
         lower, upper = interval.lower, interval.upper
@@ -34,17 +40,23 @@ def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict
     return ranges
 
 
-def possible_ranges(graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str]) -> dict[str, DimRange]:
-    """The graph's ranges, narrowed to the sizes at which it can run. `notes` gains a line for each that was."""
+def possible_ranges(graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str],
+                    agrees: Callable[[str, int], bool]) -> dict[str, DimRange]:
+    """The graph's ranges, narrowed to the sizes at which it can run. `notes` gains a line for each that was.
+
+    `agrees` says whether module and graph compute the same with a size of a symbol at which some value is empty.
+    """
     ranges = dict(graph.dims)
-    _raise_least(ranges, graph, specs, free, notes)
+    _raise_least(ranges, graph, specs, free, notes, agrees)
     _hold_slices(ranges, graph, specs, notes)
     _lower_most(ranges, graph, specs, notes)
     return ranges
 
 
-def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str]) -> None:
-    """A pooling that halves an image of 1 leaves nothing; PyTorch refuses that when it runs."""
+def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str],
+                 agrees: Callable[[str, int], bool]) -> None:
+    """A pooling that halves an image of 1 leaves nothing; PyTorch refuses that when it runs. A slice that leaves nothing it
+    allows, which a trial shows."""
     made = {name for node in graph.nodes for name in node.outputs if name is not None}
     sizes = {size for name in made for size in specs[name].shape if isinstance(size, Expr) and size.symbol is None}
     for symbol in sorted(free & ranges.keys()):
@@ -52,7 +64,10 @@ def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
         own = [size for size in sizes if symbols_of(size) == {symbol}]
         while least < 4096 and any(evaluate(size, {symbol: least}) < 1 <= evaluate(size, {symbol: 4096}) for size in own):
             least += 1
-        if least != ranges[symbol].min:
+        first = ranges[symbol].min
+        if first < least <= first + FEW and all(agrees(symbol, size) for size in range(first, least)):
+            continue
+        if least != first:
             notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")
             ranges[symbol] = replace(ranges[symbol], min=ranges[symbol].nearest(least))
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.node import map_aggregate
 
 from adapters.torch.dtypes import TO_TORCH, as_tensor, from_torch_dtype, to_numpy, to_tensor
 from adapters.torch.export import Program
@@ -156,7 +157,7 @@ class _Promoting(torch.fx.Interpreter):
         return result
 
     def fetch_args_kwargs_from_env(self, n: torch.fx.Node) -> Any:
-        return pytree.tree_map(lambda item: item.value() if isinstance(item, _Stored) else item, super().fetch_args_kwargs_from_env(n))
+        return map_aggregate(super().fetch_args_kwargs_from_env(n), lambda item: item.value() if isinstance(item, _Stored) else item)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target_name(target) in CONTROL:
@@ -169,7 +170,7 @@ class _Promoting(torch.fx.Interpreter):
         def change(item: Any) -> Any:
             return TO_TORCH[promote(from_torch_dtype(item), self.target)] if isinstance(item, torch.dtype) else item
 
-        args, kwargs = pytree.tree_map(change, (args, kwargs))
+        args, kwargs = map_aggregate((args, kwargs), change)
         with _default_dtype(self.target):
             return super().call_function(target, args, kwargs)
 

@@ -128,6 +128,8 @@ def _free(example: dict[str, Any], dims: Any) -> dict[str, Any]:
 def prepare(exported: ExportedProgram) -> ExportedProgram:
     """Decomposes the operators that no importer knows, and makes in-place operators functional where there are any."""
     without_inplace(exported)
+    # torch writes these into code, where the names of what it cannot spell break; the ranges of the graph hold them too.
+    exported._guards_code = []
     for _ in range(4):
         unknown, mutates = _unknown(exported)
         if not unknown and not mutates:

@@ -80,10 +80,13 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
 
 def _recognised(checkpoint: Checkpoint) -> tuple[Recognised | None, str | None]:
     """What a checkpoint would be converted as without more being said, or why it would not be."""
-    from converter.recognition import recognise
+    from converter.recognition import bound, recognise
 
     try:
-        return recognise(checkpoint), None
+        found = recognise(checkpoint)
+        if found is not None:
+            bound(checkpoint, found)
+        return found, None
     except ConverterError as error:
         return None, str(error)
 

@@ -71,7 +71,8 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
         raise ConverterError("the first of several must be a model", where=name, expected="a Model", received=type(standard).__name__)
     from converter.format import model_digest
 
-    standard = standard.with_parameters(Kept(standard.parameters, memory // 2))
+    read = standard.parameters
+    standard = standard.with_parameters(Kept(read, memory // 2))
     report = Report(name, model_digest(standard), seed=seed)
     sessions = _sessions(runtimes, report)
     for other, thing in list(things.items())[1:]:
@@ -81,7 +82,8 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
             sessions[other] = paired(thing, standard.graph, other, report)
     origin = getattr(source, "model", None)
     if isinstance(origin, Model):
-        report.add(compare_parameters(origin.parameters, standard.parameters, "source", origin.constants | standard.constants))
+        theirs = standard.parameters if origin.parameters is read else origin.parameters
+        report.add(compare_parameters(theirs, standard.parameters, "source", origin.constants | standard.constants))
         report.add([compare_inputs(origin.graph, standard.graph, "source")])
     judge = Judge(standard, source, memory)
     prepared = prepare(judge, report, given_cases(standard, inputs, seed), seed, cases, nonfinite)

@@ -80,6 +80,7 @@ def _writing(path: str | os.PathLike[str], temporary: Path) -> Iterator[None]:
         if error.filename is not None and os.fspath(error.filename) not in (str(temporary), temporary.name):
             # The caller's own trouble with another file.
             raise
-        reason = error.strerror or str(error)
+        # Libraries put words of their own, of several lines, into strerror.
+        reason = os.strerror(error.errno) if error.errno else error.strerror or str(error)
         raise ConverterError(f"cannot write ({reason})", where=os.fspath(path),
                              fix="choose a directory that exists, has room, and may be written to") from error

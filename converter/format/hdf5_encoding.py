@@ -42,6 +42,7 @@ def save_hdf5(model: Model, target: str | os.PathLike[str], *, progress: Progres
             model.graph, parameter_pieces(model.parameters, model.constants, elsewhere, digest, progress),
             example_pieces(model.examples, "base64") if model.examples else None, model.metadata,
             lambda: {"graph": graph_digest(model.graph), "model": digest.value()}))
+        writer.reserve(len(text))
         writer.file.attrs["format"] = FORMAT
         writer.file.create_dataset(DOCUMENT, data=np.frombuffer(text, np.uint8))
     return digest.value()

@@ -6,7 +6,10 @@ external links, no virtual or external storage, no filters or chunks, nothing be
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +32,9 @@ except ImportError as missing:
 
 GROUP = "parameters"
 ALIGNMENT = 64
+SLACK = 1 << 16
+"""Bytes on the disk that a file being written has to spare, for the library's own."""
+_ERRNO = re.compile(r"errno = (\d+)")
 _STORED_AS_BITS: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2")}
 
 
@@ -73,10 +79,23 @@ def _check(path: Path, file: Any, name: str) -> None:
     refuse_ring(path, address[0] + (address[1] << 32) + file.userblock_size)
 
 
+@contextmanager
+def _disk() -> Iterator[None]:
+    """A block whose failures to write are `OSError`s: some calls of the library tell them in the text of a RuntimeError only."""
+    try:
+        yield
+    except RuntimeError as error:
+        number = _ERRNO.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
 class ValueWriter:
     """Writes datasets under `/parameters` of a new file, one at a time."""
 
     def __init__(self, path: Path) -> None:
+        self._path, self._reserved = path, 0
         self.file = h5py.File(path, "w", libver=("earliest", "v110"), alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT)
         self.group = self.file.create_group(GROUP)
 
@@ -84,13 +103,41 @@ class ValueWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.file.close()
+        if kind is None:
+            with _disk():
+                self.file.flush()
+                size = self.file.id.get_filesize()
+                self.file.close()
+            os.truncate(self._path, size)
+            return
+        # Nothing of it is kept. Where the disk is full, what the library still holds has room now.
+        os.truncate(self._path, 0)
+        with contextlib.suppress(RuntimeError):
+            self.file.close()
+
+    def reserve(self, nbytes: int) -> None:
+        """Room on the disk for so many bytes more, and for what the library writes of its own accord, later.
+
+        Raises `OSError` when the disk is full: here, since the library cannot recover from a failure in the midst of its work.
+        """
+        needed = self.file.id.get_filesize() + nbytes + SLACK
+        if needed <= self._reserved or not hasattr(os, "posix_fallocate"):
+            return
+        with self._path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), self._reserved, needed - self._reserved)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+        self._reserved = needed
 
     def write(self, name: str, array: Array) -> None:
-        """One tensor, C-contiguous and little-endian."""
+        """One tensor, C-contiguous and little-endian. Raises `OSError` when the disk is full."""
         stored = storage_dtype(DType.of(array.dtype))
         data = array.reshape(-1).view(stored).reshape(array.shape)
-        self.group.create_dataset(dataset_name(name).encode("utf-8"), data=data)
+        self.reserve(data.nbytes)
+        with _disk():
+            self.group.create_dataset(dataset_name(name).encode("utf-8"), data=data)
 
 
 class HDF5Values(ParameterStore):

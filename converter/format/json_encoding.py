@@ -99,6 +99,7 @@ def _save_beside(target: Target, text: Callable[[Callable[[str, Array], Pieces]]
             yield reference
 
         out.writelines(text(elsewhere))
+        out.flush()
 
 
 def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Target, *, aliases: Mapping[str, str] | None = None,

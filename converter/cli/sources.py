@@ -1,0 +1,197 @@
+"""What a conversion reads: a model, a checkpoint and its graph, a module as code builds it, an exported program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converter.discovery import Option, format_of, formats, holds_program, recognisers
+from converter.errors import ConverterError, FormatError
+
+if TYPE_CHECKING:
+    from converter.cli.conversions import Conversion
+
+STREAM = "-"
+
+
+def recognisers_options() -> list[Option]:
+    """Every recogniser's options, each name once."""
+    return list({option.name: option for item in recognisers().values() for option in item.options}.values())
+
+
+def read(conversion: Conversion, source: str | None, update: Callable[[str], None], given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
+    """The model, or the parameters, that the arguments name, and what to say of it."""
+    from converter.checkpoint import load_parameters
+
+    if conversion.source.holds == "model":
+        return _load_model(conversion, source or ""), ()
+    if conversion.needs_graph and source is not None and holds_program(source):
+        return _from_program(source, update, given)
+    if source is not None and not Path(source).is_dir():
+        check_checkpoint(source)
+    if not conversion.needs_graph:
+        store = load_parameters(source or "", given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
+        return store, _found_in(store)
+    return _model_of_parameters(source, update, given)
+
+
+def _load_model(conversion: Conversion, source: str) -> Any:
+    from converter.checkpoint import existing
+    from converter.discovery import requiring, resolve
+
+    form = conversion.source
+    if source != STREAM:
+        path = existing(source)
+        if path.is_dir():
+            raise FormatError("a folder, where a file is needed", where=source, expected=f"a {form.title}")
+        named = next((item for item in formats().values() if path.suffix.lower() in item.suffixes), None)
+        if named is not None and named is not form:
+            raise ConverterError(f"{conversion.name} reads a {form.title}, and the name says {named.title}", where=source,
+                                 expected=" or ".join(form.suffixes), received=path.suffix,
+                                 fix=f"use {named.name}-to-{conversion.target.name}" if named is not conversion.target else None)
+    elif form.name != "json":
+        raise ConverterError(f"a {form.title} cannot be read from standard input", where=STREAM, fix="give a file")
+    with requiring(form.extra):
+        return resolve(form.load or "", form.extra)(source)
+
+
+def check_checkpoint(source: str) -> None:
+    """Refuses a whole model where a checkpoint is needed, naming the command that takes it."""
+    from converter.checkpoint import existing
+
+    if source == STREAM:
+        raise ConverterError("a checkpoint cannot be read from standard input", where=STREAM, fix="give a file")
+    found = format_of(existing(source), to="load")
+    if found.holds == "model":
+        suffixes = [text for item in formats().values() if item.holds == "parameters" for text in item.suffixes]
+        raise ConverterError(f"a {found.title}, where a checkpoint is needed", where=source, expected=", ".join(suffixes),
+                             fix=f"use the commands that begin with {found.name}-to-")
+
+
+def _model_of_parameters(source: str | None, update: Callable[[str], None], given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
+    from converter.checkpoint import load_parameters
+    from converter.loading import open_checkpoint
+
+    module, architecture = given.get("module"), given.get("architecture")
+    if module is not None and architecture is not None:
+        raise click.UsageError("--module and --architecture exclude each other: both say what is computed.")
+    if module is None:
+        for name in ("inputs", "input_file", "name"):
+            if given.get(name):
+                raise click.UsageError(f"--{name.replace('inputs', 'input').replace('_', '-')} belongs to --module.")
+        if source is None:
+            raise click.UsageError("Give a checkpoint, or --module for a module as its code builds it.")
+        told = {item.name: given.get(item.name) for item in recognisers_options()}
+        model = open_checkpoint(source, architecture, key=given.get("key"), allow_pickle=bool(given.get("allow_pickle")),
+                                graphs=given.get("graphs"), **{name: value for name, value in told.items() if value})
+        if given.get("recorded"):
+            model = replace(model, examples=_recorded(model, given["recorded"]))
+        notes = model.metadata.get("notes") if architecture is None else None
+        return model, [*_bound_notes(model), *(notes if isinstance(notes, list) else [])]
+    for name in ("graphs", "recorded", *(item.name for item in recognisers_options())):
+        if given.get(name):
+            raise click.UsageError(f"--{name} is for a checkpoint that is recognised without --module.")
+    store = None if source is None else load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
+    return _from_module(module, store, source, update, given)
+
+
+def _recorded(model: Any, path: str) -> tuple[Any, ...]:
+    """The recorded runs of a file. Raises `ConverterError` for those that are not runs of the model."""
+    from converter.cli.inputs import read_recorded
+    from converter.format.reading import check_examples
+    from converter.sizes import check_inputs, check_shape
+
+    examples = read_recorded(path)
+    specs = {port.name: port.spec for port in model.graph.outputs}
+    try:
+        check_examples(model.graph, examples)
+        for example in examples:
+            _, sizes = check_inputs(model.graph, example.inputs)
+            for name, output in example.outputs.items():
+                if output.dtype != specs[name].dtype.numpy or len(output.shape) != specs[name].rank:
+                    raise FormatError("an output of another kind", where=f"output {name!r}", expected=str(specs[name]),
+                                      received=f"{output.dtype}{list(output.shape)}")
+                check_shape(specs[name], output.shape, sizes, f"output {name!r}")
+    except ConverterError as error:
+        raise error.within(path) from error
+    return examples
+
+
+def _from_module(module: str, store: Any, source: str | None, update: Callable[[str], None],
+                 given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
+    from converter.checkpoint import source_metadata
+    from converter.cli.inputs import draw_examples, parse_inputs, read_arrays
+    from converter.cli.modules import build_module
+    from converter.discovery import live, requiring
+
+    inputs = parse_inputs(given["inputs"])
+    arrays = None if given.get("input_file") is None else read_arrays(given["input_file"])
+    # The framework first: when it is missing, that is the thing to say, and not that the user's code fails to import.
+    function, extra = live("builder")
+    built = build_module(module)
+    update(f"tracing {module}")
+    with requiring(extra):
+        result = function(built, store, arrays, inputs, draw_examples(inputs), name=given.get("name"),
+                          examples=not given.get("no_examples"))
+    model = result.model
+    if source is not None:
+        key = getattr(store, "key", None)
+        origin = {**source_metadata(source), **({"key": key} if key else {})}
+        model = replace(model, metadata={**model.metadata, "source": {**model.metadata.get("source", {}), **origin}})
+    return model, [*_entry_notes(store), *result.notes]
+
+
+def _from_program(source: str, update: Callable[[str], None], given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
+    from converter.checkpoint import source_metadata
+    from converter.discovery import live, requiring
+
+    for name in ("module", "architecture", "inputs", "input_file", "key"):
+        if given.get(name):
+            option = name.replace("inputs", "input").replace("_", "-")
+            raise click.UsageError(f"{source} holds a whole program, which --{option} does not go with.")
+    function, extra = live("program")
+    update(f"importing {source}")
+    with requiring(extra):
+        result = function(source, allow_pickle=bool(given.get("allow_pickle")), name=given.get("name"),
+                          examples=not given.get("no_examples"))
+    model = result.model
+    origin = {**model.metadata.get("source", {}), **source_metadata(source)}
+    return replace(model, metadata={**model.metadata, "source": origin}), result.notes
+
+
+def warn_of_code(source: str | None) -> None:
+    """Said even under --quiet. The current directory is importable, as it is for --module."""
+    import sys
+
+    click.echo(f"Warning: --allow-pickle runs whatever code {source} names.", err=True)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+def _entry_note(key: str) -> str:
+    return f"the state_dict is the checkpoint's entry {key!r}"
+
+
+def _entry_notes(store: Any) -> list[str]:
+    key = getattr(store, "key", None)
+    return [_entry_note(key)] if key else []
+
+
+def _found_in(store: Any) -> list[str]:
+    """What was found out about a checkpoint: where its state_dict lies, and the wrappers that its names tell of."""
+    from converter.state_dict import said, wrappers_of
+
+    parts = wrappers_of(store.names())
+    return _entry_notes(store) + [f"names hold {said(parts)}, and are kept"] * bool(parts)
+
+
+def _bound_notes(model: Any) -> list[str]:
+    from converter.state_dict import said
+
+    source = model.metadata.get("source", {})
+    key, parts = source.get("key"), source.get("wrappers") or ()
+    return ([_entry_note(key)] if key else []) + [f"names in the checkpoint hold {said(parts)}: read without"] * bool(parts)
