@@ -19,6 +19,8 @@ import ast
 import keyword
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from converter.errors import GraphError
@@ -322,7 +324,25 @@ def _symbols(value: Dim) -> Iterator[str]:
 def differ(left: Dim, right: Dim) -> bool:
     """Whether two sizes are unequal whatever their symbols are."""
     difference = left - right
+    taken = _TAKEN.get()
+    if taken is not None and not isinstance(difference, int) and (isinstance(left, int) or isinstance(right, int)):
+        taken[left, right] = None
     return isinstance(difference, int) and difference != 0
+
+
+_TAKEN: ContextVar[dict[tuple[Dim, Dim], None] | None] = ContextVar("taken", default=None)
+
+
+@contextmanager
+def taken_as_equal() -> Iterator[dict[tuple[Dim, Dim], None]]:
+    """While active, collects the pairs of an expression and an integer that `differ` could not tell apart: what asks takes
+    them to be equal, which holds only at some sizes."""
+    found: dict[tuple[Dim, Dim], None] = {}
+    token = _TAKEN.set(found)
+    try:
+        yield found
+    finally:
+        _TAKEN.reset(token)
 
 
 def _format_atom(atom: Atom) -> str:

@@ -38,7 +38,8 @@ Each cell is *found / those that show*. A fault shows where it changes what the 
   judged by ONNX Runtime's outputs.
 - **torch.onnx's verify**: what `torch.onnx.export(…, verify=True)` does after an export, on the same faulty ONNX file and the same honest
   program: `torch.onnx.verification.verify_onnx_program`, and a warning from 5e-3 absolute or 1e-1 relative on. A warning, or a run that
-  fails, counts as found.
+  fails, counts as found. It looks at the inputs of the trace alone, at which a frozen size, say, shows nothing; what shows is
+  counted over all inputs here as for the others.
 
 What a fault does is measured apart from the checkers, on the inputs that they see: PyTorch's float64 outputs of the honest model
 against the reference's float64 outputs of the faulty one. It shows without measuring where a name, the order of the outputs, a shape, a

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from converter.attributes import describe_type
 from converter.opset import OPSET, AttributeSpec, Operator, operators
+from docs.faults import page as faults_page
 from docs.live_models import live_models_page
 from docs.suites import section
 
@@ -82,7 +83,7 @@ def coverage_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "live_models.md": live_models_page}
+PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "live_models.md": live_models_page}
 
 
 def main() -> None:

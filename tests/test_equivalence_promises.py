@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import weakref
 from collections.abc import Iterator
@@ -258,3 +259,17 @@ def test_a_recording_that_fails_says_why_no_node_is_named(here: Path) -> None:
     (location,) = [item for item in report["locations"] if item["stage"] == "recorded"]
     assert location["index"] is None
     assert "--module" in location["reason"]
+
+
+# The table ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_promises_names_tests_that_exist() -> None:
+    folder = Path(__file__).parent
+    text = (folder.parent / "docs" / "equivalence.md").read_text(encoding="utf-8")
+    table = text[text.index("## What is promised"):]
+    sources = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("test_*.py")}
+    files, names = re.findall(r"`(test_\w+\.py)`", table), re.findall(r"`(test_\w+)`", table)
+    assert len(names) > 20
+    assert set(files) <= set(sources)
+    assert not [name for name in names if not any(f"def {name}(" in source for source in sources.values())]

@@ -198,6 +198,7 @@ def test_config_fields_that_are_not_known(changes: dict[str, Any], said: str, tm
     ("llama", {"num_key_value_heads": 3}, "'num_key_value_heads'"),
     ("mistral", {"layer_types": ["full_attention"] * 2}, "'layer_types'"),
     ("qwen2", {"layer_types": ["full_attention", "chunked_attention"]}, "'layer_types'"),
+    ("gemma2", {"layer_types": [["full_attention"], {}]}, "'layer_types'"),
     ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "sliding window"),
     ("gemma2", {"use_bidirectional_attention": True}, "'use_bidirectional_attention'"),
     ("phi3 long", {"rope_parameters": {**decoders.LONG, "long_factor": [1.0]}}, "'long_factor'"),

@@ -182,3 +182,50 @@ def test_processes_share_one_mapping_of_the_parameters(big: Path, tmp_path: Path
         assert all(found["inside"])
         # The parameters are 100 MB: a session that copied them would hold them.
         assert found["own"] < 25
+
+
+SERVING = """
+import sys
+import numpy as np, converter
+file, graph = sys.argv[1:]
+model = converter.load(file) if file.endswith("h5") else converter.from_checkpoint(file, graph)
+session = converter.session(model, "numpy")
+session.run({"x": np.ones((1, 1024), np.float32)})
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the kernel says nothing of shared pages")
+@pytest.mark.parametrize("name", ["m.h5", "m.safetensors"])
+def test_processes_share_one_copy_of_the_weights(big: Path, tmp_path: Path, name: str) -> None:
+    """Every worker has all weights in memory, and together they hold them once: PSS counts a page by those who share it."""
+    command = ["torch-to-hdf5", "--architecture", str(big / "graph.json")] if name == "m.h5" else ["torch-to-safetensors"]
+    result = CliRunner().invoke(cli, [*command, str(big / "w.pt"), "-o", str(tmp_path / name)])
+    assert result.exit_code == 0, result.output
+    workers = [subprocess.Popen([sys.executable, "-c", SERVING, str(tmp_path / name), str(big / "graph.json")], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) for _ in range(3)]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        found = [mapped_sizes(worker.pid, name) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.communicate(timeout=60)
+    weights = 24 * 1024 * 1024 * 4
+    assert all(resident >= weights for resident, _ in found), found
+    assert sum(share for _, share in found) < 1.1 * weights, found
+
+
+def mapped_sizes(process: int, name: str) -> tuple[int, int]:
+    """Bytes of a mapped file in a process's memory, and its proportional share of them."""
+    sizes = {"Rss": 0, "Pss": 0}
+    inside = False
+    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if "-" in key.split()[0]:
+            inside = line.endswith(name)
+        elif inside and key in sizes:
+            sizes[key] += int(value.split()[0]) * 1024
+    return sizes["Rss"], sizes["Pss"]

@@ -51,8 +51,8 @@ def _load(path: Path, verify: bool) -> Model:
         proto = onnx.load_model(str(path), load_external_data=False)
     except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
         raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
-    if not proto.HasField("graph"):
-        raise FormatError("not an ONNX file: it holds no graph")
+    if not proto.HasField("graph") or not proto.ir_version:
+        raise FormatError("not an ONNX file, or a damaged one: it holds no graph or no IR version")
     notes = {_text(entry.key): _text(entry.value) for entry in proto.metadata_props}
     if DOCUMENT not in notes:
         raise UnsupportedError("an ONNX file that was not written here", received=f"producer {proto.producer_name or 'unknown'!r}",
@@ -65,7 +65,7 @@ def _load(path: Path, verify: bool) -> Model:
     if fingerprint(proto.graph, stored) != notes.get(NODES):
         raise FormatError("the ONNX graph is not the one that was written with this model", fix="convert the model again",
                           expected="a file that nothing has edited since")
-    store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path.parent)
+    store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path)
     model = Model(parts.graph, store, parts.examples, parts.metadata, parts.constants)
     if verify:
         verify_digest(model, parts)
@@ -105,8 +105,8 @@ class OnnxParameters(ParameterStore):
     """The parameters of a model in the initializers of its ONNX file, put back into their own layout as they are read."""
 
     def __init__(self, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
-                 layouts: Mapping[str, tuple[tuple[str, ...], Layout]], tensors: Mapping[str, onnx.TensorProto], folder: Path) -> None:
-        self._specs, self._aliases, self._tensors, self._folder = dict(specs), dict(aliases), dict(tensors), folder
+                 layouts: Mapping[str, tuple[tuple[str, ...], Layout]], tensors: Mapping[str, onnx.TensorProto], path: Path) -> None:
+        self._specs, self._aliases, self._tensors, self._path = dict(specs), dict(aliases), dict(tensors), path
         self._layouts = dict(layouts)
         self._place = {source: name for name, (sources, _) in layouts.items() for source in sources}
         missing = [name for name in specs if self._place.get(name, aliases.get(name, name)) not in tensors]
@@ -135,7 +135,12 @@ class OnnxParameters(ParameterStore):
 
     def read(self, name: str) -> Array:
         spec = self.spec(name)
-        name = self._aliases.get(name, name)
+        try:
+            return self._read(self._aliases.get(name, name), spec)
+        except ConverterError as error:
+            raise error.within(str(self._path)) from error
+
+    def _read(self, name: str, spec: TensorSpec) -> Array:
         if name not in self._place:
             values = self._values(name)
         else:
@@ -173,7 +178,7 @@ class OnnxParameters(ParameterStore):
         if not location or Path(location).is_absolute() or Path(location).name != location:
             raise FormatError("the values lie outside of the folder", where=tensor.name, received=repr(location)[:120],
                               expected="a file beside the ONNX file")
-        path = self._folder / location
+        path = self._path.parent / location
         try:
             offset, length = int(place.get("offset", "0")), int(place["length"]) if "length" in place else None
             size = path.stat().st_size

@@ -18,13 +18,13 @@ from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import Importer
 from adapters.torch.inputs import flat_names
 from adapters.torch.parameters import TorchParameters
-from adapters.torch.ranges import possible_ranges, traced_ranges, with_empty
+from adapters.torch.ranges import held_equal, possible_ranges, traced_ranges, with_empty
 from adapters.torch.tracing import names_axes
 from adapters.torch.trials import agrees_at, require_agreement, tried
 from adapters.torch.unions import Axes, axes_of, over
 from converter.builder import GraphBuilder, Value
 from converter.checking import check
-from converter.dims import symbol
+from converter.dims import symbol, taken_as_equal
 from converter.errors import UnsupportedError
 from converter.ir import DType, Graph, Model
 from converter.rewriting import simplify
@@ -107,7 +107,8 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
             node = placeholders[spec.arg.name]
             environment[node] = builder.parameter(spec.target, parameter.dtype, parameter.shape)
     importer = Importer(builder, symbols)
-    results = importer.walk(exported.graph, environment)
+    with taken_as_equal() as equal:
+        results = importer.walk(exported.graph, environment)
     output_names = _outputs(builder, exported, results, {name for name in input_names if name is not None})
     store = store.with_constants(importer.constants)
     graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
@@ -117,6 +118,7 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
         return agrees_at(free, {name: size}, module, example, tuple(input_names), output_names) is True
 
     graph = replace(graph, dims=possible_ranges(graph, specs, set(named.values()), notes, agrees))
+    graph = replace(graph, dims=held_equal(graph.dims, equal, sizes, notes))
     model = Model(graph, store, (), {}, store.constants)
     graph = replace(graph, dims=tried(domain, model, module, example, tuple(input_names), output_names, notes))
     if kept is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
-from converter.dims import Expr, evaluate
+from converter.dims import Dim, Expr, evaluate
 from converter.dims import symbols as symbols_of
 from converter.ir import DimRange, Graph, Node, TensorSpec
 
@@ -104,6 +105,46 @@ def _lower_most(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, T
             if limit is not None and (most is None or limit < most):
                 notes.append(f"{symbol} is {limit} or less: {node.inputs[1]!r} has {rows} rows")
                 ranges[symbol] = replace(ranges[symbol], max=limit)
+
+
+def held_equal(ranges: Mapping[str, DimRange], pairs: Iterable[tuple[Dim, Dim]], traced: Mapping[str, int],
+               notes: list[str]) -> dict[str, DimRange]:
+    """The ranges, narrowed to where sizes are equal that shape rules took for equal, as a table of a fixed size needs it.
+
+    A pair is equal at the traced sizes. Each of its symbols keeps the sizes next to the traced one at which it stays so; a
+    side of 1 broadcasts.
+    """
+    found = dict(ranges)
+    for left, right in pairs:
+        names = sorted(symbols_of(left) | symbols_of(right))
+        if not all(name in traced and name in found for name in names) or not _equal(left, right, traced):
+            continue
+        spans = {name: _span(left, right, name, found[name], traced) for name in names}
+        for name in names:
+            if spans[name] != found[name]:
+                notes.append(f"{name} in {spans[name]}: {left} has to be {right}")
+        corners = itertools.product(*({span.min, span.max or span.nearest(4 * traced[name])} for name, span in spans.items()))
+        if not all(_equal(left, right, {**traced, **dict(zip(names, corner, strict=True))}) for corner in corners):
+            spans = {name: DimRange(traced[name], traced[name]) for name in names}
+        found |= spans
+    return found
+
+
+def _equal(left: Dim, right: Dim, sizes: Mapping[str, int]) -> bool:
+    values = {evaluate(left, sizes), evaluate(right, sizes)}
+    return len(values) == 1 or 1 in values
+
+
+def _span(left: Dim, right: Dim, name: str, span: DimRange, traced: Mapping[str, int]) -> DimRange:
+    """The sizes of one symbol around the traced one at which two sizes are equal."""
+    own = traced[name]
+    low, high = own, own
+    while low - span.step >= span.min and _equal(left, right, {**traced, name: low - span.step}):
+        low -= span.step
+    farthest = 4 * own + 64 if span.max is None else min(span.max, 4 * own + 64)
+    while high + span.step <= farthest and _equal(left, right, {**traced, name: high + span.step}):
+        high += span.step
+    return replace(span, min=low, max=span.max if high + span.step > farthest else high)
 
 
 def _counter(makers: Mapping[str, Node], node: Node) -> Node | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from converter.equivalence import charts
@@ -64,6 +64,11 @@ def _verdict(report: Report) -> str:
             f'</section><div class="tiles">{boxes}</div>')
 
 
+def _inputs(case: str, sizes: Mapping[str, int]) -> str:
+    """`seed 0, case 1: batch=1, time=3`."""
+    return f"{case}: {sizes_text(sizes)}" if sizes else case
+
+
 def _subjects(report: Report) -> list[str]:
     return list(dict.fromkeys(row.subject for row in report.rows if row.stage == "rounding" and row.subject))
 
@@ -98,7 +103,7 @@ def _place(location: Location) -> str:
     facts = [("value", f"<code>{escape(location.value)}</code> {escape(location.spec)}")]
     if location.source:
         facts.append(("your code", f"<code>{escape(location.source)}</code>"))
-    facts.append(("inputs", escape(f"{location.case} {sizes_text(location.sizes)}")))
+    facts.append(("inputs", escape(_inputs(location.case, location.sizes))))
     counted = {"values", "not finite", "differing"}
     for title, chosen in (("counts", counted), ("sizes", location.statistics.keys() - counted)):
         numbers = ", ".join(f"{name} {value:,.6g}" for name, value in location.statistics.items() if name in chosen)
@@ -158,7 +163,7 @@ def _along(report: Report) -> str:
         return ""
     colours = _colours(report)
     legend = "".join(f'<span><i style="{_swatch(colours.get(trace.subject, charts.colour(0)))}"></i>{escape(trace.subject)}, '
-                     f"{escape(trace.case)} {escape(sizes_text(trace.sizes))}</span>" for trace in report.traces)
+                     f"{escape(_inputs(trace.case, trace.sizes))}</span>" for trace in report.traces)
     points = [(point.share, trace.subject, point) for trace in report.traces for point in trace.points if point.share > 0]
     points.sort(key=lambda item: -item[0])
     rows = "".join(f'<tr{" class=fail" if share > 1 else ""}><td class="n">{point.index}</td><td><code>{escape(point.op)}</code></td>'

@@ -289,6 +289,11 @@ def _recorded(judge: Judge, report: Report, recorded: list[Prepared], allowances
                     found = _sampled(judge, item, name, found, allowances)
                 report.add([row("recorded", "recording", name, item.case.label, item.case.sizes, found)])
                 proven[item.case.label, name] = bool(found)
+    for name in judge.floats():
+        rows = [item for item in report.rows if item.stage == "recorded" and item.output == name]
+        if rows and all(item.passed for item in rows) and not sum(item.compared for item in rows) \
+                and any(np.any(np.isfinite(item.truth[name])) for item in recorded if name in item.truth):
+            report.add([failure("recorded", "recording", name, NO_VALUE)])
     return {**{(item.case.label, name): False for item in recorded for name in judge.dtypes}, **proven}
 
 
@@ -370,12 +375,9 @@ def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structu
     """A failing row for each output of which no value was judged."""
     wanted: list[tuple[Stage, str]] = [("rounding", runtime) for runtime in runtimes]
     wanted += [("structure", "graph")] if structured else []
-    wanted += [("recorded", "recording")] if any(item.stage == "recorded" for item in report.rows) else []
     for stage, subject in wanted:
         for name in judge.dtypes:
             rows = [item for item in report.rows if (item.stage, item.subject) == (stage, subject) and item.output in (name, "")]
-            if stage == "recorded" and not any(item.allowed for item in rows):
-                continue  # Recorded as empty, or as integers, which tell by themselves.
             if all(item.passed for item in rows) and not sum(item.compared for item in rows):
                 report.add([failure(stage, subject, name, NO_VALUE if rows else "nothing was compared")])
     if not wanted and not report.rows:
