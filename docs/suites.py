@@ -31,7 +31,7 @@ def section() -> list[str]:
     for name, item in held["suites"].items():
         elsewhere = "" if item.get("elsewhere") is None else f"{item['elsewhere']:,} of them run at other sizes than the traced ones, "
         lines.append(f"- **{name}**: {SUITES[name]}: {item['classes']} classes, {item['samples']:,} samples, {elsewhere}"
-                     f"{item['seconds'] / 60:.0f} minutes of one core.")
+                     f"{item['seconds'] / 60:.0f} minutes as the sum of its classes'.")
     lines += ["", f"| suite | sizes | runtime | {' | '.join(VERDICTS.values())} | of |", f"|{'---|' * (len(VERDICTS) + 4)}"]
     for name, item in held["suites"].items():
         for dims in ("static", "auto"):

@@ -217,6 +217,12 @@ def test_indices_of_nothing_are_not_looked_at() -> None:
         kernel("index", np.zeros((0, 3)), np.array([0]), None)
 
 
+def test_an_axis_of_nothing_is_unflattened() -> None:
+    program = traced(lambda x: x.unflatten(1, (2, 0, 0)), torch.zeros(4, 0))
+    (found,) = reference.run(program.model, {"x": np.zeros((4, 0), np.float32)}).values()
+    assert found.shape == (4, 2, 0, 0)
+
+
 def test_negative_numbers_are_not_counted() -> None:
     from adapters.numpy.session import NumpySession
     from adapters.onnx.session import OnnxRuntimeSession

@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,31 @@ def test_every_format_holds_the_digest(folder: Path) -> None:
         assert done.exit_code == 0, done.output
         source = converter.load(folder / output).metadata["source"]
         assert source == {"framework": "mine", "file": "w.pt", "sha256": digest, "key": "model"}
+
+
+def test_no_byte_is_hashed_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with its file and once with its tensor, in every format."""
+    files: list[str] = []
+    pieces: list[bytes] = []
+    digest, sha256 = hashlib.file_digest, hashlib.sha256
+
+    def whole(file: Any, kind: str) -> Any:
+        files.append(Path(file.name).name)
+        return digest(file, kind)
+
+    def piece(data: Any = b"", **options: Any) -> Any:
+        pieces.append(bytes(data))
+        return sha256(data, **options)
+
+    monkeypatch.setattr(hashlib, "file_digest", whole)
+    monkeypatch.setattr(hashlib, "sha256", piece)
+    tensors = [tensor.numpy().tobytes() for tensor in torch.load(folder / "w.pt", weights_only=True)["model"].values()]
+    for output in COMMANDS:
+        files.clear()
+        pieces.clear()
+        assert convert(folder, output).exit_code == 0
+        assert files == ["w.pt"]
+        assert [pieces.count(tensor) for tensor in tensors] == [1, 1], output
 
 
 # Mapped files ------------------------------------------------------------------------------------------------------------

@@ -108,3 +108,39 @@ def test_a_decision_that_the_first_trace_never_came_to() -> None:
     held, doubtful = united([("here", size > 20), odd], {"time": 10}, [("here", size <= 20)])
     assert len(doubtful) == 2
     assert held == [("deeper", sympy.Or(odd[1], size <= 20))]
+
+
+class Table(torch.nn.Module):
+    """A table of 2 by 3 patches, which an image of no other number of them fits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 4, 8, 8)
+        self.table = torch.nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.patches(image).flatten(2) + self.table
+
+
+def test_sizes_that_a_table_does_not_fit_are_out_of_range() -> None:
+    module = Table().eval()
+    model = trace(module, (torch.randn(2, 3, 16, 24),)).model
+    for height, width in ((16, 24), (23, 31)):
+        image = torch.randn(1, 3, height, width)
+        found = reference.run(model, {"image": image.numpy()})["output"]
+        np.testing.assert_allclose(found, module(image).detach().numpy(), rtol=1e-4, atol=1e-5)
+    for height, width in ((24, 24), (16, 32), (8, 24)):
+        with pytest.raises(RunError, match="outside its range"):
+            reference.run(model, {"image": np.zeros((1, 3, height, width), np.float32)})
+
+
+class SliceAtOne(torch.nn.Module):
+    """At a length of 1 a slice leaves nothing, which is no error."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.pad(x[:, 1:], (0, 1)) * 2
+
+
+def test_a_slice_may_leave_nothing() -> None:
+    model = trace(SliceAtOne().eval(), (torch.randn(2, 5),)).model
+    np.testing.assert_array_equal(reference.run(model, {"x": np.ones((3, 1), np.float32)})["output"], np.zeros((3, 1), np.float32))

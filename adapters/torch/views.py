@@ -52,6 +52,8 @@ def _viewed(a: torch.Tensor, shape: Any) -> torch.Tensor | None:
     try:
         total = dims.product([_dim(size) for size in before])
         known = dims.product([_dim(size) for size in shape if not _is_open(size)])
+        if known == 0:
+            return None
         rest = total // known
         if rest * known != total:
             return None
