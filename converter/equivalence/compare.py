@@ -141,7 +141,8 @@ def ulps(actual: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0
 def lost(own: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> Array:
     """Where a finite value has no digit of the truth left: it is half its scale away, or more, as across a jump of a function."""
     gap = distances(own, truth, dtype)
-    return np.asarray(np.isfinite(gap) & (2 * gap >= scales(truth, dtype, typical)[WHOLE]))
+    with np.errstate(over="ignore"):  # twice the distance of the largest numbers is beyond any scale
+        return np.asarray(np.isfinite(gap) & (2 * gap >= scales(truth, dtype, typical)[WHOLE]))
 
 
 def agrees(actual: Array, expected: Array) -> Array:
