@@ -20,6 +20,7 @@ from torch.fx.experimental.sym_node import SymNode
 
 _ROOT = str(Path(torch.__file__).parent)
 _INTERPRETER = f"{_ROOT}/_dynamo"
+_CALLS = f"{_ROOT}/_ops.py"
 # These parts of torch compare sizes to find a shape, a stride or a fast path, and give the same values either way.
 _NEUTRAL = tuple(f"{_ROOT}/{part}" for part in (
     "_meta_registrations", "_prims", "_refs", "_subclasses", "_library", "_dispatch", "_functorch", "_higher_order_ops", "_tensor", "_C",
@@ -91,7 +92,10 @@ def recorded() -> Iterator[Decisions]:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename.startswith((f"{_ROOT}/__init__", f"{_ROOT}/fx/experimental/sym_node")):
             frame = frame.f_back
-        decisions.add(self, answer, frame)
+        if frame is not None and frame.f_code.co_filename == _CALLS:  # an operator's own C++ takes a size for a number
+            decisions.found.append(Decision(self.expr, answer, "a number of steps inside of an operator", self.shape_env))
+        else:
+            decisions.add(self, answer, frame)
         return answer
 
     def answered(self: Any, file: str, line: int) -> bool:
