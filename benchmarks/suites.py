@@ -118,11 +118,15 @@ def unfinished(suite: str, name: str) -> Path:
 
 
 def run(suite: str, wanted: list[str], jobs: int) -> None:
-    """Each class in a process of its own, forked when torch is loaded, so that a crash is one class's."""
+    """Each class in a process of its own, forked when torch is loaded, so that a crash is one class's.
+
+    A process that a signal ends, a crash of native code, is said and made once more; its second end is the class's verdict.
+    """
     for load_table in (importers, lowerings, operators):  # before the first fork, so that all classes run the same code
         len(load_table())
     context = multiprocessing.get_context("fork")
     pending, running = list(wanted), {}
+    crashed: set[str] = set()
     while pending or running:
         while pending and len(running) < jobs:
             name = pending.pop(0)
@@ -138,6 +142,11 @@ def run(suite: str, wanted: list[str], jobs: int) -> None:
                 process.kill()
             process.join()
             del running[name]
+            if process.exitcode and process.exitcode < 0 and not late and name not in crashed:
+                print(f"{name}: ended by signal {-process.exitcode}; once more", flush=True)
+                crashed.add(name)
+                pending.insert(0, name)
+                continue
             if process.exitcode:
                 reason = "took too long" if late else f"the process ended with {process.exitcode}"
                 row = {"case": name, "dims": "static", "verdicts": dict.fromkeys(RUNTIMES, (WRONG, reason))}
