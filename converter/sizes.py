@@ -22,15 +22,18 @@ def check_inputs(graph: Graph, inputs: Mapping[str, Any]) -> tuple[dict[str, Arr
             outside its symbol's range.
     """
     names = [port.name for port in graph.inputs]
+    where, expected = f"graph {graph.name!r}", ", ".join(f"{port.name}: {port.spec}" for port in graph.inputs) or "no inputs"
+    if not isinstance(inputs, Mapping):
+        raise RunError("the inputs are no mapping from names to arrays", where=where, expected=expected, received=type(inputs).__name__,
+                       fix=f"run({{{', '.join(f'{name!r}: …' for name in names)}}})")
     missing, extra = [name for name in names if name not in inputs], [name for name in inputs if name not in names]
     if missing or extra:
-        raise RunError("the inputs' names do not fit the graph", where=f"graph {graph.name!r}",
-                       expected=", ".join(f"{port.name}: {port.spec}" for port in graph.inputs) or "no inputs",
-                       received=", ".join(inputs) or "none")
+        raise RunError("the inputs' names do not fit the graph", where=where, expected=expected,
+                       received=", ".join(name if isinstance(name, str) else repr(name) for name in inputs) or "none")
     arrays: dict[str, Array] = {}
     bindings: dict[str, int] = {}
     for port in graph.inputs:
-        array = np.asarray(inputs[port.name])
+        array = as_array(inputs[port.name], f"input {port.name!r}")
         if array.dtype != port.spec.dtype.numpy:
             raise RunError("wrong dtype", where=f"input {port.name!r}", expected=str(port.spec.dtype),
                            received=str(array.dtype), fix=f"convert it with .astype({str(port.spec.dtype)!r})")
@@ -47,6 +50,22 @@ def check_inputs(graph: Graph, inputs: Mapping[str, Any]) -> tuple[dict[str, Arr
             raise RunError(f"the size {name!r} is outside its range", where=f"graph {graph.name!r}",
                            expected=f"{name} in {allowed}", received=str(size))
     return arrays, bindings
+
+
+def as_array(value: Any, where: str) -> Array:
+    """What a caller gave as an array. Raises `RunError` for what is none, and for one that hides some of its values."""
+    try:
+        hides = np.ma.is_masked(np.ma.asarray(value) if isinstance(value, (list, tuple)) else value)
+        array = np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception as error:  # what converts itself may raise anything
+        raise RunError("not an array", where=where, expected="a numpy array, or nested lists of one shape",
+                       received=f"{type(value).__name__} ({str(error).strip().partition(chr(10))[0][:200]})") from error
+    if hides:
+        raise RunError("a masked array that hides values", where=where, expected="an array all of whose values count",
+                       received=type(value).__name__, fix="give .filled(…) with what is to stand at the hidden places")
+    return array
 
 
 def bind(spec: TensorSpec, shape: tuple[int, ...], bindings: dict[str, int]) -> None:
