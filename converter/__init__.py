@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from converter.builder import GraphBuilder as GraphBuilder
+    from converter.errors import ConversionWarning as ConversionWarning
     from converter.errors import ConverterError as ConverterError
     from converter.errors import DigestError as DigestError
     from converter.errors import FormatError as FormatError
@@ -51,8 +52,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "converter.builder": ("GraphBuilder",),
-    "converter.errors": ("ConverterError", "DigestError", "FormatError", "GraphError", "MissingDependencyError", "ParameterError",
-                         "RunError", "UnsafePickleError", "UnsupportedError"),
+    "converter.errors": ("ConversionWarning", "ConverterError", "DigestError", "FormatError", "GraphError", "MissingDependencyError",
+                         "ParameterError", "RunError", "UnsafePickleError", "UnsupportedError"),
     "converter.format": ("model_digest",),
     "converter.ir": ("DType", "DimRange", "Example", "Graph", "GraphInput", "GraphOutput", "Model", "Node", "TensorSpec"),
     "converter.loading": ("Session", "from_checkpoint", "from_torch", "load", "save", "session", "to_torch", "verify"),

@@ -94,3 +94,7 @@ class UnsupportedError(ConverterError):
 
 class MissingDependencyError(ConverterError):
     """A library that an optional part needs is not installed."""
+
+
+class ConversionWarning(UserWarning):
+    """What a person should know of a model that was just converted: it computes less, or at fewer sizes, than one might think."""
