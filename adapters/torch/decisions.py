@@ -57,7 +57,7 @@ class Decisions:
             code, line = _interpreted(frame)
         if code is None or code.co_filename.startswith(_NEUTRAL):
             return
-        place = f"{'/'.join(Path(code.co_filename).parts[-2:])}:{line} in {code.co_name}"
+        place = f"{Path(code.co_filename).name}:{line} in {code.co_name}"
         self.found.append(Decision(node.expr, answer, place, node.shape_env))
 
 

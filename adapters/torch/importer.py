@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -296,7 +297,7 @@ def _flat(value: Any) -> list[Any]:
 
 
 def source_of(node: torch.fx.Node) -> str | None:
-    """The innermost line of user code that a node came from, as `file.py:12 in forward`."""
+    """The innermost line of user code that a node came from, as `file.py:12 in forward`: folders have names of people in them."""
     trace = node.meta.get("stack_trace")
     if not trace:
         return None
@@ -305,7 +306,7 @@ def source_of(node: torch.fx.Node) -> str | None:
         if line.startswith("File ") and "/torch/" not in line and "<eval_with_key>" not in line:
             path, _, rest = line[len("File "):].partition(", line ")
             number, _, function = rest.partition(", in ")
-            return f"{'/'.join(path.strip(chr(34)).split('/')[-2:])}:{number} in {function}"
+            return f"{PurePath(path.strip(chr(34))).name}:{number} in {function}"
     return None
 
 
