@@ -154,7 +154,6 @@ def to_torch(model: Model | PathLike) -> Any:
 
     Raises:
         UnsupportedError: operators that PyTorch cannot run here; all are listed.
-        ParameterError: a name that no module can hold.
         MissingDependencyError: PyTorch is not installed.
     """
     function, extra = discovery.live("rebuilder")

@@ -11,7 +11,7 @@ import torch
 
 import converter
 from adapters.torch.rebuild import to_module
-from converter.errors import ParameterError, UnsupportedError
+from converter.errors import UnsupportedError
 from converter.format import model_digest
 from converter.ir import Model
 
@@ -139,13 +139,24 @@ def _two_named(first: str, second: str) -> Model:
     return Model(builder.graph(), converter.InMemoryParameters({name: np.asarray(value) for name, value in values.items()}))
 
 
-@pytest.mark.parametrize("names", [("a", "a.b"), ("a.b", "a"), ("forward", "b"), ("a..b", "b"), ("graph.x", "b")])
-def test_names_that_no_module_holds(names: tuple[str, str]) -> None:
+CODE = 'training"), exec("raise SystemExit(7)"), getattr(self, "training'
+ODD_NAMES = [("a", "a.b"), ("a.b", "a"), ("forward", "b"), ("a..b", "b"), ("graph.x", "b"), ("parameter_1", "a-b"), ("a b", "parameter_0"),
+             ("lambda", "x.class.y"), ("\ufb01", "fi"), ("", "."), ("a\nb", "a\\b"), (CODE, 'x".y'), ("__class__", "_modules.a")]
+
+
+@pytest.mark.parametrize("names", ODD_NAMES)
+def test_names_that_are_no_attributes(names: tuple[str, str]) -> None:
     model = _two_named(*names)
-    with pytest.raises(ParameterError, match="no module can hold"):
-        to_module(model)
     outputs = converter.session(model, runtime="torch").run({"x": np.zeros(3, np.float32)})
     np.testing.assert_array_equal(outputs["output"], np.full(3, 3, np.float32))
+    module = to_module(model)
+    for other in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert {name: float(value) for name, value in other.state_dict().items()} == {names[0]: 1, names[1]: 2}
+        other.load_state_dict({names[0]: torch.tensor(5.0), names[1]: torch.tensor(6.0)})
+        torch.testing.assert_close(other(torch.zeros(3)), torch.full((3,), 11.0))
+    outer = torch.nn.ModuleDict({"inner": module})
+    assert outer.state_dict().keys() == {f"inner.{name}" for name in names}
+    outer.load_state_dict(outer.state_dict())
 
 
 def test_inputs_that_are_no_identifiers() -> None:

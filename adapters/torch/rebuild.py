@@ -24,14 +24,15 @@ from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 from torch.fx.graph import _is_from_torch
 
-from adapters.torch.dtypes import TO_TORCH, to_tensor
+from adapters.torch.dtypes import TO_TORCH
 from adapters.torch.functions import function
+from adapters.torch.holding import RebuiltModule, hold
 from adapters.torch.registry import rebuilders
 from adapters.torch.spelling import SPELLINGS
 from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
 from converter.checking import bind_operands, check
 from converter.dims import Dim, Expr
-from converter.errors import ParameterError, UnsupportedError
+from converter.errors import UnsupportedError
 from converter.ir import DType, Graph, Model, Node
 from converter.opset import lookup
 
@@ -42,23 +43,22 @@ STATISTICS = frozenset({"running_mean", "running_var"})
 def to_module(model: Model) -> GraphModule:
     """The model as a module in evaluation mode, trainable.
 
-    Its parameters have the names of the source's state_dict; tied ones are one tensor again. Integers, what the source
+    Its state_dict has the names of the source's; tied parameters are one tensor again. Integers, what the source
     held as buffers, and running statistics are buffers; the model's `constants` are buffers outside the state_dict; all
     else is an `nn.Parameter` that requires a gradient. Values are copied.
 
     Raises:
         UnsupportedError: operators without a torch function; all are listed.
-        ParameterError: a name that no module can hold, such as `"a"` beside `"a.b"`.
     """
     return build(model, model.parameters.names())
 
 
-def build(model: Model, names: Iterable[str], *, strict: bool = True) -> GraphModule:
-    """`to_module` with those parameters alone. `strict=False` renames what no module can hold, where `to_module` raises."""
+def build(model: Model, names: Iterable[str]) -> GraphModule:
+    """`to_module` with those parameters alone."""
     refuse_unknown(model.graph)
-    module = GraphModule(torch.nn.Module(), FxGraph(), class_name=_identifier(model.graph.name))
-    places = _hold(module, model, list(names), strict)
-    Emitter(module, model.graph, check(model.graph, model.parameters), places).emit()
+    module = RebuiltModule(torch.nn.Module(), FxGraph(), class_name=_identifier(model.graph.name))
+    paths = hold(module, model, list(names), held_as_buffers=buffers(model))
+    Emitter(module, model.graph, check(model.graph, model.parameters), paths).emit()
     return module.eval()
 
 
@@ -97,49 +97,6 @@ def buffers(model: Model) -> frozenset[str]:
     return frozenset(found)
 
 
-def _hold(module: GraphModule, model: Model, names: list[str], strict: bool) -> dict[str, str]:
-    """Registers the tensors. Gives the attribute path of each name, which is the name itself but for renamed ones."""
-    held_as_buffers = buffers(model)
-    tensors: dict[str, torch.Tensor] = {}
-    places: dict[str, str] = {}
-    for name in names:
-        store = model.parameters
-        first = store.alias_of(name) or name
-        if first not in tensors:
-            values = to_tensor(store.read(first))
-            learned = name not in held_as_buffers and first not in held_as_buffers
-            tensors[first] = torch.nn.Parameter(values) if learned else values
-        places[name] = _register(module, name, tensors[first], name not in model.constants, strict, len(places))
-    return places
-
-
-def _register(module: GraphModule, name: str, tensor: torch.Tensor, persistent: bool, strict: bool, position: int) -> str:
-    *path, last = name.split(".")
-    owner: torch.nn.Module = module
-    fits = all((*path, last)) and not any(hasattr(torch.nn.Module if depth else GraphModule, step)
-                                          for depth, step in enumerate((*path, last)))
-    for step in path if fits else ():
-        inner = owner._modules.get(step)
-        if inner is None:
-            if hasattr(owner, step):
-                fits = False
-                break
-            inner = torch.nn.Module()
-            owner.add_module(step, inner)
-        owner = inner
-    if not fits or hasattr(owner, last):
-        if strict:
-            raise ParameterError(f"no module can hold a parameter named {name!r}", where=f"parameter {name!r}",
-                                 expected="a name that is free, of parts that are free, between dots",
-                                 fix="rename the parameter, or run the model with converter.session(model, runtime=\"torch\")")
-        owner, last, name = module, f"parameter_{position}", f"parameter_{position}"
-    if isinstance(tensor, torch.nn.Parameter):
-        owner.register_parameter(last, tensor)
-    else:
-        owner.register_buffer(last, tensor, persistent=persistent)
-    return name
-
-
 # Code --------------------------------------------------------------------------------------------------------------------
 
 
@@ -152,8 +109,8 @@ class Reader(torch.fx.Tracer):
 class Emitter:
     """Writes one graph as the forward of a module that holds its parameters."""
 
-    def __init__(self, module: GraphModule, graph: Graph, specs: Mapping[str, Any], places: Mapping[str, str]) -> None:
-        self.module, self.source, self.specs, self.places = module, graph, specs, places
+    def __init__(self, module: GraphModule, graph: Graph, specs: Mapping[str, Any], paths: Mapping[str, str]) -> None:
+        self.module, self.source, self.specs, self.paths = module, graph, specs, paths
         self.graph = FxGraph()
         self.values: dict[str, FxNode] = {}
         self.bound: dict[str, tuple[FxNode, int]] = {}
@@ -197,7 +154,7 @@ class Emitter:
     def value(self, name: str) -> FxNode:
         """A value, or a parameter where it is first read."""
         if name not in self.values:
-            self.values[name] = self.graph.get_attr(self.places[name])
+            self.values[name] = self.graph.get_attr(self.paths[name])
         return self.values[name]
 
     def _node(self, node: Node) -> None:
