@@ -24,12 +24,17 @@ class ConverterError(Exception):
             if text is not None:
                 parts.append(f"{label}: {text}")
         # What ends with a line is a list: a full stop would belong to its last item.
-        return "".join(part if part.endswith("\n") else part.rstrip(".") + ". " for part in parts).rstrip(" ")
+        return "".join(part if part.endswith("\n") else _sentence(part) + " " for part in parts).rstrip(" ")
 
     def within(self, place: str) -> ConverterError:
         """Names an enclosing place: `file.json` around `node 3 (reshape)`. Returns the error itself."""
         self.where = f"{place}, {self.where}" if self.where else place
         return self
+
+
+def _sentence(text: str) -> str:
+    """A text that ends with one full stop; the dots of a range or of something left out (`48..`, `a, b, ...`) stay before it."""
+    return text if text.endswith(".") and not text.endswith("..") else text + "."
 
 
 CAUSES = {

@@ -96,6 +96,12 @@ def test_inputs_that_do_not_fit(inputs: dict[str, Any], message: str) -> None:
         reference.run(Model(replace(graph, dims={"batch": DimRange(1, 8)}), weights), inputs)
 
 
+def test_a_range_without_an_end_is_said_whole() -> None:
+    graph, weights = affine()
+    with pytest.raises(RunError, match=r"batch in 3\.\.\. Received: 2\."):
+        reference.run(Model(replace(graph, dims={"batch": DimRange(3)}), weights), {"x": np.zeros((2, 4), np.float32)})
+
+
 def test_attributes_of_the_wrong_type() -> None:
     with pytest.raises(GraphError, match="boolean"):
         normalize_attributes(lookup("scaled_dot_product_attention"), {"is_causal": 1})
