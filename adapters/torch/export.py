@@ -12,6 +12,7 @@ import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
 import adapters.torch.answers as answers
+import adapters.torch.custom_operators as custom_operators
 import adapters.torch.decisions as decisions
 import adapters.torch.fast_path as fast_path
 import adapters.torch.linear_algebra as linear_algebra
@@ -122,7 +123,7 @@ def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str,
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None) -> Traced:
     with evaluation(module), quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), \
             pooling_1d.free_lengths(), losses.traceable_losses(), linear_algebra.traceable_linear_algebra(), \
-            answers.answers_as_tensors(), views.quick_views(), decisions.recorded() as decided:
+            answers.answers_as_tensors(), views.quick_views(), custom_operators.traceable_bodies(), decisions.recorded() as decided:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
         exported = prepare(exported)
         return imported(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept)

@@ -262,6 +262,9 @@ class Importer:
             require_same(value.spec, expected, f"{target_name(node.target)} -> {value.name}")
 
 
+TORCHS_OWN = frozenset({"aten", "prim", "prims", "rngprims", "inductor", "profiler", "_c10d_functional"})
+"""The namespaces of operators that come with torch."""
+
 PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format"})
 
 
@@ -270,8 +273,17 @@ def _is_size(node: torch.fx.Node) -> bool:
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
 
 
+WAY_OUT = ("compute it with torch's operators, as the body of torch.library.custom_op or in forward itself, "
+           "and what needs values outside of the model")
+"""What a person can do about an operator of their own that is refused."""
+
+
 def _missing(node: torch.fx.Node) -> tuple[str, str | None]:
     """The reason for which an operator without an importer is refused, and its cause."""
+    if "refused" in node.meta:
+        return str(node.meta["refused"]), None
+    if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace not in TORCHS_OWN:
+        return f"an operator without a Python body: {WAY_OUT}", None
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return "random", "random"
     return "no importer for this operator", None

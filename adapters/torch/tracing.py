@@ -16,6 +16,7 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 
 import adapters.torch.preparation as preparation
+from adapters.torch.custom_operators import decompositions
 from adapters.torch.importer import CHECKS, target_name
 from adapters.torch.inplace import without_inplace
 from adapters.torch.inputs import enlarge, flat_names, mapped
@@ -53,6 +54,8 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
                 failures.append(error)
                 if "not a known type" in str(error) and _knows_results(module, example):
                     return exported_at(module, arguments, dims, skip, ways)
+    if isinstance(failures[0], UnsupportedError) and failures[0].items:
+        raise failures[0]
     raise UnsupportedError("torch.export cannot trace the module", where=type(module).__name__,
                            received=first_line(failures[0]), cause="untraceable" if all(map(_is_torchs, failures)) else None,
                            fix="make the forward pass traceable, or pass dims= to fix the sizes it depends on") from failures[0]
@@ -130,18 +133,22 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
     without_inplace(exported)
     # torch writes these into code, where the names of what it cannot spell break; the ranges of the graph hold them too.
     exported._guards_code = []
+    refused: dict[Any, str] = {}
     for _ in range(4):
         unknown, mutates = _unknown(exported)
+        unknown -= refused.keys()
         if not unknown and not mutates:
             break
         default = torch.export.default_decompositions()
-        known = {**torch._decomp.decomposition_table, **default}
+        bodies = decompositions(unknown, refused)
+        known = {**torch._decomp.decomposition_table, **default, **bodies}
         before = {str(operator) for operator in unknown}
         try:
             decomposed = exported.run_decompositions({operator: known[operator] for operator in unknown if operator in known})
             if any(operator.namespace == "prims" for operator in _unknown(decomposed)[0]):
                 # Down there nobody recognises the operator that the user wrote, and the refusal is to name that one.
-                decomposed = exported.run_decompositions({operator: default[operator] for operator in unknown if operator in default})
+                known = {**default, **bodies}
+                decomposed = exported.run_decompositions({operator: known[operator] for operator in unknown if operator in known})
             exported = decomposed
         except Exception as error:  # torch decomposes by tracing again, which raises anything
             what = ", ".join(sorted(before)) or "operators that work in place"
@@ -152,14 +159,22 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
                                    fix="write the forward pass without them") from error
         if not mutates and before == {str(operator) for operator in _unknown(exported)[0]}:
             break
+    for node in _nodes(exported):
+        if node.op == "call_function" and node.target in refused:
+            node.meta["refused"] = refused[node.target]
     return exported
+
+
+def _nodes(exported: ExportedProgram) -> list[torch.fx.Node]:
+    """The nodes of a program's graph and of the graphs within it."""
+    graphs = [part.graph for part in exported.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    return [node for graph in graphs for node in graph.nodes]
 
 
 def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
     known = importers()
     unknown, mutates = set(), False
-    graphs = [part.graph for part in exported.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
-    for node in (node for graph in graphs for node in graph.nodes):
+    for node in _nodes(exported):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         if node.target._schema.is_mutable and target_name(node.target) not in known:
