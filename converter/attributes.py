@@ -140,6 +140,7 @@ def free_symbols(graph: Graph) -> set[str]:
     own = {size.symbol for item in graph.inputs for size in item.spec.shape if isinstance(size, Expr) and size.symbol}
     named = {name for spec in (*(item.spec for item in graph.inputs), *(item.spec for item in graph.outputs))
              for size in spec.shape for name in symbols(size)}
+    named |= {name for condition in graph.requires for name in condition.symbols}
     for node in graph.nodes:
         named |= attribute_symbols(tuple(node.attributes.values()))
         bound = (node.attributes.get(name) for name in lookup(node.op).binds)

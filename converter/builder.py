@@ -15,6 +15,7 @@ from typing import Any
 
 from converter.attributes import attribute_symbols, normalize_attributes
 from converter.checking import infer_node
+from converter.conditions import Condition, ordered, parse_condition
 from converter.dims import Dim, Expr, symbols
 from converter.errors import GraphError
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Literal, Node, TensorSpec
@@ -52,6 +53,7 @@ class GraphBuilder:
         self.dims: dict[str, DimRange] = dict(dims or {})
         self.specs: dict[str, TensorSpec] = {}
         self.parameters: dict[str, TensorSpec] = {}
+        self.requires: list[Condition] = []
         self._inputs: list[GraphInput] = []
         self._outputs: list[GraphOutput] = []
         self._nodes: list[Node] = []
@@ -122,6 +124,10 @@ class GraphBuilder:
         names = None if name is None else (name,)
         return self.add(op, inputs, attributes, names=names, source=source)[0]
 
+    def require(self, condition: Condition | str) -> None:
+        """Adds a condition between sizes of the inputs: `require("past + time <= 512")`."""
+        self.requires.append(parse_condition(condition) if isinstance(condition, str) else condition)
+
     def producer(self, value: Value) -> Node | None:
         """The node that makes a value; None for an input or a parameter."""
         return next((node for node in reversed(self._nodes) if value.name in node.outputs), None)
@@ -133,7 +139,7 @@ class GraphBuilder:
     def graph(self) -> Graph:
         """The graph so far, without nodes that no output needs, and with unused outputs dropped."""
         nodes = live_nodes(self._nodes, self._inputs, self._outputs)
-        return Graph(self.name, tuple(self._inputs), tuple(self._outputs), nodes, dict(self.dims))
+        return Graph(self.name, tuple(self._inputs), tuple(self._outputs), nodes, dict(self.dims), ordered(self.requires))
 
 
 def live_nodes(nodes: Sequence[Node], inputs: Sequence[GraphInput], outputs: Sequence[GraphOutput]) -> tuple[Node, ...]:

@@ -119,6 +119,11 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, out
         bound |= {size.symbol for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
     for port in graph.inputs:
         _check_symbols(f"input {port.name!r}", port.spec, bound | around)
+    for condition in graph.requires:
+        unbound = condition.symbols - bound - around
+        if unbound:
+            raise GraphError("a condition on a size that no input's shape holds by itself", where=f"graph {graph.name!r}",
+                             received=str(condition), expected=f"{min(unbound)!r} alone in some input's shape")
     for node in graph.nodes:
         outputs = infer_node(node, specs)
         for inner in graphs_in(node):

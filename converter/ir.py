@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from converter.conditions import Condition
 from converter.dims import Dim, Expr, parse
 from converter.errors import GraphError
 
@@ -179,13 +180,15 @@ class GraphOutput:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A computation, in an order in which it can run. `dims` holds the range of every symbol."""
+    """A computation, in an order in which it can run. `dims` holds the range of every symbol, `requires` the conditions between
+    several."""
 
     name: str
     inputs: tuple[GraphInput, ...]
     outputs: tuple[GraphOutput, ...]
     nodes: tuple[Node, ...]
     dims: Mapping[str, DimRange] = field(default_factory=dict)
+    requires: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.conditions import unmet
 from converter.dims import Expr, substitute
 from converter.errors import RunError
 from converter.ir import DType, Graph, TensorSpec
@@ -18,8 +19,8 @@ def check_inputs(graph: Graph, inputs: Mapping[str, Any]) -> tuple[dict[str, Arr
     """The inputs as arrays in the graph's order, and every symbol's value.
 
     Raises:
-        RunError: a name is missing or unknown, a dtype or a rank differs, sizes contradict each other, or a size lies
-            outside its symbol's range.
+        RunError: a name is missing or unknown, a dtype or a rank differs, sizes contradict each other, a size lies
+            outside its symbol's range, or sizes do not meet a condition that the graph requires.
     """
     names = [port.name for port in graph.inputs]
     where, expected = f"graph {graph.name!r}", ", ".join(f"{port.name}: {port.spec}" for port in graph.inputs) or "no inputs"
@@ -49,6 +50,7 @@ def check_inputs(graph: Graph, inputs: Mapping[str, Any]) -> tuple[dict[str, Arr
         if allowed is not None and size not in allowed:
             raise RunError(f"the size {name!r} is outside its range", where=f"graph {graph.name!r}",
                            expected=f"{name} in {allowed}", received=str(size))
+    check_conditions(graph, bindings)
     return arrays, bindings
 
 
@@ -66,6 +68,15 @@ def as_array(value: Any, where: str) -> Array:
         raise RunError("a masked array that hides values", where=where, expected="an array all of whose values count",
                        received=type(value).__name__, fix="give .filled(…) with what is to stand at the hidden places")
     return array
+
+
+def check_conditions(graph: Graph, bindings: Mapping[str, int]) -> None:
+    """Raises `RunError` for sizes that do not meet a condition that the graph requires."""
+    failed = unmet(graph.requires, bindings)
+    if failed:
+        names = sorted(set().union(*(condition.symbols for condition in failed)))
+        raise RunError("sizes that do not go together", where=f"graph {graph.name!r}", expected=", ".join(map(str, failed)),
+                       received=", ".join(f"{name}={bindings[name]}" for name in names))
 
 
 def bind(spec: TensorSpec, shape: tuple[int, ...], bindings: dict[str, int]) -> None:
@@ -87,6 +98,7 @@ def bind_body(graph: Graph, arrays: Sequence[Array], outer: Mapping[str, int]) -
     bindings = {**outer, **own}
     for port, array in zip(graph.inputs, arrays, strict=True):
         check_shape(port.spec, array.shape, bindings, f"graph {graph.name!r}, input {port.name!r}")
+    check_conditions(graph, bindings)
     return bindings
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.conditions import parse_condition
 from converter.errors import FormatError
 from converter.format import graph_digest, load_hdf5, load_json, model_digest, save_hdf5, save_json
 from converter.format.canonical import canonical_json, number
@@ -66,6 +67,7 @@ CHANGES: dict[str, Callable[[Model], Model]] = {
     "the graph's name": lambda m: replace(m, graph=replace(m.graph, name="other")),
     "one node less": lambda m: replace(m, graph=replace(m.graph, nodes=m.graph.nodes[:-1])),
     "a dim's range": lambda m: replace(m, graph=replace(m.graph, dims={"batch": DimRange(1, 8)})),
+    "a condition": lambda m: replace(m, graph=replace(m.graph, requires=(parse_condition("batch % 2 == 0"),))),
     "the outputs' order": lambda m: replace(m, graph=replace(m.graph, outputs=m.graph.outputs[::-1])),
     "an output's name": lambda m: replace(m, graph=replace(m.graph, outputs=(
         replace(m.graph.outputs[0], name="other"), *m.graph.outputs[1:]))),

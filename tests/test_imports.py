@@ -15,21 +15,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
-CORE = ("errors", "dims", "ir", "parameters", "sizes", "opset", "attributes", "checking", "ops", "builder", "recorded", "generator")
+CORE = ("errors", "dims", "conditions", "ir", "parameters", "sizes", "opset", "attributes", "checking", "ops", "builder", "recorded",
+        "generator")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
     "dims": ("errors",),
+    "conditions": ("dims", "errors"),
     "generator": (),
     "recorded": ("errors", "generator", "ir"),
-    "ir": ("dims", "errors", "parameters", "recorded"),
+    "ir": ("conditions", "dims", "errors", "parameters", "recorded"),
     "parameters": ("ir", "errors", "dims"),
-    "sizes": ("dims", "errors", "ir"),
+    "sizes": ("conditions", "dims", "errors", "ir"),
     "opset": ("errors", "ops"),
     "attributes": ("dims", "errors", "ir", "opset"),
     "checking": ("attributes", "dims", "errors", "ir", "opset", "parameters"),
     "ops": ("errors", "dims", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
-    "builder": ("errors", "dims", "ir", "opset", "attributes", "checking"),
+    "builder": ("conditions", "errors", "dims", "ir", "opset", "attributes", "checking"),
     "rewriting": (*CORE,),
     "reference": ("errors", "dims", "ir", "parameters", "sizes", "opset", "attributes", "checking"),
     "format": (*CORE, "mapped"),

@@ -304,7 +304,13 @@ class Lowering:
 
     def within(self, graph: Graph, operands: Sequence[Tensor], nodes: list[onnx.NodeProto]) -> list[Tensor]:
         """Lowers a sub-graph on operands, its nodes appended to `nodes`: this graph's own, or those of a body, which may
-        read every value that there is by now. Gives the sub-graph's outputs."""
+        read every value that there is by now. Gives the sub-graph's outputs.
+
+        Raises `UnsupportedError` for one that requires conditions between sizes: nothing in ONNX checks them there.
+        """
+        if graph.requires:
+            raise UnsupportedError(f"the graph {graph.name!r} requires {', '.join(map(str, graph.requires))} each time that it runs, "
+                                   "which ONNX cannot check")
         inner = Lowering(graph, InMemoryParameters(), self.opset, outer=attribute_symbols(graph))
         inner.parameters = self.parameters
         inner.nodes, inner.initializers, inner.constants, inner._names = nodes, self.initializers, self.constants, self._names

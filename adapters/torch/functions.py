@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import FROM_TORCH
 from adapters.torch.registry import rebuilders
+from converter.errors import RunError
 from converter.opset import lookup
 
 
@@ -22,6 +23,17 @@ def __getattr__(name: str) -> Callable[..., Any]:
     if name.startswith("__") or name not in rebuilders():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return function(name)
+
+
+@torch.fx.node.has_side_effect
+def require(met: Any, condition: str) -> None:
+    """Raises `RunError` for sizes that do not meet a condition of the model; the model holds where it is met."""
+    if isinstance(met, torch.fx.Proxy):
+        met.tracer.create_proxy("call_function", require, (met, condition), {})
+    elif isinstance(met, torch.SymBool):
+        torch._check(met, lambda: f"sizes that do not go together. Expected: {condition}")  # type: ignore[no-untyped-call]
+    elif not met:
+        raise RunError("sizes that do not go together", expected=condition)
 
 
 @cache

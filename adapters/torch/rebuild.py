@@ -5,7 +5,8 @@
     module.state_dict().keys()       # the names that the model came with
     module(tokens)
 
-Sizes are computed from the inputs' shapes, so the module works wherever the model does. Its arguments are the graph's
+Sizes are computed from the inputs' shapes, so the module works wherever the model does, and refuses those outside of the
+model's ranges and conditions. Its arguments are the graph's
 inputs, in order, dots and the like replaced by underscores. It returns one tensor where the graph has one output that is
 named `output`, a tuple for `output_0`, `output_1`, …, and a dict by name otherwise.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import keyword
 import operator as python
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,12 +26,13 @@ from torch.fx import Node as FxNode
 from torch.fx.graph import _is_from_torch
 
 from adapters.torch.dtypes import TO_TORCH
-from adapters.torch.functions import function
+from adapters.torch.functions import function, require
 from adapters.torch.holding import RebuiltModule, hold
 from adapters.torch.registry import rebuilders
 from adapters.torch.spelling import SPELLINGS
 from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
 from converter.checking import bind_operands, check
+from converter.conditions import Condition, compare
 from converter.dims import Dim, Expr
 from converter.errors import UnsupportedError
 from converter.ir import DType, Graph, Model, Node
@@ -127,12 +129,21 @@ class Emitter:
                     self.bound.setdefault(size.symbol, (value, axis))
         for name in given:
             self.sizes[_symbol(name)] = self.graph.placeholder(self._argument(f"size_{name}"))
+        for condition in (*_within_ranges(self.source), *self.source.requires):
+            self._require(condition)
         for node in self.source.nodes:
             self._node(node)
         self.graph.output(self._result())
         self.graph.lint()
         self.module.graph = self.graph
         self.module._tracer_cls = Reader
+
+    def _require(self, condition: Condition) -> None:
+        """A check that stands before all else, as a model gives wrong values where its sizes do not meet it."""
+        left, right = condition.sides
+        comparison = {">=": python.ge, "<=": python.le, "==": python.eq, "!=": python.ne}[condition.written]
+        met = self.graph.call_function(comparison, (self.size(left), self.size(right)))
+        self.graph.call_function(require, (met, str(condition)))
 
     def _argument(self, name: str) -> str:
         """A name for an argument of forward: an identifier that no other argument has."""
@@ -260,6 +271,22 @@ class Emitter:
     def _function(self, name: str, left: Dim, right: Dim) -> FxNode:
         functions = {"//": python.floordiv, "%": python.mod, "max": torch.sym_max, "min": torch.sym_min}
         return self.graph.call_function(functions[name], (self.size(left), self.size(right)))
+
+
+def _within_ranges(graph: Graph) -> Iterator[Condition]:
+    """The ranges of the sizes that a graph's inputs bind, as conditions; a size of 1 and up needs none."""
+    names = {size.symbol for port in graph.inputs for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
+    for name, span in graph.dims.items():
+        size = _symbol(name)
+        ends: list[tuple[Dim, str, Dim]] = [(size, ">=", span.min)] if span.min > 1 else []
+        if span.max is not None:
+            ends.append((size, "<=", span.max))
+        if span.step > 1:
+            ends.append(((size - span.min) % span.step, "==", 0))
+        for end in ends if name in names else ():
+            condition = compare(*end)
+            if isinstance(condition, Condition):
+                yield condition
 
 
 def _symbol(name: str) -> Expr:

@@ -142,6 +142,7 @@ def describe_model(model: Model, digest: bool) -> dict[str, Any]:
         "inputs": {port.name: str(port.spec) for port in graph.inputs},
         "outputs": {port.name: str(port.spec) for port in graph.outputs},
         "dims": {name: str(span) for name, span in graph.dims.items()},
+        "requires": [str(condition) for condition in graph.requires],
         "operators": dict(Counter(node.op for node in graph.nodes).most_common()),
         "nodes": [_node(node) for node in graph.nodes],
         "parameters": _parameters(model.parameters, model.constants),
@@ -225,6 +226,8 @@ def _graph(facts: dict[str, Any]) -> str:
     lines = [f"Graph {facts['name']}", table(rows)]
     if facts["dims"]:
         lines.append("  sizes: " + ", ".join(f"{name} {_span(span)}" for name, span in facts["dims"].items()))
+    if facts["requires"]:
+        lines.append("  requires: " + ", ".join(facts["requires"]))
     return "\n".join(lines)
 
 

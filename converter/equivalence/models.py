@@ -108,6 +108,9 @@ def _graph_difference(base: Graph, other: Graph) -> str:
                 return f"{what} {index} is {second}, expected {first}"
     if dict(base.dims) != dict(other.dims):
         return f"dims {_ranges(other)}, expected {_ranges(base)}"
+    if set(base.requires) != set(other.requires):
+        first, second = (", ".join(map(str, graph.requires)) or "nothing" for graph in (base, other))
+        return f"requires {second}, expected {first}"
     for index in range(max(len(base.nodes), len(other.nodes))):
         first, second = (_text(graph.nodes[index]) if index < len(graph.nodes) else "none" for graph in (base, other))
         if first != second:

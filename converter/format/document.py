@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from converter.attributes import normalize_attributes
+from converter.conditions import Condition, ordered, parse_condition
 from converter.dims import Dim, Expr, parse
 from converter.errors import ConverterError, FormatError
 from converter.format.fields import describe, fixed_shape, members, name_of, typed
-from converter.format.limits import MAX_GRAPH_DEPTH, MAX_RANK, MAX_SIZE
+from converter.format.limits import CONDITIONS_VERSION, FIRST_VERSION, MAX_CONDITIONS, MAX_GRAPH_DEPTH, MAX_RANK, MAX_SIZE
 from converter.format.literals import number_from_document, number_to_document
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Node, Operand, TensorSpec
 from converter.opset import lookup
@@ -24,6 +25,7 @@ def graph_to_document(graph: Graph, *, source: bool = True) -> Document:
     return {
         "name": graph.name,
         "dims": {name: _range_to_document(allowed) for name, allowed in graph.dims.items()},
+        **({"requires": [str(condition) for condition in ordered(graph.requires)]} if graph.requires else {}),
         "inputs": [{"name": port.name, **spec_to_document(port.spec)} for port in graph.inputs],
         "nodes": [_node_to_document(node, source) for node in graph.nodes],
         "outputs": [{"name": port.name, **spec_to_document(port.spec),
@@ -96,6 +98,11 @@ def required_opset(graph: Graph) -> int:
     return max([1, *(lookup(node.op).since for node in graph.nodes), *map(required_opset, subgraphs(graph))])
 
 
+def required_version(graph: Graph) -> tuple[int, int]:
+    """The first version of the format that has every member of a graph and its sub-graphs."""
+    return max([CONDITIONS_VERSION if graph.requires else FIRST_VERSION, *map(required_version, subgraphs(graph))])
+
+
 # Document to graph -------------------------------------------------------------------------------------------------
 
 
@@ -108,7 +115,7 @@ def graph_from_document(document: Any, where: str = "graph", depth: int = 0) -> 
     """
     if depth > MAX_GRAPH_DEPTH:
         raise FormatError("graphs within graphs, too deep", where=where, expected=f"at most {MAX_GRAPH_DEPTH} levels")
-    document = members(document, where, ("name", "inputs", "nodes", "outputs"), ("dims",))
+    document = members(document, where, ("name", "inputs", "nodes", "outputs"), ("dims", "requires"))
     dims = typed(document.get("dims", {}), dict, f"{where}.dims")
     return Graph(
         name=typed(document["name"], str, f"{where}.name"),
@@ -116,7 +123,21 @@ def graph_from_document(document: Any, where: str = "graph", depth: int = 0) -> 
         outputs=tuple(_output(item, f"{where}.outputs[{index}]") for index, item in _items(document, "outputs", where)),
         nodes=tuple(_node(item, f"{where}.nodes[{index}]", depth) for index, item in _items(document, "nodes", where)),
         dims={_symbol(name, f"{where}.dims"): _range(item, f"{where}.dims.{name[:80]}") for name, item in dims.items()},
+        requires=_conditions(document.get("requires", []), f"{where}.requires"),
     )
+
+
+def _conditions(value: Any, where: str) -> tuple[Condition, ...]:
+    texts = typed(value, list, where)
+    if len(texts) > MAX_CONDITIONS:
+        raise FormatError("too many conditions", where=where, expected=f"at most {MAX_CONDITIONS}", received=str(len(texts)))
+    found = []
+    for index, text in enumerate(texts):
+        try:
+            found.append(parse_condition(text))
+        except ConverterError as error:
+            raise error.within(f"{where}[{index}]") from error
+    return ordered(found)
 
 
 def _items(document: Document, field: str, where: str) -> list[tuple[int, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 FORMAT = "neutral-model"
-VERSION = (1, 0)
+VERSION = (1, 1)
+FIRST_VERSION, CONDITIONS_VERSION = (1, 0), (1, 1)
 
 MAX_NAME_BYTES = 4096
 MAX_RANK = 32
@@ -11,6 +12,7 @@ MAX_SIZE = (1 << 53) - 1
 MAX_BYTES = (1 << 62) - 1
 MAX_DEPTH = 128
 MAX_GRAPH_DEPTH = 16
+MAX_CONDITIONS = 1000
 SAFE_INTEGER = (1 << 53) - 1
 MAX_INTEGER_DIGITS = 400
 MAX_INTEGER_BITS = 990

@@ -13,9 +13,9 @@ import numpy as np
 
 from converter.errors import FormatError, ParameterError
 from converter.format.digest import ModelDigest
-from converter.format.document import graph_from_document, graph_to_document, required_opset, spec_to_document
+from converter.format.document import graph_from_document, graph_to_document, required_opset, required_version, spec_to_document
 from converter.format.fields import name_of
-from converter.format.limits import FORMAT, MAX_DEPTH, MAX_INTEGER_BITS, VERSION
+from converter.format.limits import FORMAT, MAX_DEPTH, MAX_INTEGER_BITS
 from converter.format.reading import check_examples, check_parameters, listed
 from converter.format.tensors import byte_count, write_values
 from converter.ir import DType, Example, Graph, Model, TensorSpec
@@ -96,7 +96,8 @@ def document_pieces(graph: Graph, parameters: Iterable[tuple[str, Pieces]], exam
                     digest: Callable[[], Mapping[str, str]]) -> Pieces:
     """The text of a document, in pieces. `parameters` are names with their members; `digest` is asked for at the end."""
     graph_member = graph_text(graph)
-    yield (f'{{\n  "format": "{FORMAT}",\n  "version": "{VERSION[0]}.{VERSION[1]}",\n  "opset": {required_opset(graph)},\n'
+    major, minor = required_version(graph)
+    yield (f'{{\n  "format": "{FORMAT}",\n  "version": "{major}.{minor}",\n  "opset": {required_opset(graph)},\n'
            ).encode()
     yield graph_member + b',\n  "parameters": {'
     separator = b"\n"
