@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of characters that move the cursor, reorder or hide text, or that no encoding writes."""
+
+
+def shown(text: str, *, lines: bool = True) -> str:
+    """Text that may hold names of a file, fit for a terminal: what is no visible character becomes its escape.
+
+    >>> shown("a\\x1b[2K")
+    'a\\\\x1b[2K'
+
+    Line breaks stay, unless `lines` is False: text of one line cannot look like two.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter.encode("unicode_escape").decode("ascii") if unicodedata.category(letter) in HIDDEN
+                   and not (lines and letter == "\n") else letter for letter in text)
+
 
 class ConverterError(Exception):
     """The base of all errors meant for the person who uses the converter.
@@ -24,7 +43,7 @@ class ConverterError(Exception):
             if text is not None:
                 parts.append(f"{label}: {text}")
         # What ends with a line is a list: a full stop would belong to its last item.
-        return "".join(part if part.endswith("\n") else _sentence(part) + " " for part in parts).rstrip(" ")
+        return shown("".join(part if part.endswith("\n") else _sentence(part) + " " for part in parts).rstrip(" "))
 
     def within(self, place: str) -> ConverterError:
         """Names an enclosing place: `file.json` around `node 3 (reshape)`. Returns the error itself."""
@@ -93,7 +112,7 @@ class UnsupportedError(ConverterError):
         for item in self.items:
             count = f" (x{item['count']})" if item.get("count", 1) != 1 else ""
             source = f", from {item['source']}" if item.get("source") else ""
-            lines.append(f"  - {item['operator']}{count}: {item['reason']}{source}")
+            lines.append(shown(f"  - {item['operator']}{count}: {item['reason']}{source}"))
         return "\n".join(lines)
 
 

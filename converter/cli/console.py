@@ -12,8 +12,14 @@ from typing import Any
 import click
 
 from converter.cli.guard import end_if_asked
+from converter.errors import shown
 from converter.ir import TensorSpec
 from converter.parameters import Array, ParameterStore
+
+
+def say(text: str, err: bool = False, *, lines: bool = False) -> None:
+    """Prints a line, or several where `lines`. Control characters of names that a file holds are shown as escapes."""
+    click.echo(shown(text, lines=lines), err=err)
 
 
 def size(nbytes: float) -> str:
@@ -39,7 +45,7 @@ def plural(count: int, noun: str) -> str:
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = (), right: Sequence[int] = ()) -> str:
     """Columns aligned with spaces, readable in a pipe as on a terminal. `right` lists columns of numbers."""
-    texts = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    texts = [[shown(str(cell), lines=False) for cell in row] for row in ([header] if header else []) + list(rows)]
     if not texts:
         return ""
     widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
@@ -51,7 +57,7 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = (), right: Sequ
 def warn(message: str, quiet: bool) -> None:
     """A note that does not stop the work, on stderr."""
     if not quiet:
-        click.echo(f"Note: {message}.", err=True)
+        say(f"Note: {message}.", err=True, lines=True)
 
 
 Update = Callable[[str], None]

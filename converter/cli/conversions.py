@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from converter.cli.console import say
 from converter.cli.sources import STREAM, check_checkpoint, read, recognisers_options, warn_of_code
 from converter.discovery import Format, Option, formats
 from converter.errors import ConverterError
@@ -206,10 +207,10 @@ def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool,
     open_choices = made.open_choices()
     if not quiet:
         place = "standard output" if output == STREAM else output
-        click.echo(f"Wrote {place}: {', '.join(made.layers[:10])}{' …' if len(made.layers) > 10 else ''}.", err=output == STREAM)
-        click.echo(f'{len(open_choices)} choices are open in it, each marked "?": {", ".join(open_choices)}.', err=output == STREAM)
+        say(f"Wrote {place}: {', '.join(made.layers[:10])}{' …' if len(made.layers) > 10 else ''}.", err=output == STREAM)
+        say(f'{len(open_choices)} choices are open in it, each marked "?": {", ".join(open_choices)}.', err=output == STREAM)
         if output != STREAM:
-            click.echo(f"Fill it in, then: convert {conversion.name} {source} --architecture {output} -o model.json")
+            say(f"Fill it in, then: convert {conversion.name} {source} --architecture {output} -o model.json")
 
 
 def _check_output(output: str) -> None:

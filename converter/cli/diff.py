@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from converter.cli.console import plural, table
+from converter.cli.console import plural, say, table
 from converter.cli.guard import DIFFERENT, guarded
 from converter.ir import Graph, Model
 from converter.parameters import ParameterStore
@@ -117,20 +117,20 @@ def distance(a: Any, b: Any) -> dict[str, Any]:
 def _print(first: str, second: str, whole: bool, graph: list[str], parameters: list[dict[str, Any]]) -> None:
     what = "graph and parameters" if whole else "parameters"
     if not graph and not parameters:
-        click.echo(f"{first} and {second} are the same: {what}, bit for bit.")
+        say(f"{first} and {second} are the same: {what}, bit for bit.")
         return
-    click.echo(f"{first} (A, -) and {second} (B, +) differ.")
+    say(f"{first} (A, -) and {second} (B, +) differ.")
     if graph:
-        click.echo(f"\nGraph: {plural(len(graph), 'line')}")
+        say(f"\nGraph: {plural(len(graph), 'line')}", lines=True)
         for line in graph[:MOST * 2]:
-            click.echo(f"  {line[:200]}")
+            say(f"  {line[:200]}")
         if len(graph) > MOST * 2:
-            click.echo(f"  … and {len(graph) - MOST * 2} more; --json lists all")
+            say(f"  … and {len(graph) - MOST * 2} more; --json lists all")
     if parameters:
-        click.echo(f"\nParameters: {plural(len(parameters), 'difference')}")
-        click.echo(table([(item["name"], _words(item)) for item in parameters[:MOST]]))
+        say(f"\nParameters: {plural(len(parameters), 'difference')}", lines=True)
+        say(table([(item["name"], _words(item)) for item in parameters[:MOST]]), lines=True)
         if len(parameters) > MOST:
-            click.echo(f"  … and {len(parameters) - MOST} more; --json lists all")
+            say(f"  … and {len(parameters) - MOST} more; --json lists all")
 
 
 def _words(item: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from converter.errors import ConverterError, UnsupportedError
+from converter.errors import ConverterError, UnsupportedError, shown
 
 OK, DIFFERENT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -100,7 +100,7 @@ def failures(debug: bool, as_json: bool) -> Iterator[None]:
         elif as_json:
             click.echo(json.dumps({"error": described(error)}, indent=2))
         message = str(error) if isinstance(error, ConverterError) else explain(error)
-        click.echo(f"Error: {message}", err=True)
+        click.echo(shown(f"Error: {message}"), err=True)
         sys.exit(BAD_INPUT)
 
 

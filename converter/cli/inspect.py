@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converter.cli.console import plural, size, table
+from converter.cli.console import plural, say, size, table
 from converter.cli.guard import guarded
 from converter.discovery import Format
-from converter.errors import ConverterError, FormatError, ParameterError
+from converter.errors import ConverterError, FormatError, ParameterError, shown
 from converter.ir import Model, Node, TensorSpec
 from converter.parameters import Array, ParameterStore
 
@@ -42,7 +42,7 @@ def command(file: str, nodes: bool, parameters: bool, no_digest: bool, key: str 
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo(render(facts, nodes, parameters))
+        say(render(_one_line(facts), nodes, parameters), lines=True)
 
 
 def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str, Any]:
@@ -187,6 +187,15 @@ def _count(shape: Any) -> int:
 
 
 # Words -------------------------------------------------------------------------------------------------------------------
+
+
+def _one_line(facts: Any) -> Any:
+    """The same data with each text in one line, as `shown` writes it."""
+    if isinstance(facts, dict):
+        return {_one_line(name): _one_line(value) for name, value in facts.items()}
+    if isinstance(facts, list):
+        return [_one_line(item) for item in facts]
+    return shown(facts, lines=False) if isinstance(facts, str) else facts
 
 
 def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:

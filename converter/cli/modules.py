@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -15,7 +17,7 @@ FORM = "PKG.MOD:CALLABLE or FILE.py:CALLABLE, a function or a class that builds 
 
 
 def build_module(text: str) -> Any:
-    """What the callable gives. The current directory is importable, as for a script that is run there.
+    """What the callable gives. What lies in the current directory is importable.
 
     Raises `ConverterError` for a text of another form, a module or a name that is not there, or code that fails.
     """
@@ -43,10 +45,10 @@ def build_module(text: str) -> Any:
 
 def _import(place: str, where: str) -> Any:
     here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    make_importable(here)
     try:
         if not place.endswith(".py"):
+            _import_own(place.partition(".")[0], here)
             return importlib.import_module(place)
         path = Path(place)
         if not path.is_file():
@@ -56,7 +58,7 @@ def _import(place: str, where: str) -> Any:
             raise ConverterError("not a Python file", where=where, received=place)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        sys.path.insert(0, str(path.resolve().parent))
+        make_importable(str(path.resolve().parent))
         spec.loader.exec_module(module)
         return module
     except (KeyboardInterrupt, ConverterError):
@@ -68,6 +70,43 @@ def _import(place: str, where: str) -> Any:
         raise _failed("the module fails to import", where, error) from error
     except BaseException as error:
         raise _failed("the module fails to import", where, error) from error
+
+
+class _Folders(importlib.abc.MetaPathFinder):
+    """Finds in folders of the user's what is found nowhere else: a file called like a library never stands for that library."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        return importlib.machinery.PathFinder.find_spec(name, self.folders) if path is None else None
+
+
+_folders = _Folders()
+
+
+def make_importable(folder: str) -> None:
+    """Lets what lies in a folder be imported from here on, where nothing else has its name."""
+    if _folders not in sys.meta_path:
+        sys.meta_path.append(_folders)
+    if folder not in _folders.folders:
+        _folders.folders.append(folder)
+
+
+def _import_own(name: str, folder: str) -> None:
+    """Imports a module or package that lies in the folder, whatever else has its name, if it is not imported already."""
+    if name in sys.modules or name in sys.stdlib_module_names:
+        return
+    spec = importlib.machinery.PathFinder.find_spec(name, [folder])
+    if spec is None or spec.loader is None or spec.origin is None:
+        return
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def _failed(message: str, where: str, error: BaseException) -> ConverterError:

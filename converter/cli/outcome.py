@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from converter.cli.console import say
 from converter.cli.sources import STREAM
 
 
@@ -28,7 +29,7 @@ def summary(content: Any, output: str, graph_only: bool, seconds: float, since: 
     if output != STREAM and Path(output).is_file():
         files = _written(output, since)
         words = [" and ".join([place, *(item.name for item in files[1:])]), size(sum(item.stat().st_size for item in files))]
-    click.echo(f"Wrote {', '.join(words)}, in {seconds:.1f} s.", err=output == STREAM)
+    say(f"Wrote {', '.join(words)}, in {seconds:.1f} s.", err=output == STREAM)
     store = content.parameters if isinstance(content, Model) else content
     tied = sum(store.alias_of(name) is not None for name in store.names())
     words = [f"{plural(len(store) - tied, 'tensor')} ({size(store.nbytes)})" + (" left out" if graph_only else "")]
@@ -36,7 +37,7 @@ def summary(content: Any, output: str, graph_only: bool, seconds: float, since: 
         words.insert(0, f"{content.graph.name}: {plural(len(content.graph.nodes), 'node')}")
         words += [plural(len(content.examples), "recorded example")] * bool(content.examples and not graph_only)
     words += [f"{tied} tied"] * bool(tied)
-    click.echo(", ".join(words) + ".", err=output == STREAM)
+    say(", ".join(words) + ".", err=output == STREAM)
 
 
 def print_json(content: Any, output: str, notes: Sequence[str]) -> None:

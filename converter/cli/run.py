@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
+from converter.cli.console import say
 from converter.cli.guard import guarded
 from converter.cli.inputs import Array, read_array, read_arrays
 from converter.errors import ConverterError, RunError
@@ -45,12 +46,13 @@ def command(model: str, inputs: tuple[str, ...], input_file: str | None, output:
         with atomic_path(output) as temporary, temporary.open("wb") as file:
             np.savez(file, **_storable(outputs))  # type: ignore[arg-type]
     if not quiet:
-        click.echo(f"Ran {loaded.graph.name} with {runtime} in {seconds * 1000:.1f} ms.", err=output == "-" or output is None)
+        say(f"Ran {loaded.graph.name} with {runtime} in {seconds * 1000:.1f} ms.", err=output == "-" or output is None)
     for name, array in outputs.items():
         if output is None:
-            click.echo(f"{name}: {array.dtype}[{', '.join(map(str, array.shape))}]\n{np.array2string(array, threshold=200)}")
+            say(f"{name}: {array.dtype}[{', '.join(map(str, array.shape))}]")
+            say(np.array2string(array, threshold=200), lines=True)
         elif not quiet:
-            click.echo(f"  {name}: {array.dtype}[{', '.join(map(str, array.shape))}]", err=output == "-")
+            say(f"  {name}: {array.dtype}[{', '.join(map(str, array.shape))}]", err=output == "-")
 
 
 def _arrays(inputs: tuple[str, ...], input_file: str | None) -> dict[str, Array]:

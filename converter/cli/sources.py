@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from converter.cli.console import say
 from converter.discovery import Option, format_of, formats, holds_program, recognisers
 from converter.errors import ConverterError, FormatError
 
@@ -165,11 +166,12 @@ def _from_program(source: str, update: Callable[[str], None], given: Mapping[str
 
 def warn_of_code(source: str | None) -> None:
     """Said even under --quiet. The current directory is importable, as it is for --module."""
-    import sys
+    import os
 
-    click.echo(f"Warning: --allow-pickle runs whatever code {source} names.", err=True)
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    from converter.cli.modules import make_importable
+
+    say(f"Warning: --allow-pickle runs whatever code {source} names.", err=True)
+    make_importable(os.getcwd())
 
 
 def _entry_note(key: str) -> str:

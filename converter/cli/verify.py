@@ -14,7 +14,7 @@ import click
 
 from converter import discovery
 from converter.checkpoint import existing
-from converter.cli.console import progress, warn
+from converter.cli.console import progress, say, warn
 from converter.cli.guard import DIFFERENT, described, guarded
 from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
@@ -79,7 +79,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
             if as_json:
                 click.echo(json.dumps({"equivalent": False, "error": described(error)}, indent=2))
             else:
-                click.echo(f"NOT equivalent: {error}")
+                say(f"NOT equivalent: {error}", lines=True)
             raise SystemExit(DIFFERENT) from None
         update("judging")
         report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases, memory=limit,
@@ -95,7 +95,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
     elif not quiet:
         print_report(report, verbose=verbose)
     elif not report:
-        click.echo(str(report))
+        say(str(report), lines=True)
     if not report:
         raise SystemExit(DIFFERENT)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converter.equivalence.report import STAGES, Report, number_text, share_of, sizes_text
+from converter.errors import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +21,13 @@ COLUMNS = (("by", "left", True), ("output", "left", True), ("error", "right", Fa
            ("used", "right", False), ("values", "right", False), ("nearest at", "left", True), ("verdict", "left", False))
 
 
+def escape(text: str) -> str:
+    """Text of a file or of a framework as rich prints it: one line, without markup and without control characters."""
+    from rich.markup import escape as without_markup
+
+    return without_markup(shown(text, lines=False))
+
+
 def print_report(report: Report, console: Console | None = None, *, verbose: bool = False) -> None:
     """Prints a report as tables, with the reasons of failures below them.
 
@@ -30,7 +38,6 @@ def print_report(report: Report, console: Console | None = None, *, verbose: boo
     """
     from rich import box
     from rich.console import Console as RichConsole
-    from rich.markup import escape
     from rich.table import Table
 
     if console is None:
