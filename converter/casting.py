@@ -95,7 +95,7 @@ class CastParameters(ParameterStore):
     def __init__(self, store: ParameterStore, dtypes: Dtypes, kept: Collection[str] = ()) -> None:
         self._store, self._dtypes = store, dict(dtypes)
         self._kept = {store.alias_of(name) or name for name in kept}
-        self.key = getattr(store, "key", None)
+        self.key, self.notes = store.key, store.notes
 
     def names(self) -> tuple[str, ...]:
         return self._store.names()

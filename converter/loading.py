@@ -17,7 +17,7 @@ from converter.discovery import format_of, requiring, resolve
 from converter.errors import ConverterError, FormatError, ParameterError
 from converter.ir import Graph, Model, TensorSpec
 from converter.parameters import InMemoryParameters, ParameterStore
-from converter.state_dict import fitted
+from converter.state_dict import fitted, origin
 
 OPEN_SHOWN = 24
 """Open choices, or layers, that an error lists."""
@@ -250,9 +250,7 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, 
     except ConverterError as error:
         raise error.within(where) from error
     own = found.metadata.get("source")
-    key = getattr(store, "key", None)
-    found_out = {**({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
-    metadata = {**found.metadata, "source": source.beside(own if isinstance(own, Mapping) else {}, found_out)}
+    metadata = {**found.metadata, "source": source.beside(own if isinstance(own, Mapping) else {}, origin(store, wrappers))}
     return Model(found.graph, parameters, (), metadata, frozenset(found.constants.names()))
 
 

@@ -17,7 +17,14 @@ Array = np.ndarray[Any, Any]
 
 
 class ParameterStore(ABC):
-    """An ordered set of named tensors. Subclasses read from memory, a mapped checkpoint, JSON, or HDF5."""
+    """An ordered set of named tensors. Subclasses read from memory, a mapped checkpoint, JSON, or HDF5.
+
+    `key` is the entry of a checkpoint that they lie under, None where they are the whole of it; `notes` what a person should
+    know of where they come from.
+    """
+
+    key: str | None = None
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:

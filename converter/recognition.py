@@ -14,7 +14,7 @@ from converter.discovery import Recogniser, recognisers, requiring, resolve
 from converter.errors import ConverterError, FormatError
 from converter.ir import Model
 from converter.parameters import ParameterStore
-from converter.state_dict import fitted
+from converter.state_dict import fitted, origin
 
 if TYPE_CHECKING:
     from converter.format import Architecture
@@ -118,10 +118,9 @@ def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
 
     architecture = found.architecture
     parameters, wrappers = bound(checkpoint, found)
-    key = getattr(checkpoint.store if found.store is None else found.store, "key", None)
     own = architecture.metadata.get("source")
     files = found.files or tuple(checkpoint_files(checkpoint.path))
-    found_out = {**({"key": key} if key else {}), **({"wrappers": list(wrappers)} if wrappers else {})}
+    found_out = origin(checkpoint.store if found.store is None else found.store, wrappers)
     source = Source(files, checkpoint.path).beside(own if isinstance(own, Mapping) else {}, found_out)
     metadata = {**architecture.metadata, "source": source}
     return Model(architecture.graph, parameters, (), metadata, frozenset(architecture.constants.names()))

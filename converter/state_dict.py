@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from converter.errors import FormatError
+from converter.errors import FormatError, UnsafePickleError
 from converter.ir import TensorSpec
 from converter.parameters import Array, ParameterStore
 
@@ -19,77 +21,193 @@ DEPTH = 2
 """How many dicts may lie around a state_dict that is found without being named."""
 
 SAVE = "save the tensors alone, where the model's code is at hand: torch.save(model.state_dict(), 'weights.pt')"
+UNSAFE = f"{SAVE}; or, if you trust the file as you trust a program, --allow-pickle loads it with PyTorch"
 
 IsTensor = Callable[[Any], bool]
+KindOf = Callable[[Any], str | None]
+
+HARMLESS = re.compile(r"numpy\.(core|_core)\.multiarray\.scalar|torch\.torch_version\.TorchVersion|"
+                      r"(pathlib|datetime|decimal|uuid|fractions)\..*")
+"""Objects that hold no tensor: numbers, dates, paths, versions."""
+
+EXTRA_STATE = "_extra_state"
+"""How names of what is no tensor end in a state_dict (`nn.Module.get_extra_state`)."""
+
+LISTED = 8
 
 
-def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor) -> tuple[Mapping[str, Any], str | None]:
-    """The names and tensors in a checkpoint's content, and the entry they are under (None: the content itself).
+class SeveralStateDicts(FormatError):
+    """A checkpoint with several state_dicts, of which none is the usual one. `keys` are their entries."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        super().__init__("the checkpoint holds several state_dicts", received=_some(keys), expected="one",
+                         fix=f"say which: --key {keys[0]}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A state_dict in a checkpoint: its tensors, the entry it is under (None: the content itself), and what to say of it."""
+
+    tensors: Mapping[str, Any]
+    key: str | None
+    notes: tuple[str, ...] = ()
+
+
+def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of: KindOf = lambda value: None,
+                    objects: Sequence[str] = ()) -> Found:
+    """The names and tensors in a checkpoint's content.
+
+    Entries of a state_dict that are no tensors (`_extra_state`, `epoch`) are left out, with a note.
 
     Args:
         content: what the file holds.
         key: the entry to take, `"ema.model"` for a nested one; None: found by its content and the usual names.
         is_tensor: tells tensors from all else.
+        kind_of: the class of an object whose content is not known, None for tensors and plain values.
+        objects: the classes of all such objects, wherever they are.
 
     Raises:
-        FormatError: no such entry, no state_dict, or several.
+        UnsafePickleError: such an object stands where the state_dict is, or in it, and could hold tensors.
+        SeveralStateDicts: several, and no `key`.
+        FormatError: no such entry, or no state_dict.
     """
-    finder = _Finder(is_tensor)
+    finder = _Finder(is_tensor, kind_of)
     if key is not None:
-        for step in key.split("."):
-            if not isinstance(content, Mapping) or step not in content:
-                raise FormatError(f"the checkpoint has no entry {key!r}", received=finder.describe(content))
-            content = content[step]
-        if not finder.is_state_dict(content):
-            raise FormatError(f"the entry {key!r} is no state_dict", expected="names and tensors", received=finder.describe(content))
-        return content, key
-    if finder.is_state_dict(content):
-        return content, None
+        taken, below = finder.at(content, key.split("."))
+        if taken is None:
+            raise finder.unsafe(below) or FormatError(f"the checkpoint has no entry {key!r}", received=finder.describe(content),
+                                                      fix=finder.advice(content))
+        (value,) = taken
+        if not finder.is_state_dict(value):
+            raise finder.unsafe(value) or FormatError(f"the entry {key!r} is no state_dict", expected="names and tensors",
+                                                      received=finder.describe(value), fix=finder.advice(value, f"{key}."))
+        return finder.found(value, key)
     candidates = finder.candidates(content) if isinstance(content, Mapping) else {}
+    if not candidates:
+        raise finder.unsafe(content, more=objects) or FormatError("the checkpoint holds no state_dict", expected="names and tensors",
+                                                    received=finder.describe(content), fix=SAVE)
     usual = [name for name in KEYS if name in candidates]
-    if len(candidates) == 1:
-        (name,) = candidates
+    if "" in candidates:
+        name = ""
     elif len(usual) == 1:
         (name,) = usual
-    elif candidates:
-        raise FormatError("the checkpoint holds several state_dicts", received=", ".join(list(candidates)[:8]),
-                          expected="one", fix=f"say which: --key {next(iter(candidates))}")
     else:
-        raise FormatError("the checkpoint holds no state_dict", expected="names and tensors", received=finder.describe(content), fix=SAVE)
-    return candidates[name], name
+        hidden = finder.hidden(content, candidates)
+        if hidden is not None:
+            raise finder.unsafe(content[hidden], hidden) or FormatError(
+                f"the entry {hidden!r}, where the state_dict would be, is none", expected="names and tensors",
+                received=finder.describe(content[hidden]), fix=f"if another is meant, say which: --key {next(iter(candidates))}")
+        if len(candidates) > 1:
+            raise SeveralStateDicts(list(candidates))
+        (name,) = candidates
+    return finder.found(candidates[name], name or None)
 
 
 class _Finder:
     """One search. Each dict is looked at once, however often the content refers to it."""
 
-    def __init__(self, is_tensor: IsTensor) -> None:
-        self.is_tensor = is_tensor
-        self._known: dict[int, bool] = {}
+    def __init__(self, is_tensor: IsTensor, kind_of: KindOf) -> None:
+        self.is_tensor, self.kind_of = is_tensor, kind_of
+        self._known: dict[int, int] = {}
 
-    def is_state_dict(self, content: Any) -> bool:
-        """Whether something is names and tensors, at least one, and nothing else."""
+    def tensors(self, content: Any) -> int:
+        """How many tensors a state_dict has; 0 for what is none: at least half of a state_dict's entries are tensors."""
         if not isinstance(content, Mapping) or not content:
-            return False
+            return 0
         if id(content) not in self._known:
-            self._known[id(content)] = all(isinstance(name, str) and self.is_tensor(value) for name, value in content.items())
+            names = [name for name, value in content.items() if self.is_tensor(value)]
+            others = sum(value is not None and not str(name).endswith(EXTRA_STATE) for name, value in content.items()) - len(names)
+            self._known[id(content)] = len(names) if all(isinstance(name, str) for name in names) and len(names) >= others else 0
         return self._known[id(content)]
 
+    def is_state_dict(self, content: Any) -> bool:
+        return self.tensors(content) > 0
+
+    def found(self, content: Mapping[Any, Any], key: str | None) -> Found:
+        """A state_dict without what is no tensor in it."""
+        tensors = {name: value for name, value in content.items() if self.is_tensor(value)}
+        others = {str(name): value for name, value in content.items() if not self.is_tensor(value)}
+        unknown = [name for name, value in others.items()
+                   if (kind := self.kind_of(value)) is not None and not HARMLESS.fullmatch(kind) and not name.endswith(EXTRA_STATE)]
+        if unknown:
+            raise UnsafePickleError("the state_dict holds Python objects among its tensors, and reading those would run code",
+                                    received=_some([f"{name[:60]!r}: {self.kind_of(others[name])}" for name in unknown]),
+                                    expected="names and tensors", fix=UNSAFE)
+        note = f"entries of the state_dict that are no tensors, left out: {_some([name[:60] for name in others])}"
+        return Found(tensors, key, (note,) if others else ())
+
+    def at(self, content: Any, steps: Sequence[str]) -> tuple[tuple[Any] | None, Any]:
+        """The value under a key, in a tuple, the longest names tried first; None and where the search ended if it is not there."""
+        if not steps:
+            return (content,), content
+        deepest = content
+        for count in range(len(steps), 0, -1):
+            name = ".".join(steps[:count])
+            if isinstance(content, Mapping) and name in content:
+                taken, deepest = self.at(content[name], steps[count:])
+                if taken is not None:
+                    return taken, deepest
+        return None, deepest
+
     def candidates(self, content: Mapping[Any, Any]) -> dict[str, Mapping[str, Any]]:
-        """State_dicts within dicts by their entries' names, the nearest first met."""
-        found: dict[str, Mapping[str, Any]] = {}
-        seen: set[int] = set()
+        """State_dicts by their entries' names, `""` for the content itself, the nearest first; of two in each other, one."""
+        found: dict[str, Mapping[str, Any]] = {"": content} if self.is_state_dict(content) else {}
+        seen: set[int] = {id(content)}
         waiting: list[tuple[str, Mapping[Any, Any], int]] = [("", content, 0)]
+        around: dict[str, tuple[str, ...]] = {"": ()}
+        outer: dict[str, tuple[str, ...]] = {"": ("",) if found else ()}
         while waiting:
             prefix, current, depth = waiting.pop(0)
             for name, value in current.items():
-                if not isinstance(name, str) or not isinstance(value, Mapping) or id(value) in seen:
+                if not isinstance(name, str) or not isinstance(value, Mapping) or id(value) in seen or name in OPTIMIZERS:
                     continue
                 seen.add(id(value))
+                full = prefix + name
+                around[full] = outer[prefix]
                 if self.is_state_dict(value):
-                    found[prefix + name] = value
-                elif depth < DEPTH and name not in OPTIMIZERS:
-                    waiting.append((f"{prefix}{name}.", value, depth + 1))
-        return found
+                    found[full] = value
+                if depth < DEPTH:
+                    outer[f"{full}."] = (*outer[prefix], full) if full in found else outer[prefix]
+                    waiting.append((f"{full}.", value, depth + 1))
+        lost = {name if self._is_outer(found[other], name, value) else other for name, value in found.items() for other in around[name]}
+        return {name: value for name, value in found.items() if name not in lost}
+
+    def _is_outer(self, outer: Mapping[Any, Any], name: str, inner: Mapping[Any, Any]) -> bool:
+        """Whether the outer of two state_dicts is the model's: it has more tensors, and looks like one where the inner one is usual."""
+        if self.tensors(outer) < self.tensors(inner):
+            return False
+        return name.rpartition(".")[2] not in KEYS or any("." in str(item) for item, value in outer.items() if self.is_tensor(value))
+
+    def hidden(self, content: Any, candidates: Mapping[str, Any]) -> str | None:
+        """The entry of a usual name that may well be the state_dict, and cannot be read as one."""
+        for name in KEYS:
+            value = content.get(name)
+            if value is None or name in candidates or any(other.startswith(f"{name}.") for other in candidates):
+                continue
+            inside = list(value.values())[:1000] if isinstance(value, Mapping) else [value]
+            if any(self.is_tensor(item) or self._may_hold(item) for item in inside):
+                return name
+        return None
+
+    def _may_hold(self, value: Any) -> bool:
+        kind = self.kind_of(value)
+        return kind is not None and not HARMLESS.fullmatch(kind)
+
+    def unsafe(self, content: Any, name: str | None = None, more: Sequence[str] = ()) -> UnsafePickleError | None:
+        """The error where objects stand in the place of tensors; None where there are none."""
+        inside = [content, *content.values()] if isinstance(content, Mapping) else [content]
+        kinds = list(dict.fromkeys([*more, *(kind for item in inside if (kind := self.kind_of(item)) is not None)]))
+        if not kinds:
+            return None
+        return UnsafePickleError("the checkpoint holds Python objects in the place of tensors, and reading those would run code",
+                                 where=name and f"the entry {name!r}", received=_some(kinds, 12),
+                                 expected="a state_dict: names and tensors", fix=UNSAFE)
+
+    def advice(self, content: Any, prefix: str = "") -> str | None:
+        """Where the state_dicts of a content are."""
+        names = [name for name in (self.candidates(content) if isinstance(content, Mapping) else {}) if name]
+        return f"state_dicts are under {_some([prefix + name for name in names])}: --key {prefix}{names[0]}" if names else None
 
     def describe(self, content: Any) -> str:
         """What a content is, for an error."""
@@ -100,6 +218,11 @@ class _Finder:
             tensors = len(content) - len(others)
             return f"a dict with {tensors} tensors and " + (", ".join(others[:6]) or "nothing else") + (" …" if len(others) > 6 else "")
         return "a Tensor" if self.is_tensor(content) else f"a {_kind(content)}"
+
+
+def _some(names: Sequence[str], most: int = LISTED) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:most]) + more
 
 
 def _kind(value: Any) -> str:
@@ -127,6 +250,12 @@ def wrappers_of(names: Collection[str]) -> tuple[str, ...]:
 def said(parts: Collection[str]) -> str:
     """What the wrappers' parts tell, for a person."""
     return ", ".join(f"'{part}.' as {WRAPPERS[part]} adds it" if part in WRAPPERS else f"'{part}.' before each" for part in parts)
+
+
+def origin(store: ParameterStore, wrappers: Collection[str] = ()) -> dict[str, Any]:
+    """What a model's metadata says of the checkpoint that its parameters are of, beside the file's name and digest."""
+    facts = {"key": store.key, "wrappers": list(wrappers), "notes": list(store.notes)}
+    return {name: value for name, value in facts.items() if value}
 
 
 def unwrapped(name: str, parts: Collection[str]) -> str:
@@ -172,7 +301,7 @@ class RenamedParameters(ParameterStore):
     def __init__(self, store: ParameterStore, places: Mapping[str, str]) -> None:
         self._store, self._places = store, dict(places)
         self._names = {place: name for name, place in places.items()}
-        self.key = getattr(store, "key", None)
+        self.key, self.notes = store.key, store.notes
 
     def _place(self, name: str) -> str:
         try:

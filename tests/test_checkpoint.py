@@ -106,7 +106,7 @@ def test_the_usual_name_wins_and_others_can_be_asked_for(tmp_path: Path) -> None
 @pytest.mark.parametrize(("content", "part"), [
     ({"generator": {"w": torch.ones(1)}, "discriminator": {"w": torch.ones(1)}}, "several state_dicts"),
     ({"model": {"w": torch.ones(1)}, "net": {"w": torch.ones(1)}}, "several state_dicts"),
-    ({"w": torch.ones(1), "epoch": 3}, "holds no state_dict"),
+    ({"w": torch.ones(1), "epoch": 3, "rate": 0.1}, "holds no state_dict"),
     ({}, "an empty dict"),
     ([torch.ones(1)], "a list"),
     (torch.ones(1), "a Tensor"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adapters.checkpoint.archive import COPY, MAGIC, RESAVE, Archive
-from adapters.checkpoint.content import OtherTensor, TensorRef
+from adapters.checkpoint.content import Foreign, OtherTensor, TensorRef
 from adapters.checkpoint.unpickle import unpickle
 from converter.discovery import formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
@@ -23,6 +23,7 @@ FORMAT = "torch"
 
 _PICKLE = b"\x80"
 _TAR = (257, b"ustar")
+_LISTED = 8
 _GROWTH, _ROOM = 64, 256 << 20
 """Tensors of repeated elements may take this many times the file's length, and this many bytes besides."""
 
@@ -36,14 +37,15 @@ class CheckpointParameters(ParameterStore):
         archive: the file.
         tensors: names and references, each within its storage.
         key: the entry that the state_dict was found under, None where it is the whole file.
+        notes: what a person should know of the file.
 
     Raises:
         UnsupportedError: tensors that are sparse, quantized, nested or of a dtype that the format lacks; all are listed.
         FormatError: tensors without values, or such as would take far more memory than the file.
     """
 
-    def __init__(self, archive: Archive, tensors: Mapping[str, Any], key: str | None) -> None:
-        self.key = key
+    def __init__(self, archive: Archive, tensors: Mapping[str, Any], key: str | None, notes: tuple[str, ...] = ()) -> None:
+        self.key, self.notes = key, notes
         self._archive = archive
         self._big = _is_big(archive)
         _refuse_others(tensors)
@@ -130,7 +132,7 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
         key: the entry that holds the state_dict, `"ema.model"` for a nested one; default: found by its content.
 
     Raises:
-        UnsafePickleError: the file holds more than tensors and plain containers.
+        UnsafePickleError: Python objects stand where the state_dict is, or in it. Those beside it are left alone.
         FormatError: not a checkpoint, a damaged or a hostile one, or one with several state_dicts or none.
         UnsupportedError: tensors that cannot be carried; all are listed.
         MissingDependencyError: a file of the older kind, and no PyTorch.
@@ -162,9 +164,17 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
             raise FormatError("a storage of another length than the pickle says", where=f"data/{name[:80]}", expected=f"{nbytes} bytes",
                               received=f"{entry.size} bytes", fix=COPY)
 
-    content = unpickle(archive.pickle(), storage_of)
-    tensors, found = find_state_dict(content, key, lambda value: isinstance(value, (TensorRef, OtherTensor)))
-    return CheckpointParameters(archive, tensors, found)
+    content, foreign = unpickle(archive.pickle(), storage_of)
+    return CheckpointParameters(archive, *_chosen(content, foreign, key))
+
+
+def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapping[str, Any], str | None, tuple[str, ...]]:
+    """The state_dict of a content, the entry that it is under, and what to say of it."""
+    found = find_state_dict(content, key, lambda value: isinstance(value, (TensorRef, OtherTensor)),
+                            lambda value: value.kind if isinstance(value, Foreign) else None, foreign)
+    beside = (f"Python objects beside the state_dict, left alone: {', '.join(foreign[:_LISTED])}"
+              + (f" and {len(foreign) - _LISTED} more" if len(foreign) > _LISTED else ""),) if foreign else ()
+    return found.tensors, found.key, (*found.notes, *beside)
 
 
 def _older(path: Path, key: str | None) -> ParameterStore:

@@ -1,7 +1,7 @@
 """A strict reader of pickles: builds plain containers and references to tensors, and calls nothing that a pickle names.
 
 Opcodes as https://docs.python.org/3/library/pickletools.html lists them. A name outside of `content.TABLE` becomes an
-inert `Foreign` value and is reported at the end. Every opcode makes at most one new value, so memory is bounded by their
+inert `Foreign` value and is told at the end. Every opcode makes at most one new value, so memory is bounded by their
 number; keys are hashed only when they are flat, so time is too.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from adapters.checkpoint.content import TABLE, Foreign, Function, Kind, Malformed, OtherTensor, Plain, Storage, TensorRef, check_key
 from converter.errors import FormatError, UnsafePickleError
-from converter.state_dict import SAVE
+from converter.state_dict import UNSAFE
 
 MAX_INTEGER_BYTES = 256
 MAX_OPCODES = 10_000_000
@@ -24,15 +24,17 @@ MAX_NAME = 500
 _LISTED = 12
 
 
-def unpickle(data: memoryview, storage_of: Callable[[str, int], None]) -> Any:
-    """What a pickle holds: dicts, lists, tuples, sets, numbers, texts, `TensorRef` and `OtherTensor`.
+def unpickle(data: memoryview, storage_of: Callable[[str, int], None]) -> tuple[Any, tuple[str, ...]]:
+    """What a pickle holds: dicts, lists, tuples, sets, numbers, texts, `TensorRef`, `OtherTensor` and `Foreign`.
+
+    Beside it the names of the classes and functions outside of the table that it asks for, each of which is a `Foreign`.
 
     Args:
         data: the pickle.
         storage_of: called with each storage's key and bytes; raises for one that the file does not hold.
 
     Raises:
-        UnsafePickleError: it names classes or functions that no state_dict needs; all are listed. None was imported.
+        UnsafePickleError: it cannot be followed to its end, and names such classes or functions; all are listed. None was imported.
         FormatError: it is damaged, or its tensors do not fit their storages.
     """
     reader = _Reader(data, storage_of)
@@ -43,9 +45,7 @@ def unpickle(data: memoryview, storage_of: Callable[[str, int], None]) -> Any:
             raise reader.refusal() from None
         raise FormatError("the checkpoint's pickle is damaged", received=str(error)[:200] or type(error).__name__,
                           where=f"data.pkl, byte {reader.position}", fix="check that the file is complete, and what wrote it") from error
-    if reader.foreign:
-        raise reader.refusal()
-    return content
+    return content, tuple(reader.foreign)
 
 
 class _Reader:
@@ -81,7 +81,7 @@ class _Reader:
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         return UnsafePickleError("the checkpoint holds Python objects beside tensors, and reading those would run code",
                                  received=", ".join(names[:_LISTED]) + more, expected="a state_dict: names and tensors",
-                                 fix=f"{SAVE}; or, if you trust the file as you trust a program, --allow-pickle loads it with PyTorch")
+                                 fix=UNSAFE)
 
     # Taking bytes -------------------------------------------------------------------------------------------------------
 
@@ -155,8 +155,9 @@ class _Reader:
         full = f"{module}.{name}"
         found = TABLE.get(full)
         if found is None:
+            full = full if full.isprintable() else ascii(full)
             found = Foreign(full)
-            self.foreign[full if full.isprintable() else ascii(full)] = None
+            self.foreign[full] = None
         return found
 
     def call(self, function: Any, arguments: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 
 from adapters.torch.parameters import TorchParameters
 from converter.errors import ConverterError, FormatError, UnsafePickleError
-from converter.state_dict import SAVE, find_state_dict
+from converter.state_dict import SAVE, Found, find_state_dict
 
 _OBJECT = re.compile(r"(?:GLOBAL|Unsupported class|Unsupported global:) ([A-Za-z_][\w.]*)")
 """In torch's words, the class or function that a pickle asks for."""
@@ -26,13 +26,14 @@ _OBJECT = re.compile(r"(?:GLOBAL|Unsupported class|Unsupported global:) ([A-Za-z
 class Checkpoint(TorchParameters):
     """The state_dict of a checkpoint. `key` is the entry it was found under, None where it was the whole file."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], key: str | None) -> None:
+    def __init__(self, found: Found) -> None:
+        tensors = found.tensors
         meta = [name for name, tensor in tensors.items() if tensor.device.type == "meta"]
         if meta:
             raise FormatError("tensors without values (on the meta device)", received=", ".join(meta[:5]),
                               fix="load the weights before saving the state_dict")
         super().__init__(tensors)
-        self.key = key
+        self.key, self.notes = found.key, found.notes
 
 
 def load_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
@@ -47,7 +48,7 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             several state_dicts or none.
     """
     try:
-        return Checkpoint(*find_state_dict(_load(Path(path)), key, _is_tensor))
+        return Checkpoint(find_state_dict(_load(Path(path)), key, _is_tensor))
     except ConverterError as error:
         raise error.within(str(path)) from error
 
@@ -72,7 +73,7 @@ def load_pickled(path: str | Path, key: str | None = None) -> Checkpoint:
                                   fix="run this where the model's code is importable, in its repository for example") from error
             except Exception as error:  # the file's own code may raise anything
                 raise _damaged(error) from error
-        return Checkpoint(*find_state_dict(_states(content), key, _is_tensor))
+        return Checkpoint(find_state_dict(_states(content), key, _is_tensor))
     except ConverterError as error:
         raise error.within(str(path)) from error
 

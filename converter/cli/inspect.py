@@ -61,11 +61,11 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
         found, reason = _recognised(checkpoint)
         store = checkpoint.store if found is None or found.store is None else found.store
         files = checkpoint_files(file) if found is None or not found.files else found.files
-        entry = getattr(store, "key", None)
+        entry = store.key
         return {"file": file, "format": "Hugging Face folder" if form is None else form.title,
                 "bytes": sum(item.stat().st_size for item in files), **({"key": entry} if entry else {}),
                 "recognised": None if found is None else _as_recognised(found), **({"reason": reason} if reason else {}),
-                "parameters": _parameters(store)}
+                "notes": list(store.notes), "parameters": _parameters(store)}
     facts = {"file": file, "format": form.title, "bytes": path.stat().st_size}
     try:
         model = load(file)
@@ -206,7 +206,7 @@ def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:
         blocks.append(_graph(facts))
         rows = [(name, f"{count:,}") for name, count in facts["operators"].items()]
         blocks.append(f"Operators: {plural(len(facts['nodes']), 'node')}\n" + table(rows, right=(1,)))
-    blocks.append(_store(facts["parameters"]))
+    blocks.append(_store(facts["parameters"]) + "".join(f"\n  note: {note}" for note in facts.get("notes", ())))
     if "recognised" in facts:
         blocks.append(_recognition(facts["recognised"], facts.get("reason")))
     if "name" in facts:
@@ -264,7 +264,9 @@ def _origin(facts: dict[str, Any]) -> str:
     metadata = facts["metadata"]
     source = metadata.get("source")
     if isinstance(source, dict):
-        rows += [(f"source {name}", value if isinstance(value, str) else json.dumps(value)) for name, value in source.items()]
+        rows += [(f"source {name}", value if isinstance(value, str) else json.dumps(value)) for name, value in source.items()
+                 if name != "notes"]
+        rows += [("source note", str(note)) for note in source.get("notes") or ()]
     for example in facts["examples"]:
         shapes = ", ".join(f"{name} {shape}" for name, shape in example["inputs"].items())
         rows.append(("example", f"{shapes}, by {example['made_by']}"))

@@ -128,6 +128,7 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
     from converter.cli.inputs import draw_examples, parse_inputs, read_arrays
     from converter.cli.modules import build_module
     from converter.discovery import live, requiring
+    from converter.state_dict import origin
 
     inputs = parse_inputs(given["inputs"])
     arrays = None if given.get("input_file") is None else read_arrays(given["input_file"])
@@ -140,9 +141,8 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
                           examples=not given.get("no_examples"))
     model = result.model
     if source is not None:
-        key = getattr(store, "key", None)
-        origin = {**source_metadata(source), **({"key": key} if key else {})}
-        model = replace(model, metadata={**model.metadata, "source": {**model.metadata.get("source", {}), **origin}})
+        told = {**source_metadata(source), **({} if store is None else origin(store))}
+        model = replace(model, metadata={**model.metadata, "source": {**model.metadata.get("source", {}), **told}})
     return model, [*_entry_notes(store), *result.notes]
 
 
@@ -179,8 +179,7 @@ def _entry_note(key: str) -> str:
 
 
 def _entry_notes(store: Any) -> list[str]:
-    key = getattr(store, "key", None)
-    return [_entry_note(key)] if key else []
+    return [] if store is None else [*([_entry_note(store.key)] if store.key else []), *store.notes]
 
 
 def _found_in(store: Any) -> list[str]:
@@ -196,4 +195,5 @@ def _bound_notes(model: Any) -> list[str]:
 
     source = model.metadata.get("source", {})
     key, parts = source.get("key"), source.get("wrappers") or ()
-    return ([_entry_note(key)] if key else []) + [f"names in the checkpoint hold {said(parts)}: read without"] * bool(parts)
+    wrapped = [f"names in the checkpoint hold {said(parts)}: read without"] * bool(parts)
+    return [*([_entry_note(key)] if key else []), *(source.get("notes") or ()), *wrapped]

@@ -1,0 +1,131 @@
+"""What lies beside and among the tensors of a checkpoint: which dict is the state_dict, what is left alone, what is refused."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import datetime
+import enum
+import functools
+import io
+import pathlib
+import random
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from adapters.checkpoint.read import load_checkpoint
+from converter.errors import FormatError, UnsafePickleError
+from converter.state_dict import SeveralStateDicts
+
+STATE = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.ones(2)}
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass
+class Point:
+    x: int = 1
+
+
+class Settings(dict[str, Any]):
+    """Runs code when it is unpickled."""
+
+    ran = False
+
+    def __setstate__(self, state: Any) -> None:
+        Settings.ran = True
+
+    def __reduce__(self) -> Any:
+        return Settings, (), {"a": 1}, None, iter({"b": 2}.items())
+
+
+class Whole(nn.Module):
+    pass
+
+
+BESIDE = {
+    "number": np.float32(0.5), "array": np.ones((2, 3)), "random": np.random.RandomState(0).get_state(), "version": torch.__version__,
+    "path": pathlib.PurePosixPath("/data"), "date": datetime.datetime(2024, 1, 1), "enum": Colour.RED, "settings": Settings(),
+    "deque": collections.deque([1], maxlen=3), "class": nn.ReLU, "slice": slice(0, 2), "partial": functools.partial(max, 1),
+    "namespace": argparse.Namespace(path=pathlib.PurePosixPath("a"), kind=Colour.RED), "point": Point(), "module": nn.Linear(2, 2),
+    "simple": types.SimpleNamespace(x=Point()), "python": random.getstate(), "function": torch.relu, "bytes": io.BytesIO(b"x"),
+    "default": collections.defaultdict(list, a=[Point()]), "key": {Colour.RED: 1, np.int64(3): 2}, "complex": np.complex64(1j),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("name", list(BESIDE))
+def test_objects_beside_the_state_dict_are_left_alone(tmp_path: Path, name: str, protocol: int) -> None:
+    content = {"state_dict": STATE, "beside": {"thing": BESIDE[name]}, "last": [BESIDE[name]]}
+    torch.save(content, tmp_path / "c.ckpt", pickle_protocol=protocol)
+    Settings.ran = False
+    for key in (None, "state_dict"):
+        store = load_checkpoint(tmp_path / "c.ckpt", key)
+        assert store.key == "state_dict"
+        assert {found: store.read(found).tolist() for found in store} == {found: value.tolist() for found, value in STATE.items()}
+        assert name == "python" or any("left alone" in note for note in store.notes), store.notes
+    assert not Settings.ran
+
+
+@pytest.mark.parametrize(("content", "key"), [
+    ({"state_dict": {**STATE, "state_dict": {"x": torch.ones(1)}}}, "state_dict"),
+    ({"model": {**STATE, "0._extra_state": None}, "loss": {"class_weights": torch.ones(5)}}, "model"),
+    ({"model": {**STATE, "0._extra_state": io.BytesIO(b"")}, "loss": {"class_weights": torch.ones(5)}}, "model"),
+    ({"state_dict": {**STATE, "epoch": 3}}, "state_dict"),
+    ({"state_dict": {**STATE, "epoch": np.int64(3), "version": torch.__version__}}, "state_dict"),
+    ({**STATE, "_extra_state": None, "a._extra_state": None, "b._extra_state": None}, None),
+    ({**STATE, "epoch": 3}, None),
+    ({"mean": torch.ones(1), "std": torch.ones(1), "model": STATE}, "model"),
+    ({"mean": torch.ones(1), "std": torch.ones(1), "config": {}, "model": {"weight": torch.ones(1)}}, "model"),
+    ({"state_dict": {"encoder": STATE}, "loss": {"w": 3.0}}, "state_dict.encoder"),
+])
+def test_which_dict_is_the_state_dict(tmp_path: Path, content: dict[str, Any], key: str | None) -> None:
+    torch.save(content, tmp_path / "c.pt")
+    store = load_checkpoint(tmp_path / "c.pt")
+    assert store.key == key
+    assert set(store) >= {"weight"} or set(store) == STATE.keys()
+
+
+@pytest.mark.parametrize(("content", "where"), [
+    ({"model": Whole(), "loss": {"class_weights": torch.ones(5)}}, "entry 'model'"),
+    ({"state_dict": {**STATE, "1.weight": Settings()}}, "'1.weight'"),
+    ({"state_dict": {**STATE, "1.weight": np.ones(3)}}, "'1.weight'"),
+    ({**STATE, "1.weight": Point()}, "'1.weight'"),
+    ({"net": {1: torch.ones(2), "other": Point()}, "loss": {"w": torch.ones(2)}}, "entry 'net'"),
+    (Whole(), "Whole"),
+])
+def test_objects_in_the_place_of_tensors_are_refused(tmp_path: Path, content: Any, where: str) -> None:
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(UnsafePickleError, match=where) as caught:
+        load_checkpoint(tmp_path / "c.pt")
+    assert "--allow-pickle" in str(caught.value)
+
+
+def test_no_other_dict_is_taken_in_its_place(tmp_path: Path) -> None:
+    torch.save({"model": {1: torch.ones(2)}, "loss": {"class_weights": torch.ones(5)}}, tmp_path / "c.pt")
+    with pytest.raises(FormatError, match="'model', where the state_dict would be") as caught:
+        load_checkpoint(tmp_path / "c.pt")
+    assert "--key loss" in str(caught.value)
+    assert load_checkpoint(tmp_path / "c.pt", "loss").names() == ("class_weights",)
+
+
+def test_keys_with_dots_are_tried_whole_first(tmp_path: Path) -> None:
+    one, two, three = ({"w": torch.full((1,), float(value))} for value in (1, 2, 3))
+    torch.save({"a.b": one, "a": {"b": two, "b.c": three}, "c": {"d": {"e": {"f.g": one}}}}, tmp_path / "c.pt")
+    for key, value in (("a.b", 1), ("a.b.c", 3), ("c.d.e.f.g", 1)):
+        assert load_checkpoint(tmp_path / "c.pt", key).read("w").tolist() == [value]
+    with pytest.raises(SeveralStateDicts, match=r"--key a\.b"):
+        load_checkpoint(tmp_path / "c.pt")
+    with pytest.raises(FormatError, match=r"--key a\.b"):
+        load_checkpoint(tmp_path / "c.pt", "a")
+    with pytest.raises(FormatError, match=r"has no entry 'a\.x'"):
+        load_checkpoint(tmp_path / "c.pt", "a.x")
