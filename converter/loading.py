@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from converter import discovery
 from converter.checking import check
 from converter.checkpoint import SelectedParameters, Source, existing, load_parameters, refuse_model, source_of
 from converter.discovery import format_of, requiring, resolve
-from converter.errors import ConverterError, FormatError, ParameterError
+from converter.errors import ConversionWarning, ConverterError, FormatError, ParameterError
 from converter.ir import Graph, Model, TensorSpec
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.state_dict import fitted, origin
@@ -129,13 +130,17 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
     """Converts a live `torch.nn.Module` by tracing it with `torch.export`.
 
     Args:
-        module: traced in evaluation mode; it is left as it was. Or a `torch.export.ExportedProgram`, which is taken as it is.
+        module: traced in evaluation mode. It is left as it was, and the model does not change when it is trained on. Or a
+            `torch.export.ExportedProgram`, which is taken as it is.
         args, kwargs: example arguments of `forward`; a tuple, as for `torch.export.export`.
         dims: which sizes stay free. `"auto"`: all that the module allows; `"static"`: none; a mapping from an input to
             the names of its axes, `{"tokens": ["batch", "time"]}`; or `torch.export`'s own `dynamic_shapes`.
         name: the graph's name; default: the module's class.
         examples: whether to run the module and keep what it gave, as the model's proof. The given arguments come first,
             then drawn ones at other sizes; those that would make the file much larger are left out.
+
+    Warns:
+        ConversionWarning: the module's forward keeps state, which the model has not.
 
     Raises:
         UnsupportedError: the module cannot be traced, or has operators that cannot be converted; all are listed, with
@@ -144,7 +149,10 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
     """
     function, extra = discovery.live("tracer")
     with requiring(extra):
-        return function(module, args, kwargs, dims=dims, name=name, examples=examples).model
+        found = function(module, args, kwargs, dims=dims, name=name, examples=examples)
+    for concern in found.concerns:
+        warnings.warn(concern, ConversionWarning, stacklevel=2)
+    return found.model
 
 
 def to_torch(model: Model | PathLike) -> Any:

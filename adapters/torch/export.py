@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,14 +24,18 @@ import adapters.torch.preparation as preparation
 import adapters.torch.recurrent as recurrent
 import adapters.torch.retracing as retracing
 import adapters.torch.views as views
+from adapters.torch.fast_path import without_fast_path
 from adapters.torch.inputs import flat_names
+from adapters.torch.memory import Memory, evaluation
+from adapters.torch.parameters import TorchParameters
 from adapters.torch.programs import Program, Traced, identifier, imported
-from adapters.torch.tracing import evaluation, exported_at, names_axes, prepare, quiet
+from adapters.torch.state import describe_state, find_state
+from adapters.torch.tracing import exported_at, names_axes, prepare, quiet
 from converter.errors import ConverterError, RunError, UnsupportedError
 from converter.ir import Graph, Model
 from converter.sizes import bind, check_shape
 
-__all__ = ["Program", "from_exported", "from_torch", "trace"]
+__all__ = ["Prepared", "Program", "from_exported", "from_torch", "prepared", "trace", "traced"]
 
 
 def from_torch(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
@@ -40,7 +45,7 @@ def from_torch(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mappin
 
 
 def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *,
-          dims: Any = "auto", name: str | None = None) -> Program:
+          dims: Any = "auto", name: str | None = None, own: bool = False) -> Program:
     """Traces a module and builds its neutral model.
 
     Args:
@@ -50,24 +55,60 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
             the names of its axes (`{"tokens": ["batch", "time"]}`, an integer or None for a fixed one) frees those;
             anything else is given to `torch.export` as `dynamic_shapes`.
         name: the graph's name; default: the module's class.
+        own: whether nobody else holds the module: its parameters need no copies then.
+
+    The module is left as it was, and the model keeps what it computes when the module is trained on.
 
     Raises:
         UnsupportedError: the trace failed, or holds operators that cannot be converted; all are listed.
     """
+    ready = prepared(module, args, kwargs)
+    with evaluation(ready.module, own):
+        return traced(ready, dims=dims, name=name)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A module ready for the tracer, its arguments, and what was done to it."""
+
+    module: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def prepared(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Prepared:
+    """Takes wrappers off, and makes TorchScript a plain module. Raises `UnsupportedError` for what cannot be carried."""
     notes: list[str] = []
     module = preparation.unwrapped(module, notes)
     preparation.refuse_uncarried(module)
-    args, kwargs = preparation.distinct((tuple(args), dict(kwargs or {})))
-    preparation.register_dataclasses((args, kwargs))
+    positional, keyword = preparation.distinct((tuple(args), dict(kwargs or {})))
+    preparation.register_dataclasses((positional, keyword))
     if isinstance(module, torch.jit.ScriptModule):
-        module = preparation.from_script(module, args, kwargs, notes)
-    with evaluation(module), quiet():
-        preparation.initialized(module, args, kwargs, notes)
-        fast_path.note_fast_path(module, args, kwargs, notes)
-    arguments = preparation.bound(module, args, kwargs)
-    preparation.note_frozen(arguments, notes)
+        with evaluation(module):
+            module = preparation.from_script(module, positional, keyword, notes)
+    with quiet():
+        preparation.initialized(module, positional, keyword, notes)
     if module.training:
         notes.append(f"{type(module).__name__} was in training mode and was traced in evaluation mode")
+    return Prepared(module, positional, keyword, tuple(notes))
+
+
+def traced(ready: Prepared, *, dims: Any = "auto", name: str | None = None) -> Program:
+    """`trace` of a module that is prepared and in evaluation mode; the program's parameters are copies that nothing changes."""
+    module, notes = ready.module, list(ready.notes)
+    with evaluation(module) as memory:
+        with quiet():
+            fast_path.note_fast_path(module, ready.args, ready.kwargs, notes)
+            notes += describe_state(find_state(module, ready.args, ready.kwargs, memory), module)
+        arguments = preparation.bound(module, ready.args, ready.kwargs)
+        preparation.note_frozen(arguments, notes)
+        program = _program_or_fewer(module, arguments, dims, name, notes)
+        return program if memory.own else with_copies(program, memory)
+
+
+def _program_or_fewer(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str]) -> Program:
+    """The program, with fewer free sizes where the module cannot be traced with all of them."""
     try:
         return _program(module, arguments, dims, name, notes)
     except ConverterError as error:
@@ -83,6 +124,25 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
         raise
 
 
+def with_copies(program: Program, memory: Memory) -> Program:
+    """The program with parameters in memory of its own: a module that is trained on changes nothing of it."""
+    copies: dict[int, torch.Tensor] = {}
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = memory.copy_of(tensor)
+        return copies[id(tensor)]
+
+    exported, parameters = program.exported, program.model.parameters
+    for held in (exported._state_dict, exported._constants):
+        for name, value in held.items():
+            if isinstance(value, torch.Tensor):
+                held[name] = copied(value)
+    if isinstance(parameters, TorchParameters):
+        program = replace(program, model=replace(program.model, parameters=parameters.with_tensors(copied)))
+    return program
+
+
 def from_exported(exported: ExportedProgram, *, name: str | None = None) -> Program:
     """The neutral model of a program that `torch.export` made, with the sizes and ranges that were given to it there.
 
@@ -92,11 +152,21 @@ def from_exported(exported: ExportedProgram, *, name: str | None = None) -> Prog
     if exported.example_inputs is None:
         raise UnsupportedError("the exported program has no example inputs", expected="what torch.export.export was given",
                                fix="export the module again, or set program.example_inputs to (args, kwargs)")
+    exported = _copied(exported)
     args, kwargs = preparation.distinct(exported.example_inputs)
     module = preparation.as_module(exported, name or "ExportedProgram")
     arguments = preparation.bound(module, args, kwargs)
     with quiet(), torch.no_grad(), decisions.recorded() as decided:
         return imported(module, prepare(exported), arguments, arguments, "auto", name or "ExportedProgram", [], decided).program
+
+
+def _copied(exported: ExportedProgram) -> ExportedProgram:
+    """A program of its own: what prepares it for the importers works in place."""
+    with quiet():
+        copied = copy.deepcopy(exported)
+    for given, own in zip(exported.graph.nodes, copied.graph.nodes, strict=True):
+        own.name = given.name  # the copy avoids names of Python's, the signature does not
+    return copied
 
 
 def _first_axes(arguments: dict[str, Any]) -> dict[str, list[str | None]]:
@@ -121,7 +191,7 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
 
 def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None) -> Traced:
-    with evaluation(module), quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), \
+    with evaluation(module), without_fast_path(), quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), \
             pooling_1d.free_lengths(), losses.traceable_losses(), linear_algebra.traceable_linear_algebra(), \
             answers.answers_as_tensors(), views.quick_views(), custom_operators.traceable_bodies(), decisions.recorded() as decided:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))

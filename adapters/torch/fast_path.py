@@ -7,12 +7,25 @@ either.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 
-from adapters.torch.preparation import unchanged
+from adapters.torch.memory import unchanged
+
+
+@contextmanager
+def without_fast_path() -> Iterator[None]:
+    """While active, attention is computed in operators that a trace shows."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def note_fast_path(module: torch.nn.Module, args: Any, kwargs: Any, notes: list[str]) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from adapters.torch.dtypes import to_tensor
-from adapters.torch.export import Program, from_exported, trace
+from adapters.torch.export import Program, from_exported, prepared, traced
 from adapters.torch.inputs import bind_arguments, call_arguments
+from adapters.torch.memory import evaluation, unchanged
+from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.record import Arrays, record
 from converter.errors import ConverterError, ParameterError
@@ -35,6 +37,11 @@ class Conversion:
     program: Program
 
     @property
+    def concerns(self) -> tuple[str, ...]:
+        """Those of the notes that change what the model computes."""
+        return tuple(str(note) for note in self.notes if isinstance(note, Concern))
+
+    @property
     def source(self) -> Any:
         """The traced module, as `converter.verify(model, source=…)` takes it."""
         from adapters.torch.run import ProgramSource
@@ -43,10 +50,12 @@ class Conversion:
 
 
 def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, dims: Any = "auto",
-            name: str | None = None, examples: bool = True, ranges: Mapping[str, tuple[int, int]] | None = None) -> Conversion:
+            name: str | None = None, examples: bool = True, ranges: Mapping[str, tuple[int, int]] | None = None,
+            own: bool = False) -> Conversion:
     """Traces a module and records what it gives. See `converter.from_torch` for the arguments.
 
     `ranges` maps inputs to the lowest and the highest integer to draw for them; default: what the graph's tables allow.
+    `own`: nobody else holds the module, so that its parameters need not be copied.
     """
     if isinstance(module, torch.export.ExportedProgram):
         given, named = module.example_inputs or ((), {})
@@ -58,7 +67,9 @@ def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
         raise ConverterError("the example arguments are no tuple", expected="a tuple, (x,) for one", received=type(args).__name__)
     args = [_tensor(value) for value in args]
     kwargs = {key: _tensor(value) for key, value in (kwargs or {}).items()}
-    return _finished(trace(module, args, kwargs, dims=dims, name=name), args, kwargs, examples, ranges)
+    ready = prepared(module, args, kwargs)
+    with evaluation(ready.module, own):
+        return _finished(traced(ready, dims=dims, name=name), args, kwargs, examples, ranges)
 
 
 def _finished(program: Program, args: Sequence[Any], kwargs: Mapping[str, Any], examples: bool,
@@ -69,7 +80,7 @@ def _finished(program: Program, args: Sequence[Any], kwargs: Mapping[str, Any], 
                                 lambda given: _drawn(model, given, ranges or {}))
         model, notes = replace(model, examples=recorded), [*notes, *more]
     if notes:
-        model = replace(model, metadata={**model.metadata, "notes": list(notes)})
+        model = replace(model, metadata={**model.metadata, "notes": list(map(str, notes))})
     return Conversion(model, tuple(notes), program)
 
 
@@ -131,7 +142,8 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
     positional, keyword = call_arguments(module, bind_arguments(module, [], {key: _tensor(value) for key, value in arrays.items()}))
     dims = {item.name: item.axes for item in inputs} if inputs else "auto"
     ranges = {item.name: item.span for item in inputs if item.span is not None}
-    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges)
+    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges,
+                    own=True)
     return replace(found, notes=(*found.notes, f"names in the checkpoint hold {said(wrappers)}: read without") if wrappers else found.notes)
 
 
@@ -152,7 +164,7 @@ def _first_accepted(module: torch.nn.Module, drawn: Iterator[Mapping[str, Array]
         bound = bind_arguments(module, [], {key: _tensor(value) for key, value in arrays.items()})
         args, kwargs = call_arguments(module, bound)
         try:
-            with torch.no_grad():
+            with evaluation(module, own=True), unchanged(module), torch.no_grad():
                 module(*args, **kwargs)
         except Exception as error:  # a module may raise anything at a size that it does not allow
             failure = failure or (arrays, error)

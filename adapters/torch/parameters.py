@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,11 @@ class TorchParameters(ParameterStore):
                 if isinstance(found, torch.Tensor):
                     tensors[spec.target] = found
         return cls(tensors, frozenset(tensors.keys() - state.keys()))
+
+    def with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TorchParameters:
+        """Each tensor, once however many names it has, replaced by what `change` gives for it."""
+        changed = {name: change(tensor) for name, tensor in self._tensors.items() if name not in self._aliases}
+        return TorchParameters({name: changed[self._aliases.get(name, name)] for name in self._tensors}, self.constants)
 
     def with_constants(self, tensors: Mapping[str, torch.Tensor]) -> TorchParameters:
         """These parameters and further constants."""

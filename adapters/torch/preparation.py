@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -122,27 +121,6 @@ def _within(value: Any) -> Iterator[Any]:
         children = [getattr(value, item.name) for item in dataclasses.fields(value)]
     for child in children:
         yield from _within(child)
-
-
-# State that a forward pass changes ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def unchanged(module: torch.nn.Module) -> Iterator[None]:
-    """A block after which every buffer is, bit for bit, what it was before, even where forward changes it."""
-    slots = [(part, dict(part._buffers)) for part in module.modules()]
-    saved = [(tensor, tensor._version, tensor.detach().clone()) for _, buffers in slots for tensor in buffers.values()
-             if tensor is not None and not isinstance(tensor, UninitializedTensorMixin)]
-    try:
-        yield
-    finally:
-        for part, buffers in slots:
-            part._buffers.clear()
-            part._buffers.update(buffers)
-        with torch.no_grad():
-            for tensor, version, values in saved:
-                if tensor._version != version:
-                    tensor.copy_(values)
 
 
 # TorchScript ---------------------------------------------------------------------------------------------------------------

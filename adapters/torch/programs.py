@@ -227,7 +227,7 @@ def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any
 def _report_changed(exported: ExportedProgram, notes: list[str]) -> None:
     """A graph has no state: what forward writes to its buffers is not part of it."""
     changed = [str(spec.target) for spec in exported.graph_signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION]
-    if changed:
+    if changed and not any(note.startswith("forward keeps state") for note in notes):
         notes.append(f"forward changes its buffers {', '.join(changed)}: each run of the model starts from their values at conversion")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch.utils._pytree as pytree
 from adapters.torch.dtypes import as_tensor, to_numpy, to_tensor
 from adapters.torch.export import Program
 from adapters.torch.inputs import call_arguments, flat_names
-from adapters.torch.preparation import unchanged
+from adapters.torch.memory import evaluation, unchanged
 from converter.errors import ConverterError
 from converter.ir import Example
 from converter.recorded import DRAWN, sampled
@@ -93,15 +92,3 @@ def run_module(program: Program, arguments: Mapping[str, Any], inputs: Mapping[s
                              expected=f"{len(names)} outputs", received=", ".join(flat_names(result)) or "none")
     return {name: np.array(to_numpy(as_tensor(value)))
             for name, value in zip(names, values, strict=True) if name is not None}
-
-
-@contextmanager
-def evaluation(module: torch.nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, every part of it switched back afterwards."""
-    training = [item for item in module.modules() if item.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for item in training:
-            item.training = True

@@ -20,6 +20,7 @@ from adapters.torch.custom_operators import decompositions
 from adapters.torch.importer import CHECKS, target_name
 from adapters.torch.inplace import without_inplace
 from adapters.torch.inputs import enlarge, flat_names, mapped
+from adapters.torch.memory import unchanged
 from adapters.torch.registry import importers
 from converter.errors import ConverterError, UnsupportedError
 
@@ -49,7 +50,8 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
         for strict in ways:
             try:
                 args, kwargs, ordered = _call(module, example, shapes)
-                return torch.export.export(module, args, kwargs, dynamic_shapes=ordered, strict=strict), example
+                with unchanged(module):
+                    return torch.export.export(module, args, kwargs, dynamic_shapes=ordered, strict=strict), example
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)
                 if "not a known type" in str(error) and _knows_results(module, example):
@@ -96,7 +98,7 @@ def _call(module: torch.nn.Module, example: dict[str, Any], shapes: Any) -> tupl
 def _knows_results(module: torch.nn.Module, example: dict[str, Any]) -> bool:
     """Runs the module to find the dataclasses that it gives; whether the tracer knows more of them now."""
     args, kwargs, _ = _call(module, example, None)
-    with preparation.unchanged(module):
+    with unchanged(module):
         return preparation.register_dataclasses(module(*args, **kwargs))
 
 
@@ -183,37 +185,6 @@ def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
                 node.meta.get("val"), (torch.Tensor, tuple, list)):
             unknown.add(node.target)
     return unknown, mutates
-
-
-@contextmanager
-def evaluation(module: torch.nn.Module) -> Iterator[None]:
-    """The module in evaluation mode without its fast paths; switched back afterwards, without what it kept of its own trace."""
-    held = [(item, dict(vars(item))) for item in module.modules()]
-    training = [item for item in module.modules() if item.training]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    module.eval()
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        for item in training:
-            item.training = True
-        for item, before in held:
-            _forget_fakes(item, before)
-
-
-def _forget_fakes(module: torch.nn.Module, before: dict[str, Any]) -> None:
-    """Takes back the attributes in which a module kept values of its own trace, which nothing else can compute with."""
-    for name, value in list(vars(module).items()):
-        if before.get(name, _forget_fakes) is value or name.startswith("_"):
-            continue
-        if any(isinstance(leaf, (torch._subclasses.FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool))
-               for leaf in pytree.tree_leaves(value)):
-            if name in before:
-                setattr(module, name, before[name])
-            else:
-                delattr(module, name)
 
 
 @contextmanager

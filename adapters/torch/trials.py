@@ -17,6 +17,7 @@ import torch.utils._pytree as pytree
 from adapters.torch.domains import Domain
 from adapters.torch.dtypes import to_numpy
 from adapters.torch.inputs import call_arguments
+from adapters.torch.memory import unchanged
 from adapters.torch.retracing import at_sizes, points, sizes_of
 from converter import reference
 from converter.errors import UnsupportedError
@@ -43,8 +44,8 @@ def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, e
     inputs = {name: np.array(to_numpy(leaf)) for name, leaf in zip(input_names, leaves, strict=True) if name is not None}
     args, kwargs = call_arguments(module, changed)
     try:
-        with torch.no_grad():
-            wanted = pytree.tree_leaves(module(*args, **kwargs))
+        with unchanged(module), torch.no_grad():
+            wanted = [_array(leaf) for leaf in pytree.tree_leaves(module(*args, **kwargs))]
     except Exception:  # a module raises anything at a size that it does not allow
         return None
     try:
@@ -53,8 +54,15 @@ def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, e
         return False
     if len(wanted) != len(output_names):
         return False
-    return all(_close(np.array(to_numpy(value if isinstance(value, torch.Tensor) else torch.tensor(value))), found[name])
+    return all(_close(value, found[name])
                for name, value in zip(output_names, wanted, strict=True) if name is not None)
+
+
+def _array(leaf: Any) -> Any:
+    """A result in memory of its own; None for what is neither a tensor nor a number."""
+    if isinstance(leaf, (bool, int, float, complex)):
+        leaf = torch.tensor(leaf)
+    return np.array(to_numpy(leaf)) if isinstance(leaf, torch.Tensor) else None
 
 
 def _close(wanted: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> bool:
