@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from converter.cli.console import plural, say, table
-from converter.cli.guard import DIFFERENT, guarded
+from converter.cli.guard import DIFFERENT, guarded, told
 from converter.ir import Graph, Model
 from converter.parameters import ParameterStore
 
@@ -37,10 +37,11 @@ def command(first: str, second: str, as_json: bool, quiet: bool) -> None:
     whole = isinstance(a, Model) and isinstance(b, Model)
     parameters = list(parameter_differences(_store(a, whole), _store(b, whole)))
     same = not graph and not parameters
-    if as_json:
-        click.echo(json.dumps({"same": same, "graph": graph, "parameters": parameters}, indent=2))
-    elif not quiet:
-        _print(first, second, whole, graph, parameters)
+    with told():
+        if as_json:
+            click.echo(json.dumps({"same": same, "graph": graph, "parameters": parameters}, indent=2))
+        elif not quiet:
+            _print(first, second, whole, graph, parameters)
     if not same:
         raise SystemExit(DIFFERENT)
 

@@ -89,8 +89,7 @@ def failures(debug: bool, as_json: bool) -> Iterator[None]:
         click.echo("Interrupted; nothing was written.", err=True)
         sys.exit(128 + _signals[-1] if _signals else INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output is gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         sys.exit(BAD_INPUT)
     except Exception as error:
         if debug:
@@ -102,6 +101,21 @@ def failures(debug: bool, as_json: bool) -> Iterator[None]:
         message = str(error) if isinstance(error, ConverterError) else explain(error)
         click.echo(shown(f"Error: {message}"), err=True)
         sys.exit(BAD_INPUT)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """A block that prints a verdict: whoever stops reading it half-way changes no exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence()
+
+
+def _silence() -> None:
+    """Drops what is printed from now on, its reader being gone: Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: Exception) -> str:

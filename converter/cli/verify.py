@@ -15,7 +15,7 @@ import click
 from converter import discovery
 from converter.checkpoint import existing
 from converter.cli.console import progress, say, warn
-from converter.cli.guard import DIFFERENT, described, guarded
+from converter.cli.guard import DIFFERENT, described, guarded, told
 from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
 
@@ -90,12 +90,13 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         if source is not None:
             report.add(_against_checkpoint(next(iter(things.values())), source, key))
     _write(report, html_file, junit_file)
-    if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2))
-    elif not quiet:
-        print_report(report, verbose=verbose)
-    elif not report:
-        say(str(report), lines=True)
+    with told():
+        if as_json:
+            click.echo(json.dumps(report.to_dict(), indent=2))
+        elif not quiet:
+            print_report(report, verbose=verbose)
+        elif not report:
+            say(str(report), lines=True)
     if not report:
         raise SystemExit(DIFFERENT)
 

@@ -8,7 +8,7 @@ from converter.equivalence.report import STAGES, Report, number_text, share_of, 
 from converter.errors import shown
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console as RichConsole
 
 WIDTH = 132
 """Columns of a table that goes to no terminal."""
@@ -28,7 +28,7 @@ def escape(text: str) -> str:
     return without_markup(shown(text, lines=False))
 
 
-def print_report(report: Report, console: Console | None = None, *, verbose: bool = False) -> None:
+def print_report(report: Report, console: RichConsole | None = None, *, verbose: bool = False) -> None:
     """Prints a report as tables, with the reasons of failures below them.
 
     Args:
@@ -37,13 +37,17 @@ def print_report(report: Report, console: Console | None = None, *, verbose: boo
         verbose: show every case, not only the one nearest to its limit.
     """
     from rich import box
-    from rich.console import Console as RichConsole
+    from rich.console import Console
     from rich.table import Table
 
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich itself would exit with 1
+
     if console is None:
-        console = RichConsole()
+        console = Piped()
         if not console.is_terminal:
-            console = RichConsole(width=max(console.width, WIDTH))
+            console = Piped(width=max(console.width, WIDTH))
     rows = report.rows if verbose else report.summary()
     for stage, title in STAGES.items():
         chosen = [item for item in rows if item.stage == stage]

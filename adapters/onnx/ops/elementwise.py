@@ -88,6 +88,10 @@ def sign(g: Lowering, x: Tensor) -> Tensor:
 
 @lowers("fmod")
 def fmod(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
+    if x.dtype.is_integer:
+        # ONNX Runtime takes this remainder of integers in float64, which is exact to 53 bits only.
+        x, y = _divisible(g, x, y)
+        return apply(g, "Sub", x, apply(g, "Mul", apply(g, "Div", x, y), y))
     return apply(g, "Mod", x, y, fmod=1)
 
 
@@ -99,10 +103,35 @@ def _wrong_side(g: Lowering, rest: Tensor, y: Tensor) -> Tensor:
     return apply(g, "Less", apply(g, "Mul", rest, apply(g, "Sign", y)), number(g, 0, y), dtype=DType.BOOL)
 
 
+def _divisible(g: Lowering, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers to divide and their divisors, none of which is -1: the dividends are negated there, and overflow to themselves as in C.
+
+    ONNX Runtime divides with the processor's own instruction, which ends the process for the smallest integer over -1.
+    """
+    if x.dtype.value.startswith("u") or literal(g, y) not in (None, -1):
+        return x, y
+    flipped = apply(g, "Equal", y, number(g, -1, y), dtype=DType.BOOL)
+    return select(g, flipped, apply(g, "Neg", x), x), select(g, flipped, number(g, 1, y), y)
+
+
+def integer_floor_divide(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
+    """Quotients of integers rounded down, without overflow on the way."""
+    x, y = _divisible(g, x, y)
+    whole = apply(g, "Div", x, y)
+    if x.dtype.value.startswith("u"):
+        return whole
+    below = apply(g, "Less", x, number(g, 0, x), dtype=DType.BOOL)
+    divisor = literal(g, y)
+    if divisor is None or divisor < 0:
+        below = apply(g, "Xor", below, apply(g, "Less", y, number(g, 0, y), dtype=DType.BOOL))
+    exact = apply(g, "Equal", apply(g, "Mul", whole, y), x, dtype=DType.BOOL)
+    return apply(g, "Sub", whole, g.cast(apply(g, "And", below, apply(g, "Not", exact)), x.dtype))
+
+
 @lowers("remainder")
 def remainder(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     if x.dtype.is_integer:
-        return apply(g, "Mod", x, y)
+        return apply(g, "Mod", *_divisible(g, x, y))
     rest = fmod(g, x, y)
     return select(g, _wrong_side(g, rest, y), apply(g, "Add", rest, y), rest)
 
@@ -110,8 +139,7 @@ def remainder(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
 @lowers("floor_divide")
 def floor_divide(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     if x.dtype.is_integer:
-        # ONNX divides towards zero: taking the floored remainder off first leaves nothing to round.
-        return apply(g, "Div", apply(g, "Sub", x, apply(g, "Mod", x, y)), y)
+        return integer_floor_divide(g, x, y)
     rest = fmod(g, x, y)
     whole = apply(g, "Round", apply(g, "Div", apply(g, "Sub", x, rest), y))
     lower = apply(g, "Sub", whole, g.cast(_wrong_side(g, rest, y), x.dtype))
@@ -240,6 +268,9 @@ def gcd(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     spec = like(x, y, dtype=dtype)
     shape = g.sizes(spec.shape)
     first, second = (g.node("Expand", apply(g, "Abs", g.cast(item, dtype)), shape, spec=spec) for item in (x, y))
+    # The smallest integer has no absolute value: it may be divided, but must not divide.
+    odd = apply(g, "Less", second, number(g, 0, second), dtype=DType.BOOL)
+    first, second = select(g, odd, second, first), select(g, odd, first, second)
     n = {name: g.unique(f"gcd/{name}") for name in ("step", "go", "a", "b", "done", "divisor", "rest", "next", "left", "some", "again")}
     one, zero, flag = g.constant(1), g.constant(0), g.onnx_dtype(DType.BOOL)
     make = onnx.helper.make_node

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.elementwise import integer_floor_divide
 from adapters.onnx.ops.indexing import arrangement, stacked
 from adapters.onnx.ops.manipulation import expand, unsqueeze, zeros
 from adapters.onnx.ops.slicing import PADDED
@@ -41,10 +42,7 @@ def _divided(g: Lowering, total: Tensor, indices: Tensor, axis: int, include_sel
     counts = g.node("ScatterElements", start, indices, ones, spec=total.spec, axis=axis, reduction="add")
     if not include_self:
         counts = g.node("Max", counts, g.constant(1, total.dtype), spec=total.spec)
-    if total.dtype.is_integer:
-        # ONNX divides towards zero; taking the floored remainder off first rounds down.
-        total = g.node("Sub", total, g.node("Mod", total, counts, spec=total.spec), spec=total.spec)
-    return g.node("Div", total, counts, spec=total.spec)
+    return integer_floor_divide(g, total, counts) if total.dtype.is_integer else g.node("Div", total, counts, spec=total.spec)
 
 
 @lowers("index_put")
