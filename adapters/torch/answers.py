@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -88,9 +89,24 @@ def _combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> 
     return input[chosen.nonzero()]
 
 
+SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def _numbers(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """torch.tensor or torch.as_tensor; numbers of sizes, which a trace with a dtype would fix, become a tensor before its dtype."""
+    def make(data: Any, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+        data = list(data) if isinstance(data, torch.Size) else data
+        if not any(isinstance(leaf, SYMBOLIC) for leaf in pytree.tree_leaves(data)) or options.get("requires_grad"):
+            return function(data, dtype=dtype, **options)
+        made = torch.tensor(data)
+        return made if dtype is None else made.to(dtype)
+
+    return make
+
+
 _TRACEABLE: Mapping[Any, Callable[..., Any]] = {
     torch.equal: _equal, Tensor.equal: _equal, torch.allclose: _allclose, Tensor.allclose: _allclose, Tensor.item: _item,
-    torch.narrow: _narrow, Tensor.narrow: _narrow, torch.nn.functional.one_hot: _one_hot,
+    torch.tensor: _numbers(torch.tensor), torch.narrow: _narrow, Tensor.narrow: _narrow, torch.nn.functional.one_hot: _one_hot,
     torch.ops.aten._local_scalar_dense.default: _item, torch.combinations: _combinations,
     torch.cov: _cov, Tensor.cov: _cov, torch.corrcoef: _corrcoef, Tensor.corrcoef: _corrcoef,
 }
@@ -104,5 +120,10 @@ class _Answers(TorchFunctionMode):
 @contextmanager
 def answers_as_tensors() -> Iterator[None]:
     """While active, the functions above are traced as what they compute."""
-    with _Answers():
-        yield
+    as_tensor = torch.as_tensor
+    torch.as_tensor = _numbers(as_tensor)  # no mode sees it
+    try:
+        with _Answers():
+            yield
+    finally:
+        torch.as_tensor = as_tensor

@@ -130,6 +130,7 @@ class Importer:
         """
         problems: dict[tuple[str, str, str | None, str | None], int] = {}
         unknown: set[torch.fx.Node] = set()
+        live = needed(graph)
         self.environment = environment
         for node in graph.nodes:
             if node.op == "output":
@@ -143,7 +144,7 @@ class Importer:
             if node.op != "call_function":
                 continue
             name = target_name(node.target)
-            if name in CHECKS or _is_size(node) and _is_checked_only(node):
+            if name in CHECKS or node not in live or _is_size(node) and _is_checked_only(node):
                 continue
             if unknown.intersection(node.all_input_nodes):
                 unknown.add(node)
@@ -293,6 +294,15 @@ def _is_checked_only(node: torch.fx.Node) -> bool:
     """Whether a size is computed for nothing but checks."""
     return bool(node.users) and all(user.op == "call_function" and (target_name(user.target) in CHECKS or _is_size(user)
                                                                     and _is_checked_only(user)) for user in node.users)
+
+
+def needed(graph: torch.fx.Graph) -> set[torch.fx.Node]:
+    """The nodes that a graph's outputs, its checks or what it writes in place are computed from."""
+    found: set[torch.fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op != "call_function" or node in found or target_name(node.target) in CHECKS or node.is_impure():
+            found.update((node, *node.all_input_nodes))
+    return found
 
 
 def attribute(module: Any, path: str) -> Any:

@@ -13,6 +13,7 @@ from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from converter.dims import Dim, Expr, evaluate
 from converter.dims import symbols as symbols_of
+from converter.errors import GraphError
 from converter.ir import DimRange, Graph, Node, TensorSpec
 
 FEW = 2
@@ -59,11 +60,11 @@ def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
     """A pooling that halves an image of 1 leaves nothing; PyTorch refuses that when it runs. A slice that leaves nothing it
     allows, which a trial shows."""
     made = {name for node in graph.nodes for name in node.outputs if name is not None}
-    sizes = {size for name in made for size in specs[name].shape if isinstance(size, Expr) and size.symbol is None}
+    sizes = sorted({size for name in made for size in specs[name].shape if isinstance(size, Expr) and size.symbol is None}, key=str)
     for symbol in sorted(free & ranges.keys()):
         least = ranges[symbol].min
         own = [size for size in sizes if symbols_of(size) == {symbol}]
-        while least < 4096 and any(evaluate(size, {symbol: least}) < 1 <= evaluate(size, {symbol: 4096}) for size in own):
+        while least < 4096 and any(_value(size, symbol, least) < 1 <= _value(size, symbol, 4096) for size in own):
             least += 1
         first = ranges[symbol].min
         if first < least <= first + FEW and all(agrees(symbol, size) for size in range(first, least)):
@@ -71,6 +72,14 @@ def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
         if least != first:
             notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")
             ranges[symbol] = replace(ranges[symbol], min=ranges[symbol].nearest(least))
+
+
+def _value(size: Dim, symbol: str, value: int) -> int:
+    """A size at a value of its one symbol. One that cannot be computed there, as it divides by zero, leaves nothing."""
+    try:
+        return evaluate(size, {symbol: value})
+    except GraphError:
+        return 0
 
 
 def _hold_slices(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], notes: list[str]) -> None:
@@ -97,7 +106,7 @@ def _lower_most(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, T
         stop = counter.attributes["stop"] if counter is not None else None
         if not isinstance(stop, Expr) or not isinstance(rows, int):
             continue
-        for symbol in symbols_of(stop) & ranges.keys():
+        for symbol in sorted(symbols_of(stop) & ranges.keys()):
             # Only `symbol + constant`: other expressions have no one limit.
             beyond = stop - evaluate(stop, {**dict.fromkeys(symbols_of(stop), 0)})
             limit = rows - evaluate(stop, {symbol: 0}) if isinstance(beyond, Expr) and beyond.symbol == symbol else None
@@ -131,7 +140,10 @@ def held_equal(ranges: Mapping[str, DimRange], pairs: Iterable[tuple[Dim, Dim]],
 
 
 def _equal(left: Dim, right: Dim, sizes: Mapping[str, int]) -> bool:
-    values = {evaluate(left, sizes), evaluate(right, sizes)}
+    try:
+        values = {evaluate(left, sizes), evaluate(right, sizes)}
+    except GraphError:  # a size is divided by zero
+        return False
     return len(values) == 1 or 1 in values
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
+import re
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +15,11 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim as ExportDim
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, _trace
 
 import adapters.torch.preparation as preparation
 from adapters.torch.custom_operators import decompositions
-from adapters.torch.importer import CHECKS, target_name
+from adapters.torch.importer import CHECKS, needed, target_name
 from adapters.torch.inplace import without_inplace
 from adapters.torch.inputs import enlarge, flat_names, mapped
 from adapters.torch.memory import unchanged
@@ -58,9 +60,37 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
                     return exported_at(module, arguments, dims, skip, ways)
     if isinstance(failures[0], UnsupportedError) and failures[0].items:
         raise failures[0]
-    raise UnsupportedError("torch.export cannot trace the module", where=type(module).__name__,
-                           received=first_line(failures[0]), cause="untraceable" if all(map(_is_torchs, failures)) else None,
-                           fix="make the forward pass traceable, or pass dims= to fix the sizes it depends on") from failures[0]
+    raise _untraceable(module, failures)
+
+
+def _untraceable(module: torch.nn.Module, failures: Sequence[Exception]) -> UnsupportedError:
+    """The error for a module that no way into `torch.export` takes, with the line of its code where the first one failed."""
+    first = failures[0]
+    place, code = users_line(first)
+    branches = type(first).__name__ == "GuardOnDataDependentSymNode"
+    reason = "the code decides by values that only the data give" if branches else "torch.export cannot trace the module"
+    fix = ("compute both ways and choose with torch.where, or use torch.cond" if branches
+           else "make the forward pass traceable, or pass dims= to fix the sizes it depends on")
+    error = UnsupportedError(reason, where=f"{type(module).__name__}{f', {place}' if place else ''}",
+                             received=code if branches and code else first_line(first), fix=fix,
+                             cause="untraceable" if all(map(_is_torchs, failures)) else None)
+    error.__cause__ = first
+    return error
+
+
+_OWN = tuple(f"{path.parent}/" for item in (torch.__file__, __file__) for path in (Path(item), Path(item).resolve()))
+_FRAME = re.compile(r'File "([^"<]+)", line (\d+), in (\S+)')
+
+
+def users_line(error: BaseException) -> tuple[str | None, str]:
+    """`file.py:12 in forward`, the innermost line of neither torch nor this package that an error passed through, and what
+    stands there; a trace of bytecode names it in its message."""
+    frames = [(frame.filename, frame.lineno or 0, frame.name) for frame in traceback.extract_tb(error.__traceback__)]
+    named = [(path, int(line), name) for path, line, name in _FRAME.findall(str(error))]
+    for path, line, name in (*reversed(frames), *reversed(named)):
+        if not path.startswith(("<", *_OWN)):
+            return f"{'/'.join(Path(path).parts[-2:])}:{line} in {name}", linecache.getline(path, line).strip()
+    return None, ""
 
 
 def _is_torchs(error: Exception) -> bool:
@@ -168,9 +198,9 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
 
 
 def _nodes(exported: ExportedProgram) -> list[torch.fx.Node]:
-    """The nodes of a program's graph and of the graphs within it."""
+    """The nodes that count of a program's graph and of the graphs within it."""
     graphs = [part.graph for part in exported.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
-    return [node for graph in graphs for node in graph.nodes]
+    return [node for graph in graphs for counted in (needed(graph),) for node in graph.nodes if node in counted]
 
 
 def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
@@ -189,16 +219,22 @@ def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """torch.export warns about matters that are handled here."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """torch warns, logs and prints about matters that are handled here, the graphs of failed traces among them."""
+    loggers = [item for name, item in logging.root.manager.loggerDict.items()
+               if isinstance(item, logging.Logger) and f"{name}.".startswith("torch.") and not item.disabled]
+    for logger in loggers:
+        logger.disabled = True
+    tracer = vars(_trace)
+    prints = tracer.get("print", print)
+    tracer["print"] = lambda *_, **__: None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        tracer["print"] = prints
+        for logger in loggers:
+            logger.disabled = False
 
 
 def first_line(error: Exception) -> str:
