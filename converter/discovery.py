@@ -44,6 +44,9 @@ class Format:
     `holds` says what is in it: a whole `"model"`, or `"parameters"` alone (a state_dict). Accordingly `load(path)` gives
     a `Model` or a `ParameterStore`, and `save(thing, path, **options)` takes one. None: cannot be read, or written.
 
+    `digests`: the files name a digest of their model, with which `load(path)` compares it, as `load(path, verify=…)` tells it to:
+    False not, True even where a file names none, which it refuses then.
+
     `fallback` is a reader that `load` itself calls for the kinds of the file that it does not read, and `unsafe` one that
     runs code which the file names; it is called only when the user says so.
     """
@@ -58,6 +61,7 @@ class Format:
     extra: str | None = None
     fallback: str | None = None
     unsafe: str | None = None
+    digests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,9 @@ NEUTRAL = Adapter(
         Format("json", "neutral model as JSON text", (".json",), "model", "converter.format:load_json", "converter.format:save_json",
                (Option("encoding", str, "How values are written: digits that a person can read, base64, or an HDF5 file "
                        "beside the JSON; auto takes digits for small models and base64 for large ones.", "auto",
-                       ("auto", "values", "base64", "file")),)),
-        Format("hdf5", "neutral model as HDF5", (".h5", ".hdf5"), "model", "converter.format:load_hdf5", "converter.format:save_hdf5"),
+                       ("auto", "values", "base64", "file")),), digests=True),
+        Format("hdf5", "neutral model as HDF5", (".h5", ".hdf5"), "model", "converter.format:load_hdf5", "converter.format:save_hdf5",
+               digests=True),
     ),
     runtimes=(Runtime("reference", "the defining NumPy kernels, slow and exact", "converter.loading:ReferenceSession"),),
 )

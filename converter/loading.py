@@ -48,13 +48,18 @@ class ReferenceSession:
         return run(self.model, inputs)
 
 
-def load(path: PathLike) -> Model:
+def load(path: PathLike, *, check: bool = True) -> Model:
     """Reads a model; the suffix says the format (`.json`, `.h5`, `.hdf5`, or an `.onnx` that was written here).
 
     Parameters stay in the file and are read as they are needed.
 
+    Args:
+        path: the file.
+        check: whether to read every parameter once, now, and compare the model with the digest in its file, if it has one.
+
     Raises:
         FormatError: no such file, or not a well-formed one.
+        DigestError: a well-formed file that does not hold what its digest names: it was damaged or edited.
         MissingDependencyError: the format's library is not installed.
     """
     path = existing(path)
@@ -63,8 +68,14 @@ def load(path: PathLike) -> Model:
     found = format_of(path, to="load")
     if found.holds != "model":
         raise refuse_model(path)
-    with requiring(found.extra):
-        return resolve(found.load or "", found.extra)(path)
+    return load_as(found, path, check=check)
+
+
+def load_as(form: discovery.Format, path: PathLike, *, check: bool = True) -> Model:
+    """`load` in a given format of models, whatever the suffix."""
+    function = resolve(form.load or "", form.extra)
+    with requiring(form.extra):
+        return function(path) if check or not form.digests else function(path, verify=False)
 
 
 def save(model: Model, path: PathLike, **options: Any) -> None:

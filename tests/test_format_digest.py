@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter import save
+from converter.cli.main import cli
 from converter.conditions import parse_condition
-from converter.errors import FormatError
+from converter.errors import DigestError, FormatError
 from converter.format import graph_digest, load_hdf5, load_json, model_digest, save_hdf5, save_json
 from converter.format.canonical import canonical_json, number
 from converter.ir import DimRange, Model
@@ -96,17 +99,38 @@ def test_what_does_not_count() -> None:
         assert model_digest(same) == digest
 
 
-def test_a_changed_weight_is_found_when_asked(tmp_path: Path) -> None:
-    for save, load in ((save_json, load_json), (save_hdf5, load_hdf5)):
+def test_a_changed_weight_is_found(tmp_path: Path) -> None:
+    for write, load in ((save_json, load_json), (save_hdf5, load_hdf5)):
         path = tmp_path / "m.x"
-        save(classifier(), path)
+        write(classifier(), path)
         data = path.read_bytes()
         old, new = (b"0.25}", b"0.26}") if load is load_json else (struct.pack("<f", 0.25), struct.pack("<f", 0.26))
         assert data.count(old) == 1
         path.write_bytes(data.replace(old, new))
-        load(path)
-        with pytest.raises(FormatError, match="not the one that its digest names"):
-            load(path, verify=True)
+        for verify in (None, True):
+            with pytest.raises(DigestError, match="not the one that its digest names"):
+                load(path, verify=verify)
+        load(path, verify=False)
+
+
+def test_damage_is_not_made_valid(tmp_path: Path) -> None:
+    for suffix in (".json", ".h5", ".onnx"):
+        path = tmp_path / f"m{suffix}"
+        save(classifier(), path)
+        data = path.read_bytes()
+        old, new = (b"0.25}", b"0.26}") if suffix == ".json" else (struct.pack("<f", 0.25), struct.pack("<f", 0.26))
+        assert data.count(old) == 1
+        path.write_bytes(data.replace(old, new))
+        target = tmp_path / "out.h5" if suffix != ".h5" else tmp_path / "out.json"
+        names = {".json": "json", ".h5": "hdf5", ".onnx": "onnx"}
+        arguments = [f"{names[suffix]}-to-{names[target.suffix]}", str(path), "-o", str(target)]
+        refused = CliRunner().invoke(cli, arguments)
+        assert refused.exit_code == 2
+        assert "digest" in refused.output
+        assert not target.exists()
+        assert CliRunner().invoke(cli, ["inspect", str(path)]).exit_code == 2
+        assert CliRunner().invoke(cli, [*arguments, "--no-check"]).exit_code == 0
+        target.unlink()
 
 
 def test_a_changed_graph_is_found_at_once(tmp_path: Path) -> None:

@@ -28,12 +28,13 @@ Array = np.ndarray[Any, Any]
 FROM_ONNX: dict[int, DType] = {number: dtype for dtype, number in ONNX_DTYPES.items()}
 
 
-def load_onnx(path: str | Path, *, verify: bool = False) -> Model:
+def load_onnx(path: str | Path, *, verify: bool | None = None) -> Model:
     """The model in an ONNX file that was written here: the same graph, parameters, aliases and digest.
 
     Args:
         path: the file.
-        verify: whether to read every parameter now and compare the model with its digest.
+        verify: whether to read every parameter now and compare the model with its digest. None: where the file has one;
+            True: the file must have one; False: no.
 
     Raises:
         UnsupportedError: an ONNX file of another origin.
@@ -46,7 +47,7 @@ def load_onnx(path: str | Path, *, verify: bool = False) -> Model:
         raise error.within(str(path)) from error
 
 
-def _load(path: Path, verify: bool) -> Model:
+def _load(path: Path, verify: bool | None) -> Model:
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
     except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
@@ -67,8 +68,7 @@ def _load(path: Path, verify: bool) -> Model:
                           expected="a file that nothing has edited since")
     store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path)
     model = Model(parts.graph, store, parts.examples, parts.metadata, parts.constants)
-    if verify:
-        verify_digest(model, parts)
+    verify_digest(model, parts, verify)
     return model
 
 

@@ -59,6 +59,8 @@ class Conversion:
         if self.needs_graph:
             parameters += _graph_options(self.target)
         parameters += [_option(item) for item in self.target.options]
+        if self.source.digests:
+            parameters.append(NO_CHECK)
         parameters.append(click.option("--dtype", type=click.Choice([str(item) for item in CAST_TO]), help="Cast the floats of the "
                                        "parameters, and with them the graph's, on the way. Recorded examples are left out then."))
         if self.target.holds == "model":
@@ -103,6 +105,9 @@ def conversions() -> Mapping[str, Conversion]:
     made = [Conversion(source, target) for source in known if source.load is not None
             for target in known if target.save is not None and target is not source]
     return {item.name: item for item in made}
+
+
+NO_CHECK = click.option("--no-check", is_flag=True, help="Do not compare the values with the file's digest, which reads them once more.")
 
 
 def _option(item: Option) -> Callable[[Any], Any]:

@@ -68,7 +68,7 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
                 "notes": list(store.notes), "parameters": _parameters(store)}
     facts = {"file": file, "format": form.title, "bytes": path.stat().st_size}
     try:
-        model = load(file)
+        model = load(file, check=digest)
     except FormatError as error:
         alone = _graph_alone(form, file) if error.message.startswith("the parameters' values are missing") else None
         if alone is None:

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from converter.cli.console import say
+from converter.cli.conversions import NO_CHECK
 from converter.cli.guard import guarded
 from converter.cli.inputs import Array, read_array, read_arrays
 from converter.errors import ConverterError, RunError
@@ -28,8 +29,10 @@ Example:
 @click.option("--input-file", metavar="FILE.npz", help="The inputs by name.")
 @click.option("-o", "--output", metavar="FILE.npz", help="Where the outputs go; - is standard output.")
 @click.option("--runtime", default="numpy", show_default=True, metavar="NAME", help="numpy, onnxruntime, torch, or reference.")
+@NO_CHECK
 @guarded
-def command(model: str, inputs: tuple[str, ...], input_file: str | None, output: str | None, runtime: str, quiet: bool) -> None:
+def command(model: str, inputs: tuple[str, ...], input_file: str | None, output: str | None, runtime: str, no_check: bool,
+            quiet: bool) -> None:
     from converter.format.atomic import atomic_path
     from converter.loading import load, session
 
@@ -37,7 +40,7 @@ def command(model: str, inputs: tuple[str, ...], input_file: str | None, output:
         raise ConverterError("outputs are written as an .npz file", where=output, expected=".npz",
                              received=Path(output).suffix or "no suffix")
     arrays = _arrays(inputs, input_file)
-    loaded = load(model)
+    loaded = load(model, check=not no_check)
     ready = session(loaded, runtime)
     started = time.perf_counter()
     outputs = ready.run(_fitted(loaded, arrays))

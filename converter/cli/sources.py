@@ -29,7 +29,7 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
     from converter.checkpoint import load_parameters
 
     if conversion.source.holds == "model":
-        return _load_model(conversion, source or ""), ()
+        return _load_model(conversion, source or "", check=not given.get("no_check")), ()
     if conversion.needs_graph and source is not None and holds_program(source):
         return _from_program(source, update, given)
     if source is not None and not Path(source).is_dir():
@@ -40,9 +40,9 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
     return _model_of_parameters(source, update, given)
 
 
-def _load_model(conversion: Conversion, source: str) -> Any:
+def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
     from converter.checkpoint import existing
-    from converter.discovery import requiring, resolve
+    from converter.loading import load_as
 
     form = conversion.source
     if source != STREAM:
@@ -56,8 +56,7 @@ def _load_model(conversion: Conversion, source: str) -> Any:
                                  fix=f"use {named.name}-to-{conversion.target.name}" if named is not conversion.target else None)
     elif form.name != "json":
         raise ConverterError(f"a {form.title} cannot be read from standard input", where=STREAM, fix="give a file")
-    with requiring(form.extra):
-        return resolve(form.load or "", form.extra)(source)
+    return load_as(form, source, check=check)
 
 
 def check_checkpoint(source: str) -> None:

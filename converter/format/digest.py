@@ -58,4 +58,5 @@ def check_digest(kind: str, declared: str, found: str) -> None:
     """Raises `DigestError` when a digest in a file is not that of what the file holds."""
     if declared != found:
         raise DigestError(f"the {kind} is not the one that its digest names", expected=declared, received=found,
-                          fix='if the change is meant, remove the field "digest"; if not, get the file again')
+                          fix='get the file again; if the change is meant, remove the field "digest", or do not compare '
+                              "(--no-check, load(path, check=False))")

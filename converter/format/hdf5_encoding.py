@@ -48,12 +48,13 @@ def save_hdf5(model: Model, target: str | os.PathLike[str], *, progress: Progres
     return digest.value()
 
 
-def load_hdf5(path: str | os.PathLike[str], *, verify: bool = False) -> Model:
+def load_hdf5(path: str | os.PathLike[str], *, verify: bool | None = None) -> Model:
     """The model in an HDF5 file. Parameters stay in the file, which must not be changed in place, until they are used.
 
     Args:
         path: the file.
-        verify: whether to read every parameter now and compare the model with its digest.
+        verify: whether to read every parameter now and compare the model with its digest. None: where the file has one;
+            True: the file must have one; False: no.
 
     Raises:
         FormatError: the file is not a neutral model, or is malformed.
@@ -65,8 +66,7 @@ def load_hdf5(path: str | os.PathLike[str], *, verify: bool = False) -> Model:
         parts = read_document(text, ("constant", "alias"))
         model = Model(parts.graph, HDF5Values(path, parts.specs, parts.aliases), parts.examples,
                       parts.metadata, parts.constants)
-        if verify:
-            verify_digest(model, parts)
+        verify_digest(model, parts, verify)
     except OSError as error:
         raise FormatError(f"cannot read ({error.strerror or error})", where=str(path)) from error
     except ConverterError as error:

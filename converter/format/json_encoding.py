@@ -195,16 +195,18 @@ class JsonParameters(ParameterStore):
         return array
 
 
-def load_json(source: Source, *, verify: bool = False) -> Model:
+def load_json(source: Source, *, verify: bool | None = None) -> Model:
     """The model in a JSON file. Parameters stay in the file, which must not be changed in place, until they are read.
 
     Args:
         source: a path, `"-"` for standard input, or a binary file object.
-        verify: whether to read every parameter now and compare the model with its digest. The graph's digest is always
-            compared where the file has it.
+        verify: whether to read every parameter now and compare the model with its digest. None: where the file has one;
+            True: the file must have one; False: no. The graph's digest is always compared
+            where the file has it.
 
     Raises:
         FormatError: the file is not a neutral model, or is malformed.
+        DigestError: it does not hold what its digest names.
         GraphError, ParameterError: its graph or parameters break the format's rules.
     """
     parts, data, label, directory = _read(source)
@@ -222,15 +224,16 @@ def load_json(source: Source, *, verify: bool = False) -> Model:
                                   expected='the field "parameters"', received=str(error)) from None
         model = Model(parts.graph, JsonParameters(data, parts.entries or {}, label, directory), parts.examples,
                       parts.metadata, parts.constants)
-        if verify:
-            verify_digest(model, parts)
+        verify_digest(model, parts, verify)
     except ConverterError as error:
         raise (error if (error.where or "").startswith(label) else error.within(label)) from None
     return model
 
 
-def verify_digest(model: Model, parts: DocumentParts) -> None:
-    """Raises `FormatError` when a model is not the one its document's digest names, or when the document has none."""
+def verify_digest(model: Model, parts: DocumentParts, verify: bool | None) -> None:
+    """Raises `DigestError` when a model is not the one that its document's digest names; see `load_json` for `verify`."""
+    if verify is False or (verify is None and "model" not in parts.digest):
+        return
     if "model" not in parts.digest:
         raise FormatError("the file holds no digest of the model to verify", expected='"digest": {"model": "sha256:..."}')
     check_digest("model", parts.digest["model"], model_digest(model))
