@@ -12,18 +12,8 @@ from torch import nn
 from adapters.onnx.export import build
 from adapters.torch.export import trace
 from converter import opset, reference
-from converter.errors import GraphError, UnsupportedError
+from converter.errors import GraphError
 from converter.ir import DType, TensorSpec
-
-
-class Packed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.GRU(3, 4)
-
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
-        return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0])[0]
 
 
 def traced(layer: nn.Module, *shape: int) -> Any:
@@ -58,17 +48,6 @@ def test_rearranged_weights_come_back(kind: Any) -> None:
         assert values.shape == item.spec.shape
         for found, wanted in zip(item.layout.invert(values, [array.shape for array in originals]), originals, strict=True):
             np.testing.assert_array_equal(found, wanted)
-
-
-def test_packed_sequences_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="packed sequences"):
-        trace(Packed(), [torch.zeros(5, 2, 3), torch.tensor([5, 3])])
-
-
-def test_packing_works_again_after_a_trace() -> None:
-    traced(nn.GRU(3, 4), 5, 2, 3)
-    with torch.no_grad():
-        assert Packed()(torch.zeros(5, 2, 3), torch.tensor([5, 3])).shape == (5, 2, 4)
 
 
 @pytest.mark.parametrize("count", [3, 5, 7])

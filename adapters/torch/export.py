@@ -19,6 +19,7 @@ import adapters.torch.fast_path as fast_path
 import adapters.torch.linear_algebra as linear_algebra
 import adapters.torch.losses as losses
 import adapters.torch.masks as masks
+import adapters.torch.packing as packing
 import adapters.torch.pooling_1d as pooling_1d
 import adapters.torch.preparation as preparation
 import adapters.torch.recurrent as recurrent
@@ -192,7 +193,7 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
 def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None) -> Traced:
     with evaluation(module), without_fast_path(), quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), \
-            pooling_1d.free_lengths(), losses.traceable_losses(), linear_algebra.traceable_linear_algebra(), \
+            packing.whole_packed_sequences(), pooling_1d.free_lengths(), losses.traceable_losses(), linear_algebra.traceable_linear_algebra(), \
             answers.answers_as_tensors(), views.quick_views(), custom_operators.traceable_bodies(), decisions.recorded() as decided:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
         exported = prepare(exported)

@@ -54,6 +54,8 @@ class Importer:
         self.attached: dict[int, Value] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.no_parameters = InMemoryParameters()
+        self.kept: dict[str, Any] = {}
+        """What importers know of values beside their specs, by the values' names."""
 
     # For importers ---------------------------------------------------------------------------------------------------
 

@@ -199,8 +199,9 @@ def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any
     """Declares the user's outputs under names from the result's structure, other ones than the inputs have."""
     specs = exported.graph_signature.output_specs
     user = [result for spec, result in zip(specs, results, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
-    tree = pytree.tree_unflatten(list(range(len(user))), exported.call_spec.out_spec)
-    names = [path or "output" for path in flat_names(tree)] if not isinstance(tree, int) else ["output"]
+    # A packed sequence takes nothing but tensors.
+    tree = pytree.tree_unflatten([torch.empty(0)] * len(user), exported.call_spec.out_spec)
+    names = [path or "output" for path in flat_names(tree)] if not isinstance(tree, torch.Tensor) else ["output"]
     taken: set[str] = set()
     declared: list[str | None] = []
     for name, result in zip(names, user, strict=True):

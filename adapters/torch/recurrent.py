@@ -8,13 +8,12 @@ whose fake implementations keep batch and time symbolic. They compute what the o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import _VF, Tensor
-
-from converter.errors import UnsupportedError
 
 NAMESPACE = "neutral_model"
 ORIGINALS = {name: getattr(_VF, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
@@ -60,22 +59,24 @@ for _kind in ORIGINALS:
     _define(_kind)
 
 
-def _refuse_packing(*args: object) -> None:
-    raise UnsupportedError("packed sequences cannot be carried: give the layer padded tensors, or sequences of one length",
-                           where="pack_padded_sequence")
+def packed_call(kind: str, data: Tensor, batch_sizes: Tensor, states: Any, params: Sequence[Tensor], bias: bool, count: int,
+                dropout: float, train: bool, bidirectional: bool) -> tuple[Tensor, ...]:
+    """What `torch._VF.lstm` and its kin compute of packed sequences, as one operator."""
+    operator = getattr(getattr(torch.ops, NAMESPACE), f"packed_{kind}")
+    return tuple(operator(data, batch_sizes, list(states) if kind == "lstm" else [states], list(params), bias, count, bidirectional))
 
 
 @contextmanager
 def whole_recurrent_layers() -> Iterator[None]:
-    """While active, recurrent layers are traced as single operators. Packed sequences are refused."""
+    """While active, recurrent layers are traced as single operators."""
 
     def replacement(kind: str):  # type: ignore[no-untyped-def]
-        original, operator = ORIGINALS[kind], getattr(getattr(torch.ops, NAMESPACE), kind)
+        operator = getattr(getattr(torch.ops, NAMESPACE), kind)
 
         def call(x, states, params, *rest):  # type: ignore[no-untyped-def]
             # The form for packed sequences takes (data, batch_sizes, states, params, bias, …): a list where bias stands here.
             if len(rest) != 6 or not isinstance(rest[0], bool):
-                return original(x, states, params, *rest)
+                return packed_call(kind, x, states, params, *rest)
             bias, layers, _dropout, _train, bidirectional, batch_first = rest
             outputs = operator(x, list(states) if kind == "lstm" else [states], list(params), bias, layers, bidirectional,
                                batch_first)
@@ -83,9 +84,7 @@ def whole_recurrent_layers() -> Iterator[None]:
 
         return call
 
-    packing = _VF._pack_padded_sequence
     try:
-        _VF._pack_padded_sequence = _refuse_packing  # type: ignore[assignment]
         for kind in ORIGINALS:
             setattr(_VF, kind, replacement(kind))
         # torch.nn.modules.rnn keeps a table of the plain RNN's functions.
@@ -95,7 +94,6 @@ def whole_recurrent_layers() -> Iterator[None]:
         rnn._rnn_impls.update({"RNN_TANH": _VF.rnn_tanh, "RNN_RELU": _VF.rnn_relu})
         yield
     finally:
-        _VF._pack_padded_sequence = packing
         for kind, original in ORIGINALS.items():
             setattr(_VF, kind, original)
         rnn._rnn_impls.update(table)

@@ -180,7 +180,7 @@ def concrete_shape(port: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...
 def plain_draw(seed: int, dtype: DType, shape: tuple[int, ...], role: Role, index: int, sizes: Mapping[str, int]) -> Draw | None:
     """How one input is drawn in case `index`, where that is a plain draw: nothing ordered, no mask, no matrices, no extreme rows,
     no complex values."""
-    if role.mask or role.ordered or role.offsets is not None and len(shape) == 1 or _is_matrix(role, shape):
+    if role.mask or role.ordered or role.falling or role.offsets is not None and len(shape) == 1 or _is_matrix(role, shape):
         return None
     if dtype.is_integer:
         found = role.integer_range(lambda bound: _size(bound, sizes))
@@ -204,11 +204,12 @@ def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role,
     """The values of one input in case `index` that `plain_draw` does not give."""
     if role.mask:
         return _mask(generator, shape, index).astype(dtype.numpy)
-    if role.ordered:
-        free = replace(role, ordered=False)
+    if role.ordered or role.falling:
+        free = replace(role, ordered=False, falling=False)
         recipe = plain_draw(generator.state, dtype, shape, free, index, sizes)
         values = draw(generator, dtype, shape, free, index, sizes) if recipe is None else recipe.array(dtype, shape)
-        return np.sort(values, axis=-1) if shape else values
+        ascending = np.sort(values, axis=-1) if shape else values
+        return np.ascontiguousarray(ascending[..., ::-1]) if role.falling and shape else ascending
     if role.offsets is not None and len(shape) == 1:
         size = _size(role.offsets, sizes)
         places = np.sort(generator.integers(0, size + 1, shape))

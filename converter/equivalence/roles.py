@@ -18,6 +18,7 @@ from converter.opset import lookup
 from converter.parameters import ParameterStore
 
 Specs = Mapping[str, TensorSpec]
+Ends = Mapping[str, Dim]
 
 LARGE = 1000.0
 """A literal factor of at least this much makes what it multiplies an additive mask."""
@@ -33,7 +34,8 @@ class Role:
     `low` the least id, where it is not that of the tables; `domain` is an interval of floats; `offsets` is the size of the
     axis that they part into bags, in order, with its end as the last of them where `closed`; `divisor` says that none is 0;
     `matrix` that the last two axes hold matrices that can be inverted ("regular"), or factored ("definite"); `ordered` that
-    values ascend along the last axis; `wide` that an integer may be any number; `unscaled` that no row may be zero.
+    values ascend along the last axis, `falling` that they descend; `wide` that an integer may be any
+    number; `unscaled` that no row may be zero.
     """
 
     bounds: tuple[tuple[Dim, int], ...] = ()
@@ -45,6 +47,7 @@ class Role:
     divisor: bool = False
     matrix: Literal["", "regular", "definite"] = ""
     ordered: bool = False
+    falling: bool = False
     wide: bool = False
     unscaled: bool = False
 
@@ -64,10 +67,11 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """A value that holds an input's values plus `shift`."""
+    """A value that holds an input's values plus `shift`, `sorted` where they were put in order on the way."""
 
     value: str
     shift: int = 0
+    sorted: bool = False
 
 
 # Operators that move values about; the positions of the operands that carry them (None: all).
@@ -78,6 +82,12 @@ CARRIES: Mapping[str, tuple[int, ...] | None] = {
     "tril": (0,), "triu": (0,), "take": (0,), "take_along_axis": (0,), "clip": (0,), "maximum": None, "minimum": None,
     "max": (0,), "min": (0,), "cummax": (0,), "cummin": (0,), "sort": (0,),
 }
+
+# Of these, those whose other outputs are places or counts.
+VALUES_FIRST = frozenset({"sort", "max", "min", "cummax", "cummin"})
+
+# Operators that keep the elements and their number.
+REARRANGING = frozenset({"reshape", "expand_dims", "squeeze", "permute_dims", "broadcast_to", "astype"})
 
 # Operators that look ids up: (position of the ids, position of the table or None, attribute of the axis, its default).
 TABLES: Mapping[str, tuple[int, int | None, str, Any]] = {
@@ -113,6 +123,8 @@ DOMAINS: Mapping[str, tuple[float, float]] = {
 # Recurrent layers: tensors of each direction beside the biases and a projection, and the ranges of their initial states.
 STATES: Mapping[str, tuple[tuple[float, float], ...]] = {"lstm": ((-1.0, 1.0), (-4.0, 4.0)), "gru": ((-1.0, 1.0),), "rnn": ((-1.0, 1.0),)}
 
+COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal"})
+
 MASKING = frozenset({"logical_not", "logical_and", "logical_or", "logical_xor", "any", "all"})
 
 
@@ -124,10 +136,22 @@ def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dic
         for position, operand in enumerate(node.inputs):
             if isinstance(operand, str):
                 consumers.setdefault(operand, []).append((node, position))
-    return {port.name: _role(port.name, port.spec.dtype, consumers, specs) for port in graph.inputs}
+    ends = _ends(graph)
+    return {port.name: _role(port.name, port.spec.dtype, consumers, specs, ends) for port in graph.inputs}
 
 
-def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]]], specs: Specs) -> Role:
+def _ends(graph: Graph) -> dict[str, Dim]:
+    """The values that count from 0, with their ends: what lengths are compared with to make a mask."""
+    ends: dict[str, Dim] = {}
+    for node in graph.nodes:
+        if node.op == "arange" and _attribute(node, "start", 0) == 0 and _attribute(node, "step", 1) == 1:
+            ends[str(node.outputs[0])] = _attribute(node, "stop", 0)
+        elif node.op in REARRANGING and isinstance(node.inputs[0], str) and node.inputs[0] in ends:
+            ends[str(node.outputs[0])] = ends[node.inputs[0]]
+    return ends
+
+
+def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]]], specs: Specs, ends: Ends) -> Role:
     role = Role(mask=dtype is DType.BOOL, wide=dtype.is_integer)
     waiting, seen = [_Use(name)], set()
     while waiting:
@@ -136,7 +160,7 @@ def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]
             continue
         seen.add(use)
         for node, position in consumers.get(use.value, ()):
-            role = _read(role, node, position, use, dtype, specs)
+            role = _read(role, node, position, use, dtype, specs, ends)
             followed = _follow(node, position, use)
             if not followed and node.op not in WIDE and (node.op not in WIDE_FIRST or position):
                 role = replace(role, wide=False)
@@ -144,7 +168,7 @@ def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]
     return replace(role, wide=False) if role.bounds or role.mask or role.divisor or role.offsets is not None else role
 
 
-def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs: Specs) -> Role:
+def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs: Specs, ends: Ends) -> Role:
     """What one node says about the values that reach it."""
     if node.op == "searchsorted" and position == 0:
         return replace(role, ordered=True)
@@ -160,6 +184,13 @@ def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs:
         return replace(role, domain=_state(node, position) if node.op in STATES else DOMAINS.get(node.op))
     if node.op in DIVISIONS and position == 1:
         return replace(role, divisor=True)
+    if node.op in STATES:
+        # torch packs sequences that are not sorted by length only where it sorts them itself.
+        time = specs[str(node.inputs[0])].shape[1 if _attribute(node, "batch_first", False) else 0]
+        return replace(role, bounds=(*role.bounds, (time + 1, 0)), low=1, falling=role.falling or not use.sorted)
+    counted = ends.get(str(node.inputs[1 - position])) if node.op in COMPARISONS else None
+    if counted is not None:
+        return replace(role, bounds=(*role.bounds, (counted + 1, use.shift)), low=1)
     if node.op == "ctc_loss":
         return _sequences(role, node, position, specs)
     if node.op == "embedding_bag" and position == 2 and isinstance(node.inputs[0], str):
@@ -250,12 +281,14 @@ def _follow(node: Node, position: int, use: _Use) -> list[_Use]:
     literal = _literal(node)
     if node.op in ("add", "subtract") and literal is not None and literal == int(literal) and position == 0:
         shift = int(literal) if node.op == "add" else -int(literal)
-        return [_Use(name, use.shift + shift) for name in outputs]
+        return [replace(use, value=name, shift=use.shift + shift) for name in outputs]
     if node.op == "add" and literal is not None and literal == int(literal):
-        return [_Use(name, use.shift + int(literal)) for name in outputs]
+        return [replace(use, value=name, shift=use.shift + int(literal)) for name in outputs]
     if node.op == "subtract" and literal == 1.0:
-        return [_Use(name, use.shift) for name in outputs]
+        return [replace(use, value=name) for name in outputs]
     carried = CARRIES.get(node.op, ())
     if carried is None or position in carried:
-        return [_Use(name, use.shift) for name in outputs]
+        if node.op in VALUES_FIRST:
+            outputs = [name for name in node.outputs[:1] if name is not None]
+        return [replace(use, value=name, sorted=use.sorted or node.op == "sort") for name in outputs]
     return []

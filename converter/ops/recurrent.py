@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.dims import Dim
-from converter.ir import TensorSpec
+from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
 
@@ -41,12 +41,16 @@ def cut(tensors: Sequence[Any], num_layers: int, bidirectional: bool, bias: bool
 def _rule(gates: int, states: int) -> Callable[..., tuple[TensorSpec, ...]]:
     def infer(x: TensorSpec, *tensors: TensorSpec | None, num_layers: int = 1, bidirectional: bool = False,
               batch_first: bool = False, bias: bool = True, proj_size: int = 0, nonlinearity: str = "tanh",
-              ) -> tuple[TensorSpec, ...]:
-        require_rank(x, 2, 3)
+              lengths: bool = False) -> tuple[TensorSpec, ...]:
+        require_rank(x, *((3,) if lengths else (2, 3)))
         require_float(x)
         require(num_layers >= 1, "a recurrent stack needs a layer", expected="num_layers of 1 and up", received=num_layers)
         require(proj_size >= 0, "a negative size", expected="proj_size of 0 and up", received=proj_size)
         _, total = count(num_layers, bidirectional, bias, proj_size)
+        if lengths:
+            require(len(tensors) > 0 and tensors[-1] is not None, "the lengths are missing", expected="the last operand", received="null")
+            _require_lengths(tensors[-1], x.shape[0 if batch_first else 1])  # type: ignore[arg-type]
+            tensors = tensors[:-1]
         require(len(tensors) in (total, total + states), "wrong number of weights and initial states",
                 expected=f"{total} weights, or {total} and {states} initial state{'s' * (states > 1)}", received=len(tensors))
         require(None not in tensors, "a weight or an initial state is missing", expected="tensors", received="null")
@@ -73,6 +77,12 @@ def _rule(gates: int, states: int) -> Callable[..., tuple[TensorSpec, ...]]:
     return infer
 
 
+def _require_lengths(spec: TensorSpec, batch: Dim) -> None:
+    require(spec.dtype is DType.INT64, "wrong dtype of the lengths", expected="int64", received=spec)
+    require_rank(spec, 1, what="lengths")
+    require_size(spec.shape[0], batch, "lengths")
+
+
 def _same(spec: TensorSpec | None, shape: tuple[Dim, ...], what: str) -> None:
     if spec is not None:
         require_rank(spec, len(shape), what=what)
@@ -81,9 +91,13 @@ def _same(spec: TensorSpec | None, shape: tuple[Dim, ...], what: str) -> None:
 
 
 def _stack(step: Step, states: int, x: Array, tensors: Sequence[Array], num_layers: int, bidirectional: bool,
-           batch_first: bool, bias: bool, proj_size: int = 0) -> tuple[Array, ...]:
+           batch_first: bool, bias: bool, proj_size: int = 0, lengths: bool = False) -> tuple[Array, ...]:
     """Every layer over every time step. Half precision is computed in float32."""
     dtype = x.dtype
+    inside = None
+    if lengths:
+        *tensors, ends_at = tensors
+        inside = _inside(ends_at, x.shape[1 if batch_first else 0])
     wide = np.promote_types(dtype, np.float32) if dtype.kind == "f" else np.dtype(np.float32)
     layers, initial = cut([tensor.astype(wide, copy=False) for tensor in tensors], num_layers, bidirectional, bias, proj_size)
     unbatched = x.ndim == 2
@@ -108,8 +122,10 @@ def _stack(step: Step, states: int, x: Array, tensors: Sequence[Array], num_laye
             result = np.empty((y.shape[0], y.shape[1], widths[0]), wide)
             times = range(y.shape[0])
             for time in reversed(times) if direction else times:
-                state = step(entering[time], state, weights)
-                result[time] = state[0]
+                after = step(entering[time], state, weights)
+                state = after if inside is None else tuple(
+                    np.where(inside[time], new, old) for new, old in zip(after, state, strict=True))
+                result[time] = state[0] if inside is None else np.where(inside[time], state[0], 0)
             outputs.append(result)
             for collected, item in zip(final, state, strict=True):
                 collected.append(item)
@@ -120,6 +136,13 @@ def _stack(step: Step, states: int, x: Array, tensors: Sequence[Array], num_laye
     elif batch_first:
         y = y.swapaxes(0, 1)
     return tuple(item.astype(dtype, copy=False) for item in (y, *ends))
+
+
+def _inside(lengths: Array, time: int) -> Array:
+    """[time, batch, 1]: whether a step lies within a row. Raises `ValueError` for rows of no steps and of more than there are."""
+    if lengths.size and not 1 <= lengths.min() <= lengths.max() <= time:
+        raise ValueError(f"lengths from {lengths.min()} to {lengths.max()} of rows of {time} steps; expected 1 to {time}")
+    return (np.arange(time)[:, None] < lengths)[..., None]
 
 
 def _recurrence(state: Array, weights: Sequence[Array | None]) -> Array:
@@ -159,7 +182,7 @@ def _gru_step(entering: Array, state: Sequence[Array], weights: Sequence[Array |
 
 @op(infer=_rule(1, 1), outputs=("y", "h_n"))
 def rnn(x: Array, *tensors: Array, nonlinearity: Literal["tanh", "relu"] = "tanh", num_layers: int = 1,
-        bidirectional: bool = False, batch_first: bool = False, bias: bool = True) -> tuple[Array, ...]:
+        bidirectional: bool = False, batch_first: bool = False, bias: bool = True, lengths: bool = False) -> tuple[Array, ...]:
     """A stack of Elman layers: h_t = nonlinearity(weight_ih · x_t + bias_ih + weight_hh · h_{t-1} + bias_hh), as torch.nn.RNN.
 
     x: [time, batch, in]; [batch, time, in] with batch_first; [time, in] without a batch. tensors: for each layer, and in
@@ -169,14 +192,18 @@ def rnn(x: Array, *tensors: Array, nonlinearity: Literal["tanh", "relu"] = "tanh
 
     y: x's shape with hidden · directions at its end (directions side by side); h_n: like h_0, the last state of each
     layer and direction (of the reverse one, that at time 0).
+
+    With `lengths`, x has a batch, and the last of the tensors is int64 [batch]: row b of x ends after lengths[b] steps, 1 to
+    time. The forward direction stops there and the reverse one starts there; y is 0 past the end, and h_n is the state that
+    each row ends with. It is what torch computes of packed sequences.
     """
     step = _tanh_step if nonlinearity == "tanh" else _relu_step
-    return _stack(step, 1, x, tensors, num_layers, bidirectional, batch_first, bias)
+    return _stack(step, 1, x, tensors, num_layers, bidirectional, batch_first, bias, lengths=lengths)
 
 
 @op(infer=_rule(4, 2), outputs=("y", "h_n", "c_n"))
 def lstm(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
-         bias: bool = True, proj_size: int = 0) -> tuple[Array, ...]:
+         bias: bool = True, proj_size: int = 0, lengths: bool = False) -> tuple[Array, ...]:
     """A stack of LSTM layers, as torch.nn.LSTM.
 
     With [i, f, g, o] = weight_ih · x_t + bias_ih + weight_hh · h_{t-1} + bias_hh (four blocks of rows):
@@ -188,19 +215,19 @@ def lstm(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = F
     out is proj_size where that is not 0, else hidden. After them, optionally, h_0 [layers · directions, batch, out] and
     c_0 [layers · directions, batch, hidden]; without them, zeros.
 
-    y: x's shape with out · directions at its end; h_n, c_n: like h_0 and c_0.
+    y: x's shape with out · directions at its end; h_n, c_n: like h_0 and c_0. lengths: as in `rnn`.
     """
-    return _stack(_lstm_step, 2, x, tensors, num_layers, bidirectional, batch_first, bias, proj_size)
+    return _stack(_lstm_step, 2, x, tensors, num_layers, bidirectional, batch_first, bias, proj_size, lengths)
 
 
 @op(infer=_rule(3, 1), outputs=("y", "h_n"))
 def gru(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
-        bias: bool = True) -> tuple[Array, ...]:
+        bias: bool = True, lengths: bool = False) -> tuple[Array, ...]:
     """A stack of GRU layers, as torch.nn.GRU (the reset gate acts after the recurrent product).
 
     With [r, z, n] = weight_ih · x_t + bias_ih and [r', z', n'] = weight_hh · h_{t-1} + bias_hh (three blocks of rows):
     u = sigmoid(z + z'); h_t = (1 - u) * tanh(n + sigmoid(r + r') * n') + u * h_{t-1}.
 
-    x, y, h_n: as in `rnn`. tensors: as in `rnn`, with 3 hidden rows in place of hidden.
+    x, y, h_n, lengths: as in `rnn`. tensors: as in `rnn`, with 3 hidden rows in place of hidden.
     """
-    return _stack(_gru_step, 1, x, tensors, num_layers, bidirectional, batch_first, bias)
+    return _stack(_gru_step, 1, x, tensors, num_layers, bidirectional, batch_first, bias, lengths=lengths)

@@ -27,7 +27,8 @@ Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's part of the work: x is [time, batch, in], each direction has its weights and states [1, batch, size]."""
+    """One layer's part of the work: x is [time, batch, in], each direction has its weights and states [1, batch, size]; `lengths`
+    int64 [batch] says where rows end."""
 
     kind: str
     activation: str
@@ -35,6 +36,7 @@ class Layer:
     directions: Sequence[Weights]
     states: Sequence[Tensor]
     used: tuple[bool, ...]
+    lengths: Tensor | None
 
     @property
     def gates(self) -> tuple[int, ...]:
@@ -50,8 +52,10 @@ class Layer:
 
 @lowers("rnn", "lstm", "gru")
 def recurrent(g: Lowering, x: Tensor, *tensors: Tensor, num_layers: int, bidirectional: bool, batch_first: bool, bias: bool,
-              proj_size: int = 0, nonlinearity: str = "") -> tuple[Tensor, ...]:
+              proj_size: int = 0, nonlinearity: str = "", lengths: bool = False) -> tuple[Tensor, ...]:
     kind = g._current.op  # type: ignore[union-attr]
+    ends = tensors[-1] if lengths else None
+    tensors = tensors[:-1] if lengths else tensors
     dtype, unbatched = x.dtype, x.rank == 2
     layers, initial = cut(tensors, num_layers, bidirectional, bias, proj_size)
     count = 2 if bidirectional else 1
@@ -64,16 +68,17 @@ def recurrent(g: Lowering, x: Tensor, *tensors: Tensor, num_layers: int, bidirec
                    for state in initial]
     elif batch_first:
         x = g.transpose(x, (1, 0, 2))
+    checked = None if ends is None else _checked(g, ends, time)
     per_layer = [_parts(g, state, num_layers, count) for state in initial]
     # ONNX Runtime's RNN has tanh as a quotient of exponentials: of a small result, which without biases there can be, no digit is right.
     coarse = nonlinearity == "tanh" and not bias and g.is_given_out
     final: list[list[Tensor]] = [[] for _ in used[1:]]
     for index, directions in enumerate(layers):
         layer = Layer(kind, {"relu": "Relu", "tanh": "Tanh"}.get(nonlinearity, ""), x, directions,
-                      [parts[index] for parts in per_layer], used)
+                      [parts[index] for parts in per_layer], used, checked)
         whole = dtype is DType.FLOAT32 and not proj_size and not (coarse and index == num_layers - 1)
-        y, *ends = _node(g, layer, time, batch) if whole else _scans(g, layer, time, batch)
-        for collected, end in zip(final, ends, strict=True):
+        y, *last_states = _node(g, layer, time, batch) if whole else _scans(g, layer, time, batch)
+        for collected, end in zip(final, last_states, strict=True):
             collected.append(end)
         last = index == num_layers - 1
         x = _join(g, y, batch_first and last and not unbatched)
@@ -123,7 +128,8 @@ def _node(g: Lowering, layer: Layer, time: Dim, batch: Dim) -> tuple[Tensor, ...
     state = TensorSpec(dtype, (count, batch, hidden))
     specs = [TensorSpec(dtype, (time, count, batch, hidden)), *[state] * len(layer.widths)]
     activations = {"rnn": [layer.activation] * count}.get(layer.kind)
-    return g.nodes_out(KINDS[layer.kind][0], x, *weights, bias, None, *layer.states, specs=specs, hidden_size=hidden,
+    lengths = None if layer.lengths is None else g.cast(layer.lengths, DType.INT32)
+    return g.nodes_out(KINDS[layer.kind][0], x, *weights, bias, lengths, *layer.states, specs=specs, hidden_size=hidden,
                        direction="bidirectional" if count == 2 else None, activations=activations,
                        linear_before_reset=1 if layer.kind == "gru" else None)
 
@@ -166,7 +172,8 @@ def _blocks(g: Lowering, x: Tensor, order: tuple[int, ...]) -> Tensor:
 
 
 def _scans(g: Lowering, layer: Layer, time: Dim, batch: Dim) -> tuple[Tensor, ...]:
-    results = [_scan(g, layer, index, time, batch) for index in range(len(layer.directions))]
+    inside = None if layer.lengths is None else _inside(g, layer.lengths, time, batch)
+    results = [_scan(g, layer, index, time, batch, inside) for index in range(len(layer.directions))]
     joined = []
     for position, parts in enumerate(zip(*results, strict=True)):
         axis = 1 if position == 0 else 0
@@ -178,7 +185,21 @@ def _scans(g: Lowering, layer: Layer, time: Dim, batch: Dim) -> tuple[Tensor, ..
     return tuple(joined)
 
 
-def _scan(g: Lowering, layer: Layer, direction: int, time: Dim, batch: Dim) -> tuple[Tensor, ...]:
+def _checked(g: Lowering, lengths: Tensor, time: Dim) -> Tensor:
+    """The lengths. One outside 1 to time, which ONNX's nodes take in part, is looked up where nothing is, an error."""
+    every = g.node("Range", g.constant(1), g.scalar_size(time + 1), g.constant(1), spec=TensorSpec(DType.INT64, (time,)))
+    nothing = g.node("Less", lengths, g.constant(1), spec=TensorSpec(DType.BOOL, lengths.shape))
+    places = g.node("Where", nothing, g.scalar_size(time), g.node("Sub", lengths, g.constant(1), spec=lengths.spec), spec=lengths.spec)
+    return g.node("Gather", every, places, spec=lengths.spec, axis=0)
+
+
+def _inside(g: Lowering, lengths: Tensor, time: Dim, batch: Dim) -> Tensor:
+    """bool [time, batch, 1]: whether a step lies within a row."""
+    steps = g.node("Range", g.constant(0), g.scalar_size(time), g.constant(1), spec=TensorSpec(DType.INT64, (time,)))
+    return g.node("Less", g.reshape(steps, (time, 1, 1)), g.reshape(lengths, (batch, 1)), spec=TensorSpec(DType.BOOL, (time, batch, 1)))
+
+
+def _scan(g: Lowering, layer: Layer, direction: int, time: Dim, batch: Dim, inside: Tensor | None) -> tuple[Tensor, ...]:
     """One direction: y [time, batch, out], h [batch, out], and c [batch, hidden] for an LSTM."""
     weight_ih, weight_hh, bias_ih, bias_hh, weight_hr = layer.directions[direction]
     x, dtype = layer.x, layer.x.dtype
@@ -196,10 +217,12 @@ def _scan(g: Lowering, layer: Layer, direction: int, time: Dim, batch: Dim) -> t
         entering = g.node("Add", entering, bias_ih, spec=entering.spec)
     body = _Body(g, layer.kind, layer.activation or "Tanh", len(layer.gates))
     graph = body.build([state.spec for state in states], TensorSpec(dtype, (batch, *rows)), g.transpose(weight_hh, (1, 0)),
-                       bias_hh, None if weight_hr is None else g.transpose(weight_hr, (1, 0)))
-    backwards = [1] if direction else None
-    *ends, y = g.nodes_out("Scan", *states, entering, specs=[*specs, TensorSpec(dtype, (time, batch, layer.widths[0]))],
-                           body=graph, num_scan_inputs=1, scan_input_directions=backwards, scan_output_directions=backwards)
+                       bias_hh, None if weight_hr is None else g.transpose(weight_hr, (1, 0)),
+                       None if inside is None else TensorSpec(DType.BOOL, (batch, 1)))
+    scanned = [entering] if inside is None else [entering, inside]
+    *ends, y = g.nodes_out("Scan", *states, *scanned, specs=[*specs, TensorSpec(dtype, (time, batch, layer.widths[0]))],
+                           body=graph, num_scan_inputs=len(scanned), scan_input_directions=[1] * len(scanned) if direction else None,
+                           scan_output_directions=[1] if direction else None)
     return (y, *ends)
 
 
@@ -216,7 +239,7 @@ class _Body:
         return names if outputs > 1 else names[0]
 
     def build(self, states: Sequence[TensorSpec], entering: TensorSpec, weight: Tensor, bias: Tensor | None,
-              projection: Tensor | None) -> onnx.GraphProto:
+              projection: Tensor | None, inside: TensorSpec | None) -> onnx.GraphProto:
         carried = [self.g.unique("step/state") for _ in states]
         read = self.g.unique("step/entering")
         recurrence = self.do("MatMul", carried[0], weight.name)
@@ -225,10 +248,17 @@ class _Body:
         results = {"rnn": self.rnn, "lstm": self.lstm, "gru": self.gru}[self.kind](read, recurrence, carried)
         if projection is not None:
             results[0] = self.do("MatMul", results[0], projection.name)
-        copy = self.do("Identity", results[0])
+        scanned = [self.port(read, entering)]
+        if inside is None:
+            copy = self.do("Identity", results[0])
+        else:
+            within = self.g.unique("step/inside")
+            scanned.append(self.port(within, inside))
+            results = [self.do("Where", within, new, old) for new, old in zip(results, carried, strict=True)]
+            copy = self.do("Where", within, results[0], self.g.constant(0.0, states[0].dtype).name)
         return onnx.helper.make_graph(
             self.nodes, self.g.unique("step"), [self.port(name, spec) for name, spec in zip(carried, states, strict=True)]
-            + [self.port(read, entering)],
+            + scanned,
             [self.port(name, spec) for name, spec in zip(results, states, strict=True)] + [self.port(copy, states[0])])
 
     def port(self, name: str, spec: TensorSpec) -> onnx.ValueInfoProto:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from adapters.torch.importer import Importer
 from adapters.torch.recurrent import quiet_projections
@@ -29,16 +30,21 @@ def is_zeros(g: Importer, value: Value) -> bool:
 REARRANGING = frozenset({"reshape", "broadcast_to", "expand_dims", "squeeze", "permute_dims", "astype"})
 
 
-def _stack(kind: str) -> Callable[..., Any]:
+def settings(g: Importer, kind: str, states: Sequence[Value], params: Sequence[Value], bias: bool, layers: int,
+             bidirectional: bool) -> tuple[str, tuple[Value, ...], dict[str, Any]]:
+    """The operator of a stack, the initial states that it is to be given, and its attributes."""
     operator, fixed = KINDS[kind]
+    attributes = {"num_layers": layers, "bidirectional": bidirectional, "bias": bias, **fixed}
+    if kind == "lstm" and len(params) > count(layers, bidirectional, bias)[1]:
+        attributes["proj_size"] = params[4 if bias else 2].shape[0]
+    return operator, () if all(is_zeros(g, state) for state in states) else tuple(states), attributes
 
+
+def _stack(kind: str) -> Callable[..., Any]:
     def importer(g: Importer, x: Value, states: Sequence[Value], params: Sequence[Value], bias: bool, layers: int,
                  bidirectional: bool, batch_first: bool) -> tuple[Value, ...]:
-        attributes = {"num_layers": layers, "bidirectional": bidirectional, "batch_first": batch_first, "bias": bias, **fixed}
-        if kind == "lstm" and len(params) > count(layers, bidirectional, bias)[1]:
-            attributes["proj_size"] = params[4 if bias else 2].shape[0]
-        initial = () if all(is_zeros(g, state) for state in states) else tuple(states)
-        return g.add(operator, x, *params, *initial, **attributes)
+        operator, initial, attributes = settings(g, kind, states, params, bias, layers, bidirectional)
+        return g.add(operator, x, *params, *initial, batch_first=batch_first, **attributes)
 
     return importer
 
@@ -96,8 +102,13 @@ imports("aten._pack_padded_sequence.default", "aten._pad_packed_sequence.default
 def _rebuild(kind: str) -> Callable[..., Any]:
     def function(x: torch.Tensor, *tensors: torch.Tensor, num_layers: int = 1, bidirectional: bool = False,
                  batch_first: bool = False, bias: bool = True, proj_size: int = 0,
-                 nonlinearity: str = "tanh") -> tuple[torch.Tensor, ...]:
+                 nonlinearity: str = "tanh", lengths: bool = False) -> tuple[torch.Tensor, ...]:
         _, total = count(num_layers, bidirectional, bias, proj_size)
+        packed = None
+        if lengths:
+            time = x.shape[1 if batch_first else 0]
+            packed = pack_padded_sequence(x, tensors[-1].cpu(), batch_first, enforce_sorted=False)
+            tensors = tensors[:-1]
         params, states = list(tensors[:total]), list(tensors[total:])
         unbatched = x.dim() == 2
         if unbatched:
@@ -107,6 +118,13 @@ def _rebuild(kind: str) -> Callable[..., Any]:
             widths = [params[1].shape[1], params[4 if bias else 2].shape[1] if proj_size else params[1].shape[1]]
             states = [x.new_zeros((rows, batch, width)) for width in widths[:2 if kind == "lstm" else 1]]
         call = getattr(torch._VF, f"rnn_{nonlinearity}" if kind == "rnn" else kind)  # where a trace keeps layers whole
+        if packed is not None:
+            given = [state.index_select(1, packed.sorted_indices) for state in states]  # type: ignore[arg-type]
+            with quiet_projections():
+                data, *ends = call(packed.data, packed.batch_sizes, given if kind == "lstm" else given[0], params, bias, num_layers,
+                                   0.0, False, bidirectional)
+            y, _ = pad_packed_sequence(PackedSequence(data, *packed[1:]), batch_first, total_length=time)
+            return (y, *(end.index_select(1, packed.unsorted_indices) for end in ends))
         with quiet_projections():
             outputs = call(x, states if kind == "lstm" else states[0], params, bias, num_layers, 0.0, False, bidirectional,
                            batch_first)
