@@ -12,19 +12,11 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
-import adapters.torch.answers as answers
-import adapters.torch.custom_operators as custom_operators
 import adapters.torch.decisions as decisions
 import adapters.torch.fast_path as fast_path
-import adapters.torch.linear_algebra as linear_algebra
-import adapters.torch.losses as losses
-import adapters.torch.masks as masks
-import adapters.torch.packing as packing
-import adapters.torch.pooling_1d as pooling_1d
+import adapters.torch.patches as patches
 import adapters.torch.preparation as preparation
-import adapters.torch.recurrent as recurrent
 import adapters.torch.retracing as retracing
-import adapters.torch.views as views
 from adapters.torch.fast_path import without_fast_path
 from adapters.torch.inputs import flat_names
 from adapters.torch.memory import Memory, evaluation
@@ -192,9 +184,7 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
 
 def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None) -> Traced:
-    with evaluation(module), without_fast_path(), quiet(), torch.no_grad(), recurrent.whole_recurrent_layers(), masks.masks_as_given(), \
-            packing.whole_packed_sequences(), pooling_1d.free_lengths(), losses.traceable_losses(), linear_algebra.traceable_linear_algebra(), \
-            answers.answers_as_tensors(), views.quick_views(), custom_operators.traceable_bodies(), decisions.recorded() as decided:
+    with evaluation(module), without_fast_path(), quiet(), torch.no_grad(), patches.traceable(), decisions.recorded() as decided:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
         exported = prepare(exported)
         return imported(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept)

@@ -1,0 +1,31 @@
+"""What of torch is exchanged while a module is traced, and put back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import adapters.torch.answers as answers
+import adapters.torch.custom_operators as custom_operators
+import adapters.torch.linear_algebra as linear_algebra
+import adapters.torch.losses as losses
+import adapters.torch.masks as masks
+import adapters.torch.packing as packing
+import adapters.torch.pooling_1d as pooling_1d
+import adapters.torch.recurrent as recurrent
+import adapters.torch.views as views
+
+PATCHES = (
+    recurrent.whole_recurrent_layers, packing.whole_packed_sequences, masks.masks_as_given, pooling_1d.free_lengths,
+    losses.traceable_losses, linear_algebra.traceable_linear_algebra, answers.answers_as_tensors, views.quick_views,
+    custom_operators.traceable_bodies,
+)
+
+
+@contextmanager
+def traceable() -> Iterator[None]:
+    """While active, a trace keeps whole, or leaves free, what torch's own tracing unrolls or fixes."""
+    with ExitStack() as stack:
+        for patch in PATCHES:
+            stack.enter_context(patch())
+        yield
