@@ -69,7 +69,7 @@ def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lo
     proto = onnx.helper.make_model(graph, producer_name=PRODUCER, ir_version=IR_VERSIONS[opset],
                                    opset_imports=[onnx.helper.make_opsetid("", opset)])
     layouts = {item.name: {"sources": list(item.sources), "layout": [list(step) for step in item.layout.steps]}
-               for item in lowering.initializers.values() if not item.layout.is_plain}
+               for items in (lowering.initializers, lowering.unread) for item in items.values() if not item.layout.is_plain}
     if layouts:
         onnx.helper.set_model_props(proto, {"neutral-model.layouts": json.dumps(layouts)})
     return proto, lowering

@@ -7,6 +7,7 @@ A layout is a list of invertible steps on a list of arrays, itself plain JSON, s
     ["blocks", 0, [0, 2, 1]]       cut into len(order) equal blocks along an axis, put in that order
     ["concat", 0]                  join all arrays along an axis
     ["stack", 0]                   join all arrays along a new axis
+    ["pairs", -1]                  complex values as real and imaginary parts, along a new last axis
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def _apply(step: Step, arrays: list[Array]) -> list[Array]:
         return [np.concatenate(arrays, argument)]
     if kind == "stack":
         return [np.stack(arrays, argument)]
+    if kind == "pairs":
+        return [_parts(array) for array in arrays]
     raise ValueError(f"unknown layout step {kind!r}")
 
 
@@ -89,7 +92,22 @@ def _invert(step: Step, arrays: list[Array], shapes: list[tuple[int, ...]]) -> l
     if kind == "stack":
         (array,) = arrays
         return [np.take(array, index, argument) for index in range(len(shapes))]
+    if kind == "pairs":
+        return [_joined(array) for array in arrays]
     raise ValueError(f"unknown layout step {kind!r}")
+
+
+def _parts(array: Array) -> Array:
+    if array.dtype.kind != "c":
+        return np.broadcast_to(array[..., np.newaxis], (*array.shape, 2))
+    parts = np.ascontiguousarray(array)
+    return parts.reshape(-1).view(f"f{array.dtype.itemsize // 2}").reshape(*array.shape, 2)
+
+
+def _joined(array: Array) -> Array:
+    if array.dtype.kind != "f" or array.shape[-1:] != (2,):
+        raise ValueError("no pairs of real and imaginary parts")
+    return np.ascontiguousarray(array).reshape(-1).view(f"c{array.dtype.itemsize * 2}").reshape(array.shape[:-1])
 
 
 @dataclass(frozen=True, slots=True)

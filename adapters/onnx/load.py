@@ -61,7 +61,8 @@ def _load(path: Path, verify: bool | None) -> Model:
                                fix="convert the PyTorch model that it came from")
     parts = read_document(notes[DOCUMENT].encode("utf-8"), ("constant", "alias"))
     layouts = _layouts(notes.get(LAYOUTS, "{}"), parts.specs)
-    tensors = {_text(item.name): item for item in proto.graph.initializer}
+    unread = (item for training in proto.training_info for item in training.initialization.initializer)
+    tensors = {_text(item.name): item for item in (*unread, *proto.graph.initializer)}
     stored = frozenset(name for name in parts.specs if name in tensors) | layouts.keys()
     if fingerprint(proto.graph, stored) != notes.get(NODES):
         raise FormatError("the ONNX graph is not the one that was written with this model", fix="convert the model again",

@@ -36,7 +36,8 @@ ONNX_DTYPES: dict[DType, int] = {dtype: getattr(onnx.TensorProto, dtype.value.up
 class Lowering:
     """Collects ONNX nodes, constants and initializers while a graph is lowered.
 
-    `opset` is the ai.onnx version to write; a lowering chooses newer operators where it allows them.
+    `opset` is the ai.onnx version to write; a lowering chooses newer operators where it allows them. Once all is lowered, `unread` has
+    the initializers that no node needs.
     """
 
     def __init__(self, graph: Graph, parameters: ParameterStore, opset: int, *, outer: Iterable[str] = ()) -> None:
@@ -44,6 +45,7 @@ class Lowering:
         self.specs = check(graph, parameters, outer=outer)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, Initializer] = {}
+        self.unread: dict[str, Initializer] = {}
         self.constants: dict[str, Array] = {}
         self.values: dict[str, Tensor] = {}
         self.uses = Counter(name for node in graph.nodes for name in node.names)
@@ -346,7 +348,7 @@ class Lowering:
                                    items=list(problems.values()), fix="try a newer --opset, or run the model with NumPy")
 
     def _drop_unused(self, needed: set[str]) -> None:
-        """Removes nodes and constants that no output needs."""
+        """Removes nodes and constants that no output needs, and sets initializers apart that none needs."""
         kept: list[onnx.NodeProto] = []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
@@ -354,6 +356,8 @@ class Lowering:
                 needed.update(_reads(node))
         self.nodes = kept[::-1]
         self.constants = {name: values for name, values in self.constants.items() if name in needed}
+        self.unread = {name: item for name, item in self.initializers.items() if name not in needed}
+        self.initializers = {name: item for name, item in self.initializers.items() if name in needed}
 
     def _lower(self, node: Node) -> None:
         self._current, self._wanted = node, [name for name in node.outputs if name] or [node.op]
@@ -391,12 +395,14 @@ class Lowering:
                 self._define(output, Tensor(tensor.name, self.specs[output]))
 
     def _value(self, name: str) -> Tensor:
-        """A value as lowerings take it. A complex parameter becomes two constants."""
+        """A value as lowerings take it. A complex parameter is kept as pairs of parts."""
         value = self.values[name]
-        if self.specs[name].dtype.is_complex and name in self.initializers:
-            pair = complex_pairs.constant(self, self.parameters.read(name), self.specs[name].dtype)
-            self.values[name] = value = pair  # type: ignore[assignment]
-            del self.initializers[name]
+        if isinstance(value, Tensor) and value.dtype.is_complex and value.name in self.initializers:
+            spec = complex_pairs.bordered(self.specs[name])
+            self.initializers[value.name] = Initializer(value.name, spec, (value.name,), Layout((("pairs", -1),)))
+            if ("pair", value.name) not in self._cache:
+                self._cache["pair", value.name] = complex_pairs.split(self, Tensor(value.name, spec))
+            value = self._cache["pair", value.name]
         return value
 
     def _is_empty(self, name: str) -> bool:

@@ -6,6 +6,8 @@ In the file's metadata:
     neutral-model.layouts    how initializers are made of parameters, for those that were rearranged
     neutral-model.digest     the model's digest
     neutral-model.nodes      SHA-256 of the ONNX graph as it was written, so that an edited one is known
+
+Initializers that no node reads stand in `training_info[0].initialization`; files of earlier versions have them in the graph.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ def check_providers(wanted: Sequence[str], there: Sequence[str]) -> None:
 def _open(model: Model, opset: int, options: onnxruntime.SessionOptions, providers: list[str]) -> onnxruntime.InferenceSession:
     """Small models go over as bytes; large ones through a file whose values ONNX Runtime maps."""
     proto, lowering = build(model, opset)
+    lowering.unread.clear()  # no run needs them
     is_wide = any(spec.dtype in (DType.FLOAT64, DType.COMPLEX128) for spec in lowering.specs.values())
     disabled = list(INEXACT_IN_FLOAT64) if is_wide else None
     if total_bytes(lowering) <= IN_MEMORY:

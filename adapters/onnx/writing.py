@@ -3,6 +3,9 @@
 A protobuf message is the concatenation of its fields, and a field of submessage type is a tag, a length and the
 submessage. So the graph's initializers are written by hand, their values straight from the parameter store, and
 everything else by the protobuf library. What protobuf cannot hold (2 GB) goes to a file beside it, as external data.
+
+Initializers that no node reads (`Lowering.unread`) stand in the model's `training_info`, which no runtime for inference looks at: in the
+graph each would be warned of whenever ONNX Runtime opens the file.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from adapters.onnx.lowering import Lowering
 from converter.parameters import Array, as_bytes
 
 _GRAPH_FIELD = 7  # ModelProto.graph
+_TRAINING_FIELD = 20  # ModelProto.training_info
+_INITIALIZATION_FIELD = 1  # TrainingInfoProto.initialization
+_NAME_FIELD = 2  # GraphProto.name
 _INITIALIZER_FIELD = 5  # GraphProto.initializer
 _RAW_DATA_FIELD = 9  # TensorProto.raw_data
 
@@ -26,13 +32,14 @@ PAGE = 4096
 # Values are put in another order in blocks of about this many bytes.
 BLOCK = 16 << 20
 CACHE_LINE = 64
+UNREAD = b"parameters that no node reads"
 # Small tensors stay in the ONNX file: shape inference and checkers look at them.
 INLINE = 1024
 
 
 def total_bytes(lowering: Lowering) -> int:
     """Bytes of all initializers."""
-    return sum(nbytes(item) for item in lowering.initializers.values())
+    return sum(nbytes(item) for items in (lowering.initializers, lowering.unread) for item in items.values())
 
 
 def write_model(file: BinaryIO, proto: onnx.ModelProto, lowering: Lowering, described: Callable[[], object] | None = None) -> None:
@@ -40,13 +47,12 @@ def write_model(file: BinaryIO, proto: onnx.ModelProto, lowering: Lowering, desc
 
     `described` is called once the values are written: the metadata that it adds to `proto` is written too.
     """
-    entries = [(item, _head(item, lowering)) for item in lowering.initializers.values()]
-    _write_around(file, proto, sum(_inline_size(item, head) for item, head in entries))
-    for item, head in entries:
-        file.write(_tag(_INITIALIZER_FIELD) + _varint(_body_size(item, head)) + head)
-        file.write(_tag(_RAW_DATA_FIELD) + _varint(nbytes(item)))
-        for block in values_of(item, lowering):
-            file.write(block)
+    read, unread = ([(item, _head(item, lowering)) for item in items.values()] for items in (lowering.initializers, lowering.unread))
+    _write_around(file, proto, sum(_inline_size(item, head) for item, head in read))
+    _write_inline(file, read, lowering)
+    if unread:
+        file.write(_unread_head(sum(_inline_size(item, head) for item, head in unread)))
+        _write_inline(file, unread, lowering)
     if described is not None:
         described()
     file.write(onnx.ModelProto(metadata_props=proto.metadata_props).SerializeToString())
@@ -58,8 +64,31 @@ def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.Mo
 
     `described` is called once the values are written: what it adds to `proto` is written too.
     """
+    read, unread = (_write_beside(data, location, items.values(), lowering) for items in (lowering.initializers, lowering.unread))
+    if described is not None:
+        described()
+    _write_around(file, proto, sum(map(len, read)))
+    for entry in read:
+        file.write(entry)
+    if unread:
+        file.write(_unread_head(sum(map(len, unread))))
+        for entry in unread:
+            file.write(entry)
+    file.write(onnx.ModelProto(metadata_props=proto.metadata_props).SerializeToString())
+
+
+def _write_inline(file: BinaryIO, entries: Iterable[tuple[Initializer, bytes]], lowering: Lowering) -> None:
+    for item, head in entries:
+        file.write(_tag(_INITIALIZER_FIELD) + _varint(_body_size(item, head)) + head)
+        file.write(_tag(_RAW_DATA_FIELD) + _varint(nbytes(item)))
+        for block in values_of(item, lowering):
+            file.write(block)
+
+
+def _write_beside(data: BinaryIO, location: str, items: Iterable[Initializer], lowering: Lowering) -> list[bytes]:
+    """Writes the larger values to `data`; gives the entries of a graph that name their places, or hold the values."""
     entries: list[bytes] = []
-    for item in lowering.initializers.values():
+    for item in items:
         size = nbytes(item)
         if size <= INLINE:
             tensor = onnx.TensorProto.FromString(_head(item, lowering))
@@ -75,12 +104,14 @@ def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.Mo
                 data.write(block)
         body = tensor.SerializeToString()
         entries.append(_tag(_INITIALIZER_FIELD) + _varint(len(body)) + body)
-    if described is not None:
-        described()
-    _write_around(file, proto, sum(map(len, entries)))
-    for entry in entries:
-        file.write(entry)
-    file.write(onnx.ModelProto(metadata_props=proto.metadata_props).SerializeToString())
+    return entries
+
+
+def _unread_head(initializers: int) -> bytes:
+    """What stands before initializers of `initializers` bytes in the model's training information."""
+    name = _tag(_NAME_FIELD) + _varint(len(UNREAD)) + UNREAD
+    graph = _tag(_INITIALIZATION_FIELD) + _varint(len(name) + initializers) + name
+    return _tag(_TRAINING_FIELD) + _varint(len(graph) + initializers) + graph
 
 
 def _write_around(file: BinaryIO, proto: onnx.ModelProto, initializers: int) -> None:
