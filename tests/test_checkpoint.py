@@ -165,7 +165,7 @@ def test_a_whole_pickled_module_is_refused_with_the_way_out(tmp_path: Path) -> N
 
 def test_archives_of_code_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
-        archive.writestr("net/data.pkl", b"")
+        archive.writestr("net/data.pkl", b"\x80\x02).")
         archive.writestr("net/constants.pkl", b"")
         archive.writestr("net/code/__torch__.py", b"")
     with pytest.raises(FormatError, match="TorchScript"):

@@ -11,6 +11,7 @@ import pickle
 import random
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -269,21 +270,13 @@ def test_conversions_where_torch_was_never_installed(line: Path) -> None:
     assert "fc.weight" in without_torch(line, "inspect", "w.pt", "--parameters")
 
 
-def test_older_kinds_need_torch_and_say_so(line: Path) -> None:
-    torch.save({"fc.weight": torch.ones(2, 3), "fc.bias": torch.ones(2)}, line / "old.pt", _use_new_zipfile_serialization=False)
-    text = without_torch(line, "torch-to-json", "old.pt", "-o", "m.json", "--architecture", "graph.json", code=2)
-    assert "before 1.6" in text
-    assert "model-converter[torch]" in text
-    assert not (line / "m.json").exists()
-    assert load_parameters(line / "old.pt").read("fc.bias").tolist() == [1, 1]
-
-
-def test_an_older_kind_is_no_other_error_where_torch_is_missing(line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save({"w": torch.ones(2)}, line / "old.pt", _use_new_zipfile_serialization=False)
+def test_tar_files_need_torch_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "old.pt", "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
     monkeypatch.delitem(sys.modules, "adapters.torch.checkpoint", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"before 1\.6"):
-        load_checkpoint(line / "old.pt")
+    with pytest.raises(MissingDependencyError, match=r"before 0\.2.*model-converter\[torch\]"):
+        load_checkpoint(tmp_path / "old.pt")
 
 
 # Python objects ------------------------------------------------------------------------------------------------------------

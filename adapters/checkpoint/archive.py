@@ -30,11 +30,12 @@ COPY = "copy or download it again"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of the archive: a range of bytes."""
+    """One file of the archive: a range of bytes. Only what is not read as tensors may be deflated."""
 
     name: str
     offset: int
     size: int
+    deflated: bool = False
 
 
 class Archive:
@@ -73,11 +74,12 @@ class Archive:
         if info.flag_bits & _ENCRYPTED:
             raise FormatError("an encrypted entry", where=place, expected="plain entries, as torch.save writes them",
                               fix="decrypt the archive: unzip it with its password, and save the checkpoint again")
-        if info.compress_type != zipfile.ZIP_STORED:
+        deflated = info.compress_type == zipfile.ZIP_DEFLATED and _is_aside(name)
+        if info.compress_type != zipfile.ZIP_STORED and not deflated:
             raise FormatError("a compressed entry", where=place, expected="stored entries, as torch.save writes them",
                               received=f"compression method {info.compress_type}",
                               fix="unpack the archive, and pack it without compression: zip -0 -r weights.pt FOLDER")
-        if info.file_size != info.compress_size:
+        if info.file_size != info.compress_size and not deflated:
             raise FormatError("a stored entry of two sizes", where=place, expected=f"{info.file_size} bytes",
                               received=f"{info.compress_size} bytes", fix=COPY)
         start = info.header_offset
@@ -85,15 +87,15 @@ class Archive:
             raise FormatError("an entry outside of the archive", where=place, received=f"at {start} of {end} bytes", fix=COPY)
         signature, _, flags, method, *_, length, extra = _LOCAL.unpack(self.file.view(start, _LOCAL.size).tobytes())
         offset = start + _LOCAL.size + length + extra
-        if signature != MAGIC or method != zipfile.ZIP_STORED or flags & _ENCRYPTED:
+        if signature != MAGIC or method != info.compress_type or flags & _ENCRYPTED:
             raise FormatError("an entry is not where the directory says", where=place, fix=COPY)
-        if offset + info.file_size > end:
+        if offset + info.compress_size > end:
             raise FormatError("an entry reaches past the end of the archive", where=place, expected=f"at most {max(0, end - offset)} bytes",
-                              received=f"{info.file_size} bytes", fix=COPY)
+                              received=f"{info.compress_size} bytes", fix=COPY)
         local = self.file.view(start + _LOCAL.size, length).tobytes()
         if local.decode("utf-8" if flags & _UTF8 else "cp437", "replace") != info.orig_filename:
             raise FormatError("an entry has two names", where=place, received=repr(local[:60]), fix=COPY)
-        return Entry(name, offset, info.file_size), start
+        return Entry(name, offset, info.compress_size, deflated), start
 
     def __contains__(self, name: str) -> bool:
         return name in self.entries
@@ -112,13 +114,26 @@ class Archive:
             return None
         return self.file.view(entry.offset, min(entry.size, MAX_SMALL)).tobytes().decode("ascii", "replace").strip()
 
+    @property
+    def is_script(self) -> bool:
+        """Whether TorchScript wrote it."""
+        return "constants.pkl" in self.entries or any(name.startswith("code/") for name in self.entries)
+
+    @property
+    def big(self) -> bool:
+        """Whether the elements of the storages are big-endian."""
+        order = self.text("byteorder")
+        if order not in (None, "little", "big"):
+            raise FormatError("an unknown byte order", where="byteorder", expected="little or big", received=repr(order)[:40])
+        return order == "big"
+
+    def offset(self, key: str) -> int:
+        """Where a storage's elements begin in the file."""
+        return self.entries[f"data/{key}"].offset
+
     def refuse_others(self) -> None:
-        """Raises `FormatError` for archives that are no checkpoints: TorchScript, torch.export, and any other zip file."""
+        """Raises `FormatError` for archives that are no checkpoints: torch.export's, and any other zip file."""
         names = self.entries
-        if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-            raise FormatError("a TorchScript archive, not a checkpoint", expected="a state_dict",
-                              fix="torch.save(torch.jit.load(file).state_dict(), 'weights.pt'); or, with example arguments, "
-                                  "converter.from_torch(torch.jit.load(file), args)")
         if "archive_format" in names or any(name.startswith("models/") or "serialized_exported_program" in name for name in names):
             raise FormatError("a torch.export archive, not a checkpoint", expected="a state_dict",
                               fix="torch.save(torch.export.load(file).state_dict, 'weights.pt'); or name it .pt2 and convert the "
@@ -126,6 +141,10 @@ class Archive:
         if PICKLE not in names:
             raise FormatError("a zip file that torch.save did not write", expected=f"an entry {PICKLE}",
                               received=", ".join(list(names)[:5])[:200] or "an empty archive")
+
+
+def _is_aside(name: str) -> bool:
+    return name.startswith("code/") or name.endswith(".debug_pkl")
 
 
 def _place(name: str) -> str:

@@ -22,11 +22,12 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A range of memory that tensors view: the entry `data/<key>`, `nbytes` long, of elements of a dtype (None: untyped)."""
+    """A range of memory that tensors view: `nbytes` from `start` in the storage `key`, of elements of a dtype (None: untyped)."""
 
     key: str
     nbytes: int
     dtype: DType | None
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,21 @@ class Plain(dict[Any, Any]):
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptClass:
+    """A class of a TorchScript archive: its path in there."""
+
+    kind: str
+
+
+@dataclass(slots=True, eq=False)
+class ScriptObject:
+    """An object of a TorchScript archive: its class's path, and its attributes (or whatever else its class keeps)."""
+
+    kind: str
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Function:
     """A callable of the table, in our own words."""
 
@@ -102,7 +118,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: DType, m
         return found
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if (last + 1) * dtype.itemsize > storage.nbytes:
-        raise FormatError("a tensor reaches past the end of its storage", where=f"data/{storage.key}",
+        raise FormatError("a tensor reaches past the end of its storage", where=f"storage {storage.key[:80]}",
                           expected=f"elements up to {storage.nbytes // dtype.itemsize}", fix="copy or download the checkpoint again",
                           received=f"shape {list(shape)}, strides {list(strides)}, offset {offset}: up to {last + 1}")
     return found

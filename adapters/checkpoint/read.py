@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from adapters.checkpoint.archive import COPY, MAGIC, RESAVE, Archive
+from adapters.checkpoint.archive import COPY, MAGIC, PICKLE, RESAVE, Archive
 from adapters.checkpoint.content import Foreign, OtherTensor, TensorRef
+from adapters.checkpoint.legacy import LegacyFile, is_legacy
+from adapters.checkpoint.script import script_state_dict
 from adapters.checkpoint.unpickle import unpickle
 from converter.discovery import formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
@@ -21,7 +23,6 @@ from converter.state_dict import find_state_dict
 FORMAT = "torch"
 """The format of `converter.discovery` whose files these are; its `fallback` reads the older kinds."""
 
-_PICKLE = b"\x80"
 _TAR = (257, b"ustar")
 _LISTED = 8
 _GROWTH, _ROOM = 64, 256 << 20
@@ -29,12 +30,12 @@ _GROWTH, _ROOM = 64, 256 << 20
 
 
 class CheckpointParameters(ParameterStore):
-    """The tensors of a zip checkpoint. Reading one gives a view of the mapped file, a copy where it is not contiguous.
+    """The tensors of a checkpoint. Reading one gives a view of the mapped file, a copy where it is not contiguous.
 
     Two names with the same storage, offset, shape, strides and dtype are one tensor: the later is an alias.
 
     Args:
-        archive: the file.
+        archive: the file, and where its storages lie.
         tensors: names and references, each within its storage.
         key: the entry that the state_dict was found under, None where it is the whole file.
         notes: what a person should know of the file.
@@ -44,10 +45,10 @@ class CheckpointParameters(ParameterStore):
         FormatError: tensors without values, or such as would take far more memory than the file.
     """
 
-    def __init__(self, archive: Archive, tensors: Mapping[str, Any], key: str | None, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, archive: Archive | LegacyFile, tensors: Mapping[str, Any], key: str | None, notes: tuple[str, ...] = ()) -> None:
         self.key, self.notes = key, notes
         self._archive = archive
-        self._big = _is_big(archive)
+        self._big = archive.big
         _refuse_others(tensors)
         self._tensors: dict[str, TensorRef] = dict(tensors)
         self._aliases: dict[str, str] = {}
@@ -103,8 +104,8 @@ class CheckpointParameters(ParameterStore):
         if 0 in tensor.shape:
             return np.empty(tensor.shape, dtype.numpy)
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-        entry = self._archive.entries[f"data/{tensor.storage.key}"]
-        data = view(entry.offset + tensor.offset * width, (last + 1) * width)
+        start = self._archive.offset(tensor.storage.key) + tensor.storage.start
+        data = view(start + tensor.offset * width, (last + 1) * width)
         if dtype is DType.BOOL and data.max() > 1:
             raise FormatError("a bool that is neither 0 nor 1", where=f"tensor {name[:80]!r}", received=str(int(data.max())))
         if data.ctypes.data % dtype.numpy.alignment:
@@ -125,7 +126,8 @@ class CheckpointParameters(ParameterStore):
 def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
     """The state_dict of a `.pt`, `.pth` or `.bin` file. Runs no code from the file, and needs no PyTorch.
 
-    Files of PyTorch before 1.6, which are no zip archives, are read by PyTorch where it is installed.
+    Files of PyTorch before 1.6 too, which are no zip archives, and TorchScript archives, whose parameters and buffers are taken.
+    Tar files of PyTorch before 0.2 are read by PyTorch where it is installed.
 
     Args:
         path: the file.
@@ -135,7 +137,7 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
         UnsafePickleError: Python objects stand where the state_dict is, or in it. Those beside it are left alone.
         FormatError: not a checkpoint, a damaged or a hostile one, or one with several state_dicts or none.
         UnsupportedError: tensors that cannot be carried; all are listed.
-        MissingDependencyError: a file of the older kind, and no PyTorch.
+        MissingDependencyError: a tar file, and no PyTorch.
     """
     path = Path(path)
     try:
@@ -145,7 +147,10 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
             raise FormatError("the file is empty", expected="a file that torch.save wrote")
         if head.startswith(MAGIC):
             return _load(Archive(path), key)
-        if head.startswith(_PICKLE) or head[_TAR[0]:] == _TAR[1]:
+        if is_legacy(head):
+            older = LegacyFile(path)
+            return CheckpointParameters(older, *_chosen(older.content, older.foreign, key))
+        if head[_TAR[0]:] == _TAR[1]:
             return _older(path, key)
         raise FormatError("not a file that torch.save wrote, or a damaged one", received=f"it begins with {head[:8]!r}",
                           expected="a PyTorch checkpoint", fix="check that the file is complete, and what wrote it")
@@ -154,9 +159,11 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
 
 
 def _load(archive: Archive, key: str | None) -> CheckpointParameters:
-    archive.refuse_others()
+    if not archive.is_script or PICKLE not in archive:
+        archive.refuse_others()
 
-    def storage_of(name: str, nbytes: int) -> None:
+    def storage_of(name: str, count: int, width: int) -> None:
+        nbytes = count * width
         entry = archive.entries.get(f"data/{name}")
         if entry is None:
             raise FormatError("a storage is missing", where=f"data/{name[:80]}", expected=f"{nbytes} bytes", fix=COPY)
@@ -164,7 +171,12 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
             raise FormatError("a storage of another length than the pickle says", where=f"data/{name[:80]}", expected=f"{nbytes} bytes",
                               received=f"{entry.size} bytes", fix=COPY)
 
-    content, foreign = unpickle(archive.pickle(), storage_of)
+    content, foreign, _ = unpickle(archive.pickle(), storage_of, scripts=archive.is_script)
+    if archive.is_script:
+        if key is not None:
+            raise FormatError("a TorchScript archive is one state_dict, without entries", received=f"key {key!r}", fix="leave the key out")
+        found = script_state_dict(archive, content)
+        return CheckpointParameters(archive, found.tensors, found.key, found.notes)
     return CheckpointParameters(archive, *_chosen(content, foreign, key))
 
 
@@ -178,24 +190,17 @@ def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapp
 
 
 def _older(path: Path, key: str | None) -> ParameterStore:
-    """What PyTorch makes of a file of its older kinds, tensors and plain containers only."""
+    """What PyTorch makes of a file of its oldest kind, tensors and plain containers only."""
     form = formats().get(FORMAT)
     if form is None or form.fallback is None:
-        raise FormatError("a checkpoint of PyTorch before 1.6, which only PyTorch reads", expected="a zip checkpoint", fix=RESAVE)
+        raise FormatError("a checkpoint of PyTorch before 0.2, which only PyTorch reads", expected="a zip checkpoint", fix=RESAVE)
     try:
         with requiring(form.extra):
             return resolve(form.fallback, form.extra)(path, key=key)
     except MissingDependencyError as error:
-        error.message = f"a checkpoint of PyTorch before 1.6, which only PyTorch reads, and {error.message}"
+        error.message = f"a checkpoint of PyTorch before 0.2, which only PyTorch reads, and {error.message}"
         error.fix = f"{error.fix}; or {RESAVE}"
         raise
-
-
-def _is_big(archive: Archive) -> bool:
-    order = archive.text("byteorder")
-    if order not in (None, "little", "big"):
-        raise FormatError("an unknown byte order", where="byteorder", expected="little or big", received=repr(order)[:40])
-    return order == "big"
 
 
 def _swapped(values: Array) -> Array:

@@ -11,7 +11,20 @@ import struct
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
-from adapters.checkpoint.content import TABLE, Foreign, Function, Kind, Malformed, OtherTensor, Plain, Storage, TensorRef, check_key
+from adapters.checkpoint.content import (
+    TABLE,
+    Foreign,
+    Function,
+    Kind,
+    Malformed,
+    OtherTensor,
+    Plain,
+    ScriptClass,
+    ScriptObject,
+    Storage,
+    TensorRef,
+    check_key,
+)
 from converter.errors import FormatError, UnsafePickleError
 from converter.state_dict import UNSAFE
 
@@ -21,38 +34,47 @@ MAX_OPCODES = 10_000_000
 MAX_MARKS = 1000
 """Containers being filled within each other."""
 MAX_NAME = 500
+SCRIPT = "__torch__."
 _LISTED = 12
 
 
-def unpickle(data: memoryview, storage_of: Callable[[str, int], None]) -> tuple[Any, tuple[str, ...]]:
+StorageOf = Callable[[str, int, int], None]
+
+
+def unpickle(data: memoryview, storage_of: StorageOf, *, where: str = "data.pkl",
+             scripts: bool = False) -> tuple[Any, tuple[str, ...], int]:
     """What a pickle holds: dicts, lists, tuples, sets, numbers, texts, `TensorRef`, `OtherTensor` and `Foreign`.
 
-    Beside it the names of the classes and functions outside of the table that it asks for, each of which is a `Foreign`.
+    Beside it the names of the classes and functions outside of the table that it asks for, each of which is a `Foreign`, and
+    the pickle's length in bytes.
 
     Args:
-        data: the pickle.
-        storage_of: called with each storage's key and bytes; raises for one that the file does not hold.
+        data: the pickle, and what follows it.
+        storage_of: called with each storage's key, its number of elements and their width in bytes; raises for one that the file
+            does not hold.
+        where: what to call the pickle in errors.
+        scripts: whether objects of TorchScript's own classes are kept as `ScriptObject`.
 
     Raises:
         UnsafePickleError: it cannot be followed to its end, and names such classes or functions; all are listed. None was imported.
         FormatError: it is damaged, or its tensors do not fit their storages.
     """
-    reader = _Reader(data, storage_of)
+    reader = _Reader(data, storage_of, scripts)
     try:
         content = reader.run()
     except (Malformed, struct.error, IndexError, ValueError, OverflowError, TypeError, UnicodeDecodeError, AttributeError) as error:
         if reader.foreign:
             raise reader.refusal() from None
         raise FormatError("the checkpoint's pickle is damaged", received=str(error)[:200] or type(error).__name__,
-                          where=f"data.pkl, byte {reader.position}", fix="check that the file is complete, and what wrote it") from error
-    return content, tuple(reader.foreign)
+                          where=f"{where}, byte {reader.position}", fix="check that the file is complete, and what wrote it") from error
+    return content, tuple(reader.foreign), reader.position
 
 
 class _Reader:
     """The pickle machine: a stack, the stacks below each mark, and a memo."""
 
-    def __init__(self, data: memoryview, storage_of: Callable[[str, int], None]) -> None:
-        self.data, self.storage_of = data, storage_of
+    def __init__(self, data: memoryview, storage_of: StorageOf, scripts: bool) -> None:
+        self.data, self.storage_of, self.scripts = data, storage_of, scripts
         self.position = self.copied = 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
@@ -154,6 +176,8 @@ class _Reader:
             raise Malformed("the name of a class is no name")
         full = f"{module}.{name}"
         found = TABLE.get(full)
+        if found is None and self.scripts and full.startswith(SCRIPT):
+            found = ScriptClass(full)
         if found is None:
             full = full if full.isprintable() else ascii(full)
             found = Foreign(full)
@@ -164,6 +188,8 @@ class _Reader:
         """The value that a call would give; only functions of our own table are ever called."""
         if isinstance(function, Foreign):
             return function
+        if isinstance(function, ScriptClass):
+            return ScriptObject(function.kind)
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise Malformed(f"a call of a {type(function).__name__}")
         self.count(arguments)
@@ -172,9 +198,9 @@ class _Reader:
         return function.call(*arguments)
 
     def count(self, values: Iterable[Any]) -> None:
-        """Counts what a call may copy: the pickle's length bounds that too, or a few bytes could copy a long list each."""
+        """Counts what a call may copy: what was read so far bounds that too, or a few bytes could copy a long list each."""
         self.copied += sum(len(value) for value in values if isinstance(value, Sized))
-        if self.copied > 2 * len(self.data):
+        if self.copied > 2 * self.position:
             raise Malformed("it copies the same values over and over")
 
     def reduce(self) -> None:
@@ -193,7 +219,9 @@ class _Reader:
         """A value's state. Only a namespace has one; an OrderedDict's `_metadata` and attributes of tensors are left out."""
         state = self.stack.pop()
         target = self.stack[-1]
-        if isinstance(target, Plain):
+        if isinstance(target, ScriptObject):
+            target.state = state
+        elif isinstance(target, Plain):
             if isinstance(state, dict):
                 self.count([state])
                 target.update(state)
@@ -202,6 +230,9 @@ class _Reader:
 
     def persistent(self) -> None:
         found = self.stack.pop()
+        if isinstance(found, tuple) and len(found) == 4 and found[0] == "module":
+            self.push(found[1])  # a class, and its source code
+            return
         if not isinstance(found, tuple) or len(found) < 5 or found[0] != "storage":
             raise Malformed("a reference to something else than a storage")
         kind, key, _, count = found[1:5]
@@ -213,11 +244,23 @@ class _Reader:
         if not isinstance(key, (str, int)) or type(count) is not int or not 0 <= count < 1 << 60:
             raise Malformed("a storage whose key or length is none")
         if kind.kind != "storage":
+            self.storage_of(str(key), count, 4 if "Int32" in kind.kind else 1)
             self.push(Storage(str(key), 0, None))  # quantized elements: refused with their tensor
             return
-        nbytes = count * (kind.dtype.itemsize if kind.dtype is not None else 1)
-        self.storage_of(str(key), nbytes)
-        self.push(Storage(str(key), nbytes, kind.dtype))
+        width = kind.dtype.itemsize if kind.dtype is not None else 1
+        self.storage_of(str(key), count, width)
+        self.push(self.part(Storage(str(key), count * width, kind.dtype), found[5] if len(found) > 5 else None, width))
+
+    def part(self, storage: Storage, view: Any, width: int) -> Storage:
+        """The part of a storage that PyTorch 0.4 and before wrote as one of its own: `(its key, first element, elements)`."""
+        if view is None:
+            return storage
+        if not isinstance(view, tuple) or len(view) != 3 or any(type(item) is not int or item < 0 for item in view[1:]):
+            raise Malformed("a view of a storage that is none")
+        start, end = view[1] * width, (view[1] + view[2]) * width
+        if end > storage.nbytes:
+            raise Malformed("a view that reaches past the end of its storage")
+        return Storage(storage.key, end - start, storage.dtype, storage.start + start)
 
     def instance(self) -> None:
         arguments = tuple(self.pop_mark())
