@@ -17,7 +17,6 @@ import adapters.torch.fast_path as fast_path
 import adapters.torch.patches as patches
 import adapters.torch.preparation as preparation
 import adapters.torch.retracing as retracing
-from adapters.torch.fast_path import without_fast_path
 from adapters.torch.inputs import flat_names
 from adapters.torch.memory import Memory, evaluation
 from adapters.torch.parameters import TorchParameters
@@ -184,7 +183,8 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
 
 def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None) -> Traced:
-    with evaluation(module), without_fast_path(), quiet(), torch.no_grad(), patches.traceable(), decisions.recorded() as decided:
+    with evaluation(module), fast_path.as_in_evaluation(module), quiet(), torch.no_grad(), patches.traceable(), \
+            decisions.recorded() as decided:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
         exported = prepare(exported)
         return imported(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept)
