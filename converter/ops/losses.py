@@ -34,6 +34,11 @@ def ctc_loss(log_probs: Array, targets: Array, input_lengths: Array, target_leng
     α₀(0) = p₀(blank), α₀(1) = p₀(l₁); αₜ(s) = (αₜ₋₁(s) + αₜ₋₁(s-1) + [l'ₛ is no blank and not l'ₛ₋₂] αₜ₋₁(s-2)) pₜ(l'ₛ);
     y = -log(α(2n) + α(2n-1)) at the last time of the input, n being the target's length.
     """
+    if np.any(target_lengths < 0) or np.any(target_lengths > targets.shape[1]):
+        raise ValueError(f"a target's length is not from 0 to {targets.shape[1]}")
+    read = targets[np.arange(targets.shape[1]) < target_lengths[:, None]]
+    if read.size and not 0 <= read.min() <= read.max() < log_probs.shape[2]:
+        raise IndexError(f"a label is not from 0 to {log_probs.shape[2] - 1}")
     wide = np.result_type(log_probs.dtype, np.float32) if log_probs.dtype.itemsize > 2 else np.dtype(np.float32)
     count, states = targets.shape[0], 2 * targets.shape[1] + 1
     labels = np.full((count, states), blank)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.indices import ascending, from_zero
 from adapters.onnx.ops.manipulation import runs, unsqueeze, zeros
 from adapters.onnx.registry import lowers
 from converter.dims import Dim
@@ -13,7 +14,7 @@ from converter.ir import DType, TensorSpec
 
 @lowers("embedding")
 def embedding(g: Lowering, indices: Tensor, weight: Tensor) -> Tensor:
-    return g.node("Gather", weight, indices, axis=0)
+    return g.node("Gather", weight, from_zero(g, indices, weight.shape[0]), axis=0)
 
 
 @lowers("embedding_bag")
@@ -22,7 +23,7 @@ def embedding_bag(g: Lowering, indices: Tensor, weight: Tensor, offsets: Tensor 
     # ONNX Runtime adds up no small floats here.
     inner = DType.FLOAT32 if weight.dtype in (DType.FLOAT16, DType.BFLOAT16) else weight.dtype
     spec = TensorSpec(weight.dtype, (*indices.shape, weight.shape[1]))
-    rows = g.cast(g.node("Gather", weight, indices, spec=spec, axis=0), inner)
+    rows = g.cast(g.node("Gather", weight, from_zero(g, indices, weight.shape[0]), spec=spec, axis=0), inner)
     if per_sample_weights is not None:
         rows = g.node("Mul", rows, unsqueeze(g, g.cast(per_sample_weights, inner), [indices.rank]), spec=rows.spec)
     kept: Tensor | None = None
@@ -34,7 +35,8 @@ def embedding_bag(g: Lowering, indices: Tensor, weight: Tensor, offsets: Tensor 
         kept = g.cast(g.node("Not", padding, spec=flag), inner)
     if offsets is None:
         return g.cast(_matrix(g, rows, kept, mode), weight.dtype)
-    return g.cast(_ragged(g, rows, kept, g.cast(offsets, DType.INT64), mode, include_last_offset), weight.dtype)
+    offsets = ascending(g, g.cast(offsets, DType.INT64), from_start=True)
+    return g.cast(_ragged(g, rows, kept, offsets, mode, include_last_offset), weight.dtype)
 
 
 def _matrix(g: Lowering, rows: Tensor, kept: Tensor | None, mode: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.indices import ascending
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, symbol
 from converter.ir import DType, TensorSpec
@@ -16,8 +17,9 @@ def grouped_matmul(g: Lowering, x: Tensor, weight: Tensor, ends: Tensor) -> Tens
         raise g.refuse("a number of groups that is not fixed")
     if x.dtype not in (DType.FLOAT16, DType.FLOAT32, DType.FLOAT64):
         raise g.refuse(f"a grouped product in {x.dtype}")
-    stops = g.node("Concat", g.cast(ends, DType.INT64), g.size(x.shape[0]), spec=TensorSpec(DType.INT64, (groups + 1,)), axis=0)
-    starts = g.node("Concat", g.constant([0]), g.cast(ends, DType.INT64), spec=stops.spec, axis=0)
+    ends = ascending(g, g.cast(ends, DType.INT64), from_start=False)
+    stops = g.node("Concat", ends, g.size(x.shape[0]), spec=TensorSpec(DType.INT64, (groups + 1,)), axis=0)
+    starts = g.node("Concat", g.constant([0]), ends, spec=stops.spec, axis=0)
     counts = g.node("Sub", stops, starts, spec=stops.spec)
     name = g._wanted[0]
     lengths: list[Dim] = [symbol(f"{name.replace('.', '_')}_rows_{index}") for index in range(groups + 1)]

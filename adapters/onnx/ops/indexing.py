@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.indices import classes
 from adapters.onnx.ops.manipulation import expand, unsqueeze
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, product
@@ -82,7 +83,7 @@ def nonzero(g: Lowering, x: Tensor, *, size: Dim) -> Tensor:
 
 @lowers("one_hot")
 def one_hot(g: Lowering, x: Tensor, *, num_classes: int) -> Tensor:
-    indices = g.cast(x if x.rank else g.reshape(x, (1,)), DType.INT64)
+    indices = classes(g, g.cast(x if x.rank else g.reshape(x, (1,)), DType.INT64), num_classes)
     y = g.node("OneHot", indices, g.constant(num_classes), g.constant([0, 1]), spec=TensorSpec(DType.INT64, (*indices.shape, num_classes)),
                axis=-1)
     return g.reshape(y, (*x.shape, num_classes))

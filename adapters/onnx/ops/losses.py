@@ -6,6 +6,7 @@ import onnx
 from onnx import helper
 
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.indices import from_zero
 from adapters.onnx.registry import lowers
 from converter.ir import DType, TensorSpec
 
@@ -33,7 +34,7 @@ def ctc_loss(g: Lowering, log_probs: Tensor, targets: Tensor, input_lengths: Ten
     places = g.node("Range", g.constant(0), g.scalar_size(states), g.constant(1), spec=TensorSpec(integers, (states,)))
     ends = g.node("Mul", g.node("Unsqueeze", target_lengths, g.constant([1]), spec=row), g.constant(2), spec=row)
     inside = g.node("LessOrEqual", places, ends, spec=truth)
-    classes = g.node("Where", inside, labels, blanks, spec=table)
+    classes = from_zero(g, g.node("Where", inside, labels, blanks, spec=table), log_probs.shape[2])
     classes = g.node("Expand", g.node("Unsqueeze", classes, g.constant([0]), spec=TensorSpec(integers, (1, batch, states))),
                      g.sizes((time, 1, 1)), spec=TensorSpec(integers, (time, batch, states)))
     emitted = g.node("GatherElements", logs, classes, spec=TensorSpec(dtype, (time, batch, states)), axis=2)
@@ -49,7 +50,7 @@ def ctc_loss(g: Lowering, log_probs: Tensor, targets: Tensor, input_lengths: Ten
     alpha, = g.nodes_out("Scan", start, emitted, active, specs=[TensorSpec(dtype, (batch, states))], body=body, num_scan_inputs=2)
 
     chosen = TensorSpec(dtype, (batch, 1))
-    last = g.node("GatherElements", alpha, ends, spec=chosen, axis=1)
+    last = g.node("GatherElements", alpha, from_zero(g, ends, states), spec=chosen, axis=1)
     previous = g.node("Max", g.node("Sub", ends, g.constant(1), spec=row), g.constant(0), spec=row)
     other = g.node("GatherElements", alpha, previous, spec=chosen, axis=1)
     other = g.node("Where", g.node("Greater", ends, g.constant(0), spec=TensorSpec(DType.BOOL, (batch, 1))), other, nothing, spec=chosen)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.ops.indices import ascending
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, Expr
 from converter.ir import DType, TensorSpec
@@ -169,7 +170,7 @@ def runs(g: Lowering, starts: Tensor, length: Tensor, size: Dim) -> Tensor:
 @lowers("repeat_indices")
 def repeat_indices(g: Lowering, repeats: Tensor, *, size: Dim | None, length: Dim | None) -> Tensor:
     repeats = g.cast(repeats, DType.INT64)
-    ends = g.node("CumSum", repeats, g.constant(0), spec=repeats.spec)
+    ends = ascending(g, g.node("CumSum", repeats, g.constant(0), spec=repeats.spec), from_start=False)
     starts = g.node("Sub", ends, repeats, spec=repeats.spec)
     total = g.node("ReduceSum", repeats, g.constant([0]), spec=TensorSpec(DType.INT64, (1,)), keepdims=1)
     return runs(g, starts, total, length if size is None else size)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from adapters.torch.importer import Importer
+from adapters.torch.operand_checks import refuse_descending
 from adapters.torch.ops.manipulation import reshaped
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
@@ -95,6 +96,8 @@ def rebuild_embedding_bag(indices: Tensor, weight: Tensor, offsets: Tensor | Non
                           mode: str = "sum", include_last_offset: bool = False, padding_idx: int | None = None) -> Tensor:
     if offsets is not None and offsets.dtype != indices.dtype:
         indices, offsets = indices.long(), offsets.long()
+    if offsets is not None:
+        refuse_descending(offsets, len(indices))
     return torch.nn.functional.embedding_bag(indices, weight, offsets, mode=mode, per_sample_weights=per_sample_weights,
                                              include_last_offset=include_last_offset, padding_idx=padding_idx)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from adapters.torch.importer import Importer
+from adapters.torch.operand_checks import refuse_outside
 from adapters.torch.ops.manipulation import broadcasted, reshaped
 from adapters.torch.registry import imports, rebuilds
 from converter import dims
 from converter.builder import Value
 from converter.dims import Dim, Expr
-from converter.errors import RunError
 from converter.ir import DType
 
 Tensor = torch.Tensor
@@ -234,6 +234,5 @@ def rebuild_nonzero(x: Tensor) -> Tensor:
 
 @rebuilds("one_hot")
 def rebuild_one_hot(x: Tensor, *, num_classes: int) -> Tensor:
-    if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < num_classes:
-        raise RunError("classes outside their range", expected=f"0 to {num_classes - 1}", received=f"{int(x.min())} to {int(x.max())}")
+    refuse_outside(x, 0, num_classes - 1, "classes")
     return torch.nn.functional.one_hot(x.long(), num_classes)

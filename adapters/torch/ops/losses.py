@@ -6,6 +6,7 @@ import torch
 
 from adapters.torch.dtypes import from_torch_dtype
 from adapters.torch.importer import Importer
+from adapters.torch.operand_checks import refuse_outside
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.dims import product
@@ -23,6 +24,10 @@ def ctc_loss(g: Importer, log_probs: Value, targets: Value, input_lengths: Value
 @rebuilds("ctc_loss")
 def rebuild_ctc_loss(log_probs: torch.Tensor, targets: torch.Tensor, input_lengths: torch.Tensor, target_lengths: torch.Tensor, *,
                      blank: int = 0) -> torch.Tensor:
+    refuse_outside(target_lengths, 0, targets.shape[1], "lengths of targets")
+    refuse_outside(input_lengths, 0, log_probs.shape[0], "lengths of inputs")
+    read = targets[torch.arange(targets.shape[1], device=targets.device) < target_lengths[:, None]]
+    refuse_outside(read, 0, log_probs.shape[2] - 1, "labels")
     return torch.nn.functional.ctc_loss(log_probs, targets, input_lengths, target_lengths, blank, reduction="none")
 
 
