@@ -145,7 +145,9 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
             `torch.export.ExportedProgram`, which is taken as it is.
         args, kwargs: example arguments of `forward`; a tuple, as for `torch.export.export`.
         dims: which sizes stay free. `"auto"`: all that the module allows; `"static"`: none; a mapping from an input to
-            the names of its axes, `{"tokens": ["batch", "time"]}`; or `torch.export`'s own `dynamic_shapes`.
+            the names of its axes, `{"tokens": ["batch", "time"]}`, an integer for a fixed one; or `torch.export`'s own
+            `dynamic_shapes`. A size that is named and cannot be free is an error; one that nobody named is a `ConversionWarning`
+            where the module itself would take others.
         name: the graph's name; default: the module's class.
         examples: whether to run the module and keep what it gave, as the model's proof. The given arguments come first,
             then drawn ones at other sizes; those that would make the file much larger are left out.

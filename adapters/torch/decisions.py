@@ -54,14 +54,14 @@ class Decisions:
         code: CodeType | None = frame.f_code
         line = frame.f_lineno
         if frame.f_code.co_filename.startswith(_INTERPRETER):
-            code, line = _interpreted(frame)
+            code, line = interpreted(frame)
         if code is None or code.co_filename.startswith(_NEUTRAL):
             return
         place = f"{Path(code.co_filename).name}:{line} in {code.co_name}"
         self.found.append(Decision(node.expr, answer, place, node.shape_env))
 
 
-def _interpreted(frame: FrameType | None) -> tuple[CodeType | None, int]:
+def interpreted(frame: FrameType | None) -> tuple[CodeType | None, int]:
     """The code that torch's interpreter of bytecode (the strict way in) was going through where it asked."""
     while frame is not None:
         owner: Any = frame.f_locals.get("self")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,16 +15,18 @@ import adapters.torch.decisions as decisions
 import adapters.torch.fast_path as fast_path
 import adapters.torch.patches as patches
 import adapters.torch.preparation as preparation
-import adapters.torch.retracing as retracing
-from adapters.torch.inputs import flat_names
+import adapters.torch.searching as searching
+from adapters.torch.asked import named_dims
+from adapters.torch.inputs import Unnamed, flat_names, identifier
 from adapters.torch.memory import Memory, evaluation
+from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
-from adapters.torch.programs import Program, Traced, identifier, imported
+from adapters.torch.programs import Program, Traced, imported
+from adapters.torch.specializing import recorded_places
 from adapters.torch.state import describe_state, find_state
-from adapters.torch.tracing import exported_at, names_axes, prepare, quiet
-from converter.errors import ConverterError, RunError, UnsupportedError
-from converter.ir import Graph, Model
-from converter.sizes import bind, check_shape
+from adapters.torch.tracing import exported_at, prepare, quiet
+from converter.errors import ConverterError, UnsupportedError
+from converter.ir import DimRange, Model
 
 __all__ = ["Prepared", "Program", "from_exported", "from_torch", "prepared", "trace", "traced"]
 
@@ -44,15 +45,16 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
         module: traced in evaluation mode (it is switched back afterwards).
         args, kwargs: example arguments of `forward`.
         dims: `"auto"` frees every size that the module allows; `"static"` fixes all; a mapping from an input's name to
-            the names of its axes (`{"tokens": ["batch", "time"]}`, an integer or None for a fixed one) frees those;
-            anything else is given to `torch.export` as `dynamic_shapes`.
+            the names of its axes (`{"tokens": ["batch", "time"]}`, an integer or None for a fixed one, or torch's own `Dim`
+            objects) frees those; anything else is given to `torch.export` as `dynamic_shapes`.
         name: the graph's name; default: the module's class.
         own: whether nobody else holds the module: its parameters need no copies then.
 
     The module is left as it was, and the model keeps what it computes when the module is trained on.
 
     Raises:
-        UnsupportedError: the trace failed, or holds operators that cannot be converted; all are listed.
+        UnsupportedError: the trace failed, or holds operators that cannot be converted, or sizes that `dims` names cannot be
+            free; all are listed.
     """
     ready = prepared(module, args, kwargs)
     with evaluation(ready.module, own):
@@ -101,18 +103,19 @@ def traced(ready: Prepared, *, dims: Any = "auto", name: str | None = None) -> P
 
 def _program_or_fewer(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str]) -> Program:
     """The program, with fewer free sizes where the module cannot be traced with all of them."""
+    asked, ranges = named_dims(dims, arguments)
     try:
-        return _program(module, arguments, dims, name, notes)
+        return _program(module, arguments, asked, name, notes, ranges)
     except ConverterError as error:
         if dims != "auto":
             raise
         for fewer in (_first_axes(arguments), "static"):
             try:
-                program = _program(module, arguments, fewer, name, [*notes])
+                program = _program(module, arguments, fewer, name, [*notes], ranges)
             except ConverterError:
                 continue
             kept = "only the first axis of each input is free" if fewer != "static" else "all sizes stay fixed"
-            return replace(program, notes=(*program.notes, f"{kept}: {' '.join(str(error).split())[:300]}"))
+            return replace(program, notes=(*program.notes, Concern(f"{kept}: {' '.join(str(error).split())[:300]}")))
         raise
 
 
@@ -165,67 +168,31 @@ def _first_axes(arguments: dict[str, Any]) -> dict[str, list[str | None]]:
     """`dims` that frees the first axis of every input."""
     tensors = [(name, leaf) for name, leaf in zip(flat_names(arguments), pytree.tree_leaves(arguments), strict=True)
                if isinstance(leaf, torch.Tensor) and leaf.dim()]
-    return {name: ["batch" if not index else f"{identifier(name)}_0", *[None] * (leaf.dim() - 1)]
+    return {name: [Unnamed("batch" if not index else f"{identifier(name)}_0"), *[None] * (leaf.dim() - 1)]
             for index, (name, leaf) in enumerate(tensors)}
 
 
-def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str]) -> Program:
-    names_sizes = isinstance(dims, str) and dims == "auto" or isinstance(dims, Mapping) and names_axes(dims)
+def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str],
+             ranges: Mapping[str, DimRange]) -> Program:
+    def attempt(example: dict[str, Any], **how: Any) -> Traced:
+        return _traced(module, example, arguments, dims, name, notes, **how)
+
     for skip in range(3):
-        traced = _traced(module, arguments, arguments, dims, name, notes, skip)
-        if dims == "static" or _takes(traced.program.model.graph, arguments, traced.program.input_names):
-            return _freer(module, arguments, dims, name, notes, traced) if names_sizes else traced.program
+        traced = attempt(arguments, skip=skip)
+        if dims == "static" or searching.accepts(traced.program, arguments):
+            return searching.freest(module, arguments, dims, ranges, attempt, traced)
     if dims == "auto":
         raise UnsupportedError("traced with free sizes, the module does not take its own example", where=type(module).__name__,
                                fix="pass dims= to fix some of the sizes")
-    return traced.program
+    return searching.freest(module, arguments, dims, ranges, attempt, traced)
 
 
 def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None) -> Traced:
     with evaluation(module), fast_path.as_in_evaluation(module), quiet(), torch.no_grad(), patches.traceable(), \
-            decisions.recorded() as decided:
+            decisions.recorded() as decided, recorded_places() as given_up:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
+        places = given_up.places(exported, flat_names(example))
         exported = prepare(exported)
-        return imported(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept)
-
-
-def _freer(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str], first: Traced) -> Program:
-    """The program, or one traced another way that holds at the example too and at more sizes: by torch's strict way, which
-    keeps `int(size)` and `len(tensor)` free, or at sizes where the module's decisions go another way."""
-    best = first
-
-    def better(other: Traced) -> Traced:
-        rooms = [retracing.freedom(item.program.model.graph, arguments, item.program.input_names) for item in (best, other)]
-        return other if rooms[1] > rooms[0] and _takes(other.program.model.graph, arguments, other.program.input_names) else best
-
-    if first.took_integers:
-        with suppress(ConverterError):
-            best = better(_traced(module, arguments, arguments, dims, name, notes, strict=True))
-    base = best
-    own = retracing.sizes_of(base.example, best.program.model.graph, best.program.input_names)
-    for sizes in retracing.other_sizes(best.domain, best.sizes):
-        example = retracing.at_sizes(base.example, best.program.model.graph, best.program.input_names, {**own, **sizes})
-        if example is None:
-            continue
-        try:
-            best = better(_traced(module, example, arguments, dims, name, notes, kept=base))
-        except ConverterError:
-            continue
-        if not retracing.narrowed(best.domain, best.sizes):
-            break
-    return best.program
-
-
-def _takes(graph: Graph, arguments: Mapping[str, Any], names: tuple[str | None, ...]) -> bool:
-    """Whether the graph runs at the sizes of the example as it was given: two that broadcast are one size where both were enlarged."""
-    leaves = dict(zip(names, pytree.tree_leaves(dict(arguments)), strict=True))
-    bindings: dict[str, int] = {}
-    try:
-        for port in graph.inputs:
-            bind(port.spec, tuple(leaves[port.name].shape), bindings)
-        for port in graph.inputs:
-            check_shape(port.spec, tuple(leaves[port.name].shape), bindings, port.name)
-    except RunError:
-        return False
-    return all(name not in graph.dims or size in graph.dims[name] for name, size in bindings.items())
+        found = imported(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept)
+        return replace(found, places=places)

@@ -13,6 +13,16 @@ from adapters.torch.caches import register_caches
 from converter.errors import ConverterError
 
 
+class Unnamed(str):
+    """A name in `dims` that we gave: who asked left the size to us."""
+
+
+def identifier(name: str) -> str:
+    """A name with nothing in it but ASCII letters, digits and underscores."""
+    text = "".join(char if char.isalnum() and char.isascii() else "_" for char in name)
+    return text if text and not text[0].isdigit() else f"_{text}"
+
+
 def bind_arguments(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """The call's arguments by the names in `forward`, `*args` as a tuple and `**kwargs` flattened.
 
@@ -80,6 +90,25 @@ def enlarge(tree: Any, sizes: Mapping[int, int], named: Mapping[str, Sequence[An
         return leaf
 
     return pytree.tree_map(grow, tree)
+
+
+def resized(example: Mapping[str, Any], names: Sequence[str | None], sizes: Mapping[tuple[str, int], int]) -> dict[str, Any] | None:
+    """Arguments with other sizes on some axes, by input and axis, their elements taken again from the front where there are too few.
+
+    `names` are those of the flattened arguments, None for what is no tensor. None where an axis would be without elements.
+    """
+    leaves, structure = pytree.tree_flatten(dict(example))
+    changed = []
+    for name, leaf in zip(names, leaves, strict=True):
+        for axis in range(leaf.dim()) if name is not None else ():
+            wanted = sizes.get((str(name), axis), leaf.shape[axis])
+            if wanted < 1 <= leaf.shape[axis] or leaf.shape[axis] < 1 <= wanted:
+                return None
+            if wanted != leaf.shape[axis]:
+                leaf = leaf.index_select(axis, torch.arange(wanted) % leaf.shape[axis])
+        changed.append(leaf)
+    made: dict[str, Any] = pytree.tree_unflatten(changed, structure)
+    return made
 
 
 def mapped(function: Callable[[Any], Any], tree: Any) -> Any:

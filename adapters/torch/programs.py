@@ -16,9 +16,10 @@ from adapters.torch.decisions import Decisions
 from adapters.torch.domains import Domain, domain_of
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import Importer
-from adapters.torch.inputs import flat_names
+from adapters.torch.inputs import flat_names, identifier
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import held_equal, possible_ranges, traced_ranges, with_empty
+from adapters.torch.specializing import Axis, Place
 from adapters.torch.tracing import names_axes
 from adapters.torch.trials import agrees_at, require_agreement, tried
 from adapters.torch.unions import Axes, axes_of, over
@@ -26,7 +27,7 @@ from converter.builder import GraphBuilder, Value
 from converter.checking import check
 from converter.dims import symbol, taken_as_equal
 from converter.errors import UnsupportedError
-from converter.ir import DType, Graph, Model
+from converter.ir import DType, Model
 from converter.rewriting import simplify
 
 PAST = "past_key_values."
@@ -51,7 +52,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Traced:
-    """A program, the example it was traced at, and what its module decided there."""
+    """A program, the example it was traced at, what its module decided there, and where it gave sizes up."""
 
     program: Program
     example: dict[str, Any]
@@ -59,6 +60,7 @@ class Traced:
     sizes: Mapping[str, int]
     axes: Axes
     took_integers: bool
+    places: Mapping[Axis, Place] = field(default_factory=dict)
 
 
 def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
@@ -125,7 +127,6 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
         require_agreement(domain, Model(graph, store, (), {}, store.constants), module, kept.example, tuple(input_names),
                           output_names)
     graph = replace(graph, dims=with_empty(graph, given, flat_names(example)))
-    _report_fixed(graph, dims, notes)
     _report_changed(exported, notes)
     metadata: dict[str, Any] = {"source": {"framework": f"torch {torch.__version__}",
                                            "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
@@ -175,7 +176,7 @@ def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any
             if isinstance(dims, Mapping) and names_axes(dims):
                 wanted = dims.get(name, ())[axis] if name in dims else None
                 if isinstance(wanted, str):
-                    symbols.setdefault(key, wanted)
+                    symbols.setdefault(key, str(wanted))
                     continue
             if key in symbols:
                 continue
@@ -187,12 +188,6 @@ def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any
             symbols[key] = given or fresh
             hints.setdefault((axis, str(hint)), symbols[key])
     return symbols
-
-
-def identifier(name: str) -> str:
-    """A name with nothing in it but ASCII letters, digits and underscores."""
-    text = "".join(char if char.isalnum() and char.isascii() else "_" for char in name)
-    return text if text and not text[0].isdigit() else f"_{text}"
 
 
 def _outputs(builder: GraphBuilder, exported: ExportedProgram, results: list[Any], inputs: set[str]) -> tuple[str | None, ...]:
@@ -230,15 +225,3 @@ def _report_changed(exported: ExportedProgram, notes: list[str]) -> None:
     changed = [str(spec.target) for spec in exported.graph_signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION]
     if changed and not any(note.startswith("forward keeps state") for note in notes):
         notes.append(f"forward changes its buffers {', '.join(changed)}: each run of the model starts from their values at conversion")
-
-
-def _report_fixed(graph: Graph, dims: Any, notes: list[str]) -> None:
-    if dims == "static":
-        return
-    for port in graph.inputs:
-        wanted = dims.get(port.name, ()) if isinstance(dims, Mapping) and names_axes(dims) else [None] * port.spec.rank
-        for axis, size in enumerate(port.spec.shape):
-            asked = isinstance(dims, str) or axis < len(wanted) and isinstance(wanted[axis], str)
-            if isinstance(size, int) and asked:
-                notes.append(f"axis {axis} of {port.name!r} stays fixed at {size}: the module's code or its weights need "
-                             "that size")

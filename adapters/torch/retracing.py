@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 import torch.utils._pytree as pytree
 
 from adapters.torch.domains import Domain
+from adapters.torch.inputs import resized
 from adapters.torch.unions import holds_at
 from converter.dims import Expr, evaluate
 from converter.ir import DimRange, Graph
@@ -73,19 +73,8 @@ def at_sizes(example: Mapping[str, Any], graph: Graph, input_names: tuple[str | 
 
     None where an axis would be without elements.
     """
-    ports = {port.name: port for port in graph.inputs}
-    leaves, structure = pytree.tree_flatten(dict(example))
-    changed = []
-    for name, leaf in zip(input_names, leaves, strict=True):
-        for axis, size in enumerate(ports[name].spec.shape if name is not None else ()):
-            wanted = evaluate(size, sizes) if isinstance(size, Expr) else size
-            if wanted < 1 <= leaf.shape[axis]:
-                return None
-            if wanted != leaf.shape[axis]:
-                leaf = leaf.index_select(axis, torch.arange(wanted) % leaf.shape[axis])
-        changed.append(leaf)
-    made: dict[str, Any] = pytree.tree_unflatten(changed, structure)
-    return made
+    return resized(example, input_names, {(port.name, axis): evaluate(size, sizes) for port in graph.inputs
+                                          for axis, size in enumerate(port.spec.shape) if isinstance(size, Expr)})
 
 
 def sizes_of(example: Mapping[str, Any], graph: Graph, input_names: tuple[str | None, ...]) -> dict[str, int]:

@@ -21,7 +21,7 @@ import adapters.torch.preparation as preparation
 from adapters.torch.custom_operators import decompositions
 from adapters.torch.importer import CHECKS, needed, target_name
 from adapters.torch.inplace import without_inplace
-from adapters.torch.inputs import enlarge, flat_names, mapped
+from adapters.torch.inputs import Unnamed, enlarge, flat_names, mapped
 from adapters.torch.memory import unchanged
 from adapters.torch.registry import importers
 from converter.errors import ConverterError, UnsupportedError
@@ -134,8 +134,7 @@ def _knows_results(module: torch.nn.Module, example: dict[str, Any]) -> bool:
 
 def names_axes(dims: Mapping[str, Any]) -> bool:
     """Whether `dims` gives each input's axes names, and not in torch's own way."""
-    return all(isinstance(axes, (list, tuple)) and all(isinstance(axis, (str, int, type(None))) and not isinstance(axis, bool)
-                                                      and type(axis) in (str, int, type(None)) for axis in axes)
+    return all(isinstance(axes, (list, tuple)) and all(type(axis) in (str, Unnamed, int, type(None)) for axis in axes)
                for axes in dims.values())
 
 

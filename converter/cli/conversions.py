@@ -124,6 +124,8 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
         click.option("--input", "inputs", multiple=True, metavar="NAME:DTYPE[AXES]", help="A tensor that the module's forward "
                      "takes: 'tokens:int64[batch,time]{0..30000}'. Names are free sizes, integers fixed ones; the range, where "
                      "there is one, is what example integers are drawn from. Repeat it for every tensor."),
+        click.option("--fix", multiple=True, metavar="NAME=SIZE", help="A size of an --input that cannot stay free, or need not: "
+                     "--fix height=224. Repeat it for every one."),
         click.option("--input-file", metavar="FILE.npz", help="Example arguments by name, in place of drawn ones."),
         click.option("--architecture", metavar="FILE.json", help="A graph to bind the state_dict to (see --graph-only)."),
         click.option("--graphs", metavar="DIR", help="A folder of graphs (see --graph-only): the one that has the checkpoint's names "
@@ -193,7 +195,7 @@ def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool,
     from converter.drafting import draft, save_draft, undraftable
     from converter.errors import UnsupportedError
 
-    for name in ("module", "architecture", "graphs", "graph_only", "dtype", "inputs", "input_file"):
+    for name in ("module", "architecture", "graphs", "graph_only", "dtype", "inputs", "fix", "input_file"):
         if given.get(name):
             option = name.replace("inputs", "input").replace("_", "-")
             raise click.UsageError(f"--draft-graph and --{option} exclude each other.")

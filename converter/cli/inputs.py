@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,20 @@ Array = np.ndarray[Any, Any]
 
 PATTERN = re.compile(r"(?P<name>[^:\[\]{}]+):(?P<dtype>\w+)\[(?P<shape>[^\[\]]*)\](?:\{(?P<low>-?\d+)\.\.(?P<high>-?\d+)\})?\Z")
 EXAMPLE = "'tokens:int64[batch,time]', or 'tokens:int64[batch,time]{0..30000}' to draw from a range"
-SIZES = ((2, 3, 5, 7, 11, 13), (8, 12, 20, 28, 44, 52), (32, 48, 40, 56, 88, 104), (64, 96, 80, 112, 176, 208),
-         (224, 256, 288, 320, 352, 384))
-"""Sizes for the symbols in the order they are named, tried one row after the other: small ones first, all distinct."""
+BATCH = (2, 3)
+"""Sizes for the names of first axes before others, in the order in which they are named; then as for all others."""
+
+SIZES = ((37, 67, 101, 139, 173, 211), (64, 96, 160, 128, 192, 224), (224, 256, 288, 320, 352, 384), (12, 20, 28, 44, 52, 60),
+         (5, 7, 11, 13, 17, 19), (4001, 4507, 5003, 5501, 6007, 6509), *((side,) * 6 for side in (224, 256, 384, 32, 64, 28)))
+"""Sizes for all other names in the order they are named, tried one row after the other.
+
+The first are prime and far apart: what a strided net makes of them is never 1, and two are not equal by chance. The next are
+for modules that cut images into windows; then come small ones, for short tables of positions; long ones, for sound; and
+last equal ones, for modules that take one size of image alone.
+"""
+
+MOST = 1 << 24
+"""Elements of an argument: rows with more are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +86,44 @@ def parse_inputs(texts: Sequence[str]) -> tuple[InputSpec, ...]:
     return inputs
 
 
+def fixed_sizes(texts: Sequence[str], inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+    """The inputs with sizes fixed as `NAME=SIZE` says. Raises `ConverterError` for another text, or a name that no input has."""
+    sizes: dict[str, int] = {}
+    names = _size_names(inputs)
+    for text in texts:
+        name, _, number = (part.strip() for part in text.partition("="))
+        if name not in names or not re.fullmatch(r"[1-9]\d*", number):
+            raise ConverterError("not a size of an input", where=f"--fix {text!r}", received=repr(text),
+                                 expected="NAME=SIZE, of " + (", ".join(names) or "a name that --input gives"))
+        sizes[name] = int(number)
+    return tuple(replace(item, spec=TensorSpec(item.spec.dtype, tuple(sizes.get(str(size), size) for size in item.spec.shape)))
+                 for item in inputs)
+
+
+def _size_names(inputs: Sequence[InputSpec]) -> list[str]:
+    return list(dict.fromkeys(str(size) for item in inputs for size in item.spec.shape if not isinstance(size, int)))
+
+
 def draw_examples(inputs: Sequence[InputSpec]) -> Iterator[dict[str, Array]]:
-    """Example arguments at growing sizes: every name of a size gets its own, of 2 and up."""
-    names = list(dict.fromkeys(str(size) for item in inputs for size in item.spec.shape if not isinstance(size, int)))
-    for row in SIZES[:1] if not names else SIZES:
-        sizes = {name: row[index] if index < len(row) else row[-1] + 2 * index for index, name in enumerate(names)}
+    """Example arguments at one row of sizes after the other: every name of a size gets its own."""
+    names = _size_names(inputs)
+    batches = [name for name in names if any(str(item.spec.shape[0]) == name and item.spec.rank > 1 for item in inputs if item.spec.rank)]
+    own = dict(zip(batches, BATCH, strict=False))
+    others = [name for name in names if name not in own]
+    for row in SIZES if others else SIZES[:1]:
+        sizes = {**own, **{name: row[index] if index < len(row) else row[-1] + 2 * index for index, name in enumerate(others)}}
+        if max(math.prod(_shape(item, sizes)) for item in inputs) > MOST and row is not SIZES[0]:
+            continue
         generator = np.random.default_rng(0)
         yield {item.name: _draw(item, sizes, generator) for item in inputs}
 
 
+def _shape(item: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else sizes[str(size)] for size in item.spec.shape)
+
+
 def _draw(item: InputSpec, sizes: Mapping[str, int], generator: np.random.Generator) -> Array:
-    shape = tuple(size if isinstance(size, int) else sizes[str(size)] for size in item.spec.shape)
+    shape = _shape(item, sizes)
     dtype = item.spec.dtype
     if dtype.is_integer:
         low, high = item.span or (0, 1)

@@ -80,7 +80,7 @@ def _model_of_parameters(source: str | None, update: Callable[[str], None], give
     if module is not None and architecture is not None:
         raise click.UsageError("--module and --architecture exclude each other: both say what is computed.")
     if module is None:
-        for name in ("inputs", "input_file", "name"):
+        for name in ("inputs", "fix", "input_file", "name"):
             if given.get(name):
                 raise click.UsageError(f"--{name.replace('inputs', 'input').replace('_', '-')} belongs to --module.")
         if source is None:
@@ -124,12 +124,12 @@ def _recorded(model: Any, path: str) -> tuple[Any, ...]:
 def _from_module(module: str, store: Any, source: str | None, update: Callable[[str], None],
                  given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
     from converter.checkpoint import source_metadata
-    from converter.cli.inputs import draw_examples, parse_inputs, read_arrays
+    from converter.cli.inputs import draw_examples, fixed_sizes, parse_inputs, read_arrays
     from converter.cli.modules import build_module
     from converter.discovery import live, requiring
     from converter.state_dict import origin
 
-    inputs = parse_inputs(given["inputs"])
+    inputs = fixed_sizes(given["fix"], parse_inputs(given["inputs"]))
     arrays = None if given.get("input_file") is None else read_arrays(given["input_file"])
     # The framework first: when it is missing, that is the thing to say, and not that the user's code fails to import.
     function, extra = live("builder")
@@ -149,7 +149,7 @@ def _from_program(source: str, update: Callable[[str], None], given: Mapping[str
     from converter.checkpoint import source_metadata
     from converter.discovery import live, requiring
 
-    for name in ("module", "architecture", "inputs", "input_file", "key"):
+    for name in ("module", "architecture", "inputs", "fix", "input_file", "key"):
         if given.get(name):
             option = name.replace("inputs", "input").replace("_", "-")
             raise click.UsageError(f"{source} holds a whole program, which --{option} does not go with.")

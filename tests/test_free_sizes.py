@@ -1,0 +1,200 @@
+"""Sizes that were asked to be free are free, or it is said: an error for a named one, a warning for one that nobody named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+import converter
+from converter import ConversionWarning, ConverterError, UnsupportedError
+from converter.cli.inputs import draw_examples, fixed_sizes, parse_inputs
+
+RUNTIMES = ("reference", "numpy", "onnxruntime", "torch")
+
+
+def assert_equal(model: converter.Model, module: nn.Module, *calls: tuple[Tensor, ...]) -> None:
+    """The model gives what the module gives, in every runtime."""
+    for runtime in RUNTIMES:
+        session = converter.session(model, runtime)
+        for call in calls:
+            with torch.no_grad():
+                wanted = module(*call).numpy()
+            found = next(iter(session.run({port.name: item.numpy() for port, item in zip(model.graph.inputs, call, strict=True)}).values()))
+            assert found.shape == wanted.shape
+            np.testing.assert_allclose(found, wanted, 1e-4, 1e-5)
+
+
+def images(*shape: int) -> tuple[Tensor]:
+    return (torch.randn(*shape, generator=torch.Generator().manual_seed(0)),)
+
+
+def strided(layers: int) -> nn.Module:
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for index in range(layers):
+        parts += [nn.Conv2d(4 if index else 3, 4, 3, 2, 1), nn.ReLU()]
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+
+
+class Loop(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        state, outputs = x.new_zeros(x.shape[0], 4), []
+        for step in range(x.shape[1]):
+            state = torch.tanh(state) * 0.5 + x[:, step]
+            outputs.append(state)
+        return torch.stack(outputs, 1)
+
+
+class Positions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(9, 4), nn.Embedding(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tokens(x) + self.positions(torch.arange(x.shape[1]))
+
+
+class Cached(nn.Module):
+    def forward(self, tokens: Tensor, past: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat([past, tokens], 1) * mask
+
+
+class Sum(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+
+def test_the_end_of_a_small_example_is_not_the_modules() -> None:
+    net = strided(5)
+    model = converter.from_torch(net, images(1, 3, 32, 32), dims={"input": ["batch", 3, "height", "width"]})
+    assert {name: span.max for name, span in model.graph.dims.items()} == {"batch": None, "height": None, "width": None}
+    assert_equal(model, net, *(images(*shape) for shape in ((1, 3, 32, 32), (2, 3, 33, 47), (1, 3, 17, 65), (1, 3, 1, 2), (3, 3, 96, 64))))
+
+
+@pytest.mark.parametrize(("module", "example", "others"), [
+    (nn.Conv1d(2, 3, 3), (1, 2, 3), [(1, 2, 17), (3, 2, 4)]),
+    (nn.Sequential(nn.Conv1d(2, 3, 3, 2), nn.Conv1d(3, 3, 3, 2)), (1, 2, 7), [(2, 2, 7), (1, 2, 40), (5, 2, 10)]),
+    (nn.Conv3d(1, 2, 2, 2), (1, 1, 2, 3, 2), [(1, 1, 4, 4, 7), (2, 1, 2, 2, 2)]),
+    (nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2), nn.Flatten(2)), (1, 2, 4, 4), [(1, 2, 8, 13), (2, 2, 4, 5)]),
+], ids=["convolution", "strides", "volume", "pooling"])
+def test_an_inner_size_of_1_fixes_nothing(module: nn.Module, example: tuple[int, ...], others: list[tuple[int, ...]]) -> None:
+    names: list[Any] = ["batch", example[1], *("x", "y", "z")[:len(example) - 2]]
+    model = converter.from_torch(module.eval(), images(*example), dims={"input": names})
+    assert_equal(model, module, images(*example), *(images(*shape) for shape in others))
+
+
+def test_a_named_size_that_cannot_be_free_is_an_error_with_its_line_and_the_way_out() -> None:
+    with pytest.raises(UnsupportedError, match=r"'time' \(axis 1 of 'x'\) stays fixed at 6.*test_free_sizes.py:\d+ in forward") as caught:
+        converter.from_torch(Loop(), images(2, 6, 4), dims={"x": ["batch", "time", 4]})
+    assert caught.value.fix is not None
+    assert "dims={'x': ['batch', 6, 4]}" in caught.value.fix
+    assert "--fix time=6" in caught.value.fix
+    model = converter.from_torch(Loop(), images(2, 6, 4), dims={"x": ["batch", 6, 4]})
+    assert_equal(model, Loop(), images(3, 6, 4))
+
+
+def test_a_size_that_the_weights_fix_is_an_error_where_it_is_named_and_a_note_where_not() -> None:
+    with pytest.raises(UnsupportedError, match=r"'channels'.*the module's code or its weights need that size"):
+        converter.from_torch(nn.Linear(4, 4), images(2, 6, 4), dims={"input": ["batch", "time", "channels"]})
+    model = converter.from_torch(nn.Linear(4, 4), images(2, 6, 4))
+    assert "axis 2 of 'input' stays fixed at 4: the module's code or its weights need that size" in model.metadata["notes"]
+
+
+def test_a_size_that_nobody_named_is_a_warning_where_the_module_takes_others() -> None:
+    with pytest.warns(ConversionWarning, match=r"axis 1 of 'x' stays fixed at 6: .* others.*test_free_sizes.py:\d+ in forward"):
+        model = converter.from_torch(Loop(), images(2, 6, 4))
+    assert any("axis 1 of 'x' stays fixed at 6" in note for note in model.metadata["notes"])
+
+
+def test_an_end_of_the_modules_own_is_no_error() -> None:
+    example = (torch.zeros(2, 6, dtype=torch.int64),)
+    model = converter.from_torch(Positions(), example, dims={"x": ["batch", "time"]})
+    assert model.graph.dims["time"].max == 16
+    assert any("time is 16 or less" in note for note in model.metadata["notes"])
+
+
+def test_two_names_for_one_size() -> None:
+    example = (torch.randn(2, 6), torch.randn(2, 6))
+    with pytest.raises(UnsupportedError, match=r"'second'.*is tied to another size: it is first") as caught:
+        converter.from_torch(Sum(), example, dims={"a": ["batch", "first"], "b": ["batch", "second"]})
+    assert caught.value.fix is not None
+    assert "give first and second one name" in caught.value.fix
+
+
+def test_a_size_made_of_others_may_have_a_name() -> None:
+    example = (torch.randn(2, 3), torch.randn(2, 5), torch.randn(2, 8))
+    names = {"tokens": ["batch", "time"], "past": ["batch", "past"], "mask": ["batch", "total"]}
+    model = converter.from_torch(Cached(), example, dims=names)
+    assert str(model.graph.inputs[2].spec) in ("float32[batch, past + time]", "float32[batch, time + past]")
+    assert_equal(model, Cached(), (torch.randn(1, 1), torch.randn(1, 9), torch.randn(1, 10)))
+
+
+@pytest.mark.parametrize("dims", [
+    {"input": [Dim("batch", max=8), Dim("time", min=2, max=64), 4]},
+    {"input": ["batch", Dim("time", min=2, max=64), Dim.STATIC]},
+    {"input": {0: Dim("batch"), 1: Dim("time", min=2, max=64)}},
+    ({0: Dim.AUTO, 1: Dim("time", min=2, max=64)},),
+], ids=["objects", "mixed", "by axis", "in order"])
+def test_dims_of_torch(dims: Any) -> None:
+    net = nn.Linear(4, 4)
+    model = converter.from_torch(net, images(2, 6, 4), dims=dims)
+    assert str(model.graph.dims["time"]) == "2..64"
+    assert_equal(model, net, images(3, 64, 4))
+    with pytest.raises(ConverterError, match="outside its range"):
+        converter.session(model, "numpy").run({"input": np.zeros((2, 65, 4), np.float32)})
+
+
+@pytest.mark.parametrize(("dims", "message"), [
+    ({"input": ["batch", "time", 5]}, "fixes axis 2 at 5"), ({"inputs": ["batch", "time", 4]}, "an input that is not there: 'inputs'"),
+    ({"input": ["batch"]}, "another number of axes"), ({"input": [Dim("batch"), Dim("time"), Dim("channels")]}, "'channels'"),
+])
+def test_dims_that_do_not_fit(dims: Any, message: str) -> None:
+    with pytest.raises(ConverterError, match=message):
+        converter.from_torch(nn.Linear(4, 4), images(2, 6, 4), dims=dims)
+
+
+# From the command line -----------------------------------------------------------------------------------------------------
+
+
+def test_drawn_sizes_are_large_odd_and_apart() -> None:
+    (inputs,) = (parse_inputs(["x:float32[batch,3,height,width]", "y:float32[batch,length]"]),)
+    first = next(draw_examples(inputs))
+    sizes = [*first["x"].shape[2:], first["y"].shape[1]]
+    assert all(size % 2 and size > 32 for size in sizes)
+    for stride in (2, 4, 8, 16, 32):
+        inner = [(size - 1) // stride + 1 for size in sizes]
+        assert len(set(inner)) == 3
+        assert min(inner) > 1
+
+
+def test_a_size_of_an_input_is_fixed() -> None:
+    inputs = fixed_sizes(["height=224"], parse_inputs(["x:float32[batch,3,height,width]"]))
+    assert inputs[0].axes == ["batch", 3, 224, "width"]
+    with pytest.raises(ConverterError, match="batch, height, width"):
+        fixed_sizes(["depth=3"], parse_inputs(["x:float32[batch,3,height,width]"]))
+    with pytest.raises(ConverterError, match="NAME=SIZE"):
+        fixed_sizes(["height=x"], parse_inputs(["x:float32[batch,3,height,width]"]))
+
+
+def test_the_way_out_that_the_error_names(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from converter.cli.main import cli
+
+    (tmp_path / "looping.py").write_text(
+        "import torch\nclass Loop(torch.nn.Module):\n    def forward(self, x):\n        total = x[:, 0]\n"
+        "        for step in range(1, x.shape[1]):\n            total = total * 0.5 + x[:, step]\n        return total\n")
+    args = ["torch-to-json", "-o", str(tmp_path / "m.json"), "--module", f"{tmp_path / 'looping.py'}:Loop",
+            "--input", "x:float32[batch,time,4]"]
+    refused = CliRunner().invoke(cli, args)
+    assert refused.exit_code == 2
+    assert "--fix time=37" in refused.output
+    assert "looping.py:5 in forward" in refused.output
+    assert CliRunner().invoke(cli, [*args, "--fix", "time=5"]).exit_code == 0
+    assert str(converter.load(tmp_path / "m.json").graph.inputs[0].spec) == "float32[batch, 5, 4]"
