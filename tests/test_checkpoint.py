@@ -78,6 +78,7 @@ def test_a_zip_checkpoint_is_mapped_and_not_read(tmp_path: Path) -> None:
     content = (tmp_path / "w.pt").read_bytes()
     assert not torch.load(tmp_path / "w.pt", mmap=True, weights_only=True)["w"].is_shared()
     ones = np.ones(1000, np.float32).tobytes()
+    assert store.read("w").tobytes() == ones
     with (tmp_path / "w.pt").open("r+b") as file:
         file.seek(content.index(ones))
         file.write(np.full(1000, 2, np.float32).tobytes())

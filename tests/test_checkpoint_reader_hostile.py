@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from adapters.checkpoint import archive as archive_module
@@ -331,3 +332,23 @@ def test_entries_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_bool_must_be_0_or_1(tmp_path: Path) -> None:
     pickle = state_dict(w=tensor([6], [1], held=storage(kind="BoolStorage")))
     refused(write(tmp_path / "w.pt", pickle, data=b"\0\1\0\1\0\2"), "neither 0 nor 1")
+
+
+def test_a_flipped_bit_in_a_storage(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(100.0), "b": torch.ones(3)}, tmp_path / "w.pt")
+    data = bytearray((tmp_path / "w.pt").read_bytes())
+    data[data.index(torch.arange(100.0).numpy().tobytes()) + 41] ^= 64
+    (tmp_path / "w.pt").write_bytes(data)
+    store = load_checkpoint(tmp_path / "w.pt")
+    np.testing.assert_array_equal(store.read("b"), [1, 1, 1])
+    with pytest.raises(FormatError, match="not those that were written"):
+        store.read("a")
+
+
+def test_a_file_without_checksums(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.arange(100.0)}, tmp_path / "w.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    np.testing.assert_array_equal(load_checkpoint(tmp_path / "w.pt").read("a"), np.arange(100, dtype=np.float32))

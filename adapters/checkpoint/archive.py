@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Entry:
     offset: int
     size: int
     deflated: bool = False
+    crc: int = 0
+    """The CRC-32 in the directory; 0 where the file was written without any (`torch.serialization.set_crc32_options`)."""
 
 
 class Archive:
@@ -59,6 +62,7 @@ class Archive:
             raise FormatError("too many entries in the archive", expected=f"at most {MAX_ENTRIES}", received=str(len(infos)))
         self.folder = _folder(infos)
         self.entries: dict[str, Entry] = {}
+        self._checked: set[str] = set()
         ranges: list[tuple[int, int, str]] = []
         for info in infos:
             name = _inner_name(info, self.folder)
@@ -95,7 +99,7 @@ class Archive:
         local = self.file.view(start + _LOCAL.size, length).tobytes()
         if local.decode("utf-8" if flags & _UTF8 else "cp437", "replace") != info.orig_filename:
             raise FormatError("an entry has two names", where=place, received=repr(local[:60]), fix=COPY)
-        return Entry(name, offset, info.compress_size, deflated), start
+        return Entry(name, offset, info.compress_size, deflated, info.CRC), start
 
     def __contains__(self, name: str) -> bool:
         return name in self.entries
@@ -130,6 +134,16 @@ class Archive:
     def offset(self, key: str) -> int:
         """Where a storage's elements begin in the file."""
         return self.entries[f"data/{key}"].offset
+
+    def check_storage(self, key: str) -> None:
+        """Raises `FormatError` for a storage whose bytes are not those that its CRC-32 was taken of. Each is read once."""
+        if key in self._checked:
+            return
+        entry = self.entries[f"data/{key}"]
+        if entry.crc and zlib.crc32(self.file.view(entry.offset, entry.size)) != entry.crc:
+            raise FormatError("the bytes of a storage are not those that were written", where=_place(entry.name),
+                              expected=f"CRC-32 {entry.crc:08x}", fix=COPY)
+        self._checked.add(key)
 
     def refuse_others(self) -> None:
         """Raises `FormatError` for archives that are no checkpoints: torch.export's, and any other zip file."""

@@ -82,6 +82,9 @@ class LegacyFile:
         self._offsets[key] = start
         self._position = start + count * width
 
+    def check_storage(self, key: str) -> None:
+        """Does nothing: files of this kind hold no checksums."""
+
     def offset(self, key: str) -> int:
         """Where a storage's elements begin in the file."""
         return self._offsets[key]

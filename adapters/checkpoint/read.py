@@ -104,6 +104,7 @@ class CheckpointParameters(ParameterStore):
         if 0 in tensor.shape:
             return np.empty(tensor.shape, dtype.numpy)
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
+        self._archive.check_storage(tensor.storage.key)
         start = self._archive.offset(tensor.storage.key) + tensor.storage.start
         data = view(start + tensor.offset * width, (last + 1) * width)
         if dtype is DType.BOOL and data.max() > 1:
