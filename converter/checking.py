@@ -90,6 +90,12 @@ def _check_literal(operator: Operator, value: Any, dtype: DType | None) -> DType
     return dtype
 
 
+def bound_sizes(graph: Graph) -> set[str]:
+    """The symbols that a graph's inputs or its nodes give a value."""
+    given = {size.symbol for port in graph.inputs for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
+    return given | {node.attributes[name].symbol for node in graph.nodes for name in lookup(node.op).binds if name in node.attributes}
+
+
 def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, outer: Iterable[str] = ()) -> dict[str, TensorSpec]:
     """Checks a whole graph and infers every value's spec. Sub-graphs are checked too.
 
@@ -119,6 +125,10 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, out
         bound |= {size.symbol for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
     for port in graph.inputs:
         _check_symbols(f"input {port.name!r}", port.spec, bound | around)
+    negative = sorted(size for size in bound & graph.dims.keys() if graph.dims[size].min < 0)
+    if negative:
+        raise GraphError(f"the size {negative[0]!r} of an input may be negative", where=f"graph {graph.name!r}",
+                         expected="min of 0 or more", received=str(graph.dims[negative[0]]))
     for condition in graph.requires:
         unbound = condition.symbols - bound - around
         if unbound:

@@ -65,7 +65,7 @@ class Operator:
     outputs: tuple[str, ...] | None
     attributes: Mapping[str, AttributeSpec]
     literals: bool
-    binds: Mapping[str, tuple[int, int]]
+    binds: Mapping[str, tuple[int, int | None]]
     infer: Callable[..., Any]
     kernel: Callable[..., Any]
     doc: str
@@ -75,7 +75,8 @@ _REGISTRY: dict[str, Operator] = {}
 
 
 def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), literals: bool = False, since: int = 1,
-       binds: Mapping[str, tuple[int, int]] | None = None, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+       binds: Mapping[str, tuple[int, int | None]] | None = None,
+       name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the decorated kernel as an operator. Its family is the name of its module.
 
     Args:
@@ -84,7 +85,8 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
         literals: whether numbers may stand in place of tensors.
         since: the opset version that brought the operator.
         binds: for sizes that only the data decide: the attribute that holds such a symbol (default None), and the
-            output and axis where a run finds its value. The kernel is not given these attributes.
+            output and axis where a run finds its value; an axis of None is the output itself, which has no axes. The
+            kernel is not given these attributes.
         name: the operator's name where Python's own name for the function must differ.
     """
 

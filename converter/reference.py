@@ -124,7 +124,7 @@ def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int]
     results = tuple(np.asarray(item) for item in (result if isinstance(result, tuple) else (result,)))
     for name, size in binds.items():
         output, axis = operator.binds[name]
-        bindings[size.symbol] = results[output].shape[axis]
+        bindings[size.symbol] = int(results[output]) if axis is None else results[output].shape[axis]
     return results
 
 

@@ -56,7 +56,8 @@ def operators_page() -> str:
                           for spec in operator.attributes.values()]
                 lines.append("")
             for attribute, (output, axis) in operator.binds.items():
-                lines += [f"`{attribute}` names a size that only the data decide: axis {axis} of output {output}.", ""]
+                where = f"output {output} itself" if axis is None else f"axis {axis} of output {output}"
+                lines += [f"`{attribute}` names a size that only the data decide: {where}.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -131,7 +131,7 @@ REFUSED = {
     "dims of another type": (put(*G, "dims", "batch", 3), "wrong type"),
     "dim min of another type": (put(*G, "dims", "batch", "min", "1"), "wrong type"),
     "dim range upside down": (put(*G, "dims", "batch", {"min": 5, "max": 4}), "not a range"),
-    "dim below zero": (put(*G, "dims", "batch", {"min": -5}), "not a range"),
+    "dim below zero": (put(*G, "dims", "batch", {"min": -5}), "may be negative"),
     "dim that is no name": (put(*G, "dims", "2 * batch", {}), "not a name for a size"),
     "dim without a range": (drop(*G, "dims", "batch"), "has no range"),
     "conditions of another type": (put(*G, "requires", {}), "wrong type"),

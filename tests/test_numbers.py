@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 import converter
-from converter.errors import UnsupportedError
+from converter.errors import RunError, UnsupportedError
 
 RUNTIMES = ("reference", "numpy", "onnxruntime", "torch")
 
@@ -68,6 +69,71 @@ TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
 @pytest.mark.parametrize("form", TENSORS)
 def test_tensors_of_sizes_leave_them_free(form: str) -> None:
     require_equal(TENSORS[form], *IMAGES)
+
+
+ROWS = ((torch.randn(3, 6, 4), torch.tensor([2, 5, 3])), (torch.randn(2, 9, 4), torch.tensor([7, 4])),
+        (torch.randn(4, 5, 4), torch.tensor([1, 5, 2, 2])))
+
+NUMBERS: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
+    "a mask of lengths": lambda x, n: (torch.arange(n.max())[None] < n[:, None]).float() @ torch.ones(int(n.max()), 2),
+    "slices at both ends": lambda x, n: (x[:, n.min():n.max()], x[:, -n.min():], x[:, :n.min() - 1], x[:, -n.max():-1]),
+    "narrow, select, unfold": lambda x, n: (x.narrow(1, 0, n.min().item()), x[:, n.min().item() - 1], x.unfold(1, 2, 1)[:, :n.min()]),
+    "tensors made": lambda x, n: (torch.zeros(x.shape[0], n.max().item(), 4) + 1, x.new_zeros(n.max().item() // 2, 2), torch.eye(n[0])),
+    "resized": lambda x, n: nn.functional.interpolate(x.transpose(1, 2), size=int(n.max()), mode="linear"),
+    "repeated": lambda x, n: (x.repeat(1, n.max().item(), 1), x.repeat_interleave(n.max().item(), 1)),
+    "padded, expanded": lambda x, n: (nn.functional.pad(x, (0, 0, 0, n.max().item())), x[:, :1].expand(-1, n.max().item(), -1) * 2),
+    "triangle, roll": lambda x, n: (torch.tril(x @ x.transpose(1, 2), n[0].item() - 3), torch.roll(x, n[0].item() - 3, 1)),
+    "reshaped": lambda x, n: torch.arange(n[0] * 4).view(n[0], 4),
+    "topk": lambda x, n: x.topk(n.min().item(), 1),
+    "split": lambda x, n: [part.sum(0) for part in x.reshape(-1, 4)[:n[0] + n[1]].split([n[0].item(), n[1].item()])],
+    "written": lambda x, n: torch.cat([x.clone().index_fill_(1, torch.arange(n.min().item()), 0.0), x[:, :n.min()]], 1),
+    "operands": lambda x, n: (x * float(n.max()) + n.sum().item(), x / (n.sum().item() + 1), x.sum() * (x[x > 0].numel() > 3)),
+    "a table as long": lambda x, n: torch.zeros(n.max().item() + 1, 4).index_add(0, n, x[:, 0]),
+}
+
+
+@pytest.mark.parametrize("form", NUMBERS)
+def test_numbers_of_the_data_are_sizes(form: str) -> None:
+    require_equal(NUMBERS[form], *ROWS)
+
+
+def test_what_a_number_of_the_data_may_not_be_is_refused() -> None:
+    model = require_equal(lambda x, n: (torch.arange(n[0].item()), torch.narrow(x, 0, 0, n[1].item())),
+                          (torch.randn(5), torch.tensor([2, 3])), (torch.randn(3), torch.tensor([0, 0])))
+    for runtime in RUNTIMES:
+        session = converter.session(model, runtime=runtime)
+        names = [port.name for port in model.graph.inputs]
+        for numbers in ([-1, 2], [2**40, 2], [-2**63, 2], [2, -1], [2, 6], [2, 2**62]):
+            with pytest.raises(RunError):
+                session.run(dict(zip(names, (np.ones(5, np.float32), np.array(numbers)), strict=True)))
+
+
+def test_a_number_of_the_data_that_counts_from_the_end_is_clamped() -> None:
+    model = require_equal(lambda x, n: (x[n[0]:n[1]], x[:n[1]]), (torch.randn(5), torch.tensor([1, 3])))
+    x = np.arange(5, dtype=np.float32)
+    for runtime in RUNTIMES:
+        session = converter.session(model, runtime=runtime)
+        for start, stop in ((-3, 2), (-9, -1), (4, 2), (2, 99), (1 - 2**31, 2**31 - 1), (0, 0), (5, 6)):
+            first, second = session.run({port.name: value for port, value in zip(
+                model.graph.inputs, (x, np.array([start, stop])), strict=True)}).values()
+            assert first.tolist() == x[start:stop].tolist(), (runtime, start, stop)
+            assert second.tolist() == x[:stop].tolist(), (runtime, start, stop)
+
+
+COMPUTED: dict[str, Callable[[torch.Tensor], Any]] = {
+    "factors": lambda x: (x[:, :, :int(x.shape[2] * 0.709)], x[..., :round(x.shape[3] * 0.7)], x[..., :int(x.shape[3] / 3 + 0.5)]),
+    "square roots": lambda x: (x[..., :int(math.sqrt(x.shape[3]))], x / math.sqrt(x.shape[2])),
+    "resized by a factor": lambda x: nn.functional.interpolate(x, scale_factor=0.709, mode="bilinear"),
+    "to a multiple and back": lambda x: torch.relu(nn.functional.pad(x, (0, (4 - x.shape[3] % 4) % 4)))[..., :x.shape[3]],
+    "to the short side": lambda x: nn.functional.interpolate(x, size=(
+        int(x.shape[2] * 16 / min(x.shape[2], x.shape[3])), int(x.shape[3] * 16 / min(x.shape[2], x.shape[3]))), mode="bilinear"),
+    "comparisons as numbers": lambda x: x * torch.tensor(x.shape[2] > x.shape[3]),
+}
+
+
+@pytest.mark.parametrize("form", COMPUTED)
+def test_sizes_computed_with_floats_stay_free(form: str) -> None:
+    require_equal(COMPUTED[form], *IMAGES, (torch.randn(1, 3, 12, 22),))
 
 
 BRANCH = """

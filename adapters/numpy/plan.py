@@ -36,7 +36,7 @@ class Step:
     attributes: Attributes
     sized: Attributes
     plans: Mapping[str, Plan]
-    binds: tuple[tuple[str, int, int], ...]
+    binds: tuple[tuple[str, int, int | None], ...]
     outputs: tuple[int | None, ...]
     drop: tuple[int, ...]
 
@@ -136,7 +136,7 @@ class Plan:
                         if slot is not None:
                             values[slot] = array
                     for symbol, output, axis in step.binds:
-                        bindings[symbol] = result[output].shape[axis]
+                        bindings[symbol] = int(result[output]) if axis is None else result[output].shape[axis]
                         dynamic = True
                     for slot in step.drop:
                         values[slot] = None

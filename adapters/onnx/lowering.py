@@ -54,7 +54,7 @@ class Lowering:
         self._names.update(output.name for output in graph.outputs)
         self._names.update(port.name for port in graph.inputs)
         self._cache: dict[Any, Any] = {}
-        self._symbol_sources: dict[str, tuple[Tensor, int]] = {}
+        self._symbol_sources: dict[str, tuple[Tensor, int | None]] = {}
         self._permuted: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
         self._current: Node | None = None
         self._wanted: list[str] = []
@@ -170,6 +170,8 @@ class Lowering:
         vector = TensorSpec(DType.INT64, (1,))
         if value.symbol is not None:
             tensor, axis = self._symbol_sources[value.symbol]
+            if axis is None:  # a number of the data
+                return self.node("Reshape", tensor, self.constant([1]), spec=vector)
             # Shape with start and end (opset 15) reads one size without a Gather.
             return self.node("Shape", tensor, spec=vector, start=axis, end=axis + 1)
         total: Tensor | None = None
@@ -393,6 +395,9 @@ class Lowering:
                 self.values[output] = tensor  # type: ignore[assignment]
             else:
                 self._define(output, Tensor(tensor.name, self.specs[output]))
+        for attribute, (place, axis) in operator.binds.items():
+            if axis is None:
+                self._symbol_sources.setdefault(attributes[attribute].symbol, (results[place], None))
 
     def _value(self, name: str) -> Tensor:
         """A value as lowerings take it. A complex parameter is kept as pairs of parts."""

@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import sympy
 import torch
 from torch.fx import GraphModule
 
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import Importer, attribute, target_name
+from adapters.torch.size_numbers import SizeNumber, emit
 from converter.builder import GraphBuilder, Value
 from converter.errors import UnsupportedError
 from converter.ir import DType, Graph
 from converter.rewriting import simplify
-
-COMPARISONS = {"StrictGreaterThan": "greater", "GreaterThan": "greater_equal", "StrictLessThan": "less",
-               "LessThan": "less_equal", "Equality": "equal", "Unequality": "not_equal"}
 
 
 def bodies(g: Importer, modules: Sequence[GraphModule], operands: Sequence[Any]) -> tuple[list[Graph], list[Value]]:
@@ -85,25 +82,6 @@ def inline(g: Importer, module: GraphModule, operands: Sequence[Any]) -> list[An
     return inner.walk(module.graph, dict(zip(nodes, operands, strict=True)))
 
 
-def flag(g: Importer, value: bool | torch.SymBool) -> Value:
+def flag(g: Importer, value: bool | SizeNumber) -> Value:
     """A condition on sizes as bool[]."""
-    if isinstance(value, bool):
-        return g.op("full", shape=(), fill_value=value, dtype=DType.BOOL)
-    return _relation(g, value.node.expr)
-
-
-def _relation(g: Importer, value: Any) -> Value:
-    kind = type(value).__name__
-    if value in (sympy.true, sympy.false):
-        return flag(g, bool(value))
-    if kind in ("And", "Or"):
-        first, *rest = (_relation(g, item) for item in value.args)
-        for item in rest:
-            first = g.op(f"logical_{kind.lower()}", first, item)
-        return first
-    if kind == "Not":
-        return g.op("logical_not", _relation(g, value.args[0]))
-    if kind not in COMPARISONS:
-        raise g.refuse(f"a condition on sizes of the kind {kind}")
-    left, right = (g.op("full", shape=(), fill_value=to_dim(item, g.symbols), dtype=DType.INT64) for item in value.args)
-    return g.op(COMPARISONS[kind], left, right)
+    return g.op("full", shape=(), fill_value=value, dtype=DType.BOOL) if isinstance(value, bool) else g.cast(emit(g, value), DType.BOOL)

@@ -59,7 +59,8 @@ def to_dim(value: Any, names: Mapping[str, str | Dim] | None = None) -> Dim:
     """An `int`, `SymInt` or sympy expression as a size. `names` has another name, or a size, for
     each of torch's symbols.
 
-    Raises `UnsupportedError` for arithmetic that size expressions lack.
+    Raises `UnsupportedError` for arithmetic that size expressions lack, unless `names` can compute it: a method
+    `computed` gives the size that such an expression is.
     """
     if isinstance(value, int):
         return value
@@ -104,6 +105,10 @@ def _expression(value: Any, names: Mapping[str, str | Dim]) -> Dim:
         if quotient is not None:
             over, under = quotient
             return dims.floor_divide(over, under) if kind not in ("CeilToInt", "ceiling") else 0 - dims.floor_divide(0 - over, under)
+    computed = getattr(names, "computed", None)
+    if computed is not None and value.is_integer:
+        size: Dim = computed(value)
+        return size
     if kind == "Piecewise":
         raise UnsupportedError("a size depends on a condition", received=str(value))
     raise UnsupportedError("a size uses arithmetic that size expressions lack", expected="+ - * // % max min",

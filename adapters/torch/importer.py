@@ -10,7 +10,7 @@ import torch
 
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.registry import importers
-from adapters.torch.size_numbers import SizeNumber, emit
+from adapters.torch.size_numbers import SizeNumber, Symbols, checked_conditions, emit
 from converter.builder import BuilderOperand, GraphBuilder, Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
@@ -28,11 +28,6 @@ CHECKS = frozenset({
 ITEMS = frozenset({"aten.item.default", "aten._local_scalar_dense.default"})
 """The operators that read a number from a tensor."""
 
-TAKE_NUMBERS = frozenset({"aten.select.int", "aten.select_copy.int", "aten.full.default", "aten.full_like.default",
-                          "aten.scalar_tensor.default"})
-"""The operators whose importers know a number read from a tensor as a value."""
-
-
 def target_name(target: Any) -> str:
     """`aten.add.Tensor` for an ATen overload, `higher_order.cond` for control flow, else the function's qualified name."""
     if isinstance(target, torch._ops.HigherOrderOperator):
@@ -48,7 +43,9 @@ class Importer:
 
     def __init__(self, builder: GraphBuilder, symbols: Mapping[str, str | Dim]) -> None:
         self.builder = builder
-        self.symbols = symbols
+        self.numbers: dict[str, Value] = {}
+        self.checked: list[Any] = []
+        self.symbols = Symbols(self, symbols)
         self.node: torch.fx.Node | None = None
         self.environment: Mapping[torch.fx.Node, Any] = {}
         self.attached: dict[int, Value] = {}
@@ -133,6 +130,7 @@ class Importer:
         problems: dict[tuple[str, str, str | None, str | None], int] = {}
         unknown: set[torch.fx.Node] = set()
         live = needed(graph)
+        self.checked = checked_conditions(graph)
         self.environment = environment
         for node in graph.nodes:
             if node.op == "output":
@@ -196,18 +194,19 @@ class Importer:
         if name in ITEMS and not isinstance(node.meta.get("val"), (int, float, bool)):
             return self._item(environment[node.args[0]], node.meta.get("val"))  # type: ignore[index]
         if _is_size(node):
-            if any(isinstance(environment.get(item), Value) and _is_size(item) for item in node.all_input_nodes):
-                raise self.refuse("arithmetic on a number read from a tensor")
             return self._size(node)
         if name in ("operator.getitem",):
             return environment[node.args[0]][node.args[1]]  # type: ignore[index]
         importer = importers().get(name)
         if importer is None:
             raise self.refuse(*_missing(node))
-        args = [self._resolve(item, environment) for item in node.args]
-        kwargs = {key: self._resolve(item, environment) for key, item in node.kwargs.items() if key not in PLACEMENT}
-        self._require_operands(node, environment)
-        result = importer(self, *args, **kwargs)
+        args, kwargs = self._arguments(node, environment)
+        try:
+            result = importer(self, *args, **kwargs)
+        except TypeError as error:
+            if any(isinstance(environment.get(item), (Value, SizeNumber)) for item in node.all_input_nodes if _is_size(item)):
+                raise self.refuse("a number read from a tensor stands where only a fixed one may") from error
+            raise
         self._agree(node, result)
         return result
 
@@ -216,40 +215,52 @@ class Importer:
 
         A size that the trace found to be a known one is that.
         """
-        if isinstance(number, torch.SymInt) and not any(str(symbol).startswith("u") for symbol in number.node.expr.free_symbols):
+        expression = number.node.expr if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) else None
+        own = [] if expression is None else [item for item in expression.free_symbols if not is_known(item, self.symbols)]
+        if isinstance(number, torch.SymInt) and not own:
             return to_dim(number, self.symbols)
         if any(user.op == "output" for user in self.node.users):  # type: ignore[union-attr]
             # What Python's own numbers are.
             if tensor.dtype is not DType.BOOL:
                 tensor = self.cast(tensor, DType.FLOAT64 if tensor.dtype.is_float else DType.INT64)
-        return tensor if tensor.rank == 0 else self.op("reshape", tensor, shape=())
+        scalar = tensor if tensor.rank == 0 else self.op("reshape", tensor, shape=())
+        if len(own) == 1:
+            self.numbers.setdefault(str(own[0]), scalar)
+        return scalar
 
-    def _require_operands(self, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> None:
-        """Refuses a number read from a tensor where only a size may stand: it is in no shape."""
-        numbers = [item for item in node.all_input_nodes if _is_size(item) and isinstance(environment.get(item), Value)]
-        if not numbers or target_name(node.target) in TAKE_NUMBERS:
-            return
-        schema = node.target._schema.arguments  # type: ignore[union-attr]
-        for argument, given in zip(schema, node.args, strict=False):
-            if any(item in numbers for item in _flat(given) if isinstance(item, torch.fx.Node)) and (
-                    "int" in str(argument.type) or "arange" in target_name(node.target)):
-                raise self.refuse("a size, a bound or an index is a number read from a tensor")
+    def _arguments(self, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """A node's operands and attributes, numbers as sizes where the operator takes integers."""
+        schema = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
+        types = {item.name: str(item.type).lower() for item in schema}
+        counts = "arange" in target_name(node.target)
+        places = [counts or "int" in types[item.name] for item in schema]
+        args = [self._resolve(item, environment, place < len(places) and places[place]) for place, item in enumerate(node.args)]
+        kwargs = {key: self._resolve(item, environment, counts or "int" in types.get(key, ""))
+                  for key, item in node.kwargs.items() if key not in PLACEMENT}
+        return args, kwargs
 
     def _size(self, node: torch.fx.Node) -> Any:
         value = node.meta["val"]
-        if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
-            return to_dim(value, self.symbols)
         if isinstance(value, torch.SymFloat) and value.node.expr.is_number:
             return float(value.node.expr)
-        return SizeNumber(value.node.expr) if isinstance(value, torch.SymFloat) else value
+        if isinstance(value, (torch.SymFloat, torch.SymBool)):
+            return SizeNumber(value.node.expr)
+        if not isinstance(value, torch.SymInt):
+            return value
+        # A number of the data becomes a size only where one is needed.
+        of_data = any(str(item) in self.numbers for item in value.node.expr.free_symbols)
+        return SizeNumber(value.node.expr) if of_data else to_dim(value, self.symbols)
 
-    def _resolve(self, item: Any, environment: Mapping[torch.fx.Node, Any]) -> Any:
+    def _resolve(self, item: Any, environment: Mapping[torch.fx.Node, Any], as_size: bool = False) -> Any:
         if isinstance(item, torch.fx.Node):
-            return environment[item]
+            found = environment[item]
+            if as_size and isinstance(found, (Value, SizeNumber)) and isinstance(item.meta.get("val"), torch.SymInt):
+                return to_dim(item.meta["val"], self.symbols)
+            return found
         if isinstance(item, (list, tuple)):
-            return [self._resolve(entry, environment) for entry in item]
+            return [self._resolve(entry, environment, as_size) for entry in item]
         if isinstance(item, slice):
-            return slice(*(self._resolve(entry, environment) for entry in (item.start, item.stop, item.step)))
+            return slice(*(self._resolve(entry, environment, as_size) for entry in (item.start, item.stop, item.step)))
         return item
 
     def _agree(self, node: torch.fx.Node, result: Any) -> None:
@@ -269,6 +280,11 @@ TORCHS_OWN = frozenset({"aten", "prim", "prims", "rngprims", "inductor", "profil
 """The namespaces of operators that come with torch."""
 
 PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format"})
+
+
+def is_known(item: Any, symbols: Mapping[str, Any]) -> bool:
+    """Whether a symbol of torch's is an input's size, or one that a result has given a value; else a number that only the data decide."""
+    return str(item) in symbols or not str(item).startswith(("u", "zuf"))
 
 
 def _is_size(node: torch.fx.Node) -> bool:

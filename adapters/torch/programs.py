@@ -24,7 +24,7 @@ from adapters.torch.tracing import names_axes
 from adapters.torch.trials import agrees_at, require_agreement, tried
 from adapters.torch.unions import Axes, axes_of, over
 from converter.builder import GraphBuilder, Value
-from converter.checking import check
+from converter.checking import bound_sizes, check
 from converter.dims import symbol, taken_as_equal
 from converter.errors import UnsupportedError
 from converter.ir import DType, Model
@@ -114,6 +114,8 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
     output_names = _outputs(builder, exported, results, {name for name in input_names if name is not None})
     store = store.with_constants(importer.constants)
     graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
+    bound = bound_sizes(graph)
+    graph = replace(graph, dims={size: span for size, span in graph.dims.items() if size in bound})
 
     def agrees(name: str, size: int) -> bool:
         free = Model(graph, store, (), {}, store.constants)

@@ -15,6 +15,7 @@ from converter.dims import Dim, Expr, evaluate
 from converter.dims import symbols as symbols_of
 from converter.errors import GraphError
 from converter.ir import DimRange, Graph, Node, TensorSpec
+from converter.ops.conversion import LARGEST
 
 FEW = 2
 """Sizes at which some value is empty are tried where there are no more."""
@@ -30,7 +31,7 @@ def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict
             continue
         name = symbols.get(str(key), str(key))
         lower, upper = interval.lower, interval.upper
-        low = int(lower) if lower.is_Integer else 0
+        low = int(lower) if lower.is_Integer else -LARGEST
         high = int(upper) if upper.is_Integer and int(upper) < 2**31 else None
         if str(key) in symbols:
             low = 1 if low <= 2 else low

@@ -115,7 +115,7 @@ class Emitter:
         self.module, self.source, self.specs, self.paths = module, graph, specs, paths
         self.graph = FxGraph()
         self.values: dict[str, FxNode] = {}
-        self.bound: dict[str, tuple[FxNode, int]] = {}
+        self.bound: dict[str, tuple[FxNode, int | None]] = {}
         self.sizes: dict[Dim, FxNode] = {}
         self.arguments: set[str] = set()
 
@@ -247,7 +247,7 @@ class Emitter:
     def _compute(self, value: Expr) -> FxNode:
         if value.symbol is not None:
             tensor, axis = self.bound[value.symbol]
-            result = self.graph.call_method("size", (tensor, axis))
+            result = self.graph.call_method("item", (tensor,)) if axis is None else self.graph.call_method("size", (tensor, axis))
             result._rename(_identifier(value.symbol))
             return result
         total: Any = None

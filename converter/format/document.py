@@ -155,8 +155,8 @@ def _range(document: Any, where: str) -> DimRange:
     document = members(document, where, (), ("min", "max", "step"))
     low = typed(document.get("min", 1), int, f"{where}.min")
     high = None if "max" not in document else typed(document["max"], int, f"{where}.max")
-    if low < 0 or (high is not None and not low <= high <= MAX_SIZE):
-        raise FormatError("not a range of sizes", where=where, expected="0 <= min <= max", received=f"{low}..{high}")
+    if low < -MAX_SIZE or (high is not None and not low <= high <= MAX_SIZE):
+        raise FormatError("not a range of sizes", where=where, expected="min <= max", received=f"{low}..{high}")
     step = typed(document.get("step", 1), int, f"{where}.step")
     if not 1 <= step <= MAX_SIZE:
         raise FormatError("not a step between sizes", where=where, expected="1 or more", received=str(step))

@@ -19,5 +19,9 @@ CASES = [
     Case("astype", lambda x: x.to(torch.int16), huge("batch", 9), name="integers wrap"),
     Case("astype", lambda x: x.long() + 1, boolean("batch", 9), name="bool to integer"),
     Case("astype", lambda x, y: x.type_as(y), i64("batch", 9), f32(1), name="type_as"),
+    Case("size_of", lambda x, n: x[:, :n.max()], f32("batch", 4), i64("time", low=-5, high=6), name="the end of a slice"),
+    Case("size_of", lambda x, n: x[:, -n.max():], f32("batch", 4), i64("time", low=-5, high=6), name="the start of a slice, backwards"),
+    Case("size_of", lambda n: torch.arange(n.max().item()) * 2, i64("batch", low=0, high=6), name="a number of elements"),
+    Case("size_of", lambda x, n: x.roll(n[0].item(), 1), f32("batch", 4), i64("time", low=-5, high=6), name="a shift"),
     Case("negative", lambda x: -torch.dropout(x.clone().contiguous().detach().float(), 0.5, False), f32("batch", 9), name="copies"),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.registry import lowers
+from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 
 
@@ -17,3 +18,13 @@ def astype(g: Lowering, x: Tensor, *, dtype: DType) -> Tensor:
     if dtype.value.startswith("float8") and x.dtype is not dtype:
         return g.node("Cast", x, spec=TensorSpec(dtype, x.shape), to=g.onnx_dtype(dtype), saturate=0)
     return g.cast(x, dtype)
+
+
+@lowers("size_of")
+def size_of(g: Lowering, x: Tensor, *, size: Dim, least: Dim, most: Dim) -> Tensor:
+    """A value out of bounds looks up a place that a table of one zero does not have, which ONNX refuses where it runs."""
+    flag, number = TensorSpec(DType.BOOL, ()), TensorSpec(DType.INT64, ())
+    value = g.cast(x, DType.INT64)
+    outside = g.node("Or", g.node("Less", value, g.scalar_size(least), spec=flag), g.node("Greater", value, g.scalar_size(most), spec=flag),
+                     spec=flag)
+    return g.node("Add", value, g.node("Gather", g.constant([0]), g.cast(outside, DType.INT64), spec=number), spec=number)

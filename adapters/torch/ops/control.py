@@ -10,6 +10,7 @@ import torch
 from adapters.torch.bodies import bodies, flag, inline
 from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.size_numbers import SizeNumber
 from converter.builder import Value
 from converter.ir import DType
 
@@ -19,7 +20,7 @@ Body = Callable[..., tuple[torch.Tensor, ...]]
 @imports("higher_order.cond")
 def cond(g: Importer, predicate: Any, then_branch: torch.fx.GraphModule, else_branch: torch.fx.GraphModule,
          operands: Sequence[Any] = ()) -> tuple[Value, ...]:
-    if isinstance(predicate, (bool, torch.SymBool)):
+    if isinstance(predicate, (bool, SizeNumber)):
         predicate = flag(g, predicate)
     if predicate.rank:
         predicate = g.op("reshape", predicate, shape=())

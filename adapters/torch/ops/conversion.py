@@ -11,6 +11,7 @@ from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.ir import DType
+from converter.ops.conversion import LARGEST
 
 
 @imports("aten.to.dtype", "aten.to.device", "aten.to.other", "aten.to.dtype_layout", "aten.to.prim_Device", "aten.to.prim_dtype",
@@ -52,3 +53,10 @@ def copy(g: Importer, self: Value, src: Value, non_blocking: bool = False) -> Va
     """`src` in the dtype and the shape of `self`, whose values do not matter."""
     cast = g.cast(src, g.result_dtype())
     return cast if cast.shape == g.result_shape() else g.op("broadcast_to", cast, shape=g.result_shape())
+
+
+@rebuilds("size_of")
+def rebuild_size_of(x: torch.Tensor, *, least: int = 0, most: int = LARGEST) -> torch.Tensor:
+    within = (x >= least) & (x <= most)
+    torch._assert_async(within, f"a number of the data is not between {least} and {most}")
+    return x.to(torch.int64)

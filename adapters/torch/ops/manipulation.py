@@ -283,11 +283,16 @@ def is_new(g: Importer, size: Dim) -> bool:
                    if attribute in node.attributes)
 
 
+def is_undefined(g: Importer, name: str) -> bool:
+    """Whether nothing gives torch's symbol `name` a value so far: no input, no number of the data, no result's size."""
+    return name not in g.symbols and name[:1] == "u" and name[1:].isdigit() and is_new(g, symbol(name))
+
+
 def require_bound(g: Importer, *sizes: Dim | None) -> None:
     """Refuses sizes that PyTorch reads from the data and that no operator's result holds."""
     for size in sizes:
         for name in sorted(symbols(size)) if size is not None else ():
-            if name[:1] == "u" and name[1:].isdigit() and is_new(g, symbol(name)):
+            if is_undefined(g, name):
                 raise g.refuse("a bound or an index is a number read from a tensor")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from adapters.torch.importer import Importer, target_name
-from adapters.torch.ops.manipulation import inverse, last_axes, never_negative, permuted, require_bound, reshaped
+from adapters.torch.ops.manipulation import inverse, is_undefined, last_axes, never_negative, permuted, require_bound, reshaped
 from adapters.torch.registry import imports, rebuilds
 from converter import dims
 from converter.builder import Value
@@ -37,10 +37,29 @@ def _bounds(g: Importer, bound: Dim, size: Dim) -> list[Dim]:
     elif never_negative(g, bound):
         plain = bound
     else:
-        raise g.refuse(f"the bound {bound} of a slice may count from either end")
+        return [_within(g, bound, size)]
     if never_negative(g, plain) and never_negative(g, size - plain):
         return [plain]
     return [plain, size, 0, maximum(0, minimum(plain, size))]
+
+
+def _within(g: Importer, bound: Dim, size: Dim) -> Dim:
+    """A bound counted from the front and clamped, as Python does it, at any value."""
+    if isinstance(bound, int) and bound >= END:
+        return size
+    if not never_negative(g, bound):
+        backwards = 1 if never_negative(g, -1 - bound) else maximum(0, minimum(1, 0 - bound))  # whether it counts from the end
+        bound = bound + size * backwards
+    return maximum(0, minimum(size, bound)) if not never_negative(g, bound) else minimum(size, bound)
+
+
+def _cut(g: Importer, x: Value, axis: int, start: Dim | None, stop: Dim | None, step: Dim, name: str) -> Value:
+    """A slice between numbers that only the data decide; torch's symbol `name` for its length is what the bounds leave."""
+    size = x.shape[axis]
+    begin, end = _within(g, start or 0, size), _within(g, END if stop is None else stop, size)
+    end = end if begin == 0 or end == size else maximum(begin, end)
+    g.symbols[name] = slice_length(size, begin, end, step)
+    return g.op("slice", x, axes=(axis,), starts=(begin,), stops=(None if end == size else end,), steps=None if step == 1 else (step,))
 
 
 def resolve(g: Importer, size: Dim, start: Dim | None, stop: Dim | None, step: Dim, length: Dim) -> tuple[Dim, Dim | None]:
@@ -96,6 +115,9 @@ def _joined(g: Importer, x: Value, axis: int, begin: Dim, end: Dim | None, step:
 @imports("aten.slice.Tensor", "aten.slice_copy.Tensor")
 def slice_(g: Importer, self: Value, dim: int = 0, start: Dim | None = None, end: Dim | None = None, step: Dim = 1) -> Value:
     axis = dim % self.rank
+    length = g.node.meta["val"].shape[axis]  # type: ignore[union-attr]
+    if isinstance(length, torch.SymInt) and length.node.expr.is_Symbol and is_undefined(g, str(length.node.expr)):
+        return _cut(g, self, axis, start, end, step, str(length.node.expr))
     return sliced(g, self, axis, start, end, step, g.result_shape()[axis])
 
 
