@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from adapters.torch.arguments import full_name, nested
 from adapters.torch.dtypes import to_tensor
 from adapters.torch.export import Program, from_exported, prepared, traced
 from adapters.torch.inputs import bind_arguments, call_arguments
@@ -139,11 +140,10 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
         arrays = _first_accepted(module, drawn)
     else:
         _check_arrays(arrays, inputs)
-    positional, keyword = call_arguments(module, bind_arguments(module, [], {key: _tensor(value) for key, value in arrays.items()}))
-    dims = {item.name: item.axes for item in inputs} if inputs else "auto"
-    ranges = {item.name: item.span for item in inputs if item.span is not None}
-    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges,
-                    own=True)
+    positional, keyword = _call(module, arrays)
+    dims = {full_name(module, item.name): item.axes for item in inputs} if inputs else "auto"
+    ranges = {full_name(module, item.name): item.span for item in inputs if item.span is not None}
+    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges, own=True)
     return replace(found, notes=(*found.notes, f"names in the checkpoint hold {said(wrappers)}: read without") if wrappers else found.notes)
 
 
@@ -158,11 +158,17 @@ class InputLike(Protocol):
     def axes(self) -> list[str | int]: ...
 
 
+def _call(module: torch.nn.Module, arrays: Mapping[str, Array]) -> tuple[list[Any], dict[str, Any]]:
+    """Arrays by their flat names as positional and keyword arguments. Raises `ConverterError` where they are not forward's."""
+    args, kwargs = call_arguments(module, nested(module, {name: _tensor(array) for name, array in arrays.items()}))
+    bind_arguments(module, args, kwargs)
+    return args, kwargs
+
+
 def _first_accepted(module: torch.nn.Module, drawn: Iterator[Mapping[str, Array]]) -> Mapping[str, Array]:
     failure: tuple[Mapping[str, Array], Exception] | None = None
     for arrays in drawn:
-        bound = bind_arguments(module, [], {key: _tensor(value) for key, value in arrays.items()})
-        args, kwargs = call_arguments(module, bound)
+        args, kwargs = _call(module, arrays)
         try:
             with evaluation(module, own=True), unchanged(module), torch.no_grad():
                 module(*args, **kwargs)

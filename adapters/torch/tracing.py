@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import logging
 import re
@@ -53,6 +54,7 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
             try:
                 args, kwargs, ordered = _call(module, example, shapes)
                 with unchanged(module):
+                    _name_keywords(module, example)
                     return torch.export.export(module, args, kwargs, dynamic_shapes=ordered, strict=strict), example
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)
@@ -101,28 +103,49 @@ def _is_torchs(error: Exception) -> bool:
 
 def _call(module: torch.nn.Module, example: dict[str, Any], shapes: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """Positional and keyword arguments for `torch.export`, with `dynamic_shapes` in the same structure."""
-    import inspect
-
     parameters = inspect.signature(module.forward).parameters
     kinds = {parameter.kind for name, parameter in parameters.items() if name in example}
-    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.POSITIONAL_ONLY in kinds:
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        for name, value in example.items():
-            kind = parameters[name].kind
-            if kind is inspect.Parameter.VAR_POSITIONAL:
-                args.extend(value)
-            elif kind is inspect.Parameter.VAR_KEYWORD:
-                kwargs.update(value)
-            elif kind is inspect.Parameter.KEYWORD_ONLY:
-                kwargs[name] = value
-            else:
-                args.append(value)
-        return tuple(args), kwargs, shapes
-    kwargs = {}
+    by_place = bool(kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY})
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
     for name, value in example.items():
-        kwargs.update(value if parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value})
-    return (), kwargs, shapes
+        kind = parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            kwargs.update(value)
+            shapes = _with_names(shapes, name, value)
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            args.extend(value)
+        elif by_place and kind is not inspect.Parameter.KEYWORD_ONLY:
+            args.append(value)
+        else:
+            kwargs[name] = value
+    return tuple(args), kwargs, shapes
+
+
+def _with_names(shapes: Any, name: str, values: Mapping[str, Any]) -> Any:
+    """`dynamic_shapes` in which what `**name` takes stands by its own names."""
+    if not isinstance(shapes, Mapping):
+        return shapes
+    own = shapes.get(name)
+    return {**{key: item for key, item in shapes.items() if key != name},
+            **(own if isinstance(own, Mapping) else dict.fromkeys(values.keys() - shapes.keys()))}
+
+
+def _name_keywords(module: torch.nn.Module, example: Mapping[str, Any]) -> None:
+    """Gives `forward` a signature with the names that its `**kwargs` are called by, which the tracer cannot free otherwise."""
+    signature = inspect.signature(module.forward)
+    parameters = list(signature.parameters.values())
+    last = parameters[-1] if parameters else None
+    if last is None or last.kind is not inspect.Parameter.VAR_KEYWORD or not example.get(last.name):
+        return
+    original = module.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
+
+    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in example[last.name]]
+    forward.__signature__ = signature.replace(parameters=[*parameters[:-1], *named])  # type: ignore[attr-defined]
+    vars(module)["forward"] = forward
 
 
 def _knows_results(module: torch.nn.Module, example: dict[str, Any]) -> bool:

@@ -123,7 +123,8 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
                      "no arguments; the current directory is importable. FILE.py:CALLABLE works too."),
         click.option("--input", "inputs", multiple=True, metavar="NAME:DTYPE[AXES]", help="A tensor that the module's forward "
                      "takes: 'tokens:int64[batch,time]{0..30000}'. Names are free sizes, integers fixed ones; the range, where "
-                     "there is one, is what example integers are drawn from. Repeat it for every tensor."),
+                     "there is one, is what example integers are drawn from. Repeat it for every tensor; one inside of "
+                     "a dict, a tuple or a dataclass is told by its path, 'features.dense:float32[batch,3]', 'pair.0:…'."),
         click.option("--fix", multiple=True, metavar="NAME=SIZE", help="A size of an --input that cannot stay free, or need not: "
                      "--fix height=224. Repeat it for every one."),
         click.option("--input-file", metavar="FILE.npz", help="Example arguments by name, in place of drawn ones."),
