@@ -56,7 +56,7 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(("name", "inputs", "inside"), CASES, ids=range(len(CASES)))
-def test_refused_everywhere(name: str, inputs: dict[str, Any], inside: bool, runtime: str) -> None:
+def test_refused_everywhere(name: str, inputs: dict[str, Any], inside: bool, runtime: str, capfd: pytest.CaptureFixture[str]) -> None:
     model = MODELS[name]()
     session = converter.session(model, runtime)
     if inside:
@@ -65,3 +65,4 @@ def test_refused_everywhere(name: str, inputs: dict[str, Any], inside: bool, run
     else:
         with pytest.raises(RunError):
             session.run(inputs)
+        assert capfd.readouterr() == ("", "")

@@ -30,7 +30,7 @@ class OnnxRuntimeSession:
         """Raises `MissingDependencyError` for a provider that is not there: ONNX Runtime itself would take the CPU without a word."""
         check_providers(providers, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is said by the error
         self.model = model
         self.session = _open(model, opset, options, list(providers))
         check_providers(providers, self.session.get_providers())

@@ -31,7 +31,8 @@ class TorchSession:
         arrays, _ = check_inputs(self.model.graph, inputs)
         with torch.no_grad():
             try:
-                result = self.module(*(to_tensor(arrays[port.name]) for port in self.model.graph.inputs))
+                # Not the module itself, which prints the line of its code that fails.
+                result = self.module.forward(*(to_tensor(arrays[port.name]) for port in self.model.graph.inputs))
             except (ConverterError, MemoryError):
                 raise
             except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
