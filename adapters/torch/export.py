@@ -11,6 +11,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
+import adapters.torch.batching as batching
 import adapters.torch.decisions as decisions
 import adapters.torch.fast_path as fast_path
 import adapters.torch.patches as patches
@@ -151,7 +152,7 @@ def from_exported(exported: ExportedProgram, *, name: str | None = None) -> Prog
     args, kwargs = preparation.distinct(exported.example_inputs)
     module = preparation.as_module(exported, name or "ExportedProgram")
     arguments = preparation.bound(module, args, kwargs)
-    with quiet(), torch.no_grad(), decisions.recorded() as decided:
+    with quiet(), torch.no_grad(), batching.free_batches(), decisions.recorded() as decided:
         return imported(module, prepare(exported), arguments, arguments, "auto", name or "ExportedProgram", [], decided).program
 
 

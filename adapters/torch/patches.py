@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import adapters.torch.answers as answers
+import adapters.torch.batching as batching
 import adapters.torch.custom_operators as custom_operators
 import adapters.torch.distributions as distributions
 import adapters.torch.linear_algebra as linear_algebra
@@ -19,7 +20,7 @@ import adapters.torch.views as views
 PATCHES = (
     recurrent.whole_recurrent_layers, packing.whole_packed_sequences, masks.masks_as_given, pooling_1d.free_lengths,
     losses.traceable_losses, linear_algebra.traceable_linear_algebra, answers.answers_as_tensors, views.quick_views,
-    custom_operators.traceable_bodies, distributions.unchecked_distributions,
+    custom_operators.traceable_bodies, distributions.unchecked_distributions, batching.free_batches,
 )
 
 

@@ -18,6 +18,7 @@ import torch.utils._pytree as pytree
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram, _trace
 
+import adapters.torch.gradients as gradients
 import adapters.torch.preparation as preparation
 from adapters.torch.custom_operators import decompositions
 from adapters.torch.importer import CHECKS, needed, target_name
@@ -29,6 +30,8 @@ from converter.errors import ConverterError, UnsupportedError
 
 AUTO = ExportDim.AUTO
 STATIC = ExportDim.STATIC
+FUNCTORCH = "torch._functorch.predispatch"
+"""Where the calls are from that stand in a graph around what `torch.vmap` maps, until it is traced once more."""
 
 
 def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip: int = 0,
@@ -52,10 +55,9 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
         seen.add(key)
         for strict in ways:
             try:
-                args, kwargs, ordered = _call(module, example, shapes)
                 with unchanged(module):
                     _name_keywords(module, example)
-                    return torch.export.export(module, args, kwargs, dynamic_shapes=ordered, strict=strict), example
+                    return _exported(module, *_call(module, example, shapes), strict), example
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)
                 if "not a known type" in str(error) and _knows_results(module, example):
@@ -93,6 +95,20 @@ def users_line(error: BaseException) -> tuple[str | None, str]:
         if not path.startswith(("<", *_OWN)):
             return f"{'/'.join(Path(path).parts[-2:])}:{line} in {name}", linecache.getline(path, line).strip()
     return None, ""
+
+
+def _exported(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, strict: bool) -> ExportedProgram:
+    failure: Exception | None = None
+    with gradients.noticed() as asked:
+        try:
+            exported = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
+        except Exception as error:  # torch.export raises anything, from any depth
+            failure = error
+    if asked and not strict and (failure is not None or set(asked) != {gradients.VMAP[1]}):
+        return gradients.exported_below_autograd(module, args, kwargs, shapes)
+    if failure is not None:
+        raise failure
+    return exported
 
 
 def _is_torchs(error: Exception) -> bool:
@@ -183,15 +199,15 @@ def _free(example: dict[str, Any], dims: Any) -> dict[str, Any]:
 
 
 def prepare(exported: ExportedProgram) -> ExportedProgram:
-    """Decomposes the operators that no importer knows, and makes in-place operators functional where there are any."""
+    """Decomposes the operators that no importer knows, makes in-place operators functional and batches what `vmap` maps."""
     without_inplace(exported)
     # torch writes these into code, where the names of what it cannot spell break; the ranges of the graph hold them too.
     exported._guards_code = []
     refused: dict[Any, str] = {}
     for _ in range(4):
-        unknown, mutates = _unknown(exported)
+        unknown, transformed = _unknown(exported)
         unknown -= refused.keys()
-        if not unknown and not mutates:
+        if not unknown and not transformed:
             break
         default = torch.export.default_decompositions()
         bodies = decompositions(unknown, refused)
@@ -205,13 +221,13 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
                 decomposed = exported.run_decompositions({operator: known[operator] for operator in unknown if operator in known})
             exported = decomposed
         except Exception as error:  # torch decomposes by tracing again, which raises anything
-            what = ", ".join(sorted(before)) or "operators that work in place"
+            what = ", ".join(sorted(before)) or "operators that work in place, or inside of vmap"
             raise UnsupportedError(f"torch cannot decompose {what}", received=first_line(error),
                                    cause=None if before else "untraceable",
                                    items=[{"operator": name, "reason": "no importer, and torch cannot decompose it"}
                                           for name in sorted(before)],
                                    fix="write the forward pass without them") from error
-        if not mutates and before == {str(operator) for operator in _unknown(exported)[0]}:
+        if not transformed and before == {str(operator) for operator in _unknown(exported)[0]}:
             break
     for node in _nodes(exported):
         if node.op == "call_function" and node.target in refused:
@@ -227,16 +243,17 @@ def _nodes(exported: ExportedProgram) -> list[torch.fx.Node]:
 
 def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
     known = importers()
-    unknown, mutates = set(), False
+    unknown, transformed = set(), False
     for node in _nodes(exported):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            transformed |= getattr(node.target, "__module__", "") == FUNCTORCH
             continue
         if node.target._schema.is_mutable and target_name(node.target) not in known:
-            mutates = True
+            transformed = True
         elif target_name(node.target) not in known and target_name(node.target) not in CHECKS and isinstance(
                 node.meta.get("val"), (torch.Tensor, tuple, list)):
             unknown.add(node.target)
-    return unknown, mutates
+    return unknown, transformed
 
 
 @contextmanager

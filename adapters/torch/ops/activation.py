@@ -57,6 +57,22 @@ def log_sigmoid_forward(g: Importer, self: Value) -> tuple[Value | None, ...]:
     return g.op("log_sigmoid", self), None
 
 
+@imports("aten.silu_backward.default")
+def silu_backward(g: Importer, grad_output: Value, self: Value) -> Value:
+    """σ(x) · (1 + x · (1 - σ(x))) times the gradient; torch does not decompose this one."""
+    sigmoid = g.op("sigmoid", self)
+    rest = g.op("multiply", self, g.op("subtract", 1.0, sigmoid))
+    return g.op("multiply", grad_output, g.op("multiply", sigmoid, g.op("add", rest, 1.0)))
+
+
+@imports("aten.mish_backward.default")
+def mish_backward(g: Importer, grad_output: Value, self: Value) -> Value:
+    """t + x · σ(x) · (1 - t²) times the gradient, where t = tanh(softplus(x))."""
+    t = g.op("tanh", g.op("softplus", self))
+    slope = g.op("multiply", g.op("multiply", self, g.op("sigmoid", self)), g.op("subtract", 1.0, g.op("multiply", t, t)))
+    return g.op("multiply", grad_output, g.op("add", t, slope))
+
+
 @imports("aten.prelu.default", "aten._prelu_kernel.default")
 def prelu(g: Importer, self: Value, weight: Value) -> Value:
     if weight.rank > 1:

@@ -81,6 +81,24 @@ def mkldnn_convolution(g: Importer, self: Value, weight: Value, bias: Value | No
     return result
 
 
+@imports("aten.convolution_backward.default")
+def convolution_backward(g: Importer, grad_output: Value, input: Value, weight: Value, bias_sizes: Any, stride: Any, padding: Any,
+                         dilation: Any, transposed: bool, output_padding: Any, groups: int, output_mask: Any) -> tuple[Value | None, ...]:
+    """The gradient in the input is the transposed convolution, with what it lacks or has too much at the ends."""
+    if output_mask[1]:
+        raise g.refuse("the gradient of a convolution in its weight")
+    grad_bias = g.op("sum", grad_output, axis=(0, *range(2, grad_output.rank))) if output_mask[2] else None
+    if not output_mask[0]:
+        return None, None, grad_bias
+    if transposed:
+        return convolve(g, grad_output, weight, None, stride, padding, dilation, groups), None, grad_bias
+    whole = conv_transpose(g, grad_output, weight, None, stride, 0, 0, groups, dilation)
+    ends = [(-before, wanted - (found - before)) for before, wanted, found in zip(
+        fixed(g, padding, weight.rank - 2, "the padding"), input.shape[2:], whole.shape[2:], strict=True)]
+    whole = g.op("pad", whole, pads=((0, 0), (0, 0), *ends)) if any(end != (0, 0) for end in ends) else whole
+    return whole, None, grad_bias
+
+
 @rebuilds("convolution")
 def rebuild_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, stride: tuple[int, ...] = (),
                         padding: tuple[int, ...] = (), dilation: tuple[int, ...] = (), groups: int = 1) -> torch.Tensor:
