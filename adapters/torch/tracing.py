@@ -25,13 +25,14 @@ from adapters.torch.importer import CHECKS, needed, target_name
 from adapters.torch.inplace import without_inplace
 from adapters.torch.inputs import Unnamed, enlarge, flat_names, mapped
 from adapters.torch.memory import unchanged
+from adapters.torch.ops.control import casts
 from adapters.torch.registry import importers
 from converter.errors import ConverterError, UnsupportedError
 
 AUTO = ExportDim.AUTO
 STATIC = ExportDim.STATIC
-FUNCTORCH = "torch._functorch.predispatch"
-"""Where the calls are from that stand in a graph around what `torch.vmap` maps, until it is traced once more."""
+TRANSFORMS = ("torch._functorch.predispatch", "torch.amp.autocast_mode")
+"""Where the calls are from that stand around what `torch.vmap` maps and `autocast` casts, until the graph is traced once more."""
 
 
 def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip: int = 0,
@@ -55,9 +56,10 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
         seen.add(key)
         for strict in ways:
             try:
+                call = _call(module, example, shapes)
                 with unchanged(module):
                     _name_keywords(module, example)
-                    return _exported(module, *_call(module, example, shapes), strict), example
+                    return _exported(module, *call, strict), example
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)
                 if "not a known type" in str(error) and _knows_results(module, example):
@@ -102,6 +104,8 @@ def _exported(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     with gradients.noticed() as asked:
         try:
             exported = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
+            if any(isinstance(value, torch._subclasses.FakeTensor) for value in exported.constants.values()):
+                raise UnsupportedError("the trace holds a tensor without values", where=type(module).__name__)
         except Exception as error:  # torch.export raises anything, from any depth
             failure = error
     if asked and not strict and (failure is not None or set(asked) != {gradients.VMAP[1]}):
@@ -199,7 +203,8 @@ def _free(example: dict[str, Any], dims: Any) -> dict[str, Any]:
 
 
 def prepare(exported: ExportedProgram) -> ExportedProgram:
-    """Decomposes the operators that no importer knows, makes in-place operators functional and batches what `vmap` maps."""
+    """Decomposes the operators that no importer knows, makes in-place operators functional, batches what `vmap` maps
+    and casts what `autocast` casts."""
     without_inplace(exported)
     # torch writes these into code, where the names of what it cannot spell break; the ranges of the graph hold them too.
     exported._guards_code = []
@@ -221,7 +226,7 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
                 decomposed = exported.run_decompositions({operator: known[operator] for operator in unknown if operator in known})
             exported = decomposed
         except Exception as error:  # torch decomposes by tracing again, which raises anything
-            what = ", ".join(sorted(before)) or "operators that work in place, or inside of vmap"
+            what = ", ".join(sorted(before)) or "operators that work in place, or inside of vmap or autocast"
             raise UnsupportedError(f"torch cannot decompose {what}", received=first_line(error),
                                    cause=None if before else "untraceable",
                                    items=[{"operator": name, "reason": "no importer, and torch cannot decompose it"}
@@ -246,7 +251,9 @@ def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
     unknown, transformed = set(), False
     for node in _nodes(exported):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-            transformed |= getattr(node.target, "__module__", "") == FUNCTORCH
+            transformed |= getattr(node.target, "__module__", "") in TRANSFORMS
+            if node.op == "call_function" and target_name(node.target) == "higher_order.wrap_with_autocast":
+                transformed |= casts(str(node.args[0]), bool(node.args[2]))
             continue
         if node.target._schema.is_mutable and target_name(node.target) not in known:
             transformed = True

@@ -54,6 +54,20 @@ def wrap_with_set_grad_enabled(g: Importer, enabled: bool, body: torch.fx.GraphM
     return inline(g, body, operands)
 
 
+@imports("higher_order.wrap_with_autocast")
+def wrap_with_autocast(g: Importer, device: str, dtype: torch.dtype | None, enabled: bool, cache: bool | None, body: torch.fx.GraphModule,
+                       *operands: Any) -> list[Any]:
+    """A block that changes no dtypes; the casts of one that does are in the graph once it is traced again."""
+    if casts(device, enabled):
+        raise g.refuse("a block of torch.autocast whose casts torch does not show")
+    return inline(g, body, operands)
+
+
+def casts(device: str, enabled: bool) -> bool:
+    """Whether `torch.autocast` changes what is computed here, which is on the CPU."""
+    return enabled and device == "cpu"
+
+
 def _results(g: Importer, results: tuple[Value, ...]) -> tuple[Value, ...]:
     if not all(isinstance(item, torch.Tensor) for item in g.node.meta["val"]):  # type: ignore[union-attr]
         raise g.refuse("a result that is no tensor")
