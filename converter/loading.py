@@ -137,7 +137,7 @@ def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> 
 
 
 def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, dims: Any = "auto", *,
-               name: str | None = None, examples: bool = True) -> Model:
+               name: str | None = None, examples: bool = True, state: str = "initial") -> Model:
     """Converts a live `torch.nn.Module` by tracing it with `torch.export`.
 
     Args:
@@ -151,6 +151,9 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
         name: the graph's name; default: the module's class.
         examples: whether to run the module and keep what it gave, as the model's proof. The given arguments come first,
             then drawn ones at other sizes; those that would make the file much larger are left out.
+        state: what becomes of state that forward keeps from call to call, in buffers that it writes to and attributes that it
+            sets. `"initial"`: each run starts from what it is now. `"explicit"`: the model has it as inputs `state.NAME` and
+            gives what a run leaves as `next_state.NAME`; the first recorded example holds what it is now.
 
     Warns:
         ConversionWarning: the module's forward keeps state, which the model has not.
@@ -162,7 +165,7 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
     """
     function, extra = discovery.live("tracer")
     with requiring(extra):
-        found = function(module, args, kwargs, dims=dims, name=name, examples=examples)
+        found = function(module, args, kwargs, dims=dims, name=name, examples=examples, state=state)
     for concern in found.concerns:
         warnings.warn(concern, ConversionWarning, stacklevel=2)
     return found.model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ import torch
 
 from adapters.torch.arguments import full_name, nested
 from adapters.torch.dtypes import to_tensor
+from adapters.torch.explicit_state import with_explicit_state, with_pairs, with_state_sizes
 from adapters.torch.export import Program, from_exported, prepared, traced
 from adapters.torch.inputs import bind_arguments, call_arguments
 from adapters.torch.memory import evaluation, unchanged
@@ -27,6 +29,7 @@ from converter.state_dict import fitted, said
 Array = np.ndarray[Any, Any]
 
 CASES = 3
+STATES = ("initial", "explicit")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Conversion:
 
 def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, dims: Any = "auto",
             name: str | None = None, examples: bool = True, ranges: Mapping[str, tuple[int, int]] | None = None,
-            own: bool = False) -> Conversion:
+            own: bool = False, state: str = "initial") -> Conversion:
     """Traces a module and records what it gives. See `converter.from_torch` for the arguments.
 
     `ranges` maps inputs to the lowest and the highest integer to draw for them; default: what the graph's tables allow.
@@ -68,9 +71,15 @@ def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
         raise ConverterError("the example arguments are no tuple", expected="a tuple, (x,) for one", received=type(args).__name__)
     args = [_tensor(value) for value in args]
     kwargs = {key: _tensor(value) for key, value in (kwargs or {}).items()}
+    if state not in STATES:
+        raise ConverterError("no way to take a module's state", where="state", expected=" or ".join(map(repr, STATES)),
+                             received=repr(state))
     ready = prepared(module, args, kwargs)
-    with evaluation(ready.module, own):
-        return _finished(traced(ready, dims=dims, name=name), args, kwargs, examples, ranges)
+    with with_explicit_state(ready) if state == "explicit" else nullcontext(ready) as ready, evaluation(ready.module, own):
+        program = traced(ready, dims=with_state_sizes(dims, ready) if state == "explicit" else dims, name=name)
+        if state == "explicit":
+            program = replace(program, model=with_pairs(program.model))
+        return _finished(program, ready.args, ready.kwargs, examples, ranges)
 
 
 def _finished(program: Program, args: Sequence[Any], kwargs: Mapping[str, Any], examples: bool,
@@ -110,7 +119,8 @@ def _integers(low: int, high: int, generator: Any, shape: tuple[int, ...]) -> An
 
 
 def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mapping[str, Array] | None, inputs: Sequence[InputLike],
-                       drawn: Iterator[Mapping[str, Array]], *, name: str | None = None, examples: bool = True) -> Conversion:
+                       drawn: Iterator[Mapping[str, Array]], *, name: str | None = None, examples: bool = True,
+                       state: str = "initial") -> Conversion:
     """Loads a state_dict into a module that was just built, and converts it.
 
     Args:
@@ -143,7 +153,7 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
     positional, keyword = _call(module, arrays)
     dims = {full_name(module, item.name): item.axes for item in inputs} if inputs else "auto"
     ranges = {full_name(module, item.name): item.span for item in inputs if item.span is not None}
-    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges, own=True)
+    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges, own=True, state=state)
     return replace(found, notes=(*found.notes, f"names in the checkpoint hold {said(wrappers)}: read without") if wrappers else found.notes)
 
 

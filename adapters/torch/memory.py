@@ -183,12 +183,12 @@ class Memory:
 
         for owner, before in self._attributes:
             now = _attributes(owner, before)
-            for name in before.keys() | now.keys():
+            for name in dict.fromkeys([*before, *now]):
                 if name != "training" and name not in REGISTERED and not _same(before.get(name, owner), now.get(name, owner)):
                     add(owner, name)
         for value, before, slot in self._containers:
             if slot[1] in REGISTERED and isinstance(slot[0], torch.nn.Module):
-                for key in before.keys() | value.keys():
+                for key in dict.fromkeys([*before, *value]):
                     if before.get(key) is not value.get(key):
                         add(slot[0], key)
             elif _differs(value, before):

@@ -15,6 +15,9 @@ from adapters.torch.memory import PLAIN, Memory, Slot, same_values
 from adapters.torch.notes import Concern
 from converter.errors import UnsupportedError
 
+PROBED = 32
+"""Up to this many slots are tried one by one."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -28,27 +31,39 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
     """Calls a module twice on the same arguments, the second time in the state that the first call left.
 
     What holds the same after both calls is a record (an attention map kept to be looked at, a mask made once) as long as
-    the outputs are equal too; anything else is state, and so is every buffer that is written to. `memory` is restored.
+    the outputs are equal too; so is what changes nothing where it alone is as the first call left it. Anything else is
+    state, and so is every buffer that is written to. `memory` is restored.
 
     Raises `UnsupportedError` where parameters or buffers are changed through `.data`, past what torch traces.
     """
     states = torch.get_rng_state(), np.random.get_state()
+
+    def call() -> list[torch.Tensor]:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        return _outputs(module(*args, **kwargs))
+
     try:
         with torch.no_grad():
-            first = _outputs(module(*args, **kwargs))
+            first = call()
             changed = memory.changed()
             if not changed:
                 return State()
             if memory.uncounted():
                 raise _refuse_data(names_of(memory.uncounted(), module), module)
-            before = {slot: fingerprint(_value(slot)) for slot in changed}
-            torch.set_rng_state(states[0])
-            np.random.set_state(states[1])
-            second = _outputs(module(*args, **kwargs))
+            prints, values = {slot: fingerprint(value_of(slot)) for slot in changed}, {slot: copied(value_of(slot)) for slot in changed}
+            same = _equal(first, call())
             slots = list(dict.fromkeys([*changed, *memory.changed()]))
-            same = len(first) == len(second) and all(same_values(one, two) for one, two in zip(first, second, strict=True))
-            kept = [slot for slot in slots if not same or slot not in before or _is_registered(slot)
-                    or fingerprint(_value(slot)) != before[slot]]
+            kept = [slot for slot in slots if not same or slot not in prints or _is_registered(slot)
+                    or fingerprint(value_of(slot)) != prints[slot]]
+
+            def is_read(slot: Slot) -> bool:
+                memory.restore()
+                put(slot, copied(values[slot]))
+                return not _equal(first, call()) or any(fingerprint(value_of(other)) != before for other, before in prints.items())
+
+            kept = [slot for slot in kept if slot not in values or _is_registered(slot) or not _is_copied(values[slot])
+                    or len(slots) > PROBED or is_read(slot)]
     except UnsupportedError:
         raise
     except Exception:  # the trace says what fails
@@ -56,6 +71,10 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
     finally:
         memory.restore()
     return State(tuple(kept), tuple(slot for slot in slots if slot not in kept))
+
+
+def _equal(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+    return len(one) == len(two) and all(same_values(a, b) for a, b in zip(one, two, strict=True))
 
 
 def _refuse_data(names: list[str], module: torch.nn.Module) -> UnsupportedError:
@@ -91,12 +110,36 @@ def _is_registered(slot: Slot) -> bool:
     return isinstance(owner, torch.nn.Module) and (name in owner._buffers or name in owner._parameters)
 
 
-def _value(slot: Slot) -> Any:
+def value_of(slot: Slot) -> Any:
+    """What a slot holds; None where it is not there."""
     owner, name = slot
     for registered in ("_buffers", "_parameters") if isinstance(owner, torch.nn.Module) else ():
         if name in vars(owner).get(registered, ()):
             return vars(owner)[registered][name]
     return vars(owner).get(name)
+
+
+def put(slot: Slot, value: Any) -> None:
+    """Gives a slot another value; a buffer or parameter stays one by name."""
+    owner, name = slot
+    if isinstance(owner, type):
+        setattr(owner, name, value)
+        return
+    for registered in ("_buffers", "_parameters") if isinstance(owner, torch.nn.Module) else ():
+        if name in vars(owner).get(registered, ()):
+            vars(owner)[registered][name] = value
+            return
+    owner.__dict__[name] = value
+
+
+def copied(value: Any) -> Any:
+    """A value in containers and tensors of its own."""
+    return pytree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, value)
+
+
+def _is_copied(value: Any) -> bool:
+    """Whether `copied` gives another value, and not the same object of somebody's class."""
+    return all(isinstance(leaf, (torch.Tensor, *PLAIN)) for leaf in pytree.tree_leaves(value))
 
 
 def _outputs(result: Any) -> list[torch.Tensor]:

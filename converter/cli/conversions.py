@@ -127,6 +127,8 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
                      "a dict, a tuple or a dataclass is told by its path, 'features.dense:float32[batch,3]', 'pair.0:…'."),
         click.option("--fix", multiple=True, metavar="NAME=SIZE", help="A size of an --input that cannot stay free, or need not: "
                      "--fix height=224. Repeat it for every one."),
+        click.option("--state", type=click.Choice(("initial", "explicit")), help="What becomes of state that the module's forward keeps: "
+                     "each run starts from what it is (initial, the default), or it is further inputs and outputs (explicit)."),
         click.option("--input-file", metavar="FILE.npz", help="Example arguments by name, in place of drawn ones."),
         click.option("--architecture", metavar="FILE.json", help="A graph to bind the state_dict to (see --graph-only)."),
         click.option("--graphs", metavar="DIR", help="A folder of graphs (see --graph-only): the one that has the checkpoint's names "
@@ -196,7 +198,7 @@ def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool,
     from converter.drafting import draft, save_draft, undraftable
     from converter.errors import UnsupportedError
 
-    for name in ("module", "architecture", "graphs", "graph_only", "dtype", "inputs", "fix", "input_file"):
+    for name in ("module", "architecture", "graphs", "graph_only", "dtype", "inputs", "fix", "input_file", "state"):
         if given.get(name):
             option = name.replace("inputs", "input").replace("_", "-")
             raise click.UsageError(f"--draft-graph and --{option} exclude each other.")

@@ -80,7 +80,7 @@ def _model_of_parameters(source: str | None, update: Callable[[str], None], give
     if module is not None and architecture is not None:
         raise click.UsageError("--module and --architecture exclude each other: both say what is computed.")
     if module is None:
-        for name in ("inputs", "fix", "input_file", "name"):
+        for name in ("inputs", "fix", "input_file", "name", "state"):
             if given.get(name):
                 raise click.UsageError(f"--{name.replace('inputs', 'input').replace('_', '-')} belongs to --module.")
         if source is None:
@@ -137,7 +137,7 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
     update(f"tracing {module}")
     with requiring(extra):
         result = function(built, store, arrays, inputs, draw_examples(inputs), name=given.get("name"),
-                          examples=not given.get("no_examples"))
+                          examples=not given.get("no_examples"), state=given.get("state") or "initial")
     model = result.model
     if source is not None:
         told = {**source_metadata(source), **({} if store is None else origin(store))}
@@ -149,7 +149,7 @@ def _from_program(source: str, update: Callable[[str], None], given: Mapping[str
     from converter.checkpoint import source_metadata
     from converter.discovery import live, requiring
 
-    for name in ("module", "architecture", "inputs", "fix", "input_file", "key"):
+    for name in ("module", "architecture", "inputs", "fix", "input_file", "state", "key"):
         if given.get(name):
             option = name.replace("inputs", "input").replace("_", "-")
             raise click.UsageError(f"{source} holds a whole program, which --{option} does not go with.")

@@ -43,6 +43,7 @@ Examples:
 @click.option("--key", metavar="NAME", help="The entry of the checkpoint that holds the state_dict.")
 @click.option("--module", metavar="PKG.MOD:CALLABLE", help="The code that builds the module, to be run beside the model (with --input).")
 @click.option("--input", "inputs", multiple=True, metavar="NAME:DTYPE[AXES]", help="A tensor that the module takes, as for torch-to-json.")
+@click.option("--state", type=click.Choice(("initial", "explicit")), help="How the module's state was taken, as for torch-to-json.")
 @click.option("--input-file", "input_files", multiple=True, metavar="FILE.npz", help="Inputs to judge the model on, beside recorded and "
               "drawn ones: an .npz file, or a directory of them; repeat it for several.")
 @click.option("--cases", type=click.IntRange(0), default=6, show_default=True, help="How many sets of inputs to draw.")
@@ -58,12 +59,12 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @guarded
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, module: str | None,
-            inputs: tuple[str, ...], input_files: tuple[str, ...], cases: int, seed: int, nonfinite: bool, memory: str,
+            inputs: tuple[str, ...], state: str | None, input_files: tuple[str, ...], cases: int, seed: int, nonfinite: bool, memory: str,
             parts: str | None, html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
 
-    if inputs and module is None:
-        raise click.UsageError("--input belongs to --module.")
+    if (inputs or state) and module is None:
+        raise click.UsageError(f"--{'input' if inputs else 'state'} belongs to --module.")
     for name in runtimes:
         _check_runtime(name)
     limit = _bytes(memory)
@@ -73,7 +74,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
             for file in files:
                 existing(file)
             update(f"running {module}" if module else "reading")
-            origin = _source(source, key, module, inputs, quiet)
+            origin = _source(source, key, module, inputs, state or "initial", quiet)
             things, rows = _open(files, quiet, {} if origin is None else {str(module): origin.model})
         except DigestError as error:
             if as_json:
@@ -230,7 +231,7 @@ def _file_session(file: str) -> Any:
     return None
 
 
-def _source(source: str | None, key: str | None, module: str | None, inputs: tuple[str, ...], quiet: bool) -> Any:
+def _source(source: str | None, key: str | None, module: str | None, inputs: tuple[str, ...], state: str, quiet: bool) -> Any:
     """The live module as the other side of the proof, or None."""
     from converter.checkpoint import load_parameters
     from converter.cli.inputs import draw_examples, parse_inputs
@@ -244,7 +245,7 @@ def _source(source: str | None, key: str | None, module: str | None, inputs: tup
     store = None if source is None else load_parameters(source, key)
     built = build_module(module)
     with requiring(extra):
-        result = function(built, store, None, specs, draw_examples(specs), examples=False)
+        result = function(built, store, None, specs, draw_examples(specs), examples=False, state=state)
         for note in result.notes:
             warn(note, quiet)
         return result.source
