@@ -136,6 +136,59 @@ def test_sizes_computed_with_floats_stay_free(form: str) -> None:
     require_equal(COMPUTED[form], *IMAGES, (torch.randn(1, 3, 12, 22),))
 
 
+def along(table: Callable[[int], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """An input times a table as long as its axis 1."""
+    return lambda x: x * table(x.shape[1])[None, :, None]
+
+
+def apart(x: torch.Tensor) -> torch.Tensor:
+    """Distances between rows that are not equal, which torch computes in another way above 25 rows."""
+    return torch.cdist(x, x[:, :3] + 5.0)
+
+
+TABLES: dict[str, Callable[[torch.Tensor], Any]] = {
+    "windows": lambda x: tuple(along(item)(x) for item in (
+        torch.hann_window, torch.hamming_window, torch.blackman_window, torch.bartlett_window, torch.kaiser_window)),
+    "windows that do not repeat": lambda x: (along(lambda n: torch.hann_window(n, periodic=False))(x),
+                                             along(lambda n: torch.hamming_window(n, False, 0.6, 0.3))(x)),
+    "frequencies": lambda x: (along(torch.fft.fftfreq)(x), along(lambda n: torch.fft.fftfreq(n, d=1 / n))(x), torch.fft.rfftfreq(
+        x.shape[1], 0.1), x[:, :8] * torch.fft.fftfreq(8)[:, None]),
+    "linspace": lambda x: (along(lambda n: torch.linspace(-1, 1, n))(x), along(lambda n: torch.linspace(0.5, n - 0.5, n))(x),
+                           along(lambda n: torch.logspace(0, -2, n))(x)),
+    "triangles": lambda x: [(x @ x.mT)[:, at[0], at[1]] for at in (
+        torch.triu_indices(x.shape[1], x.shape[1], 1), torch.tril_indices(x.shape[1], x.shape[1]))],
+    "differences": lambda x: (x.diff(n=2, dim=1), torch.diff(x, 3, 1, prepend=x[:, :1])),
+    "diagonals": lambda x: ((x @ x.mT).sum(0).fill_diagonal_(float("inf")).amin(1),
+                            torch.zeros(x.shape[1], x.shape[1] + 2).fill_diagonal_(2.0)),
+    "distances": lambda x: (apart(x), torch.cdist(x, x, p=1.0)),
+    "logarithms": lambda x: (x * math.log2(x.shape[1]) + math.log(x.shape[1]), x[:, :math.ceil(math.log2(x.shape[1]))],
+                             x * math.sin(x.shape[1])),
+    "classes": lambda x: (nn.functional.one_hot(torch.arange(x.shape[1]), x.shape[1]), torch.bincount(
+        torch.arange(x.shape[1]) // 2, minlength=x.shape[1])),
+}
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_tables_as_long_as_an_input_leave_it_free(form: str) -> None:
+    before = math.log2, torch.hann_window
+    require_equal(TABLES[form], *((torch.randn(2, steps, 3),) for steps in (9, 12, 40, 8)))
+    assert (math.log2, torch.hann_window) == before
+
+
+def test_a_window_of_one_sample_is_one() -> None:
+    require_equal(lambda x: x * torch.hann_window(x.shape[0]) + torch.hann_window(x.shape[0], False), (torch.ones(4),), (torch.ones(1),))
+
+
+def test_a_signal_keeps_its_length() -> None:
+    window = torch.hann_window(64)
+
+    def filtered(x: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(x, 64, 16, window=window, return_complex=True)
+        return torch.istft(spectrum * torch.sigmoid(spectrum.abs()), 64, 16, window=window, length=x.shape[-1])
+
+    require_equal(filtered, (torch.randn(2, 640),), (torch.randn(1, 400),), (torch.randn(3, 1007),), tolerance=1e-4)
+
+
 BRANCH = """
 import torch
 class Model(torch.nn.Module):

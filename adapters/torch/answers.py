@@ -1,9 +1,9 @@
 """Functions of torch's that look at values while they run, as tensor arithmetic that a trace can hold.
 
 `torch.equal` and `torch.allclose` answer with a Python bool, `item` with a Python complex number, `torch.narrow` reads where
-to start, `one_hot` how many classes there are, `combinations` how many of them, and `torch.cov` asks whether its weights
-are positive. While `answers_as_tensors()` is active, the answers are tensors without axes, the classes are counted, the
-combinations are found at once, and the weights are taken as they are. What branches on an answer still fails to trace.
+to start, `combinations` how many of them, and `torch.cov` asks whether its weights are positive. While `answers_as_tensors()` is
+active, the answers are tensors without axes, the combinations are found at once, and the weights are taken as they are. What
+branches on an answer still fails to trace.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from adapters.torch.tables import holds_sizes
 
 
 def _equal(input: Tensor, other: Tensor) -> Tensor:
@@ -68,16 +69,6 @@ def _corrcoef(input: Tensor) -> Tensor:
     return torch.complex(c.real.clip(-1, 1), c.imag.clip(-1, 1)) if c.is_complex() else c.clip(-1, 1)
 
 
-def _one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
-    """torch.nn.functional.one_hot; without a number of classes there are as many as the largest of them needs."""
-    if num_classes != -1:
-        return torch.nn.functional.one_hot(input, num_classes)
-    if all(isinstance(size, int) for size in input.shape) and input.numel() == 0:
-        raise RuntimeError("Can not infer total number of classes from empty tensor.")
-    counts = torch.bincount(input.reshape(-1))
-    return (input.unsqueeze(-1) == torch.arange(counts.shape[0])).to(torch.int64)
-
-
 def _combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """[n] -> [count, r]: where r indices ascend, in row-major order; torch selects each of the r columns by itself."""
     if r < 2 or input.dim() != 1:
@@ -89,14 +80,11 @@ def _combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> 
     return input[chosen.nonzero()]
 
 
-SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
-
-
 def _numbers(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """torch.tensor or torch.as_tensor; numbers of sizes, which a trace with a dtype would fix, become a tensor before its dtype."""
     def make(data: Any, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
         data = list(data) if isinstance(data, torch.Size) else data
-        if not any(isinstance(leaf, SYMBOLIC) for leaf in pytree.tree_leaves(data)) or options.get("requires_grad"):
+        if not holds_sizes(data) or options.get("requires_grad"):
             return function(data, dtype=dtype, **options)
         made = torch.tensor(data)
         return made if dtype is None else made.to(dtype)
@@ -106,7 +94,7 @@ def _numbers(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 _TRACEABLE: Mapping[Any, Callable[..., Any]] = {
     torch.equal: _equal, Tensor.equal: _equal, torch.allclose: _allclose, Tensor.allclose: _allclose, Tensor.item: _item,
-    torch.tensor: _numbers(torch.tensor), torch.narrow: _narrow, Tensor.narrow: _narrow, torch.nn.functional.one_hot: _one_hot,
+    torch.tensor: _numbers(torch.tensor), torch.narrow: _narrow, Tensor.narrow: _narrow,
     torch.ops.aten._local_scalar_dense.default: _item, torch.combinations: _combinations,
     torch.cov: _cov, Tensor.cov: _cov, torch.corrcoef: _corrcoef, Tensor.corrcoef: _corrcoef,
 }

@@ -154,6 +154,12 @@ def istft(g: Importer, self: Value, n_fft: int, hop_length: int | None = None, w
                 normalized=normalized, onesided=onesided, length=length)
 
 
+@imports("neutral_model.istft.default")
+def istft_to_length(g: Importer, x: Value, n_fft: int, hop_length: int, win_length: int, window: Value, center: bool, normalized: bool,
+                    onesided: bool, length: Dim) -> Value:
+    return istft(g, x, n_fft, hop_length, win_length, window, center, normalized, onesided, length)
+
+
 # Back to torch -----------------------------------------------------------------------------------------------------------
 
 
