@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+import adapters.torch.quantization as quantization
 from adapters.torch.tables import holds_sizes
 
 
@@ -96,7 +97,7 @@ _TRACEABLE: Mapping[Any, Callable[..., Any]] = {
     torch.equal: _equal, Tensor.equal: _equal, torch.allclose: _allclose, Tensor.allclose: _allclose, Tensor.item: _item,
     torch.tensor: _numbers(torch.tensor), torch.narrow: _narrow, Tensor.narrow: _narrow,
     torch.ops.aten._local_scalar_dense.default: _item, torch.combinations: _combinations,
-    torch.cov: _cov, Tensor.cov: _cov, torch.corrcoef: _corrcoef, Tensor.corrcoef: _corrcoef,
+    **quantization.FUNCTIONS, torch.cov: _cov, Tensor.cov: _cov, torch.corrcoef: _corrcoef, Tensor.corrcoef: _corrcoef,
 }
 
 

@@ -16,6 +16,7 @@ import adapters.torch.decisions as decisions
 import adapters.torch.fast_path as fast_path
 import adapters.torch.patches as patches
 import adapters.torch.preparation as preparation
+import adapters.torch.quantization as quantization
 import adapters.torch.searching as searching
 from adapters.torch.asked import named_dims
 from adapters.torch.inputs import Unnamed, flat_names, identifier
@@ -191,7 +192,7 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
 def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None) -> Traced:
     with evaluation(module), fast_path.as_in_evaluation(module), quiet(), torch.no_grad(), patches.traceable(), \
-            decisions.recorded() as decided, recorded_places() as given_up:
+            quantization.traceable_quantization(module), decisions.recorded() as decided, recorded_places() as given_up:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
         places = given_up.places(exported, flat_names(example))
         exported = prepare(exported)

@@ -16,6 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from adapters.torch.inputs import bind_arguments, flat_names
+from adapters.torch.quantization import refuse_observers
 from converter.errors import ConverterError, UnsupportedError
 
 WRAPPERS: Mapping[str, str] = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -33,7 +34,8 @@ def unwrapped(module: torch.nn.Module, notes: list[str]) -> torch.nn.Module:
 
 
 def refuse_uncarried(module: torch.nn.Module) -> None:
-    """Raises `UnsupportedError` that lists quantized layers and tensors that are not dense."""
+    """Raises `UnsupportedError` that lists quantized layers and tensors that are not dense, or says that observers are on."""
+    refuse_observers(module)
     items: list[dict[str, object]] = []
     for path, part in module.named_modules():
         if type(part).__module__.startswith(QUANTIZED):
