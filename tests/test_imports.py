@@ -33,6 +33,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ops": ("errors", "dims", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
     "builder": ("conditions", "errors", "dims", "ir", "opset", "attributes", "checking"),
     "rewriting": (*CORE,),
+    "rolling": (*CORE, "rewriting"),
     "reference": ("errors", "dims", "ir", "parameters", "sizes", "opset", "attributes", "checking"),
     "format": (*CORE, "mapped"),
     "discovery": ("errors", "ir"),
