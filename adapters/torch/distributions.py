@@ -25,9 +25,9 @@ def unchecked_distributions() -> Iterator[None]:
     def __get__(self: Any, instance: Any, obj_type: Any = None) -> Any:
         return get(self, None, obj_type) if instance is None else self.wrapped(instance)
 
-    Distribution.__init__ = __init__  # type: ignore[method-assign, assignment]
+    Distribution.__init__ = __init__  # type: ignore[method-assign]
     Distribution._validate_args = False
-    lazy_property.__get__ = __get__  # type: ignore[method-assign, assignment]
+    lazy_property.__get__ = __get__  # type: ignore[method-assign]
     try:
         yield
     finally:

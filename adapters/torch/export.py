@@ -23,7 +23,7 @@ from adapters.torch.inputs import Unnamed, flat_names, identifier
 from adapters.torch.memory import Memory, evaluation
 from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
-from adapters.torch.programs import Program, Traced, imported
+from adapters.torch.programs import Program, Roll, Traced, imported
 from adapters.torch.specializing import recorded_places
 from adapters.torch.state import describe_state, find_state
 from adapters.torch.tracing import exported_at, prepare, quiet
@@ -190,11 +190,11 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
 
 
 def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
-            skip: int = 0, *, strict: bool = False, kept: Traced | None = None) -> Traced:
+            skip: int = 0, *, strict: bool = False, kept: Traced | None = None, roll: Roll | None = None) -> Traced:
     with evaluation(module), fast_path.as_in_evaluation(module), quiet(), torch.no_grad(), patches.traceable(), \
             quantization.traceable_quantization(module), decisions.recorded() as decided, recorded_places() as given_up:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
         places = given_up.places(exported, flat_names(example))
         exported = prepare(exported)
-        found = imported(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept)
+        found = imported(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept, roll)
         return replace(found, places=places)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from converter.builder import GraphBuilder, Value
 from converter.checking import bound_sizes, check
 from converter.dims import symbol, taken_as_equal
 from converter.errors import UnsupportedError
-from converter.ir import DType, Model
+from converter.ir import DType, Graph, Model, TensorSpec
 from converter.rewriting import simplify
 
 PAST = "past_key_values."
@@ -63,8 +63,11 @@ class Traced:
     places: Mapping[Axis, Place] = field(default_factory=dict)
 
 
+Roll = Callable[[GraphBuilder], tuple[Graph, dict[str, TensorSpec]]]
+
+
 def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
-            notes: list[str], decided: Decisions, kept: Traced | None = None) -> Traced:
+            notes: list[str], decided: Decisions, kept: Traced | None = None, roll: Roll | None = None) -> Traced:
     """The neutral graph of a program.
 
     Args:
@@ -72,6 +75,7 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
         notes: gains what a person should know.
         decided: what the module decided while it was traced.
         kept: a trace at other sizes, which this one is to stand for as well.
+        roll: gives the graph and the specs of its values in place of the builder.
 
     Raises `UnsupportedError` for operators that cannot be converted, and where it does not compute what `kept` does.
     """
@@ -113,7 +117,8 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
         results = importer.walk(exported.graph, environment)
     output_names = _outputs(builder, exported, results, {name for name in input_names if name is not None})
     store = store.with_constants(importer.constants)
-    graph, specs = simplify(builder.graph(), builder.specs, store, store.constants)
+    whole, every = (builder.graph(), builder.specs) if roll is None else roll(builder)
+    graph, specs = simplify(whole, every, store, store.constants)
     bound = bound_sizes(graph)
     graph = replace(graph, dims={size: span for size, span in graph.dims.items() if size in bound})
 
@@ -121,7 +126,7 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
         free = Model(graph, store, (), {}, store.constants)
         return agrees_at(free, {name: size}, module, example, tuple(input_names), output_names) is True
 
-    graph = replace(graph, dims=possible_ranges(graph, specs, set(named.values()), notes, agrees))
+    graph = replace(graph, dims=possible_ranges(graph, specs, {*named.values(), *(whole.dims.keys() - builder.dims.keys())}, notes, agrees))
     graph = replace(graph, dims=held_equal(graph.dims, equal, sizes, notes))
     model = Model(graph, store, (), {}, store.constants)
     graph = replace(graph, dims=tried(domain, model, module, example, tuple(input_names), output_names, notes))

@@ -11,9 +11,10 @@ import torch
 import torch.utils._pytree as pytree
 
 import adapters.torch.free_sizes as free_sizes
+import adapters.torch.loops as loops
 import adapters.torch.retracing as retracing
 from adapters.torch.domains import meet
-from adapters.torch.programs import Program, Traced
+from adapters.torch.programs import Program, Roll, Traced
 from adapters.torch.tracing import names_axes
 from converter.errors import ConverterError, RunError
 from converter.ir import DimRange
@@ -26,7 +27,8 @@ ROUNDS = 2
 class Attempt(Protocol):
     """Traces the module at an example; `kept` is a trace that it has to stand for as well."""
 
-    def __call__(self, example: dict[str, Any], *, skip: int = 0, strict: bool = False, kept: Traced | None = None) -> Traced: ...
+    def __call__(self, example: dict[str, Any], *, skip: int = 0, strict: bool = False, kept: Traced | None = None,
+                 roll: Roll | None = None) -> Traced: ...
 
 
 def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges: Mapping[str, DimRange], attempt: Attempt,
@@ -42,7 +44,7 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
     """
     if dims != "auto" and not (isinstance(dims, Mapping) and names_axes(dims)):
         return first.program
-    best = _other_ways(arguments, attempt, first)
+    best = _with_scans(module, arguments, attempt, _other_ways(arguments, attempt, first), dims, ranges)
     base, own, short = best, set[free_sizes.Shortfall](), _short(best, arguments, dims, ranges)
     for _ in range(ROUNDS):
         rest = [item for item in short if item not in own]
@@ -62,6 +64,14 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
     free_sizes.refuse_named(module, short, own, best.places, dims)
     notes = free_sizes.describe_all(short, own, best.places)
     return _within(replace(best.program, notes=(*best.program.notes, *notes)), ranges)
+
+
+def _with_scans(module: torch.nn.Module, arguments: dict[str, Any], attempt: Attempt, best: Traced, dims: Any,
+                ranges: Mapping[str, DimRange]) -> Traced:
+    """The trace, or one whose loops over a size that is not free are scans."""
+    short = _short(best, arguments, dims, ranges)
+    rolled = loops.with_scans(module, best.example, best.program.model.graph, best.program.input_names, short, attempt)
+    return best if rolled is None else _better(best, rolled, arguments)
 
 
 def _short(traced: Traced, arguments: dict[str, Any], dims: Any, ranges: Mapping[str, DimRange]) -> list[free_sizes.Shortfall]:

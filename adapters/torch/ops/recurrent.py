@@ -78,8 +78,8 @@ def _cell(kind: str) -> Callable[..., Any]:
         if (b_ih is None) != (b_hh is None):
             raise g.refuse("a cell with one bias of two")
         weights = [w_ih, w_hh] + ([b_ih, b_hh] if b_ih is not None else [])
-        initial = [] if all(is_zeros(g, state) for state in states) else [
-            g.op("reshape", state, shape=(1, *state.shape)) for state in states]
+        # Zeros stay: the first step of a loop is to be like the others.
+        initial = [g.op("reshape", state, shape=(1, *state.shape)) for state in states]
         outputs = g.add(operator, g.op("reshape", input, shape=(1, *input.shape)), *weights, *initial,
                         bias=b_ih is not None, **fixed)
         results = tuple(g.op("reshape", output, shape=output.shape[1:]) for output in outputs[1:])
