@@ -27,6 +27,9 @@ TARGETS = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32)
 SOURCES = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32, DType.FLOAT64)
 """What is cast. Quantized values (the float8 kinds) and complex ones are not."""
 
+EXACT = {DType.FLOAT16: (DType.FLOAT32, DType.FLOAT64), DType.BFLOAT16: (DType.FLOAT32, DType.FLOAT64), DType.FLOAT32: (DType.FLOAT64,)}
+"""The dtypes that hold every value of one."""
+
 CHUNK = 1 << 22
 
 Dtypes = Mapping[DType, DType]
@@ -107,20 +110,20 @@ class CastParameters(ParameterStore):
         return self._store.alias_of(name)
 
     def spec(self, name: str) -> TensorSpec:
-        spec = self._store.spec(name)
-        return spec if self._is_kept(name) else _spec(spec, self._dtypes)
+        spec, target = self._store.spec(name), self._target(name)
+        return spec if target is None else TensorSpec(target, spec.shape)
 
-    def _is_kept(self, name: str) -> bool:
-        return (self.alias_of(name) or name) in self._kept
+    def _target(self, name: str) -> DType | None:
+        """The dtype that a tensor is cast to, None where it stays."""
+        kept = (self.alias_of(name) or name) in self._kept
+        return None if kept else self._dtypes.get(self._store.spec(name).dtype)
 
     def sha256(self, name: str) -> str:
         name = self.alias_of(name) or name
-        changed = self._store.spec(name).dtype in self._dtypes and name not in self._kept
-        return super().sha256(name) if changed else self._store.sha256(name)
+        return self._store.sha256(name) if self._target(name) is None else super().sha256(name)
 
     def read(self, name: str) -> Array:
-        values = self._store.read(name)
-        target = None if self._is_kept(name) else self._dtypes.get(DType.of(values.dtype))
+        values, target = self._store.read(name), self._target(name)
         if target is None:
             return values
         result = np.empty(values.shape, target.numpy)
@@ -136,6 +139,34 @@ class CastParameters(ParameterStore):
                                      fix="choose bfloat16, whose range is that of float32, or leave the dtype as it is")
         result.flags.writeable = False
         return result
+
+
+class FittedParameters(CastParameters):
+    """A store whose tensors are read in the dtypes that `targets` gives for their names; others as they are."""
+
+    def __init__(self, store: ParameterStore, targets: Mapping[str, DType]) -> None:
+        super().__init__(store, {})
+        self._targets = dict(targets)
+
+    def _target(self, name: str) -> DType | None:
+        return self._targets.get(name) or self._targets.get(self.alias_of(name) or name)
+
+
+def fit_dtypes(store: ParameterStore, specs: Mapping[str, TensorSpec], *,
+               narrow: bool = False) -> tuple[ParameterStore, tuple[str, ...]]:
+    """The store with its floats in the dtypes of `specs`, and a note where any is cast.
+
+    Only where every cast is exact, to a dtype that holds all values of the file's (float16 and bfloat16 as float32), unless
+    `narrow` says that rounding is wanted.
+    """
+    differ = {name: (held, specs[name].dtype) for name in store.names() if name in specs
+              and (held := store.spec(name).dtype) is not specs[name].dtype and held in SOURCES and specs[name].dtype in SOURCES}
+    if not differ or not narrow and any(target not in EXACT.get(held, ()) for held, target in differ.values()):
+        return store, ()
+    pairs = ", ".join(sorted({f"{held} as {target}" for held, target in differ.values()}))
+    exact = ", which holds each value" * all(target in EXACT.get(held, ()) for held, target in differ.values())
+    note = f"{len(differ)} tensor{'s' * (len(differ) > 1)} taken in the dtype that is asked for: {pairs}{exact}"
+    return FittedParameters(store, {name: target for name, (_, target) in differ.items()}), (note,)
 
 
 def _largest(dtype: DType) -> float:

@@ -13,17 +13,23 @@ from typing import Any
 from converter.discovery import format_of, formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, UnsafePickleError
 from converter.ir import TensorSpec
+from converter.matching import NameOptions, PartedParameters
 from converter.parameters import Array, ParameterStore
+from converter.state_dict import SeveralStateDicts
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """The single file of a Hugging Face folder, the preferred one first; `<name>.index.json` lists its shards."""
 
 
+MOST_PARTS = 16
+"""State_dicts of one file that are joined."""
+
 LONGEST = 500
 """Characters of a shard's name."""
 
 
-def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: bool = False) -> ParameterStore:
+def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: bool = False, names: NameOptions | None = None,
+                    parts: bool = False) -> ParameterStore:
     """The tensors of a checkpoint file or of a folder as Hugging Face lays it out. Runs no code from any file.
 
     Args:
@@ -31,13 +37,24 @@ def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: b
         key: the entry of the file that holds the state_dict, where it holds several.
         allow_pickle: whether a file that holds Python objects beside tensors is loaded by the library that wrote it, which
             RUNS THE CODE THAT THE FILE NAMES. Files of tensors alone are read as without it.
+        names: what is said of the names in it.
+        parts: whether several state_dicts of a file give `PartedParameters`, for `match_names` to join or to choose from.
 
     Raises:
         UnsafePickleError: a file that holds Python objects, and `allow_pickle` is not given.
         FormatError: nothing there that can be read as a checkpoint.
         MissingDependencyError: the format's library is not installed.
     """
-    path = existing(path)
+    try:
+        store = _load(existing(path), key, allow_pickle)
+    except SeveralStateDicts as error:
+        if not parts or len(error.keys) > MOST_PARTS:
+            raise
+        store = PartedParameters({name: _load(Path(path), name, allow_pickle) for name in error.keys})
+    return store if names is None else names.applied(store)
+
+
+def _load(path: Path, key: str | None, allow_pickle: bool) -> ParameterStore:
     if path.is_dir():
         return _load_folder(path)
     try:

@@ -17,8 +17,9 @@ from converter.checkpoint import SelectedParameters, Source, existing, load_para
 from converter.discovery import format_of, requiring, resolve
 from converter.errors import ConversionWarning, ConverterError, FormatError, ParameterError
 from converter.ir import Graph, Model, TensorSpec
+from converter.matching import NameOptions, fit, match_names
 from converter.parameters import InMemoryParameters, ParameterStore
-from converter.state_dict import fitted, origin
+from converter.state_dict import origin
 
 OPEN_SHOWN = 24
 """Open choices, or layers, that an error lists."""
@@ -186,7 +187,9 @@ def to_torch(model: Model | PathLike) -> Any:
 
 
 def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None, *, key: str | None = None,
-                    allow_pickle: bool = False, graphs: PathLike | None = None, **options: Any) -> Model:
+                    allow_pickle: bool = False, graphs: PathLike | None = None, prefix: str | None = None,
+                    rename: Mapping[str, str] | None = None, allow_extra: bool = False, dtype: str | None = None,
+                    **options: Any) -> Model:
     """A model from a state_dict and the graph that it belongs to.
 
     Args:
@@ -196,38 +199,54 @@ def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None
         key: the entry of the checkpoint that holds the state_dict, where there are several.
         allow_pickle: whether a checkpoint that holds Python objects is loaded with PyTorch, which runs code that it names.
         graphs: a folder of graphs without parameters; the one that has the checkpoint's names and shapes is taken.
+        prefix: the tensors to take are those whose names begin with it, and lose it; the others are left out.
+        rename: parts of names, whole between dots, and what stands in their place: `{"gamma": "weight"}`.
+        allow_extra: whether tensors that the graph does not ask for are left out.
+        dtype: `"float16"`, `"bfloat16"` or `"float32"`, to which all floats are cast.
         options: what recognisers ask: `task="fill-mask"`, `cache=True`, `take="input_ids,attention_mask"`.
 
-    Where the names in the checkpoint are the graph's but for the parts that a wrapper adds (`module.`, `_orig_mod.`), those
-    go, and the metadata's `source` says which.
+    Where the names in the checkpoint are the graph's but for the parts that a wrapper adds (`module.`, `_orig_mod.`), or for what
+    comes before each (`model.`), those go. What a training run keeps beside its model (losses, metrics, running averages) is left
+    out, and narrower floats than the graph's are widened. The metadata's `source` says all of it.
 
     Raises:
         ParameterError: tensors that are missing, extra, or of another dtype or shape; all are listed.
         FormatError: the checkpoint or the graph cannot be read, or no graph was given and nothing recognises it.
         UnsupportedError: the checkpoint is recognised, and holds something that is not known.
     """
-    model = open_checkpoint(path, architecture, key=key, allow_pickle=allow_pickle, graphs=graphs, **options)
-    return replace(model, metadata={**model.metadata, "source": dict(model.metadata["source"])})
+    names = NameOptions(prefix, tuple((rename or {}).items()), allow_extra)
+    model = open_checkpoint(path, architecture, key=key, allow_pickle=allow_pickle, graphs=graphs, names=names, narrow=dtype is not None,
+                            **options)
+    model = replace(model, metadata={**model.metadata, "source": dict(model.metadata["source"])})
+    if dtype is None:
+        return model
+    from converter.casting import cast
+
+    return cast(model, dtype)
 
 
 def open_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None, *, key: str | None = None, allow_pickle: bool = False,
-                    graphs: PathLike | None = None, **options: Any) -> Model:
-    """`from_checkpoint`, the digests of the files in `metadata["source"]` being worked out still: asking for one waits."""
+                    graphs: PathLike | None = None, names: NameOptions | None = None, narrow: bool = False, **options: Any) -> Model:
+    """`from_checkpoint`, the digests of the files in `metadata["source"]` being worked out still: asking for one waits.
+
+    `narrow`: whether floats may be rounded to the graph's dtypes, as the model is cast afterwards.
+    """
+    names = names or NameOptions()
     if architecture is None:
-        return from_recognised(path, key=key, allow_pickle=allow_pickle, graphs=graphs, **options)
+        return from_recognised(path, key=key, allow_pickle=allow_pickle, graphs=graphs, names=names, **options)
     given = [name for name, value in (("graphs", graphs), *options.items()) if value is not None and value is not False]
     if given:
         raise ConverterError(f"{given[0]!r} is for checkpoints without a graph", where=str(path), fix="leave it or the architecture out")
-    store = load_parameters(path, key, allow_pickle=allow_pickle)
-    return bind(store, architecture, source_of(path), str(path))
+    store = load_parameters(path, key, allow_pickle=allow_pickle, names=names, parts=True)
+    return bind(store, architecture, source_of(path), str(path), allow_extra=names.allow_extra, narrow=narrow)
 
 
 def from_recognised(path: PathLike, *, key: str | None = None, allow_pickle: bool = False, graphs: PathLike | None = None,
-                    **options: Any) -> Model:
+                    names: NameOptions | None = None, **options: Any) -> Model:
     """`from_checkpoint` without a graph."""
     from converter.recognition import Checkpoint, model_of, nearest_graph, recognise
 
-    checkpoint = Checkpoint(existing(path), key, allow_pickle=allow_pickle)
+    checkpoint = Checkpoint(existing(path), key, allow_pickle=allow_pickle, names=names or NameOptions())
     found = recognise(checkpoint, graphs, **options)
     if found is None:
         # A file that cannot be read is told before one that is not recognised.
@@ -255,7 +274,8 @@ def refuse_open(path: PathLike, store: ParameterStore) -> ConverterError:
                            "(--architecture graph.json); or give the code that builds the module (--module PKG.MOD:CALLABLE)")
 
 
-def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, where: str) -> Model:
+def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, where: str, *, allow_extra: bool = False,
+         narrow: bool = False) -> Model:
     """A model of a graph and a store of its parameters. Raises as `from_checkpoint` does."""
     from converter.drafting import graph_of_file
     from converter.format import Architecture, bind_parameters
@@ -265,16 +285,17 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, 
     try:
         if isinstance(architecture, Graph):
             used = {name for node in architecture.nodes for name in node.names} | {out.value for out in architecture.outputs}
-            store, wrappers = fitted(store, used)
-            found = Architecture(architecture, _declared_by(architecture, store), {}, {}, InMemoryParameters())
+            matched = match_names(store, used, allow_extra=allow_extra)
+            found = Architecture(architecture, _declared_by(architecture, matched.store), {}, {}, InMemoryParameters())
+            parameters = bind_parameters(found.specs, found.aliases, matched.store)
+            check(found.graph, parameters)
         else:
-            store, wrappers = fitted(store, found.specs)
-        parameters = bind_parameters(found.specs, found.aliases, store, constants=found.constants)
-        check(found.graph, parameters)
+            matched, parameters = fit(store, found, allow_extra=allow_extra, narrow=narrow)
     except ConverterError as error:
         raise error.within(where) from error
     own = found.metadata.get("source")
-    metadata = {**found.metadata, "source": source.beside(own if isinstance(own, Mapping) else {}, origin(store, wrappers))}
+    found_out = origin(matched.store, matched.wrappers, matched.notes)
+    metadata = {**found.metadata, "source": source.beside(own if isinstance(own, Mapping) else {}, found_out)}
     return Model(found.graph, parameters, (), metadata, frozenset(found.constants.names()))
 
 

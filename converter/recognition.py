@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.checking import check
+from converter.casting import fit_dtypes
 from converter.checkpoint import checkpoint_files, load_parameters
 from converter.discovery import Recogniser, recognisers, requiring, resolve
 from converter.errors import ConverterError, FormatError
 from converter.ir import Model
+from converter.matching import Matched, NameOptions, declared, fit, match_names
 from converter.parameters import ParameterStore
-from converter.state_dict import fitted, origin
+from converter.state_dict import origin
 
 if TYPE_CHECKING:
     from converter.format import Architecture
@@ -25,13 +26,13 @@ LISTED = 10
 class Checkpoint:
     """A file or a folder with a state_dict, which is opened when a recogniser asks for it."""
 
-    def __init__(self, path: str | Path, key: str | None = None, *, allow_pickle: bool = False) -> None:
-        self.path, self.key, self.allow_pickle = Path(path), key, allow_pickle
+    def __init__(self, path: str | Path, key: str | None = None, *, allow_pickle: bool = False, names: NameOptions | None = None) -> None:
+        self.path, self.key, self.allow_pickle, self.names = Path(path), key, allow_pickle, names or NameOptions()
 
     @cached_property
     def store(self) -> ParameterStore:
         """The tensors. Raises as `load_parameters` does."""
-        return load_parameters(self.path, self.key, allow_pickle=self.allow_pickle)
+        return load_parameters(self.path, self.key, allow_pickle=self.allow_pickle, names=self.names)
 
 
 @dataclass(frozen=True)
@@ -95,21 +96,17 @@ def _ask(item: Recogniser, checkpoint: Checkpoint, given: Mapping[str, Any], ans
         answers[item.name] = answer
 
 
-def bound(checkpoint: Checkpoint, found: Recognised) -> tuple[ParameterStore, tuple[str, ...]]:
-    """A recognised checkpoint's tensors as the graph's parameters, and the parts of names that had to go for that.
+def bound(checkpoint: Checkpoint, found: Recognised) -> tuple[ParameterStore, Matched]:
+    """A recognised checkpoint's tensors as the graph's parameters, and what had to be done to their names for that.
 
     Raises `ParameterError` for tensors that do not fit, all of them listed.
     """
-    from converter.format import bind_parameters
-
-    architecture = found.architecture
     try:
-        store, wrappers = fitted(checkpoint.store if found.store is None else found.store, architecture.specs)
-        parameters = bind_parameters(architecture.specs, architecture.aliases, store, constants=architecture.constants)
-        check(architecture.graph, parameters)
+        matched, parameters = fit(checkpoint.store if found.store is None else found.store, found.architecture, recognised=True,
+                                  allow_extra=checkpoint.names.allow_extra)
     except ConverterError as error:
         raise error.within(str(checkpoint.path)) from error
-    return parameters, wrappers
+    return parameters, matched
 
 
 def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
@@ -117,10 +114,10 @@ def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
     from converter.checkpoint import Source
 
     architecture = found.architecture
-    parameters, wrappers = bound(checkpoint, found)
+    parameters, matched = bound(checkpoint, found)
     own = architecture.metadata.get("source")
     files = found.files or tuple(checkpoint_files(checkpoint.path))
-    found_out = origin(checkpoint.store if found.store is None else found.store, wrappers)
+    found_out = origin(matched.store, matched.wrappers, matched.notes)
     source = Source(files, checkpoint.path).beside(own if isinstance(own, Mapping) else {}, found_out)
     metadata = {**architecture.metadata, "source": source}
     return Model(architecture.graph, parameters, (), metadata, frozenset(architecture.constants.names()))
@@ -148,7 +145,8 @@ def from_graphs(checkpoint: Checkpoint, folder: str | Path) -> Recognised | None
             continue
     if not graphs:
         raise FormatError("the folder holds no graph", where=str(folder), expected="files that convert … --graph-only wrote")
-    fits = [path for path, graph in graphs.items() if not misfits(graph, checkpoint.store)]
+    fits = ([path for path, graph in graphs.items() if not misfits(graph, checkpoint.store)]
+            or [path for path, graph in graphs.items() if not misfits(graph, checkpoint.store, exact=False)])
     if len(fits) > 1:
         raise FormatError(f"{len(fits)} graphs have the checkpoint's names and shapes", where=str(checkpoint.path),
                           received=", ".join(map(str, fits[:LISTED])), fix=f"choose one: --architecture {fits[0]}")
@@ -157,11 +155,17 @@ def from_graphs(checkpoint: Checkpoint, folder: str | Path) -> Recognised | None
     return None
 
 
-def misfits(architecture: Architecture, store: ParameterStore) -> list[str]:
-    """Names of parameters that a checkpoint lacks, has beside those of a graph, or has in another shape or dtype."""
-    store, _ = fitted(store, architecture.specs)
+def misfits(architecture: Architecture, store: ParameterStore, *, exact: bool = True) -> list[str]:
+    """Names of parameters that a checkpoint lacks, has beside those of a graph, or has in another shape or dtype.
+
+    `exact`: whether a narrower float is another dtype.
+    """
+    specs, needed = declared(architecture)
+    store = match_names(store, specs, needed=needed, recognised=True).store
+    if not exact:
+        store, _ = fit_dtypes(store, specs)
     held = {name: store.spec(name) for name in store.names()}
-    constants = set(architecture.constants.names())
+    constants = set(architecture.constants.names()) | (specs.keys() - needed)
     groups: dict[str, list[str]] = {}
     for name in architecture.specs:
         groups.setdefault(architecture.aliases.get(name, name), []).append(name)

@@ -41,7 +41,7 @@ class SeveralStateDicts(FormatError):
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
-        super().__init__("the checkpoint holds several state_dicts", received=_some(keys), expected="one",
+        super().__init__("the checkpoint holds several state_dicts", received=some(keys), expected="one",
                          fix=f"say which: --key {keys[0]}")
 
 
@@ -132,9 +132,9 @@ class _Finder:
                    if (kind := self.kind_of(value)) is not None and not HARMLESS.fullmatch(kind) and not name.endswith(EXTRA_STATE)]
         if unknown:
             raise UnsafePickleError("the state_dict holds Python objects among its tensors, and reading those would run code",
-                                    received=_some([f"{name[:60]!r}: {self.kind_of(others[name])}" for name in unknown]),
+                                    received=some([f"{name[:60]!r}: {self.kind_of(others[name])}" for name in unknown]),
                                     expected="names and tensors", fix=UNSAFE)
-        note = f"entries of the state_dict that are no tensors, left out: {_some([name[:60] for name in others])}"
+        note = f"entries of the state_dict that are no tensors, left out: {some([name[:60] for name in others])}"
         return Found(tensors, key, (note,) if others else ())
 
     def at(self, content: Any, steps: Sequence[str]) -> tuple[tuple[Any] | None, Any]:
@@ -201,13 +201,13 @@ class _Finder:
         if not kinds:
             return None
         return UnsafePickleError("the checkpoint holds Python objects in the place of tensors, and reading those would run code",
-                                 where=name and f"the entry {name!r}", received=_some(kinds, 12),
+                                 where=name and f"the entry {name!r}", received=some(kinds, 12),
                                  expected="a state_dict: names and tensors", fix=UNSAFE)
 
     def advice(self, content: Any, prefix: str = "") -> str | None:
         """Where the state_dicts of a content are."""
         names = [name for name in (self.candidates(content) if isinstance(content, Mapping) else {}) if name]
-        return f"state_dicts are under {_some([prefix + name for name in names])}: --key {prefix}{names[0]}" if names else None
+        return f"state_dicts are under {some([prefix + name for name in names])}: --key {prefix}{names[0]}" if names else None
 
     def describe(self, content: Any) -> str:
         """What a content is, for an error."""
@@ -220,7 +220,8 @@ class _Finder:
         return "a Tensor" if self.is_tensor(content) else f"a {_kind(content)}"
 
 
-def _some(names: Sequence[str], most: int = LISTED) -> str:
+def some(names: Sequence[str], most: int = LISTED) -> str:
+    """The first names of a list, for a person, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(name if name.isprintable() else ascii(name) for name in names[:most]) + more
 
@@ -252,9 +253,9 @@ def said(parts: Collection[str]) -> str:
     return ", ".join(f"'{part}.' as {WRAPPERS[part]} adds it" if part in WRAPPERS else f"'{part}.' before each" for part in parts)
 
 
-def origin(store: ParameterStore, wrappers: Collection[str] = ()) -> dict[str, Any]:
+def origin(store: ParameterStore, wrappers: Collection[str] = (), notes: Sequence[str] = ()) -> dict[str, Any]:
     """What a model's metadata says of the checkpoint that its parameters are of, beside the file's name and digest."""
-    facts = {"key": store.key, "wrappers": list(wrappers), "notes": list(store.notes)}
+    facts = {"key": store.key, "wrappers": list(wrappers), "notes": [*store.notes, *notes]}
     return {name: value for name, value in facts.items() if value}
 
 
@@ -269,39 +270,16 @@ def _without(name: str, parts: frozenset[str]) -> str:
     return ".".join([*(part for part in path if part not in parts), last])
 
 
-def fitted(store: ParameterStore, wanted: Collection[str]) -> tuple[ParameterStore, tuple[str, ...]]:
-    """The store under the names that are wanted, and the parts of names that had to go for that: usually none.
-
-    Names are changed only when those of the file hold no wanted name, and those without the wrappers do; or those without
-    a part that every one begins with, as a module within another's attribute has it (Lightning's `model.`), where they
-    are then the wanted ones.
-    """
-    names = store.names()
-    parts = wrappers_of(names)
-    wanted = frozenset(wanted)
-    if not names or wanted & set(names):
-        return store, ()
-    renamed = {unwrapped(name, parts): name for name in names}
-    if len(renamed) < len(names):
-        return store, ()
-    if parts and wanted & renamed.keys():
-        return RenamedParameters(store, renamed), parts
-    before: list[str] = []
-    while all("." in name for name in renamed) and len({name.partition(".")[0] for name in renamed}) == 1:
-        before.append(next(iter(renamed)).partition(".")[0])
-        renamed = {name.partition(".")[2]: place for name, place in renamed.items()}
-        if wanted >= renamed.keys() or wanted <= renamed.keys():
-            return RenamedParameters(store, renamed), (*parts, ".".join(before))
-    return store, ()
-
-
 class RenamedParameters(ParameterStore):
-    """A store's tensors under other names; `places` gives the store's name for each."""
+    """Tensors of a store under other names; `places` gives the store's name for each."""
 
-    def __init__(self, store: ParameterStore, places: Mapping[str, str]) -> None:
+    def __init__(self, store: ParameterStore, places: Mapping[str, str], notes: Sequence[str] = ()) -> None:
         self._store, self._places = store, dict(places)
-        self._names = {place: name for name, place in places.items()}
-        self.key, self.notes = store.key, store.notes
+        self.key, self.notes = store.key, (*store.notes, *notes)
+        # Of an alias of what is left out, the first that is here holds the tensor.
+        self._first: dict[str, str] = {}
+        for name, place in self._places.items():
+            self._first.setdefault(store.alias_of(place) or place, name)
 
     def _place(self, name: str) -> str:
         try:
@@ -316,8 +294,9 @@ class RenamedParameters(ParameterStore):
         return name in self._places
 
     def alias_of(self, name: str) -> str | None:
-        target = self._store.alias_of(self._place(name))
-        return None if target is None else self._names.get(target)
+        place = self._place(name)
+        first = self._first[self._store.alias_of(place) or place]
+        return first if first != name else None
 
     def spec(self, name: str) -> TensorSpec:
         return self._store.spec(self._place(name))

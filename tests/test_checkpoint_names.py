@@ -58,5 +58,5 @@ def test_what_comes_before_every_name(folder: Path, prefix: str, said: list[str]
 def test_names_that_do_not_become_the_graphs_stay(folder: Path, names: dict[str, str]) -> None:
     found = state("")
     torch.save({name: found[source] for name, source in names.items()}, folder / "w.pt")
-    with pytest.raises(ParameterError, match=r"extra: 'model.0.weight'"):
+    with pytest.raises(ParameterError, match=r"extra: '(model.0|1).weight'"):
         converter.from_checkpoint(folder / "w.pt", folder / "graph.json")

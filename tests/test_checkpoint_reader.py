@@ -28,7 +28,8 @@ from converter.checkpoint import load_parameters
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsafePickleError, UnsupportedError
 from converter.format import save_graph
-from converter.state_dict import fitted, unwrapped, wrappers_of
+from converter.matching import match_names
+from converter.state_dict import unwrapped, wrappers_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -170,11 +171,12 @@ def test_wrappers_prefixes(tmp_path: Path, prefix: str) -> None:
     torch.save({f"{prefix}{name}": value for name, value in nn.Linear(2, 2).state_dict().items()}, tmp_path / "w.pt")
     store = load_parameters(tmp_path / "w.pt")
     assert {unwrapped(name, wrappers_of(store.names())) for name in store.names()} == {"weight", "bias"}
-    found, parts = fitted(store, {"weight", "bias"})
+    matched = match_names(store, {"weight", "bias"})
+    found, parts = matched.store, matched.wrappers
     assert found.names() == ("weight", "bias")
     assert set(parts) == set(prefix.strip(".").split("."))
-    assert fitted(store, set(store.names())) == (store, ())
-    assert fitted(store, {"other"}) == (store, ())
+    assert match_names(store, set(store.names())).store is store
+    assert match_names(store, {"other"}).store is store
 
 
 def test_compiled_parts_and_names_that_only_look_wrapped() -> None:

@@ -59,14 +59,21 @@ class Net:
         return next((item for item in self.family.prefixes if any(name.startswith(item) for name in self.held)), "")
 
     def _dtype(self) -> DType:
-        """That of the first tensor of floats, which all others must share."""
+        """That of the checkpoint's floats; where they are of several, the narrowest that holds each exactly."""
+        found: dict[DType, int] = {}
         for name, spec in self.held.items():
             if spec.dtype.is_float and not self._is_leftover(name):
                 if spec.dtype.itemsize < 2:
                     raise UnsupportedError("quantised weights are not recognised", where=name, received=str(spec),
                                            fix="give the checkpoint in float16, bfloat16 or float32")
-                return spec.dtype
-        return DType.FLOAT32
+                found[spec.dtype] = found.get(spec.dtype, 0) + 1
+        if len(found) < 2:
+            return next(iter(found), DType.FLOAT32)
+        dtype = DType.FLOAT64 if DType.FLOAT64 in found else DType.FLOAT32
+        counts = ", ".join(f"{count} {held}" for held, count in found.items())
+        self.notes.append(f"the checkpoint's floats are of several dtypes ({counts}): all are taken as {dtype}, which holds each value; "
+                          "--dtype casts them to another")
+        return dtype
 
     # Names ---------------------------------------------------------------------------------------------------------------
 

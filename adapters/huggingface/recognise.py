@@ -12,8 +12,10 @@ from adapters.huggingface.net import Net
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.format import Architecture
 from converter.ir import TensorSpec
+from converter.matching import unwrap, without_training
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.recognition import Checkpoint, Recognised
+from converter.state_dict import said
 
 OTHERWISE = "convert the module itself: --module PKG.MOD:CALLABLE, or converter.from_torch"
 
@@ -33,8 +35,17 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
         return None
     if task == TASK:
         raise FormatError("the folder does not say how sentences are pooled", where=str(checkpoint.path), expected="modules.json")
-    net, title = network(checkpoint.path, checkpoint.store, task, take, cache)
-    return recognised(net, title, checkpoint.store)
+    store = plain(checkpoint.store)
+    net, title = network(checkpoint.path, store, task, take, cache)
+    return recognised(net, title, store)
+
+
+def plain(store: ParameterStore) -> ParameterStore:
+    """A checkpoint's tensors without what wrappers add to their names, and without what a training run keeps beside them."""
+    store, parts = unwrap(without_training(store))
+    if parts:
+        store.notes = (*store.notes, f"names in the checkpoint hold {said(parts)}: read without")
+    return store
 
 
 def network(folder: Path, store: ParameterStore, task: str | None, take: str | None, cache: bool, *,

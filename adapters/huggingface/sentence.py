@@ -12,7 +12,7 @@ from typing import Any
 from adapters.huggingface.config import Config, read_json, read_object
 from adapters.huggingface.encoders import taken
 from adapters.huggingface.net import Net
-from adapters.huggingface.recognise import OTHERWISE, network, recognised
+from adapters.huggingface.recognise import OTHERWISE, network, plain, recognised
 from converter.builder import Value
 from converter.checkpoint import ShardedParameters, checkpoint_files, load_parameters
 from converter.errors import FormatError, UnsupportedError
@@ -57,7 +57,7 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None) -> Recogni
     settings = base / "sentence_bert_config.json"
     if settings.is_file():
         Config(read_object(settings), str(settings)).only("transformer_task", "feature-extraction")
-    store = load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle)
+    store = plain(load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle, names=checkpoint.names))
     net, title = network(base, store, None, take or "input_ids,attention_mask", False, words=True)
     x = _pool(net, net.outputs["last_hidden_state"], Config(*_config(steps[1][1])))
     stores: dict[str, ParameterStore] = {"": store}

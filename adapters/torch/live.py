@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,10 +21,12 @@ from adapters.torch.memory import evaluation, unchanged
 from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.record import Arrays, record
+from converter.casting import SOURCES, fit_dtypes
 from converter.errors import ConverterError, ParameterError
 from converter.ir import DType, Model, TensorSpec
+from converter.matching import ADVICE, COUNTERS, match_names
 from converter.parameters import ParameterStore
-from converter.state_dict import fitted, said
+from converter.state_dict import said
 
 Array = np.ndarray[Any, Any]
 
@@ -120,7 +122,7 @@ def _integers(low: int, high: int, generator: Any, shape: tuple[int, ...]) -> An
 
 def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mapping[str, Array] | None, inputs: Sequence[InputLike],
                        drawn: Iterator[Mapping[str, Array]], *, name: str | None = None, examples: bool = True,
-                       state: str = "initial") -> Conversion:
+                       state: str = "initial", allow_extra: bool = False, narrow: bool = False) -> Conversion:
     """Loads a state_dict into a module that was just built, and converts it.
 
     Args:
@@ -129,6 +131,8 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
         arrays: example arguments by name, where there are any.
         inputs: what was said of the arguments: `.name`, `.axes`, `.span`, `.spec`.
         drawn: example arguments to try otherwise, small ones first: the first that the module takes is traced.
+        allow_extra: whether tensors that the module does not have are left out.
+        narrow: whether floats may be rounded to the module's dtypes, as the model is cast afterwards.
 
     Raises:
         ParameterError: the state_dict is not the module's; all that is missing, extra or of another kind is listed.
@@ -137,10 +141,15 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
     if not isinstance(module, torch.nn.Module):
         raise ConverterError("the callable gives no module", where="--module", expected="a torch.nn.Module",
                              received=type(module).__name__)
-    wrappers: tuple[str, ...] = ()
+    notes: list[str] = []
     if store is not None:
-        store, wrappers = fitted(store, module.state_dict().keys())
+        matched = match_names(store, module.state_dict().keys(), needed=_needed(module), allow_extra=allow_extra)
+        floats = [item.spec.dtype for item in inputs] if arrays is None else [DType.of(value.dtype) for value in arrays.values()]
+        store, cast = with_dtypes(module, matched.store, {dtype for dtype in floats if dtype.is_float}, narrow)
         load_into(module, store)
+        if matched.wrappers:
+            notes.append(f"names in the checkpoint hold {said(matched.wrappers)}: read without")
+        notes += [*matched.notes, *cast]
     module.eval()
     if arrays is None:
         if not inputs:
@@ -154,7 +163,7 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
     dims = {full_name(module, item.name): item.axes for item in inputs} if inputs else "auto"
     ranges = {full_name(module, item.name): item.span for item in inputs if item.span is not None}
     found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges, own=True, state=state)
-    return replace(found, notes=(*found.notes, f"names in the checkpoint hold {said(wrappers)}: read without") if wrappers else found.notes)
+    return replace(found, notes=(*found.notes, *notes))
 
 
 class InputLike(Protocol):
@@ -202,6 +211,37 @@ def _check_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputLike]) -> N
         if found is None or DType.of(found.dtype) is not item.spec.dtype or found.ndim != item.spec.rank:
             raise ConverterError("the example does not fit what --input says", where=f"input {item.name!r}", expected=str(item.spec),
                                  received="nothing" if found is None else f"{found.dtype}{list(found.shape)}")
+
+
+def _needed(module: torch.nn.Module) -> list[str]:
+    """The names without which the module's own loading fails: it does without counters, and with one name of what is tied."""
+    own = TorchParameters({name: value for name, value in module.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)})
+    return [name for name in own.names() if own.alias_of(name) is None and name.rpartition(".")[2] not in COUNTERS]
+
+
+def with_dtypes(module: torch.nn.Module, store: ParameterStore, inputs: Collection[DType],
+                narrow: bool) -> tuple[ParameterStore, tuple[str, ...]]:
+    """The module and a state_dict brought to one another's dtypes, and a note where they differed.
+
+    A checkpoint of one float dtype casts the module, unless the inputs are floats of another; else the tensors are widened to
+    the module's dtypes, as `load_state_dict` does it, where that is exact.
+
+    Args:
+        module: what was built; it is cast in place.
+        store: the state_dict, under the module's names.
+        inputs: the float dtypes that the module is to take.
+        narrow: whether the tensors may be rounded to the module's dtypes.
+    """
+    tensors = {name: value for name, value in module.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
+    specs = TorchParameters(tensors)
+    held = {store.spec(name).dtype for name in store.names() if name in specs and store.spec(name).dtype.is_float}
+    own = {specs.spec(name).dtype for name in specs.names() if specs.spec(name).dtype.is_float}
+    if len(held) == 1 and held != own and set(inputs) <= held and not narrow and not any(value.is_complex() for value in tensors.values()):
+        (dtype,) = held
+        if dtype in SOURCES:
+            module.to(getattr(torch, str(dtype)))
+            return store, (f"the module is cast to {dtype}, the dtype of the checkpoint's floats",)
+    return fit_dtypes(store, {name: specs.spec(name) for name in specs.names()}, narrow=narrow)
 
 
 def load_into(module: torch.nn.Module, store: ParameterStore) -> None:
@@ -265,10 +305,7 @@ def _state(module: torch.nn.Module, own: TorchParameters, store: ParameterStore)
 def _unfit(problems: list[str], own: ParameterStore, store: ParameterStore) -> ParameterError:
     most = 40
     lines = problems[:most] + ([f"and {len(problems) - most} more"] if len(problems) > most else [])
-    fix = "give the callable that builds the module this checkpoint was saved from"
-    for prefix in ("module.", "_orig_mod.", "model."):
-        if {f"{prefix}{name}" for name in own.names()} == set(store.names()):
-            wrapper = {"module.": " as nn.DataParallel writes them", "_orig_mod.": " as torch.compile writes them"}.get(prefix, "")
-            fix = (f"every name in the checkpoint begins with {prefix!r},{wrapper}: save the state_dict of the module inside, "
-                   "or have the callable build the wrapper too")
+    dtypes = any(name in store and name in own and store.spec(name).dtype is not own.spec(name).dtype for name in own.names())
+    fix = (f"give the callable that builds the module this checkpoint was saved from; {ADVICE}"
+           + "; --dtype float32 casts the floats, or .half() and the like in the callable casts the module" * dtypes)
     return ParameterError("the checkpoint is not the module's\n  " + "\n  ".join(lines) + "\n", fix=fix)

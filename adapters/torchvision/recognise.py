@@ -10,6 +10,7 @@ from adapters.torchvision import families as package
 from adapters.torchvision.family import Family, Fit, Specs, fits
 from converter.errors import FormatError, UnsupportedError
 from converter.format import Architecture
+from converter.matching import without_training
 from converter.parameters import InMemoryParameters
 from converter.recognition import Checkpoint, Recognised
 from converter.state_dict import unwrapped, wrappers_of
@@ -57,7 +58,7 @@ def recognise(checkpoint: Checkpoint, variant: str | None = None) -> Recognised 
         UnsupportedError: a family's names, and shapes of none of its published architectures.
         FormatError: several architectures fit, or one that needs to be confirmed, and none was named; or another was.
     """
-    store = checkpoint.store
+    store = without_training(checkpoint.store)
     parts = wrappers_of(store.names())
     specs = {unwrapped(name, parts): store.spec(name) for name in store.names()}
     found, reasons = candidates(specs)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from converter.cli.console import say
-from converter.cli.sources import STREAM, check_checkpoint, read, recognisers_options, warn_of_code
+from converter.cli.sources import STREAM, check_checkpoint, name_options, read, recognisers_options, warn_of_code
 from converter.discovery import Format, Option, formats
 from converter.errors import ConverterError
 from converter.ir import DType
@@ -51,7 +51,11 @@ class Conversion:
         ]
         if self.source.holds == "parameters":
             parameters += [click.option("--key", metavar="NAME", help="The entry of the checkpoint that holds the state_dict, "
-                                        "where it holds several: ema, or ema.model for a nested one.")]
+                                        "where it holds several: ema, or ema.model for a nested one."),
+                           click.option("--prefix", metavar="TEXT", help="Take the tensors whose names begin with it, without it, and "
+                                        "leave out the others."),
+                           click.option("--rename", multiple=True, metavar="OLD=NEW", help="Put NEW in the place of OLD, whole parts "
+                                        "between dots, in the checkpoint's names: gamma=weight, or net.0=encoder. Repeat it.")]
         if self.source.unsafe is not None:
             parameters += [click.option("--allow-pickle", is_flag=True, help="Load a checkpoint that holds Python objects, a whole "
                                         "module for example, with PyTorch. This runs whatever code the file names: only for files "
@@ -119,6 +123,7 @@ def _option(item: Option) -> Callable[[Any], Any]:
 
 def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
     options = [
+        click.option("--allow-extra", is_flag=True, help="Leave out tensors of the checkpoint that nothing asks for."),
         click.option("--module", metavar="PKG.MOD:CALLABLE", help="The code that builds the module, a function or a class taking "
                      "no arguments; the current directory is importable. FILE.py:CALLABLE works too."),
         click.option("--input", "inputs", multiple=True, metavar="NAME:DTYPE[AXES]", help="A tensor that the module's forward "
@@ -206,7 +211,7 @@ def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool,
         raise click.UsageError("Give the checkpoint of which to draft the graph.")
     if not Path(source).is_dir():
         check_checkpoint(source)
-    store = load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
+    store = load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")), names=name_options(given))
     made = draft(store, given.get("name") or "Sequential")
     if made is None:
         names = undraftable(store)

@@ -15,6 +15,7 @@ from converter.errors import ConverterError, FormatError
 
 if TYPE_CHECKING:
     from converter.cli.conversions import Conversion
+    from converter.matching import NameOptions
 
 STREAM = "-"
 
@@ -35,9 +36,19 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
     if source is not None and not Path(source).is_dir():
         check_checkpoint(source)
     if not conversion.needs_graph:
-        store = load_parameters(source or "", given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
+        store = load_parameters(source or "", given.get("key"), allow_pickle=bool(given.get("allow_pickle")), names=name_options(given))
         return store, _found_in(store)
     return _model_of_parameters(source, update, given)
+
+
+def name_options(given: Mapping[str, Any]) -> NameOptions:
+    """--prefix, --rename and --allow-extra."""
+    from converter.matching import NameOptions
+
+    pairs = [text.partition("=") for text in given.get("rename") or ()]
+    if any(not old.strip(".") or not equals for old, equals, _ in pairs):
+        raise click.UsageError("--rename takes OLD=NEW, parts of names with what stands in their place.")
+    return NameOptions(given.get("prefix") or None, tuple((old, new) for old, _, new in pairs), bool(given.get("allow_extra")))
 
 
 def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
@@ -87,7 +98,8 @@ def _model_of_parameters(source: str | None, update: Callable[[str], None], give
             raise click.UsageError("Give a checkpoint, or --module for a module as its code builds it.")
         told = {item.name: given.get(item.name) for item in recognisers_options()}
         model = open_checkpoint(source, architecture, key=given.get("key"), allow_pickle=bool(given.get("allow_pickle")),
-                                graphs=given.get("graphs"), **{name: value for name, value in told.items() if value})
+                                graphs=given.get("graphs"), names=name_options(given), narrow=given.get("dtype") is not None,
+                                **{name: value for name, value in told.items() if value})
         if given.get("recorded"):
             model = replace(model, examples=_recorded(model, given["recorded"]))
         notes = model.metadata.get("notes") if architecture is None else None
@@ -95,7 +107,9 @@ def _model_of_parameters(source: str | None, update: Callable[[str], None], give
     for name in ("graphs", "recorded", *(item.name for item in recognisers_options())):
         if given.get(name):
             raise click.UsageError(f"--{name} is for a checkpoint that is recognised without --module.")
-    store = None if source is None else load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
+    names = name_options(given)
+    store = None if source is None else load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")),
+                                                        names=names, parts=True)
     return _from_module(module, store, source, update, given)
 
 
@@ -137,7 +151,8 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
     update(f"tracing {module}")
     with requiring(extra):
         result = function(built, store, arrays, inputs, draw_examples(inputs), name=given.get("name"),
-                          examples=not given.get("no_examples"), state=given.get("state") or "initial")
+                          examples=not given.get("no_examples"), state=given.get("state") or "initial",
+                          allow_extra=bool(given.get("allow_extra")), narrow=given.get("dtype") is not None)
     model = result.model
     if source is not None:
         told = {**source_metadata(source), **({} if store is None else origin(store))}
@@ -149,7 +164,7 @@ def _from_program(source: str, update: Callable[[str], None], given: Mapping[str
     from converter.checkpoint import source_metadata
     from converter.discovery import live, requiring
 
-    for name in ("module", "architecture", "inputs", "fix", "input_file", "state", "key"):
+    for name in ("module", "architecture", "inputs", "fix", "input_file", "state", "key", "prefix", "rename", "allow_extra"):
         if given.get(name):
             option = name.replace("inputs", "input").replace("_", "-")
             raise click.UsageError(f"{source} holds a whole program, which --{option} does not go with.")

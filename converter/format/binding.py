@@ -50,7 +50,7 @@ class BoundParameters(ParameterStore):
 
 
 def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], store: ParameterStore, *,
-                    constants: ParameterStore | None = None) -> ParameterStore:
+                    constants: ParameterStore | None = None, fix: str | None = None) -> ParameterStore:
     """`store` as the parameters of a graph that declares `specs` and `aliases`.
 
     A declared alias may be absent from the store (as safetensors files leave tied weights out), and so may the tensor
@@ -61,6 +61,7 @@ def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
         aliases: the tensor that a name shares.
         store: the tensors to bind.
         constants: parameters that no checkpoint holds, with values of their own; they need not be in the store.
+        fix: what the error says is to be done.
 
     Raises:
         ParameterError: listing every missing, every extra and every unfitting parameter.
@@ -80,7 +81,7 @@ def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
         shown = [line for kind in problems for line in (*kind[:LISTED], *([f"… and {len(kind) - LISTED} more"] * (len(kind) > LISTED)))]
         raise ParameterError("the checkpoint does not belong to this graph",
                              expected=f"the {len(specs)} parameters that the graph declares",
-                             received=f"{len(held)} parameters\n  - " + "\n  - ".join(shown))
+                             received=f"{len(held)} parameters\n  - " + "\n  - ".join(shown) + "\n" * (fix is not None), fix=fix)
     return BoundParameters(specs, _shares(specs, aliases, store), places, store)
 
 

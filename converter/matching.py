@@ -1,0 +1,370 @@
+"""A checkpoint's names brought to those that a graph or a module wants: wrappers, prefixes, older spellings, what is left over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from converter.errors import ConverterError, ParameterError
+from converter.ir import TensorSpec
+from converter.parameters import Array, ParameterStore
+from converter.state_dict import RenamedParameters, SeveralStateDicts, some, unwrapped, wrappers_of
+
+if TYPE_CHECKING:
+    from converter.format import Architecture
+
+ADVICE = ("where the names differ, --prefix takes those under a prefix and --rename OLD=NEW changes parts of them; --allow-extra leaves "
+          "out tensors that nothing asks for (in Python: prefix=, rename=, allow_extra=)")
+
+_TRAINING = re.compile(
+    r"((.*_)?(criterion|criterions|loss|losses|metric|metrics|ema|swa)(_(fn|fns|func|funcs|function|functions|model|net|network|module|weights?))?"
+    r"|(train|val|valid|validation|test)_(acc|accuracy|f1|auroc|auc|iou|mae|mse|rmse|psnr|ssim|precision|recall|perplexity)(_\w+)?"
+    r"|(model|net)_ema|(averaged|shadow)_model|n_averaged)")
+"""First parts of the names of what a training run keeps beside its model: losses, metrics, running averages."""
+
+COUNTERS = ("num_batches_tracked",)
+
+# The newer spelling of what torch.nn.utils keeps for a weight, and the older one.
+_SPELLINGS = tuple((re.compile(rf"(^|\.)parametrizations\.(\w+)\.{new}$"), rf"\g<1>\g<2>_{old}") for new, old in (
+    ("original0", "g"), ("original1", "v"), ("original", "orig"), (r"0\._u", "u"), (r"0\._v", "v")))
+
+
+@dataclass(frozen=True)
+class NameOptions:
+    """What the user says of the names in a checkpoint.
+
+    Args:
+        prefix: the names to take are those that begin with it, and lose it; what has other names is left out.
+        rename: pairs of parts of names, `("gamma", "weight")`, `("model.encoder", "encoder")`; whole parts between dots only.
+        allow_extra: whether tensors that nothing asks for are left out.
+    """
+
+    prefix: str | None = None
+    rename: tuple[tuple[str, str], ...] = ()
+    allow_extra: bool = False
+
+    def applied(self, store: ParameterStore) -> ParameterStore:
+        """The store under the names that the options give it. Raises `ConverterError` for one that does not apply."""
+        if self.prefix is None and not self.rename:
+            return store
+        places = {name: name for name in store.names()}
+        notes: list[str] = []
+        for old, new in self.rename:
+            pattern = re.compile(rf"(^|\.){re.escape(old.strip('.'))}(?=\.|$)")
+            made = {pattern.sub(rf"\g<1>{_literal(new)}", name).replace("..", ".").strip("."): place for name, place in places.items()}
+            if made == places or len(made) < len(places):
+                raise ConverterError("no name holds the part to rename" if made == places else "two names become one", where="rename",
+                                     received=f"{old}={new}", expected=f"parts of {some(list(places))}")
+            places = made
+        if self.prefix is not None:
+            prefix = f"{self.prefix.rstrip('.')}."
+            taken = {name.removeprefix(prefix): place for name, place in places.items() if name.startswith(prefix)}
+            if not taken:
+                raise ConverterError("no name begins with the prefix", where="prefix", received=self.prefix,
+                                     expected=f"one of {some(_prefixes(places))}")
+            if len(taken) < len(places):
+                notes.append(left_out([name for name in places if not name.startswith(prefix)], f"not under {prefix!r}"))
+            places = taken
+        return RenamedParameters(store, places, notes)
+
+
+def _literal(text: str) -> str:
+    return text.strip(".").replace("\\", r"\\")
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name.partition(".")[0] for name in names if "." in name))
+
+
+def left_out(names: Collection[str], why: str) -> str:
+    """The note on tensors that are left out."""
+    return f"{len(names)} tensor{'s' * (len(names) > 1)} left out, {why}: {some(list(names), 5)}"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A store under the names that are wanted, the parts of names that had to go for that, and what to say of it."""
+
+    store: ParameterStore
+    wrappers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+class PartedParameters(ParameterStore):
+    """Several state_dicts of one file, the names of each behind its entry's: `encoder.weight`."""
+
+    def __init__(self, parts: Mapping[str, ParameterStore]) -> None:
+        self.parts = dict(parts)
+        self.notes = next(iter(parts.values())).notes
+        self._places = {f"{key}.{name}": (key, name) for key, part in parts.items() for name in part.names()}
+
+    def _place(self, name: str) -> tuple[ParameterStore, str]:
+        if name not in self._places:
+            raise self.unknown(name)
+        key, inner = self._places[name]
+        return self.parts[key], inner
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def alias_of(self, name: str) -> str | None:
+        part, inner = self._place(name)
+        target = part.alias_of(inner)
+        return None if target is None else f"{name.removesuffix(inner)}{target}"
+
+    def spec(self, name: str) -> TensorSpec:
+        part, inner = self._place(name)
+        return part.spec(inner)
+
+    def read(self, name: str) -> Array:
+        part, inner = self._place(name)
+        return part.read(inner)
+
+    def read_private(self, name: str) -> Array:
+        part, inner = self._place(name)
+        return part.read_private(inner)
+
+    def sha256(self, name: str) -> str:
+        part, inner = self._place(name)
+        return part.sha256(inner)
+
+
+def match_names(store: ParameterStore, wanted: Collection[str], *, needed: Collection[str] | None = None, recognised: bool = False,
+                allow_extra: bool = False) -> Matched:
+    """A store under the names that are wanted, as far as they can be found in it; names are changed only where all are found.
+
+    Tried in this order: the names as they are; without what wrappers add to them; under a prefix, `model.`; under one that the
+    wanted names have and the file's do not. The two spellings of `torch.nn.utils`' weight norm and spectral norm are one, and
+    so are `gamma`, `beta` and `weight`, `bias` where the wanted names know the latter only.
+
+    What is left over is left out with a note where it is a training run's own (losses, metrics, running averages), a counter,
+    or outside of the prefix; else it stays, for the caller to refuse.
+
+    Args:
+        store: the checkpoint.
+        wanted: names; `needed` are those that must be there (default: all).
+        recognised: whether names and shapes alone say what the model is: then nothing is left out for its prefix.
+        allow_extra: whether all that is left over is left out.
+
+    Raises:
+        ParameterError: the names are there under several prefixes.
+    """
+    wanted = frozenset(wanted)
+    needed = wanted if needed is None else wanted & frozenset(needed)
+    names = store.names()
+    if isinstance(store, PartedParameters):
+        store, more = _of_parts(store, wanted, needed)
+        of_one = match_names(store, wanted, needed=needed, recognised=recognised, allow_extra=allow_extra)
+        return replace(of_one, notes=(*more, *of_one.notes))
+    if not names or not needed:
+        return Matched(store)
+    training = [name for name in names if _is_training(name, wanted)]
+    kept = [name for name in names if name not in set(training)] or list(names)
+    parts = wrappers_of(kept)
+    views: list[tuple[dict[str, str], tuple[str, ...]]] = [({name: name for name in kept}, ())]
+    bare = {unwrapped(name, parts): name for name in kept}
+    if parts and len(bare) == len(kept):
+        views.append((bare, parts))
+    # The names as they are first; under a prefix without the wrappers' parts, where that is possible.
+    for places, removed, as_they_are in [(*views[0], True), *((*view, False) for view in reversed(views))]:
+        for prefix in _fitting(places, needed, store, only_exact=as_they_are):
+            found = {name.removeprefix(prefix): place for name, place in places.items() if name.startswith(prefix)}
+            outside = [place for name, place in places.items() if not name.startswith(prefix)]
+            if recognised and outside:
+                continue
+            found = _spelled(found, wanted)
+            return _matched(store, found, wanted, (*removed, *([prefix.rstrip(".")] if prefix else [])), outside, training, allow_extra)
+        added = "" if as_they_are else _added(places, needed)
+        if added:
+            return _matched(store, {f"{added}{name}": place for name, place in places.items()}, wanted, removed, [], training, allow_extra)
+    places, removed = _nearest(views, wanted)
+    return _matched(store, places, wanted, removed, [], training if len(kept) < len(names) else [], allow_extra)
+
+
+def declared(architecture: Architecture) -> tuple[dict[str, TensorSpec], set[str]]:
+    """The parameters of a graph, and those that it cannot do without: what a node or an output uses, and what is tied to it."""
+    graph, aliases = architecture.graph, architecture.aliases
+    used = {name for node in graph.nodes for name in node.names} | {output.value for output in graph.outputs}
+    used |= {aliases[name] for name in used if name in aliases}
+    needed = {name for name in architecture.specs if name in used or aliases.get(name) in used}
+    constants = set(architecture.constants.names())
+    return dict(architecture.specs), {name for name in needed if name not in constants}
+
+
+def fit(store: ParameterStore, architecture: Architecture, *, recognised: bool = False, allow_extra: bool = False,
+        narrow: bool = False) -> tuple[Matched, ParameterStore]:
+    """A checkpoint's tensors as the parameters of a graph, and what was done to their names.
+
+    Parameters that no node uses (`num_batches_tracked`) may be absent, and are then no parameters of the model.
+
+    Args:
+        store, recognised, allow_extra: as for `match_names`.
+        architecture: the graph.
+        narrow: whether floats may be rounded to the graph's dtypes.
+
+    Raises:
+        ParameterError: tensors that are missing, extra, or of another dtype or shape; all are listed.
+    """
+    from converter.casting import fit_dtypes
+    from converter.checking import check
+    from converter.format import bind_parameters
+
+    specs, needed = declared(architecture)
+    # Of names that share a tensor one is enough.
+    groups = {architecture.aliases.get(name, name) for name in needed}
+    matched = match_names(store, specs, needed=groups if all(name in needed for name in groups) else needed, recognised=recognised,
+                          allow_extra=allow_extra)
+    store, cast = fit_dtypes(matched.store, specs, narrow=narrow)
+    held = set(store.names()) | set(architecture.constants.names())
+    absent = {name for name in specs if name not in needed and name not in held and name not in architecture.aliases
+              and name not in architecture.aliases.values()}
+    specs = {name: spec for name, spec in specs.items() if name not in absent}
+    notes = [*matched.notes, *cast]
+    if absent:
+        notes.append(f"{len(absent)} tensors of the graph that no node uses are not in the checkpoint, and left out: "
+                     f"{some(sorted(absent), 3)}")
+    parameters = bind_parameters(specs, architecture.aliases, store, constants=architecture.constants, fix=_fix(store, specs))
+    check(architecture.graph, parameters)
+    return Matched(store, matched.wrappers, tuple(notes)), parameters
+
+
+def _fix(store: ParameterStore, specs: Mapping[str, TensorSpec]) -> str:
+    dtypes = any(name in specs and store.spec(name).dtype is not specs[name].dtype for name in store.names())
+    return (f"{ADVICE}; --dtype float32 (in Python: dtype=) casts the floats" if dtypes else ADVICE)
+
+
+def without_training(store: ParameterStore) -> ParameterStore:
+    """A store without what a training run keeps beside its model, where there is a model beside it."""
+    training = [name for name in store.names() if _is_training(name, ())]
+    kept = {name: name for name in store.names() if name not in set(training)}
+    return RenamedParameters(store, kept, [left_out(training, "of the training run")]) if training and kept else store
+
+
+def unwrap(store: ParameterStore) -> tuple[ParameterStore, tuple[str, ...]]:
+    """A store without what wrappers add to its names, and what they added."""
+    parts = wrappers_of(store.names())
+    places = {unwrapped(name, parts): name for name in store.names()}
+    return (RenamedParameters(store, places), parts) if parts and len(places) == len(store.names()) else (store, ())
+
+
+def _of_parts(store: PartedParameters, wanted: frozenset[str], needed: frozenset[str]) -> tuple[ParameterStore, tuple[str, ...]]:
+    """The one state_dict that has the needed names, or all of them joined where these have them."""
+    joined = RenamedParameters(store, {name: name for name in store.names()})
+
+    def has_all(part: ParameterStore) -> bool:
+        found = match_names(part, wanted, needed=needed).store
+        return all(name in found for name in needed)
+
+    fits = [key for key, part in store.parts.items() if has_all(part)]
+    if len(fits) == 1:
+        others = [key for key in store.parts if key not in fits]
+        return store.parts[fits[0]], (f"of several state_dicts, the one with the names that are wanted: not {some(others)}",)
+    if not fits and has_all(joined):
+        return joined, (f"the state_dicts under {some(list(store.parts))} are joined",)
+    raise SeveralStateDicts(fits or list(store.parts))
+
+
+def _is_training(name: str, wanted: Collection[str]) -> bool:
+    first = name.partition(".")[0]
+    return _TRAINING.fullmatch(first) is not None and name not in wanted and not any(item.partition(".")[0] == first for item in wanted)
+
+
+def _canonical(name: str) -> str:
+    for pattern, old in _SPELLINGS:
+        name, count = pattern.subn(old, name)
+        if count:
+            break
+    return name
+
+
+def _fitting(places: Mapping[str, str], needed: Collection[str], store: ParameterStore, *, only_exact: bool) -> list[str]:
+    """The prefix under which every needed name is there, if any; `""` where the names are there as they are."""
+    layers = not any(name.endswith((".gamma", ".beta")) for name in needed)
+    held = {_modern(_canonical(name), layers) for name in places}
+    want = {_modern(_canonical(name), layers) for name in needed}
+    if want <= held:
+        return [""]
+    if only_exact:
+        return []
+    longest = max(want, key=len)
+    found = [name.removesuffix(longest) for name in held if name.endswith(f".{longest}")]
+    found = sorted(prefix for prefix in found if all(prefix + name in held for name in want))
+    if len(found) > 1:
+        own = [prefix for prefix in found if not any(_TRAINING.fullmatch(part) for part in prefix.split("."))]
+        found = own if len(own) == 1 else found
+    if len(found) > 1 and all(_tensor(store, places.get(found[0] + name)) == _tensor(store, places.get(prefix + name))
+                              for prefix in found[1:] for name in needed):
+        found = found[:1]
+    if len(found) > 1:
+        raise ParameterError("the names are in the checkpoint more than once", received=f"under {some([repr(item) for item in found])}",
+                             expected="one prefix", fix=f"say which: --prefix {found[0].rstrip('.')} (in Python: prefix=)")
+    return found
+
+
+def _tensor(store: ParameterStore, name: str | None) -> str | None:
+    return None if name is None else store.alias_of(name) or name
+
+
+def _modern(name: str, layers: bool) -> str:
+    if layers and name.endswith(".gamma"):
+        return name.removesuffix("gamma") + "weight"
+    return name.removesuffix("beta") + "bias" if layers and name.endswith(".beta") else name
+
+
+def _spelled(places: Mapping[str, str], wanted: Collection[str]) -> dict[str, str]:
+    """The names in the spelling of those that are wanted."""
+    layers = not any(name.endswith((".gamma", ".beta")) for name in wanted)
+    spelling = {_modern(_canonical(name), layers): name for name in wanted}
+    made = {name if name in wanted else spelling.get(_modern(_canonical(name), layers), name): place for name, place in places.items()}
+    return made if len(made) == len(places) else dict(places)
+
+
+def _added(places: Mapping[str, str], needed: Collection[str]) -> str:
+    """What every needed name begins with, where without it all are names of the file; else nothing."""
+    prefix = ""
+    while all(name.startswith(prefix) and "." in name.removeprefix(prefix) for name in needed):
+        firsts = {name.removeprefix(prefix).partition(".")[0] for name in needed}
+        if len(firsts) > 1:
+            return ""
+        prefix = f"{prefix}{firsts.pop()}."
+        if all(name.removeprefix(prefix) in places for name in needed):
+            return prefix
+    return ""
+
+
+def _nearest(views: list[tuple[dict[str, str], tuple[str, ...]]], wanted: frozenset[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Names for an error to be of: changed only where those of the file hold no wanted name and the changed ones do."""
+    places, removed = views[0]
+    if len(views) > 1 and not wanted & places.keys() and wanted & views[1][0].keys() and len(views[1][0]) == len(views[0][0]):
+        places, removed = views[1]
+    before: list[str] = []
+    current = places
+    while current and not wanted & places.keys() and len({name.partition(".")[0] for name in current}) == 1 and all(
+            "." in name for name in current):
+        before.append(next(iter(current)).partition(".")[0])
+        current = {name.partition(".")[2]: place for name, place in current.items()}
+        if wanted >= current.keys():
+            return current, (*removed, ".".join(before))
+    return places, removed
+
+
+def _matched(store: ParameterStore, places: dict[str, str], wanted: frozenset[str], removed: tuple[str, ...], outside: list[str],
+             training: list[str], allow_extra: bool) -> Matched:
+    left = [name for name in places if name not in wanted and (allow_extra or name.rpartition(".")[2] in COUNTERS)]
+    counters = [name for name in left if name.rpartition(".")[2] in COUNTERS]
+    extra = [name for name in left if name not in set(counters)]
+    notes = [left_out(names, why) for names, why in (
+        (training, "of the training run"), (outside, f"not under {'.'.join(removed)!r}"), (counters, "which nothing counts with"),
+        (extra, "that nothing asks for")) if names]
+    kept = {name: place for name, place in places.items() if name not in set(left)}
+    spelled = [place for name, place in kept.items() if _canonical(place) != place and name != place and not place.endswith(name)]
+    if spelled:
+        notes.append(f"{len(spelled)} names in the other spelling of their parametrization: {some(spelled, 3)}")
+    if list(kept.items()) == [(name, name) for name in store.names()]:
+        return Matched(store, removed, tuple(notes))
+    return Matched(RenamedParameters(store, kept), removed, tuple(notes))
