@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from converter.discovery import format_of, formats, requiring, resolve
+from converter.discovery import Format, format_of, formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, UnsafePickleError
 from converter.ir import TensorSpec
-from converter.matching import NameOptions, PartedParameters
+from converter.kinds import PROGRAM, SHARD, kind_by_name, kind_of_file, kind_of_folder, names_in
+from converter.naming import NameOptions, PartedParameters
 from converter.parameters import Array, ParameterStore
-from converter.state_dict import SeveralStateDicts
+from converter.state_dict import SeveralStateDicts, some
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """The single file of a Hugging Face folder, the preferred one first; `<name>.index.json` lists its shards."""
@@ -23,6 +25,8 @@ WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 MOST_PARTS = 16
 """State_dicts of one file that are joined."""
+ASIDE = ("training_args.bin", "scheduler.pt", "optimizer.bin", "optimizer.pt", "rng_state.pth", "scaler.pt", "scheduler.bin")
+"""Files that training leaves beside a checkpoint."""
 
 LONGEST = 500
 """Characters of a shard's name."""
@@ -60,7 +64,7 @@ def _load(path: Path, key: str | None, allow_pickle: bool) -> ParameterStore:
     try:
         return _load_file(path, key)
     except UnsafePickleError:
-        found = format_of(path, to="load")
+        found = format_of_file(path)
         if not allow_pickle or found.unsafe is None:
             raise
     function = resolve(found.unsafe, found.extra)
@@ -69,7 +73,11 @@ def _load(path: Path, key: str | None, allow_pickle: bool) -> ParameterStore:
 
 
 def existing(path: str | Path) -> Path:
-    """`path`. Raises `FormatError` when nothing is there, or what can have no end: a device, or a pipe for what is not JSON."""
+    """`path`, of something that may be read.
+
+    Raises `FormatError` when nothing is there, or what can have no end (a device, or a pipe for what is not JSON), or a file of
+    which the first bytes say that it is of a kind that nothing here reads.
+    """
     path = Path(path)
     if not path.exists():
         near = sorted(item.name for item in path.parent.glob("*") if item.suffix == path.suffix)[:5] if path.parent.is_dir() else []
@@ -79,11 +87,42 @@ def existing(path: str | Path) -> Path:
         if not path.is_fifo() or named != "json":
             raise FormatError("neither a file nor a folder", where=str(path), received="a pipe" if path.is_fifo() else "a device",
                               fix="write its content to a file first")
+    if path.is_file():
+        _refuse_foreign(path)
     return path
 
 
+def _refuse_foreign(path: Path) -> None:
+    try:
+        kind = kind_of_file(path)
+    except OSError:
+        return
+    named, suffix = kind_by_name(path), path.suffix.lower()
+    if kind is None:
+        if named is not None:
+            raise FormatError(named.title, where=str(path), fix=named.fix)
+    elif kind.format is None and kind is not PROGRAM:
+        under = f", under the name of {named.title}" if named is not None and named is not kind else ""
+        raise FormatError(f"{kind.title}{under}", where=str(path), fix=kind.fix)
+    elif kind.format == "json" and any(suffix in item.suffixes for item in formats().values() if item.name != "json"):
+        raise FormatError(f"{kind.title}, under the name of another kind of file", where=str(path), fix=kind.fix)
+
+
+def format_of_file(path: Path) -> Format:
+    """The format of a file: of parameters, by its first bytes where these say it, else by its suffix.
+
+    Raises `ConverterError` where neither says one that can be read.
+    """
+    kind = kind_of_file(path) if path.is_file() else None
+    found = formats().get(kind.format) if kind is not None and kind.format is not None else None
+    if found is not None and found.holds == "parameters" and found.load is not None:
+        return found
+    return format_of(path, to="load")
+
+
 def _load_file(path: Path, key: str | None) -> ParameterStore:
-    found = format_of(path, to="load")
+    existing(path)
+    found = format_of_file(path)
     if found.holds != "parameters":
         raise FormatError(f"a {found.title}, not a checkpoint", where=str(path), fix=f"load it with converter.load({path.name!r})",
                           expected=", ".join(text for item in formats().values() if item.holds == "parameters" and item.load
@@ -110,15 +149,25 @@ def checkpoint_files(path: str | Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     index = _index(path)
-    if index is None:
-        return [_single(path)]
-    return [path / name for name in dict.fromkeys(_weight_map(index).values())]
+    return list(dict.fromkeys(path / name for name in _weight_map(index).values())) if index is not None else _unindexed(path)
 
 
 def _load_folder(folder: Path) -> ParameterStore:
     index = _index(folder)
     if index is None:
-        return _load_file(_single(folder), None)
+        files = _unindexed(folder)
+        if len(files) == 1:
+            store = _load_file(files[0], None)
+            if files[0].name not in WHOLE:
+                store.notes = (*store.notes, f"the folder's one checkpoint, {files[0].name}")
+            return store
+        whole = {file.name: _load_file(file, None) for file in files}
+        twice = [name for name, count in Counter(name for store in whole.values() for name in store.names()).items() if count > 1]
+        if twice:
+            raise FormatError("shards without an index that hold the same tensors", where=str(folder), received=some(twice))
+        found = ShardedParameters({name: file for file, store in whole.items() for name in store.names()}, whole)
+        found.notes = (f"{len(files)} shards without an index, all of them there",)
+        return found
     places = _weight_map(index)
     shards: dict[str, ParameterStore] = {}
     for name in dict.fromkeys(places.values()):
@@ -146,14 +195,30 @@ def _index(folder: Path) -> Path | None:
     return None
 
 
-def _single(folder: Path) -> Path:
+def _unindexed(folder: Path) -> list[Path]:
+    """The file of a folder's checkpoint, or its shards where they are all there without an index.
+
+    Where no file has a usual name, the only one of its kind beside a config.json is it: `model.fp16.safetensors`.
+    """
     for name in WHOLE:
         if (folder / name).is_file():
-            return folder / name
-    raise FormatError("the folder holds no checkpoint", where=str(folder),
+            return [folder / name]
+    names = names_in(folder)
+    shards = [found for name in names if (found := SHARD.fullmatch(name))]
+    if shards and len({(found["stem"], found["suffix"], int(found["count"])) for found in shards}) == 1:
+        if [int(found["index"]) for found in shards] == list(range(1, int(shards[0]["count"]) + 1)):
+            return [folder / found[0] for found in shards]
+    elif not shards and "config.json" in names and "adapter_config.json" not in names:
+        for suffix in (".safetensors", ".bin", ".pt", ".pth"):
+            files = [name for name in names if name.endswith(suffix) and name not in ASIDE]
+            if len(files) == 1:
+                return [folder / files[0]]
+            if files:
+                break
+    kind = kind_of_folder(folder)
+    raise FormatError(f"the folder holds no checkpoint that can be read: {kind.title}", where=str(folder),
                       expected=", ".join(text for name in WHOLE for text in (name, f"{name}.index.json")),
-                      received=", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "an empty folder",
-                      fix="name the file itself")
+                      received=", ".join(names[:8]) or "an empty folder", fix=kind.fix)
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -48,7 +48,8 @@ class Format:
     False not, True even where a file names none, which it refuses then.
 
     `fallback` is a reader that `load` itself calls for the kinds of the file that it does not read, and `unsafe` one that
-    runs code which the file names; it is called only when the user says so.
+    runs code which the file names; it is called only when the user says so. `tensors(path)` gives the `ParameterStore` of a file
+    of another origin, whose graph `load` may not read, and None for one that was written here.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Format:
     fallback: str | None = None
     unsafe: str | None = None
     digests: bool = False
+    tensors: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ class Adapter:
     `tracer` converts live modules: see `converter.loading.from_torch`. `builder` does so for the command line, from a
     module that was just built, a state_dict for it, and what was said of its inputs. `rebuilder(model)` gives a module of
     the framework that computes a model and can be trained. `program(path, allow_pickle=…, name=…, examples=…)` converts a
-    file that holds a whole program, with one of `program_suffixes`.
+    file that holds a whole program, with one of `program_suffixes`; `program_facts(path)` tells of one without running it, and
+    without the framework: its `title`, and `operators`, `inputs`, `outputs`, `specs` as far as they are known.
     """
 
     name: str
@@ -116,6 +119,7 @@ class Adapter:
     rebuilder: str | None = None
     program: str | None = None
     program_suffixes: tuple[str, ...] = ()
+    program_facts: str | None = None
     extra: str | None = None
 
 
@@ -220,6 +224,16 @@ def live(role: Literal["tracer", "builder", "rebuilder", "program"]) -> tuple[Ca
         if target is not None:
             return resolve(target, adapter.extra), adapter.extra
     raise ConverterError("no adapter converts live modules")
+
+
+def program_facts(path: str | Path) -> dict[str, Any]:
+    """What can be told of a file that holds a whole program without its framework: at least its `title`."""
+    suffix = Path(path).suffix.lower()
+    found = next((adapter for adapter in adapters().values() if suffix in adapter.program_suffixes and adapter.program_facts), None)
+    if found is None or found.program_facts is None:
+        return {"title": "a program"}
+    facts: dict[str, Any] = resolve(found.program_facts, found.extra)(path)
+    return facts
 
 
 def holds_program(path: str | Path) -> bool:

@@ -13,11 +13,12 @@ import numpy as np
 
 from converter import discovery
 from converter.checking import check
-from converter.checkpoint import SelectedParameters, Source, existing, load_parameters, refuse_model, source_of
+from converter.checkpoint import SelectedParameters, Source, existing, format_of_file, load_parameters, refuse_model, source_of
 from converter.discovery import format_of, requiring, resolve
 from converter.errors import ConversionWarning, ConverterError, FormatError, ParameterError
 from converter.ir import Graph, Model, TensorSpec
-from converter.matching import NameOptions, fit, match_names
+from converter.matching import fit, match_names
+from converter.naming import NameOptions
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.state_dict import origin
 
@@ -266,7 +267,7 @@ def refuse_open(path: PathLike, store: ParameterStore) -> ConverterError:
     lines = "".join(f"\n  - {name}: {said}" for name, said in open_choices[:OPEN_SHOWN])
     if len(open_choices) > OPEN_SHOWN:
         lines += f"\n  - … and {len(open_choices) - OPEN_SHOWN} more"
-    command = "torch-to-json" if Path(path).is_dir() else f"{format_of(path, to='load').name}-to-json"
+    command = "torch-to-json" if Path(path).is_dir() else f"{format_of_file(Path(path)).name}-to-json"
     layers = ", ".join(found.layers[:OPEN_SHOWN]) + (" …" if len(found.layers) > OPEN_SHOWN else "")
     return FormatError(f"a checkpoint holds parameters and no computation. The names and shapes of this one are those of {layers}, and "
                        f"leave open:{lines}\n", where=str(path),

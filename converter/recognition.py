@@ -13,7 +13,8 @@ from converter.checkpoint import checkpoint_files, load_parameters
 from converter.discovery import Recogniser, recognisers, requiring, resolve
 from converter.errors import ConverterError, FormatError
 from converter.ir import Model
-from converter.matching import Matched, NameOptions, declared, fit, match_names
+from converter.matching import Matched, declared, fit, match_names
+from converter.naming import NameOptions
 from converter.parameters import ParameterStore
 from converter.state_dict import origin
 

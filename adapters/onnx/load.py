@@ -54,15 +54,16 @@ def _load(path: Path, verify: bool | None) -> Model:
         raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
     if not proto.HasField("graph") or not proto.ir_version:
         raise FormatError("not an ONNX file, or a damaged one: it holds no graph or no IR version")
-    notes = {_text(entry.key): _text(entry.value) for entry in proto.metadata_props}
+    notes = {text_of(entry.key): text_of(entry.value) for entry in proto.metadata_props}
     if DOCUMENT not in notes:
         raise UnsupportedError("an ONNX file that was not written here", received=f"producer {proto.producer_name or 'unknown'!r}",
                                expected="a file that carries its neutral model in its metadata",
-                               fix="convert the PyTorch model that it came from")
+                               fix="convert the model that it came from, where that is PyTorch's; its tensors alone are read by "
+                                   "convert onnx-to-safetensors and onnx-to-torch")
     parts = read_document(notes[DOCUMENT].encode("utf-8"), ("constant", "alias"))
     layouts = _layouts(notes.get(LAYOUTS, "{}"), parts.specs)
     unread = (item for training in proto.training_info for item in training.initialization.initializer)
-    tensors = {_text(item.name): item for item in (*unread, *proto.graph.initializer)}
+    tensors = {text_of(item.name): item for item in (*unread, *proto.graph.initializer)}
     stored = frozenset(name for name in parts.specs if name in tensors) | layouts.keys()
     if fingerprint(proto.graph, stored) != notes.get(NODES):
         raise FormatError("the ONNX graph is not the one that was written with this model", fix="convert the model again",
@@ -73,7 +74,7 @@ def _load(path: Path, verify: bool | None) -> Model:
     return model
 
 
-def _text(value: str | bytes) -> str:
+def text_of(value: str | bytes) -> str:
     """A string field; protobuf gives bytes where one is not UTF-8."""
     if isinstance(value, bytes):
         raise FormatError("a damaged ONNX file: a text is not UTF-8", received=repr(value[:40]))
@@ -166,31 +167,34 @@ class OnnxParameters(ParameterStore):
         dtype = FROM_ONNX.get(tensor.data_type)
         if dtype is None:
             raise FormatError("a dtype that cannot be read", where=name, received=str(tensor.data_type))
-        data = self._external(tensor) if tensor.data_location == onnx.TensorProto.EXTERNAL else np.frombuffer(tensor.raw_data, np.uint8)
+        external = tensor.data_location == onnx.TensorProto.EXTERNAL
+        data = external_values(tensor, self._path) if external else np.frombuffer(tensor.raw_data, np.uint8)
         nbytes = dtype.itemsize * math.prod(tensor.dims)
         if data.size != nbytes:
             raise FormatError("an initializer's values do not fit its shape", where=name, expected=f"{nbytes} bytes",
                               received=f"{data.size}")
         return data.view(dtype.numpy).reshape(tuple(tensor.dims))
 
-    def _external(self, tensor: onnx.TensorProto) -> Array:
-        place = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
-        location = place.get("location", "")
-        if not location or Path(location).is_absolute() or Path(location).name != location:
-            raise FormatError("the values lie outside of the folder", where=tensor.name, received=repr(location)[:120],
-                              expected="a file beside the ONNX file")
-        path = self._path.parent / location
-        try:
-            offset, length = int(place.get("offset", "0")), int(place["length"]) if "length" in place else None
-            size = path.stat().st_size
-        except (ValueError, OSError) as error:
-            raise FormatError("the values beside the file cannot be read", where=tensor.name, received=str(error)[:160],
-                              fix="keep the file of values beside the .onnx file") from error
-        length = size - offset if length is None else length
-        if offset < 0 or length < 0 or offset + length > size:
-            raise FormatError("the file of values is too short", where=f"{path}, {tensor.name}", expected=f"{offset + length} bytes",
-                              received=str(size))
-        if not length:
-            return np.zeros(0, np.uint8)
-        values = np.asarray(np.memmap(path, np.uint8, "r", offset=offset, shape=(length,)))
-        return values if values.ctypes.data % 16 == 0 else values.copy()
+
+def external_values(tensor: onnx.TensorProto, file: Path) -> Array:
+    """uint8[bytes]: the values of an initializer that lie in a file beside its ONNX file."""
+    place = {text_of(entry.key): text_of(entry.value) for entry in tensor.external_data}
+    location = place.get("location", "")
+    if not location or Path(location).is_absolute() or Path(location).name != location:
+        raise FormatError("the values lie outside of the folder", where=tensor.name, received=repr(location)[:120],
+                          expected="a file beside the ONNX file")
+    path = file.parent / location
+    try:
+        offset, length = int(place.get("offset", "0")), int(place["length"]) if "length" in place else None
+        size = path.stat().st_size
+    except (ValueError, OSError) as error:
+        raise FormatError("the values beside the file cannot be read", where=tensor.name, received=str(error)[:160],
+                          fix="keep the file of values beside the .onnx file") from error
+    length = size - offset if length is None else length
+    if offset < 0 or length < 0 or offset + length > size:
+        raise FormatError("the file of values is too short", where=f"{path}, {tensor.name}", expected=f"{offset + length} bytes",
+                          received=str(size))
+    if not length:
+        return np.zeros(0, np.uint8)
+    values = np.asarray(np.memmap(path, np.uint8, "r", offset=offset, shape=(length,)))
+    return values if values.ctypes.data % 16 == 0 else values.copy()

@@ -15,5 +15,6 @@ ADAPTER = Adapter(
     rebuilder="adapters.torch.rebuild:to_module",
     program="adapters.torch.archives:convert_archive",
     program_suffixes=(".pt2",),
+    program_facts="adapters.checkpoint.program:program_facts",
     extra="torch",
 )

@@ -48,14 +48,11 @@ def command(first: str, second: str, as_json: bool, quiet: bool) -> None:
 
 def _open(path: str) -> Model | ParameterStore:
     """A model, or the parameters of a checkpoint."""
-    from pathlib import Path
-
-    from converter.checkpoint import existing, load_parameters
-    from converter.discovery import format_of
+    from converter.checkpoint import existing, format_of_file, load_parameters
     from converter.loading import load
 
     found = existing(path)
-    if found.is_dir() or format_of(Path(path), to="load").holds == "parameters":
+    if found.is_dir() or format_of_file(found).holds == "parameters":
         return load_parameters(path)
     return load(path)
 

@@ -47,18 +47,21 @@ def command(file: str, nodes: bool, parameters: bool, no_digest: bool, key: str 
 
 def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str, Any]:
     """Everything that the command shows, as data."""
-    from converter.checkpoint import checkpoint_files, existing
-    from converter.discovery import format_of
+    from converter.checkpoint import checkpoint_files, existing, format_of_file
+    from converter.discovery import holds_program
     from converter.format import graph_digest
     from converter.loading import load
     from converter.recognition import Checkpoint
 
     path = existing(file)
-    folder = path.is_dir()
-    form = None if folder else format_of(Path(file), to="load")
+    if path.is_file() and holds_program(path):
+        return _of_program(file)
+    form = None if path.is_dir() else format_of_file(path)
     if form is None or form.holds == "parameters":
         checkpoint = Checkpoint(file, key)
         found, reason = _recognised(checkpoint)
+        if found is None:
+            reason = reason or _beside(path)
         store = checkpoint.store if found is None or found.store is None else found.store
         files = checkpoint_files(file) if found is None or not found.files else found.files
         entry = store.key
@@ -89,6 +92,38 @@ def _recognised(checkpoint: Checkpoint) -> tuple[Recognised | None, str | None]:
         return found, None
     except ConverterError as error:
         return None, str(error)
+
+
+def _beside(path: Path) -> str | None:
+    """What to do with a file that is not recognised and is one of a folder's."""
+    if path.is_dir() or not (path.parent / "config.json").is_file():
+        return None
+    folder = path.parent
+    found, _ = _recognised_folder(folder)
+    what = f", which is recognised as {found.title}" if found is not None else ", whose config.json may say what the model is"
+    return f"it is a file of the folder {folder}{what}: give the folder"
+
+
+def _recognised_folder(folder: Path) -> tuple[Recognised | None, str | None]:
+    from converter.checkpoint import checkpoint_files
+    from converter.recognition import Checkpoint
+
+    try:
+        checkpoint_files(folder)
+    except ConverterError as error:
+        return None, str(error)
+    return _recognised(Checkpoint(folder))
+
+
+def _of_program(file: str) -> dict[str, Any]:
+    from converter.discovery import program_facts
+
+    found = program_facts(file)
+    facts = {"file": file, "format": found["title"], "bytes": Path(file).stat().st_size, "program": {
+        name: found[name] for name in ("operators", "inputs", "outputs") if name in found}}
+    specs = found.get("specs", {})
+    return {**facts, **({"parameters": _parameters(DeclaredParameters(specs, {}))} if specs else {}),
+            "convert": f"convert torch-to-json {file} --allow-pickle -o model.json"}
 
 
 def _as_recognised(found: Recognised) -> dict[str, Any]:
@@ -206,7 +241,12 @@ def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:
         blocks.append(_graph(facts))
         rows = [(name, f"{count:,}") for name, count in facts["operators"].items()]
         blocks.append(f"Operators: {plural(len(facts['nodes']), 'node')}\n" + table(rows, right=(1,)))
-    blocks.append(_store(facts["parameters"]) + "".join(f"\n  note: {note}" for note in facts.get("notes", ())))
+    if "program" in facts:
+        blocks.append(_program(facts["program"]))
+    if "parameters" in facts:
+        blocks.append(_store(facts["parameters"]) + "".join(f"\n  note: {note}" for note in facts.get("notes", ())))
+    if "convert" in facts:
+        blocks.append(f"To convert it, if you trust it as you trust a program: {facts['convert']}")
     if "recognised" in facts:
         blocks.append(_recognition(facts["recognised"], facts.get("reason")))
     if "name" in facts:
@@ -227,6 +267,14 @@ def _recognition(found: dict[str, Any] | None, reason: str | None) -> str:
     rows += [("output", name, spec) for name, spec in found["outputs"].items()]
     notes = "".join(f"\n  note: {note}" for note in found["notes"])
     return f"Recognised as {found['title']}, {plural(found['nodes'], 'node')}\n{table(rows)}{notes}"
+
+
+def _program(facts: dict[str, Any]) -> str:
+    rows = [("input", name, spec) for name, spec in facts.get("inputs", {}).items()]
+    rows += [("output", name, spec) for name, spec in facts.get("outputs", {}).items()]
+    counts = [(name, f"{count:,}") for name, count in facts.get("operators", {}).items()]
+    told = f"Operators: {plural(sum(facts['operators'].values()), 'node')}\n{table(counts, right=(1,))}" if counts else ""
+    return "\n\n".join(part for part in (f"Program\n{table(rows)}" if rows else "", told) if part)
 
 
 def _graph(facts: dict[str, Any]) -> str:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.cli.console import say
-from converter.discovery import Option, format_of, formats, holds_program, recognisers
+from converter.discovery import Option, formats, holds_program, recognisers
 from converter.errors import ConverterError, FormatError
 
 if TYPE_CHECKING:
     from converter.cli.conversions import Conversion
-    from converter.matching import NameOptions
+    from converter.naming import NameOptions
+    from converter.parameters import ParameterStore
 
 STREAM = "-"
 
@@ -30,7 +31,9 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
     from converter.checkpoint import load_parameters
 
     if conversion.source.holds == "model":
-        return _load_model(conversion, source or "", check=not given.get("no_check")), ()
+        foreign = _foreign_tensors(conversion, source or "")
+        return (foreign, foreign.notes) if foreign is not None else (
+            _load_model(conversion, source or "", check=not given.get("no_check")), ())
     if conversion.needs_graph and source is not None and holds_program(source):
         return _from_program(source, update, given)
     if source is not None and not Path(source).is_dir():
@@ -41,9 +44,22 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
     return _model_of_parameters(source, update, given)
 
 
+def _foreign_tensors(conversion: Conversion, source: str) -> ParameterStore | None:
+    """The parameters of a model's file of another origin; None where the model itself can be read."""
+    from converter.checkpoint import existing
+    from converter.discovery import requiring, resolve
+
+    form = conversion.source
+    if form.tensors is None or conversion.target.holds != "parameters" or source == STREAM or existing(source).is_dir():
+        return None
+    with requiring(form.extra):
+        found: ParameterStore | None = resolve(form.tensors, form.extra)(source)
+    return found
+
+
 def name_options(given: Mapping[str, Any]) -> NameOptions:
     """--prefix, --rename and --allow-extra."""
-    from converter.matching import NameOptions
+    from converter.naming import NameOptions
 
     pairs = [text.partition("=") for text in given.get("rename") or ()]
     if any(not old.strip(".") or not equals for old, equals, _ in pairs):
@@ -72,11 +88,11 @@ def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
 
 def check_checkpoint(source: str) -> None:
     """Refuses a whole model where a checkpoint is needed, naming the command that takes it."""
-    from converter.checkpoint import existing
+    from converter.checkpoint import existing, format_of_file
 
     if source == STREAM:
         raise ConverterError("a checkpoint cannot be read from standard input", where=STREAM, fix="give a file")
-    found = format_of(existing(source), to="load")
+    found = format_of_file(existing(source))
     if found.holds == "model":
         suffixes = [text for item in formats().values() if item.holds == "parameters" for text in item.suffixes]
         raise ConverterError(f"a {found.title}, where a checkpoint is needed", where=source, expected=", ".join(suffixes),

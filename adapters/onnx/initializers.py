@@ -1,0 +1,113 @@
+"""The initializers of any ONNX file as named tensors: what of a file of another origin needs no graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import google.protobuf.message
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from adapters.onnx.load import FROM_ONNX, external_values, text_of
+from adapters.onnx.origin import DOCUMENT
+from converter.errors import ConverterError, FormatError, UnsupportedError
+from converter.ir import TensorSpec
+from converter.parameters import Array, ParameterStore
+
+FIELDS: Mapping[int, str] = {
+    onnx.TensorProto.FLOAT: "float_data", onnx.TensorProto.COMPLEX64: "float_data", onnx.TensorProto.DOUBLE: "double_data",
+    onnx.TensorProto.COMPLEX128: "double_data", onnx.TensorProto.INT64: "int64_data", onnx.TensorProto.UINT64: "uint64_data",
+    onnx.TensorProto.UINT32: "uint64_data"}
+"""Where values lie that are no raw bytes; those of other dtypes lie in `int32_data`."""
+
+
+def load_tensors(path: str | Path) -> ParameterStore | None:
+    """The initializers of a file of another origin; None for one that was written here, and carries its model.
+
+    Raises:
+        FormatError: not an ONNX file, or a damaged one.
+        UnsupportedError: initializers of dtypes that cannot be carried; all are listed.
+    """
+    path = Path(path)
+    try:
+        try:
+            proto = onnx.load_model(str(path), load_external_data=False)
+        except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
+            raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
+        if any(text_of(entry.key) == DOCUMENT for entry in proto.metadata_props):
+            return None
+        return Initializers(proto, path)
+    except ConverterError as error:
+        raise (error if (error.where or "").startswith(str(path)) else error.within(str(path))) from error
+
+
+class Initializers(ParameterStore):
+    """The initializers of a graph, those without values in it read from the file beside it.
+
+    Raises:
+        FormatError: none, or two of one name, or values that do not fit their shapes.
+        UnsupportedError: dtypes that cannot be carried; all are listed.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, path: Path) -> None:
+        self._path = path
+        self._tensors: dict[str, onnx.TensorProto] = {}
+        graph = proto.graph
+        for tensor in graph.initializer:
+            if text_of(tensor.name) in self._tensors:
+                raise FormatError("two initializers have one name", received=repr(tensor.name[:80]))
+            self._tensors[tensor.name] = tensor
+        unfit = {name: f"it is of the dtype {onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in _KNOWN else '?'}"
+                 for name, tensor in self._tensors.items() if tensor.data_type not in FROM_ONNX}
+        unfit |= {text_of(item.values.name): "it is sparse" for item in graph.sparse_initializer}
+        if unfit:
+            raise UnsupportedError(f"{len(unfit)} initializers cannot be carried", expected="dense numbers",
+                                   items=[{"operator": name, "reason": reason} for name, reason in list(unfit.items())[:100]])
+        if not self._tensors:
+            raise FormatError("the ONNX file has no initializers: its weights, if any, stand in its nodes")
+        self.notes = (f"the initializers of an ONNX file of {proto.producer_name[:60] or 'an unknown producer'}, by its names, without its "
+                      f"{len(graph.node)} nodes",)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def spec(self, name: str) -> TensorSpec:
+        if name not in self._tensors:
+            raise self.unknown(name)
+        tensor = self._tensors[name]
+        return TensorSpec(FROM_ONNX[tensor.data_type], tuple(tensor.dims))
+
+    def read(self, name: str) -> Array:
+        spec = self.spec(name)
+        try:
+            values = self._values(self._tensors[name], spec)
+        except ConverterError as error:
+            raise error.within(f"{self._path}, {name[:80]}") from error
+        values = np.ascontiguousarray(values).reshape(tuple(spec.shape))
+        values.flags.writeable = False
+        return values
+
+    def _values(self, tensor: onnx.TensorProto, spec: TensorSpec) -> Array:
+        nbytes = spec.dtype.itemsize * math.prod(tensor.dims)
+        field = FIELDS.get(tensor.data_type, "int32_data")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.HasField("raw_data"):
+            external = tensor.data_location == onnx.TensorProto.EXTERNAL
+            data: Any = external_values(tensor, self._path) if external else np.frombuffer(tensor.raw_data, np.uint8)
+            if data.size != nbytes:
+                raise FormatError("the values do not fit the shape", expected=f"{nbytes} bytes", received=f"{data.size} bytes")
+            return data.view(spec.dtype.numpy)
+        count = math.prod(tensor.dims) * (2 if spec.dtype.is_complex else 1)
+        if len(getattr(tensor, field)) != count:
+            raise FormatError("the values do not fit the shape", expected=f"{count} numbers", received=f"{len(getattr(tensor, field))}")
+        found: Array = numpy_helper.to_array(tensor)
+        return found.astype(spec.dtype.numpy) if found.dtype.itemsize != spec.dtype.itemsize else found.view(spec.dtype.numpy)
+
+
+_KNOWN = set(onnx.TensorProto.DataType.values())
