@@ -136,7 +136,8 @@ def run_honest(name: str, build: Build) -> dict[str, Any]:
     for seed in range(SEEDS[kind]):
         for how, model, source in (("module", honest.program.model, honest.source), ("recorded", honest.model, None)):
             report = verify(model, runtimes, source=source, seed=seed, locate=False)
-            failures = [f"{item.stage}, {item.subject}, {item.output}, {item.case}: {item.reason}" for item in report.failures]
+            failures = [f"{item.stage}, {item.subject}, {item.output}, {item.case}: {item.reason}"
+                        for item in (*report.failures, *report.left_open)]
             reports.append({"how": how, "seed": seed, "cases": len({item.case for item in report.rows if item.case}),
                             "alarms": failures[:4], "empty": bool(failures) and all(NO_VALUE in text for text in failures)})
     result: dict[str, Any] = {"reports": reports}

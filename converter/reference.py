@@ -21,7 +21,8 @@ from converter.parameters import InMemoryParameters, ParameterStore
 from converter.sizes import bind_body, check_inputs, promote
 
 Array = np.ndarray[Any, Any]
-Observer = Callable[[Node, tuple[Array, ...]], None]
+Observer = Callable[[Node, tuple[Array, ...]], "tuple[Array, ...] | None"]
+"""Called with a node and its outputs; what it gives, if anything, stands in for them."""
 
 
 def run(model: Model, inputs: Mapping[str, Any], *, float_dtype: Any = None, observe: Observer | None = None) -> dict[str, Array]:
@@ -85,7 +86,7 @@ def _run_together(graph: Graph, parameters: ParameterStore, cases: Sequence[tupl
             for own, (_, bindings), observe in zip(values, cases, observers, strict=True):
                 results = run_node(node, reader(own), bindings, float_dtype)
                 if observe is not None:
-                    observe(node, results)
+                    results = observe(node, results) or results
                 for name, result in zip(node.outputs, results, strict=False):
                     if name is not None and uses[name]:
                         own[name] = result

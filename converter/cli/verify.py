@@ -53,6 +53,8 @@ Examples:
               "outputs and what the runtimes take: 500MB, 8GB.")
 @click.option("--reduce", "parts", metavar="DIR", help="Where something fails: write the smallest part of the model that fails by itself, "
               "as model.json and model.onnx with inputs.npz.")
+@click.option("--locate-seconds", type=click.FloatRange(0), default=20, show_default=True, help="Where something fails: how "
+              "long to look for the first node that is wrong. --reduce takes as long as it needs.")
 @click.option("--html", "html_file", metavar="FILE", help="Write the report as one self-contained page.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the report as JUnit XML.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every comparison, not only those nearest to their limit.")
@@ -60,7 +62,8 @@ Examples:
 @guarded
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, module: str | None,
             inputs: tuple[str, ...], state: str | None, input_files: tuple[str, ...], cases: int, seed: int, nonfinite: bool, memory: str,
-            parts: str | None, html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
+            parts: str | None, locate_seconds: float, html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool,
+            quiet: bool) -> None:
     from converter.equivalence import print_report, verify
 
     if (inputs or state) and module is None:
@@ -84,7 +87,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
             raise SystemExit(DIFFERENT) from None
         update("judging")
         report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases, memory=limit,
-                        trace=html_file is not None, parts=parts, nonfinite=nonfinite)
+                        trace=html_file is not None, parts=parts, nonfinite=nonfinite, locate_seconds=locate_seconds)
         report.command = _command(files, seed=seed, cases=cases, nonfinite=nonfinite, runtime=runtimes, source=source, key=key,
                                   module=module, input=inputs, input_file=input_files)
         report.add(rows)
@@ -99,7 +102,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         elif not report:
             say(str(report), lines=True)
     if not report:
-        raise SystemExit(DIFFERENT)
+        raise SystemExit(report.exit_code)
 
 
 def _check_runtime(name: str) -> None:

@@ -6,6 +6,7 @@ dtypes for the budget) and keeps only the window's values, and the runtime runs 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,22 @@ Array = np.ndarray[Any, Any]
 Factory = Callable[[Model], Any]
 
 WINDOW_BYTES = 256 << 20
+
+
+class OutOfTime(Exception):
+    """A search has used the seconds that it had."""
+
+
+class Clock:
+    """The seconds of a search: once they are over, `check` raises `OutOfTime`. None: as long as it takes."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = seconds
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def check(self, *_: Any) -> None:
+        if self._end is not None and time.monotonic() > self._end:
+            raise OutOfTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +83,8 @@ class Step:
         return 0.0 if self.comparison else float("inf")
 
 
-def first_divergence(model: Model, inputs: Mapping[str, Any], factory: Factory, *, window_bytes: int = WINDOW_BYTES) -> Divergence | None:
+def first_divergence(model: Model, inputs: Mapping[str, Any], factory: Factory, *, window_bytes: int = WINDOW_BYTES,
+                     clock: Clock | None = None) -> Divergence | None:
     """The first node at which a runtime leaves the budget, or None when every node is within it.
 
     The budget of a node's output is the reference's own error there, in the model's own dtypes; where rounding is magnified
@@ -77,67 +95,83 @@ def first_divergence(model: Model, inputs: Mapping[str, Any], factory: Factory, 
         inputs: arrays by input name.
         factory: makes the runtime's session of a model.
         window_bytes: about how many bytes of intermediate values to hold for each of the three runs.
+        clock: how long it may take.
 
     Raises:
+        OutOfTime: it takes longer.
         RunError: the inputs do not fit, or the reference cannot run on them. What `factory` or its session raises.
     """
     arrays, _ = check_inputs(model.graph, inputs)
     specs = check(model.graph, model.parameters)
-    for step in walk(model, arrays, factory, window_bytes=window_bytes):
-        verdict = step.comparison if step.comparison else _conditioned(model, arrays, specs, step)
+    clock = clock or Clock()
+    for step in walk(model, arrays, factory, window_bytes=window_bytes, clock=clock):
+        verdict = step.comparison if step.comparison else _conditioned(model, arrays, specs, step, clock)
         if not verdict:
             return Divergence(step.index, step.node, step.value, specs[step.value], verdict, statistics(step.actual, step.truth))
     return None
 
 
-def walk(model: Model, inputs: Mapping[str, Any], factory: Factory, *, window_bytes: int = WINDOW_BYTES) -> Iterator[Step]:
+def walk(model: Model, inputs: Mapping[str, Any], factory: Factory, *, window_bytes: int = WINDOW_BYTES,
+         clock: Clock | None = None) -> Iterator[Step]:
     """Every value that a graph's nodes make, in order, as a runtime computes it beside the float64 truth.
 
     Arguments and errors are those of `first_divergence`.
     """
     arrays, _ = check_inputs(model.graph, inputs)
     specs = check(model.graph, model.parameters)
-    for window in windows(model, arrays, window_bytes):
+    clock = clock or Clock()
+    for window in windows(model, arrays, window_bytes, clock):
         names = [name for index in window for name in model.graph.nodes[index].outputs if name is not None]
-        truth = observed(model, arrays, names, "float64")
-        own = observed(model, arrays, names, None)
+        truth = observed(model, arrays, names, "float64", clock)
+        own = observed(model, arrays, names, None, clock)
         found = factory(ending_with(model, names, specs)).run(arrays)
         for index in window:
             node = model.graph.nodes[index]
             for name in node.outputs:
+                clock.check()
                 if name is not None:
                     actual = np.asarray(found[name])
                     yield Step(index, node, name, compare(actual, truth[name], own[name]), actual, truth[name])
 
 
-def _conditioned(model: Model, inputs: Mapping[str, Array], specs: Mapping[str, TensorSpec], step: Step) -> Comparison:
+def _conditioned(model: Model, inputs: Mapping[str, Array], specs: Mapping[str, TensorSpec], step: Step,
+                 clock: Clock) -> Comparison:
     """The verdict on a float value beyond its budget, with what data one ulp away would give."""
     dtype = specs[step.value].dtype.numpy
     if is_exact(dtype) or step.actual.shape != step.truth.shape or not np.isfinite(step.comparison.error):
         return step.comparison
-    moved = moves(ending_with(model, [step.value], specs), inputs, {step.value: step.truth}).get(step.value)
+    moved = moves(ending_with(model, [step.value], specs), inputs, {step.value: step.truth}, clock.check).get(step.value)
     if moved is None:
         return step.comparison
     verdict = within(step.actual, step.truth, {}, dtype=dtype, moves=moved)
     return verdict if verdict else step.comparison
 
 
-def observed(model: Model, inputs: Mapping[str, Array], names: list[str], float_dtype: str | None) -> dict[str, Array]:
+def observed(model: Model, inputs: Mapping[str, Array], names: list[str], float_dtype: str | None,
+             clock: Clock | None = None) -> dict[str, Array]:
     """The named intermediate values of a reference run."""
     wanted = set(names)
     kept: dict[str, Array] = {}
+    clock = clock or Clock()
 
     def observe(node: Node, results: tuple[Array, ...]) -> None:
+        clock.check()
         kept.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name in wanted)
 
     reference.run(ending_with(model, names), inputs, float_dtype=float_dtype, observe=observe)
     return kept
 
 
-def windows(model: Model, inputs: Mapping[str, Array], limit: int) -> Iterator[list[int]]:
+def windows(model: Model, inputs: Mapping[str, Array], limit: int, clock: Clock | None = None) -> Iterator[list[int]]:
     """The numbers of consecutive nodes whose float64 values take about `limit` bytes; the sizes come from one run that keeps nothing."""
     sizes: list[int] = []
-    reference.run(model, inputs, observe=lambda node, results: sizes.append(sum(8 * result.size for result in results)))
+    clock = clock or Clock()
+
+    def observe(node: Node, results: tuple[Array, ...]) -> None:
+        clock.check()
+        sizes.append(sum(8 * result.size for result in results))
+
+    reference.run(model, inputs, observe=observe)
     window: list[int] = []
     held = 0
     for index, size in enumerate(sizes):

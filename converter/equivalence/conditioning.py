@@ -1,19 +1,22 @@
-"""How far an output moves, row by row, when every parameter and float input moves by one ulp: its conditioning.
+"""How far an output moves, row by row, when every parameter and float input moves by one ulp, or every result on the way by half an ulp.
 
-Rounding errors that are harmless in most rows are magnified in an ill-conditioned one, and the runs that set the budget may
-have been lucky in just that row. A result that is exact for data one ulp away is as good as any (backward stability).
+The larger is its conditioning: an operator that is rounded as well as can be moves its result by half an ulp. Errors that are harmless
+in most rows are magnified in an ill-conditioned one, and the runs that set the budget may have been lucky in just that row. A result
+that is exact for data one ulp away is as good as any (backward stability).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from converter.checking import check
 from converter.equivalence.compare import eps_of
 from converter.equivalence.generator import Generator, stream_seed
-from converter.ir import DType, Model, TensorSpec
+from converter.equivalence.ties import EXACT
+from converter.ir import DType, Model, Node, TensorSpec
 from converter.parameters import ParameterStore
 from converter.reference import run_graph
 from converter.sizes import check_inputs
@@ -23,13 +26,15 @@ Array = np.ndarray[Any, Any]
 PROBES = 4
 
 
-def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array]) -> dict[str, Array]:
-    """For each float output how far, at most, each row (axis 0) moves in `PROBES` runs with random directions.
+def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], check_time: Callable[[], None] = lambda: None
+          ) -> dict[str, Array]:
+    """For each float output how far, at most, each row (axis 0) moves in `PROBES` runs of either kind with random directions.
 
     Args:
         model: the model.
         inputs: arrays by input name.
         truth: the outputs of the reference in float64, which a run with moved data is compared with.
+        check_time: called before each run; what it raises ends the search.
 
     Returns: float64 arrays by name that broadcast to the outputs' shapes. Rows that are not finite count as 0.
 
@@ -37,10 +42,15 @@ def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array]) -
         RunError: the inputs do not fit, or a node fails on the moved data.
     """
     arrays, bindings = check_inputs(model.graph, inputs)
+    specs = check(model.graph, model.parameters)
     found: dict[str, Array] = {}
-    for probe in range(PROBES):
-        moved = {name: nudge(array, stream_seed(probe, "input", name)) for name, array in arrays.items()}
-        outputs = run_graph(model.graph, Nudged(model.parameters, probe), moved, dict(bindings), DType.FLOAT64)
+    for probe in range(2 * PROBES):
+        check_time()
+        if probe < PROBES:
+            moved = {name: nudge(array, stream_seed(probe, "input", name)) for name, array in arrays.items()}
+            outputs = run_graph(model.graph, Nudged(model.parameters, probe), moved, dict(bindings), DType.FLOAT64)
+        else:
+            outputs = run_graph(model.graph, model.parameters, arrays, dict(bindings), DType.FLOAT64, rounding(specs, probe))
         for name, output in outputs.items():
             if output.dtype.kind not in "fc" or output.shape != truth[name].shape:
                 continue
@@ -53,13 +63,36 @@ def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array]) -
     return found
 
 
+def rounding(specs: Mapping[str, TensorSpec], probe: int) -> Callable[[Node, tuple[Array, ...]], tuple[Array, ...]]:
+    """An observer of a float64 run that moves each result, where its own dtype does not hold it, by half an ulp of that one."""
+
+    def moved(name: str | None, values: Array) -> Array:
+        if name is None or values.dtype.kind not in "fc" or not (specs[name].dtype.is_float or specs[name].dtype.is_complex):
+            return values
+        dtype = specs[name].dtype.numpy
+        with np.errstate(all="ignore"):
+            inexact = values.astype(dtype).astype(values.dtype) != values
+            return np.where(inexact, values * (1 + eps_of(dtype) / 2 * signs(values, stream_seed(probe, "result", name))), values)
+
+    def observe(node: Node, results: tuple[Array, ...]) -> tuple[Array, ...]:
+        return results if node.op in EXACT else tuple(map(moved, [*node.outputs, *[None] * (len(results) - len(node.outputs))], results))
+
+    return observe
+
+
+def signs(values: Array, seed: int) -> Array:
+    """1 or -1 for each value, from the bits of the generator's integers, the lowest first."""
+    bits = np.unpackbits(Generator(seed).integers64(-(-values.size // 64)).view(np.uint8), bitorder="little")
+    return bits[:values.size].astype(np.float64).reshape(values.shape) * 2 - 1
+
+
 def nudge(values: Array, seed: int) -> Array:
     """Float and complex values times 1 ± eps of their own dtype, in float64 (complex128); others as they are."""
     dtype = DType.of(values.dtype)
     if not (dtype.is_float or dtype.is_complex):
         return values
-    signs = (Generator(seed).integers64(values.size) & np.uint64(1)).astype(np.float64).reshape(values.shape) * 2 - 1
-    return np.asarray(values.astype(np.complex128 if dtype.is_complex else np.float64) * (1 + eps_of(values.dtype) * signs))
+    wide = values.astype(np.complex128 if dtype.is_complex else np.float64)
+    return np.asarray(wide * (1 + eps_of(values.dtype) * signs(values, seed)))
 
 
 class Nudged(ParameterStore):

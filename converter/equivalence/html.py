@@ -18,6 +18,7 @@ ABOUT = {
     "rounding": "Each runtime in the model's own dtypes, against the float64 truth. The limit is measured, not typed: {budget}.",
 }
 NEAREST = 12
+WORDS = ("Equivalent", "Not equivalent", "Cannot be judged")
 
 
 def html(report: Report) -> str:
@@ -25,7 +26,7 @@ def html(report: Report) -> str:
     css = importlib.resources.files("converter.equivalence").joinpath("report.css").read_text(encoding="utf-8")
     sections = [_verdict(report), _places(report), *(_stage(report, stage) for stage in TITLES), _histograms(report), _along(report),
                 _parts(report), _cases(report), _notes(report), _origin(report), _all(report)]
-    word = "Equivalent" if report else "Not equivalent"
+    word = WORDS[report.exit_code]
     return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, '
             f'initial-scale=1">\n<title>{word}: {escape(report.model)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n'
             + "\n".join(filter(None, sections)) + "\n</main>\n</body>\n</html>\n")
@@ -44,6 +45,10 @@ def _verdict(report: Report) -> str:
     if good:
         by = _listed(subjects) if subjects else "everything that was compared"
         words = f"{by} {'agree' if len(subjects) > 1 else 'agrees'} with the float64 truth, within what rounding explains."
+    elif not failed:
+        words = "Nothing failed, but of something no value could be judged: "
+        left = dict.fromkeys(f"{row.subject}, {row.output}: {row.reason}" for row in report.left_open[:3])
+        words += "; ".join(left) or "nothing was compared"
     else:
         words = f"{failed} of {len(report.rows)} comparisons failed."
         first = next((location for location in report.locations if location.index is not None), None)
@@ -52,6 +57,7 @@ def _verdict(report: Report) -> str:
     drawn = "M20 35 L30 45 L49 24" if good else "M24 24 L44 44 M44 24 L24 44"
     mark = f'<path d="{drawn}" fill="none" stroke="#fff" stroke-width="6" stroke-linecap="round" stroke-linejoin="round"/>'
     tiles = [(f"{len(report.rows):,}", "comparisons"), (f"{failed:,}", "failed"), (f"{len(cases):,}", "sets of inputs"),
+             *[(f"{len(report.unjudged):,}", "drawn inputs not judged")] * bool(report.unjudged),
              (f"{compared:,}", "values compared")]
     if nearest is not None:
         tiles.append((f"{100 * share_of(nearest):.0f}%", f"of its limit, at the nearest that passed ({nearest.subject})"))
@@ -60,7 +66,7 @@ def _verdict(report: Report) -> str:
     boxes = "".join(f"<div class=tile><b>{escape(value)}</b><span>{escape(what)}</span></div>" for value, what in tiles)
     return (f'<section class="verdict {"" if good else "fail"}"><svg class="mark" viewBox="0 0 68 68" aria-hidden="true">'
             f'<circle cx="34" cy="34" r="34" fill="var(--{"pass" if good else "fail"})"/>{mark}</svg><div class="words"><p class="word">'
-            f'{"Equivalent" if good else "Not equivalent"}</p><h1>{escape(report.model)}</h1><p class="soft">{escape(words)}</p></div>'
+            f'{WORDS[report.exit_code]}</p><h1>{escape(report.model)}</h1><p class="soft">{escape(words)}</p></div>'
             f'</section><div class="tiles">{boxes}</div>')
 
 
@@ -85,7 +91,7 @@ def _colours(report: Report) -> dict[str, str]:
 
 
 def _places(report: Report) -> str:
-    if report and not report.locations:
+    if not report.failures and not report.locations:
         return ""
     cards = [_place(location) for location in report.locations]
     shown = report.failures[:6]
@@ -195,7 +201,7 @@ def _parts(report: Report) -> str:
 
 
 def _pill(row: Row) -> str:
-    return f'<span class="pill{"" if row.passed else " fail"}">{"pass" if row.passed else "FAIL"}</span>'
+    return f'<span class="pill{"" if row.passed else " fail"}">{"FAIL" if row.verdict == "fail" else row.verdict}</span>'
 
 
 def _cases(report: Report) -> str:
@@ -219,7 +225,7 @@ def _cases(report: Report) -> str:
 
 
 def _notes(report: Report) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    items = "".join(f"<li>{escape(note)}</li>" for note in (*report.advice(), *report.notes))
     return f'<h2>Notes</h2><div class="card"><ul style="margin:0">{items}</ul></div>' if items else ""
 
 

@@ -142,7 +142,7 @@ class Planner:
         spoilt = {}
         for port in self.graph.inputs:
             role, values = self.roles[port.name], np.array(case.inputs[port.name])
-            if not port.spec.dtype.is_float or role.matrix or role.unscaled or role.ordered or port.name in self.overrides:
+            if not port.spec.dtype.is_float or role.matrix or role.unscaled or role.ordered or role.bounds or port.name in self.overrides:
                 continue
             if not values.size:
                 continue
@@ -182,13 +182,15 @@ def plain_draw(seed: int, dtype: DType, shape: tuple[int, ...], role: Role, inde
     no complex values."""
     if role.mask or role.ordered or role.falling or role.offsets is not None and len(shape) == 1 or _is_matrix(role, shape):
         return None
-    if dtype.is_integer:
+    if dtype.is_integer or role.bounds and dtype.is_float:
         found = role.integer_range(lambda bound: _size(bound, sizes))
         low, high = DEFAULT_INTEGERS if found is None else found
         if role.wide and index % 4 == EXTREME_INDEX:
             low, high = WIDE_INTEGERS
         if role.divisor:
             low = max(low, 1)
+        if dtype.is_float:
+            return Draw("integers", seed, low, high)
         limits = np.iinfo(dtype.numpy)
         return Draw("integers", seed, max(low, int(limits.min)), min(high, int(limits.max) + 1))
     if not dtype.is_float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from converter.discovery import runtimes
-from converter.equivalence.bisect import Divergence, Factory, ending_with, first_divergence, statistics, walk, windows
+from converter.equivalence.bisect import Clock, Divergence, Factory, OutOfTime, ending_with, first_divergence, statistics, walk, windows
 from converter.equivalence.budget import Budget
 from converter.equivalence.compare import Comparison, compare, is_exact, structure
 from converter.equivalence.reduction import Reduced, reduce, with_example, write
@@ -24,6 +24,7 @@ Verify = Callable[..., Report]
 
 FUSED = "every node computes what it should when its value is looked at: the runtime goes wrong where it computes several at once"
 RECORDED_ONLY = "only inputs and outputs are recorded: --module, with --source and --input, looks for the node beside the live program"
+SPENT = "the search for the place was cut at {:g} s: --locate-seconds gives it more"
 AGREES = "computes what the graph says: it is the graph that differs"
 
 
@@ -36,17 +37,20 @@ class Locator:
         prepared: the cases that ran.
         factories: what makes a session of a part of the model, by runtime; one that is a session already has none.
         verify: judges a part by itself.
+        seconds: how long the search for places may take; None: as long as it takes.
     """
 
     def __init__(self, judge: Judge, report: Report, prepared: Sequence[Prepared], factories: Mapping[str, Factory],
-                 verify: Verify) -> None:
+                 verify: Verify, seconds: float | None = None) -> None:
         self.judge, self.report, self.factories, self.verify = judge, report, factories, verify
         self.cases = {item.case.label: item for item in prepared}
         self.values = {output.name: output.value for output in judge.model.graph.outputs}
+        self.clock, self.seconds = Clock(), seconds
         self.reduced: list[tuple[Location, Reduced, list[str]]] = []
 
     def locate(self, parts: bool = False) -> None:
         """Adds a location for every stage and runtime that fails; with `parts`, looks for the smallest part that fails too."""
+        self.clock = Clock(self.seconds)
         firsts: dict[tuple[str, str], Row] = {}
         for row in self.report.failures:
             if row.stage in ("structure", "recorded", "rounding") and row.output in self.values and row.case in self.cases:
@@ -58,6 +62,8 @@ class Locator:
             try:
                 found = self._structure(row, item) if row.stage == "structure" else self._runtime(row, item) \
                     if row.stage == "rounding" else _nowhere(row, RECORDED_ONLY)
+            except OutOfTime:
+                found = _nowhere(row, SPENT.format(self.seconds))
             except Exception as error:  # a runtime raises anything, from any depth, on a part of the graph as on the whole
                 found = _nowhere(row, f"the place was not found: {first_line(error)}")
             self.report.locations.append(found)
@@ -88,7 +94,7 @@ class Locator:
         if factory is None:
             return _nowhere(row, "the place cannot be found: it is a session already, and runs no parts of the model")
         model = self.judge.model
-        found = first_divergence(model, item.case.inputs, factory, window_bytes=self.judge.memory // 4)
+        found = first_divergence(model, item.case.inputs, factory, window_bytes=self.judge.memory // 4, clock=self.clock)
         if found is not None:
             return _at(row, found)
         whole = {name: np.asarray(value) for name, value in factory(model).run(item.case.inputs).items()}
@@ -106,6 +112,7 @@ class Locator:
             return _nowhere(row, "the place cannot be found: the source shows no intermediate values")
         model, inputs = self.judge.model, item.case.inputs
         for index, name, verdict, actual, truth in self._structural(model, inputs, observe):
+            self.clock.check()
             if not verdict:
                 node = model.graph.nodes[index]
                 return _at(row, Divergence(index, node, name, self.judge.specs[name], verdict, statistics(actual, truth)))
@@ -113,9 +120,10 @@ class Locator:
 
     def _structural(self, model: Model, inputs: Mapping[str, Array], observe: Callable[..., Mapping[str, Array]]
                     ) -> Iterator[tuple[int, str, Comparison, Array, Array]]:
-        for window in windows(model, inputs, self.judge.memory // 4):
+        for window in windows(model, inputs, self.judge.memory // 4, self.clock):
             names = [name for index in window for name in model.graph.nodes[index].outputs if name is not None]
             truths, owns = observe(inputs, names, "float64"), observe(inputs, names)
+            self.clock.check()
             shared = [name for name in names if name in truths and name in owns]
             kept: dict[str, Array] = {}
             if shared:

@@ -1,16 +1,17 @@
-"""The cases of a report: recorded, given and drawn, each with its truth; what cannot run is a failing row or a note."""
+"""The cases of a report: recorded, given and drawn, each with its truth. What cannot run is a failing row, a note on the ranges of sizes,
+or not judged: inputs that the source refuses as well, or that the graph refuses at sizes at which it runs on others."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from converter.equivalence.budget import MIN_SAMPLES, independent
 from converter.equivalence.inputs import PLAIN, RECORDED, Case, Planner, given
 from converter.equivalence.memory import peak_bytes
-from converter.equivalence.report import Report, Row, Stage, failure
+from converter.equivalence.report import Report, Row, Stage, Unjudged, failure
 from converter.equivalence.truth import Judge, Prepared, Recorded, Refused, first_line
 from converter.errors import RunError
 from converter.ir import Model
@@ -19,6 +20,10 @@ from converter.sizes import bind
 EXTRA_CASES = 64
 SPOILED = 3
 GROWTHS = 6
+REDRAWS = 3
+REDRAWN = 1000
+"""Case i is drawn again as cases i + 1000, i + 2000, … where its values are refused: the same profile, other values."""
+
 GROWN = 64
 """Larger sizes are tried as long as the values of a case take at most this part of the memory limit."""
 
@@ -72,7 +77,10 @@ def prepare(judge: Judge, report: Report, own: list[Case], seed: int, count: int
             report.add([_unusable(int(case.label.split()[1]), item)])
         else:
             report.add([failure(stage, item.by, "", f"cannot run: {item}", case.label, case.sizes)])
-    found += _drawn(judge, report, planner, range(count), drawn, results[len(known):])
+    if not planner.symbols and any(port.spec.shape for port in model.graph.inputs):
+        report.notes.append("no size of this model is free: it was made at one size of each input, and is judged at that alone")
+    report.tried = count
+    found += _drawn(judge, report, planner, range(count), drawn, results[len(known):], found)
     if count:
         _extra(judge, report, planner, found, count)
     if nonfinite:
@@ -86,11 +94,13 @@ def _spoiled(judge: Judge, report: Report, planner: Planner, drawn: Sequence[Cas
         report.notes.append("no input takes NaN or infinities: those asked for were not tried")
     found = []
     for case, item in zip(cases, judge.prepare_all([(case, None) for case in cases]), strict=True):
+        report.tried += 1
         if isinstance(item, Prepared):
             found.append(item)
+        elif item.by == "graph" and _source_runs(judge, case):
+            report.add([failure("structure", "graph", "", f"cannot run what the source runs: {item}", case.label, case.sizes)])
         else:
-            stage: Stage = "structure" if judge.source is not None else "rounding"
-            report.add([failure(stage, item.by, "", f"cannot run: {item}", case.label, case.sizes)])
+            report.unjudged.append(Unjudged(case.label, dict(case.sizes), item.by, str(item)))
     return found
 
 
@@ -108,46 +118,84 @@ def _planned(planner: Planner, indices: Iterable[int]) -> dict[int, Case]:
 
 
 def _drawn(judge: Judge, report: Report, planner: Planner, indices: Iterable[int], cases: Mapping[int, Case],
-           results: Sequence[Prepared | Refused]) -> list[Prepared]:
-    """Those cases that ran, and for each that did not another at sizes that can."""
+           results: Sequence[Prepared | Refused], before: Sequence[Prepared]) -> list[Prepared]:
+    """Those cases that ran, and for each that did not another at sizes that can. `before`: cases that ran already."""
     ran = dict(zip(cases, results, strict=True))
     found = []
+    able = [item.case.sizes for item in (*before, *ran.values()) if isinstance(item, Prepared)]
     for index in indices:
         item = ran.get(index)
         if not isinstance(item, Prepared):
-            item = _draw(judge, report, planner, index)
+            item = _draw(judge, report, planner, index, able)
         if item is not None:
             found.append(item)
     return found
 
 
-def _draw(judge: Judge, report: Report, planner: Planner, index: int) -> Prepared | None:
-    """Case `index`, at larger sizes where the graph and its source both refuse its own, or at smaller ones (`_smaller`)."""
-    sizes: dict[str, int] | None = planner.sizes(index)
-    refusal: Refused | RunError | None = None
+def _draw(judge: Judge, report: Report, planner: Planner, index: int, able: Sequence[Mapping[str, int]]) -> Prepared | None:
+    """Case `index`, at larger sizes where the graph and its source both refuse its own, or at smaller ones (`_smaller`), or with other
+    values, or at multiples of sizes at which other inputs ran (`able`).
+
+    Where all refuse, it is not judged if the source does so too, or if the graph refuses any of it at the very sizes of others: that lies
+    in its values. Else the ranges of the graph are wrong, which is a failing row.
+    """
+    label, planned = f"seed {planner.seed}, case {index}", planner.sizes(index)
+    refusals: list[Refused | RunError] = []
+    found = None
+    for number, sizes in _tries(judge, planner, index, able):
+        try:
+            found = judge.prepare(planner.case(number, sizes)) if sizes is not None else _smaller(judge, planner, index)
+        except (Refused, RunError) as error:
+            if isinstance(error, Refused) and error.by == "graph" and _source_runs(judge, planner.case(number, sizes)):
+                report.add([failure("structure", "graph", "", f"cannot run what the source runs: {error}", label, sizes)])
+                return None
+            refusals.append(error)
+        if found is not None:
+            break
+    by = next((error.by for error in refusals if isinstance(error, Refused)), "graph")
+    reason = (str if isinstance(refusals[0], Refused) else first_line)(refusals[0]) if refusals else "no input has such sizes"
+    if found is not None:
+        if refusals:
+            written = ", ".join(f"{name}={size}" for name, size in planned.items()) or "its only sizes"
+            report.notes.append(f"the {by} cannot run at {written}, which the ranges of its sizes allow: {reason}")
+        return found
+    if judge.source is None and able and all(_runs(judge, planner, number, able[0]) for number in _draws(index)):
+        report.add([failure("rounding", "graph", "", f"cannot run at any size tried but those of other inputs: {reason}", label)])
+    else:
+        report.unjudged.append(Unjudged(label, planned, by, reason))
+    return None
+
+
+def _tries(judge: Judge, planner: Planner, index: int, able: Sequence[Mapping[str, int]]) -> Iterator[tuple[int, dict[str, int] | None]]:
+    """Numbers of cases and sizes: those planned, larger ones, None where smaller ones are to be looked for, the planned ones with other
+    values, and multiples of sizes that ran."""
+    planned = planner.sizes(index)
+    sizes: dict[str, int] | None = planned
     for _ in range(GROWTHS):
         if sizes is None:
             break
-        try:
-            return judge.prepare(planner.case(index, sizes))
-        except (Refused, RunError) as error:
-            written = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "its only sizes"
-            if isinstance(error, Refused) and error.by == "graph" and _source_runs(judge, planner.case(index, sizes)):
-                report.add([failure("structure", "graph", "", f"cannot run what the source runs: {error}", f"case {index}", sizes)])
-                return None
-            if refusal is None:
-                by = error.by if isinstance(error, Refused) else "graph"
-                report.notes.append(f"the {by} cannot run at {written}, which the ranges of its sizes allow: {first_line(error)}")
-            refusal = error
-            sizes = planner.sizing.grown(sizes)
-            if sizes is not None and (peak_bytes(judge.model.graph, judge.specs, sizes) or 0) > judge.memory // GROWN:
-                break
-    smaller = _smaller(judge, planner, index)
-    if smaller is not None:
-        return smaller
-    report.add([failure("structure" if judge.source is not None else "rounding", "graph", "",
-                        f"cannot run at any size tried: {refusal}", f"case {index}")])
-    return None
+        yield index, sizes
+        sizes = planner.sizing.grown(sizes)
+        if sizes is not None and (peak_bytes(judge.model.graph, judge.specs, sizes) or 0) > judge.memory // GROWN:
+            break
+    yield index, None
+    for number in _draws(index)[1:]:
+        yield number, planned
+    for sizes in planner.sizing.multiples(able[0]) if able else ():
+        yield index, sizes
+
+
+def _draws(index: int) -> range:
+    """The numbers of a case and of those that have other values instead."""
+    return range(index, index + (REDRAWS + 1) * REDRAWN, REDRAWN)
+
+
+def _runs(judge: Judge, planner: Planner, index: int, sizes: Mapping[str, int]) -> bool:
+    try:
+        judge.prepare(planner.case(index, sizes))
+    except (Refused, RunError):
+        return False
+    return True
 
 
 def _smaller(judge: Judge, planner: Planner, index: int) -> Prepared | None:
@@ -198,7 +246,8 @@ def _extra(judge: Judge, report: Report, planner: Planner, found: list[Prepared]
             return
         rest = [index for index in rest if index > wanted[-1]]
         cases = _planned(planner, wanted)
-        drawn = _drawn(judge, report, planner, wanted, cases, judge.prepare_all([(case, None) for case in cases.values()]))
+        drawn = _drawn(judge, report, planner, wanted, cases, judge.prepare_all([(case, None) for case in cases.values()]), found)
+        report.tried += len(wanted)
         found += drawn
         if len(drawn) < len(wanted):
             return

@@ -21,6 +21,11 @@ STAGES: Mapping[str, str] = {
 }
 
 
+FIX = "inputs of your own that the model takes are judged too: --input-file FILE.npz, or verify(…, inputs=…)"
+
+SHOWN = 3
+"""How many inputs that were not judged are told of."""
+
 EDGES = (0.0, *(2.0**power for power in range(-4, 21)))
 """Upper ends of a histogram's bins, in ulps of the whole output; the last bin holds what is beyond them, or not finite."""
 
@@ -29,7 +34,8 @@ EDGES = (0.0, *(2.0**power for power in range(-4, 21)))
 class Row:
     """One comparison: an output of a runtime in a case, or a part of a model.
 
-    `error` and `allowed` are in `unit`; `compared` counts the values that were judged.
+    `error` and `allowed` are in `unit`; `compared` counts the values that were judged. An `open` row neither holds nor fails: there was
+    nothing to judge, for its `reason`.
     """
 
     stage: Stage
@@ -42,10 +48,30 @@ class Row:
     unit: str
     compared: int
     reason: str = ""
+    open: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """pass, fail, or open."""
+        return "pass" if self.passed else "open" if self.open else "fail"
 
     @property
     def passed(self) -> bool:
         return not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """Drawn inputs that the model's source refuses, or the graph at sizes at which it runs on others: they say nothing of the model."""
+
+    case: str
+    sizes: Mapping[str, int]
+    by: str
+    reason: str
+
+    def __str__(self) -> str:
+        sizes = f" ({sizes_text(self.sizes)})" if self.sizes else ""
+        return f"{self.case}{sizes}: the {self.by} refuses: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +137,18 @@ def row(stage: Stage, subject: str, output: str, case: str, sizes: Mapping[str, 
     return Row(stage, subject, output, case, dict(sizes), found.error, found.allowed, found.unit, found.compared, found.reason)
 
 
-def failure(stage: Stage, subject: str, output: str, reason: str, case: str = "", sizes: Mapping[str, int] | None = None) -> Row:
-    """A row for what could not be compared, and therefore fails."""
-    return Row(stage, subject, output, case, dict(sizes or {}), math.inf, 0.0, "", 0, reason)
+def failure(stage: Stage, subject: str, output: str, reason: str, case: str = "", sizes: Mapping[str, int] | None = None, *,
+            open: bool = False) -> Row:
+    """A row for what could not be compared, and therefore fails; or is left `open`."""
+    return Row(stage, subject, output, case, dict(sizes or {}), math.inf, 0.0, "", 0, reason, open)
 
 
 @dataclass
 class Report:
-    """What `verify` found. True when every comparison holds, and there was one."""
+    """What `verify` found. True when every comparison holds, and there was one.
+
+    `unjudged` has the drawn inputs that could not be used, `tried` counts all that were drawn.
+    """
 
     model: str
     digest: str
@@ -132,18 +162,46 @@ class Report:
     traces: list[Trace] = field(default_factory=list)
     histograms: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     command: str = ""
+    unjudged: list[Unjudged] = field(default_factory=list)
+    tried: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.rows) and all(item.passed for item in self.rows)
 
     @property
     def exit_code(self) -> int:
-        """0: equivalent; 1: not."""
-        return 0 if self else 1
+        """0: equivalent; 1: not; 2: nothing fails, but something could not be judged at all."""
+        return 0 if self else 1 if self.failures else 2
+
+    @property
+    def verdict(self) -> str:
+        """The same in words."""
+        return ("equivalent", "NOT equivalent", "cannot be judged")[self.exit_code]
 
     @property
     def failures(self) -> list[Row]:
-        return [item for item in self.rows if not item.passed]
+        return [item for item in self.rows if not item.passed and not item.open]
+
+    @property
+    def left_open(self) -> list[Row]:
+        """What could not be judged at all."""
+        return [item for item in self.rows if item.open and not item.passed]
+
+    def counted(self) -> str:
+        """How many comparisons there were, and how many drawn inputs were not judged, in a few words."""
+        count = len(self.rows)
+        words = [f"{count} comparison{'s' * (count != 1)}", f"{len(self.failures)} failed"]
+        words += [f"{len(self.left_open)} without anything to judge"] * bool(self.left_open)
+        words += [f"{len(self.unjudged)} of {self.tried} drawn inputs not judged"] * bool(self.unjudged)
+        return ", ".join(words)
+
+    def advice(self) -> list[str]:
+        """What was not judged, and what to do about it; no lines where all was."""
+        if not self.unjudged:
+            return []
+        shown = [f"not judged: {item}" for item in self.unjudged[:SHOWN]]
+        more = len(self.unjudged) - len(shown)
+        return [*shown, *[f"not judged: {more} more drawn inputs"] * (more > 0), FIX]
 
     def add(self, rows: Iterable[Row]) -> None:
         self.rows += rows
@@ -167,35 +225,36 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; an infinite error is the string `"inf"`."""
         return {
-            "model": self.model, "digest": self.digest, "equivalent": bool(self), "budget": self.budget, "seed": self.seed,
+            "model": self.model, "digest": self.digest, "equivalent": bool(self), "verdict": self.verdict,
+            "budget": self.budget, "seed": self.seed,
             "notes": list(self.notes), "versions": dict(self.versions),
             "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
             "command": self.command,
+            "drawn": self.tried, "unjudged": [asdict(item) for item in self.unjudged],
             "locations": [{**asdict(item), "statistics": {name: _number(value) for name, value in item.statistics.items()}}
                           for item in self.locations],
             "traces": [{**asdict(item), "points": [{**asdict(point), "error": _number(point.error), "allowed": _number(point.allowed),
                                                     "share": _number(point.share)} for point in item.points]} for item in self.traces],
             "histograms": {"edges": list(EDGES), "counts": self.histograms},
-            "rows": [{**asdict(item), "error": _number(item.error), "allowed": _number(item.allowed), "verdict":
-                      "pass" if item.passed else "fail"} for item in self.rows],
+            "rows": [{**asdict(item), "error": _number(item.error), "allowed": _number(item.allowed), "verdict": item.verdict}
+                     for item in self.rows],
         }
 
     def __str__(self) -> str:
-        count = len(self.rows)
-        lines = [f"{self.model}: {'equivalent' if self else 'NOT equivalent'} ({count} comparison{'s' * (count != 1)}, "
-                 f"{len(self.failures)} failed)"]
+        lines = [f"{self.model}: {self.verdict} ({self.counted()})"]
+        bad = [*self.failures, *self.left_open]
         lines += [f"  {item.stage}, {item.subject}, {item.output}{f', {item.case}' if item.case else ''}: {item.reason}"
-                  for item in self.failures[:20]]
-        if len(self.failures) > 20:
-            lines.append(f"  … and {len(self.failures) - 20} more")
+                  for item in bad[:20]]
+        if len(bad) > 20:
+            lines.append(f"  … and {len(bad) - 20} more")
         lines += [f"  where: {location}" for location in self.locations]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"  {line}" for line in self.advice()), *(f"  note: {note}" for note in self.notes)])
 
 
 def share_of(item: Row) -> float:
     """How much of its allowance a row uses; above 1 only for a failure."""
     if not item.passed:
-        return math.inf
+        return math.inf if not item.open else 1.0
     return item.error / item.allowed if item.allowed else 0.0
 
 

@@ -30,8 +30,8 @@ DEFAULT_INTEGERS = (0, 10)
 class Role:
     """What an input's values must be.
 
-    `bounds` are upper bounds (sizes of tables, exclusive) with what the graph adds to the ids before it looks them up, and
-    `low` the least id, where it is not that of the tables; `domain` is an interval of floats; `offsets` is the size of the
+    `bounds` are upper bounds (sizes of tables, exclusive) with what the graph adds to the ids, which may come as floats, before it looks
+    them up, and `low` the least id, where it is not that of the tables; `domain` is an interval of floats; `offsets` is the size of the
     axis that they part into bags, in order, with its end as the last of them where `closed`; `divisor` says that none is 0;
     `matrix` that the last two axes hold matrices that can be inverted ("regular"), or factored ("definite"); `ordered` that
     values ascend along the last axis, `falling` that they descend; `wide` that an integer may be any
@@ -54,7 +54,7 @@ class Role:
     @property
     def scaled(self) -> bool:
         """Whether floats may have rows of any size, zeros too."""
-        return self.domain is None and not self.matrix and not self.unscaled
+        return self.domain is None and not self.matrix and not self.unscaled and not self.bounds
 
     def integer_range(self, size: Callable[[Dim], int]) -> tuple[int, int] | None:
         """[low, high) that every table allows, `size` giving a bound's value; None when there is no such id or no table."""
@@ -113,6 +113,11 @@ DIVISIONS = frozenset({"floor_divide", "remainder", "fmod"})
 # Operators whose first operand holds matrices that are inverted.
 INVERSIONS = frozenset({"inv", "solve", "solve_triangular", "matrix_power"})
 
+FACTORED = INVERSIONS | {"cholesky", "lu_factor"}
+
+# Operators that choose places, and the output that has them.
+CHOOSES: Mapping[str, int] = {"argmax": 0, "argmin": 0, "topk": 1, "sort": 1, "median": 1}
+
 # Functions that are defined on an interval only.
 DOMAINS: Mapping[str, tuple[float, float]] = {
     "log": (0.1, 4.0), "log2": (0.1, 4.0), "log10": (0.1, 4.0), "log1p": (-0.75, 4.0), "sqrt": (0.0, 4.0), "rsqrt": (0.1, 4.0),
@@ -136,8 +141,22 @@ def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dic
         for position, operand in enumerate(node.inputs):
             if isinstance(operand, str):
                 consumers.setdefault(operand, []).append((node, position))
-    ends = _ends(graph)
-    return {port.name: _role(port.name, port.spec.dtype, consumers, specs, ends) for port in graph.inputs}
+    ends, touchy = _ends(graph), _touchy(graph, consumers)
+    found = {port.name: _role(port.name, port.spec.dtype, consumers, specs, ends) for port in graph.inputs}
+    return {name: replace(role, unscaled=role.unscaled or name in touchy) for name, role in found.items()}
+
+
+def _touchy(graph: Graph, consumers: Mapping[str, list[tuple[Node, int]]]) -> set[str]:
+    """The values that matrices to be inverted are computed from, and those from which a place is chosen that the graph goes on with: rows
+    of zeros make such matrices singular, and such choices ties."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        chosen = node.outputs[CHOOSES[node.op]:CHOOSES[node.op] + 1] if node.op in CHOOSES else ()
+        if found.intersection(filter(None, node.outputs)):
+            found.update(node.names)
+        elif node.op in FACTORED and _attribute(node, "n", -1) < 0 or any(consumers.get(str(name)) for name in chosen):
+            found.update(node.names[:1])
+    return found
 
 
 def _ends(graph: Graph) -> dict[str, Dim]:
@@ -178,7 +197,10 @@ def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs:
         return replace(role, unscaled=True)
     if node.op in INVERSIONS and position == 0 and _attribute(node, "n", -1) < 0:
         return replace(role, matrix=role.matrix or "regular")
+    bound = _table(node, position, specs)
     if dtype.is_float:
+        if bound is not None:
+            return replace(role, bounds=(*role.bounds, (bound, use.shift)))
         if role.domain is not None:
             return role
         return replace(role, domain=_state(node, position) if node.op in STATES else DOMAINS.get(node.op))
@@ -195,7 +217,6 @@ def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs:
         return _sequences(role, node, position, specs)
     if node.op == "embedding_bag" and position == 2 and isinstance(node.inputs[0], str):
         return replace(role, offsets=specs[node.inputs[0]].shape[0], closed=bool(_attribute(node, "include_last_offset", False)))
-    bound = _table(node, position, specs)
     if bound is not None:
         return replace(role, bounds=(*role.bounds, (bound, use.shift)))
     if not role.mask and _masks(node, specs):

@@ -80,6 +80,11 @@ class Sizes:
         result = {name: size if name in self.fixed else min(size, self._span(name).nearest(size // 2)) for name, size in sizes.items()}
         return None if result == dict(sizes) else result
 
+    def multiples(self, sizes: Mapping[str, int]) -> list[dict[str, int]]:
+        """Three and two times these sizes, where their ranges go as far: equal ones stay equal, multiples multiples."""
+        many = [{name: size if name in self.fixed else times * size for name, size in sizes.items()} for times in (3, 2)]
+        return [item for item in many if item != dict(sizes) and all(self._span(name).nearest(size) == size for name, size in item.items())]
+
     def apart(self, sizes: Mapping[str, int]) -> list[dict[str, int]]:
         """Each size in turn, with all others at the low end of their ranges."""
         low = {name: size if name in self.fixed else self._span(name).min for name, size in sizes.items()}

@@ -16,6 +16,8 @@ WIDTH = 132
 SHOWN = 8
 """How many failures of a stage are told in words, unless all are asked for."""
 
+VERDICTS = {"pass": "[green]pass[/green]", "fail": "[bold red]FAIL[/bold red]", "open": "[yellow]open[/yellow]"}
+
 PARTS = (("by", "left", True), ("part", "left", True), ("verdict", "left", False))
 COLUMNS = (("by", "left", True), ("output", "left", True), ("error", "right", False), ("allowed", "right", False),
            ("used", "right", False), ("values", "right", False), ("nearest at", "left", True), ("verdict", "left", False))
@@ -59,7 +61,7 @@ def print_report(report: Report, console: RichConsole | None = None, *, verbose:
         for head, justify, ratio in (PARTS if parts else COLUMNS):
             table.add_column(head, justify=justify, overflow="fold", no_wrap=not ratio)  # type: ignore[arg-type]
         for item in chosen:
-            verdict = "[green]pass[/green]" if item.passed else "[bold red]FAIL[/bold red]"
+            verdict = VERDICTS[item.verdict]
             cells = [item.subject, item.output]
             if not parts:
                 share = f"{100 * share_of(item):.0f}%" if item.passed and item.allowed else ""
@@ -70,7 +72,7 @@ def print_report(report: Report, console: RichConsole | None = None, *, verbose:
                           sizes_text(item.sizes)]
             table.add_row(*map(escape, cells), verdict)
         console.print(table)
-        failed = [item for item in report.failures if item.stage == stage]
+        failed = [item for item in (*report.failures, *report.left_open) if item.stage == stage]
         for item in failed if verbose else failed[:SHOWN]:
             where = ", ".join(filter(None, (item.subject, item.output, sizes_text(item.sizes) or item.case)))
             console.print(f"  [red]✗[/red] {escape(where)}: {escape(item.reason)}", soft_wrap=True)
@@ -83,12 +85,14 @@ def print_report(report: Report, console: RichConsole | None = None, *, verbose:
             console.print("  " + escape(", ".join(f"{name} {value:.6g}" for name, value in location.statistics.items())), soft_wrap=True)
         if location.part:
             console.print(f"  the smallest part that fails by itself: {escape(location.part)}", soft_wrap=True)
+    for line in report.advice():
+        console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
     for note in report.notes:
         console.print(f"[yellow]note[/yellow]: {escape(note)}", soft_wrap=True)
     for label, text in facts(report):
         console.print(f"{label:<9} {escape(text)}", soft_wrap=True, highlight=False)
-    verdict = "[bold green]equivalent[/bold green]" if report else "[bold red]NOT equivalent[/bold red]"
-    console.print(f"{escape(report.model)}: {verdict} ({len(report.rows)} comparisons, {len(report.failures)} failed)", soft_wrap=True)
+    colour = ("green", "red", "yellow")[report.exit_code]
+    console.print(f"{escape(report.model)}: [bold {colour}]{report.verdict}[/bold {colour}] ({report.counted()})", soft_wrap=True)
 
 
 def facts(report: Report) -> list[tuple[str, str]]:

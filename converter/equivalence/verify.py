@@ -34,13 +34,16 @@ NO_VALUE = "no value was compared: each is empty, not finite, or loses all its d
 SOURCE, KERNELS = "the source", "reference kernels"
 """What set the budget, in histograms: PyTorch live or as recorded, and the reference in the model's own dtypes."""
 
+LOCATE_SECONDS = 20.0
+"""How long the first node that is wrong is looked for."""
+
 DEFAULT_RUNTIMES = ("numpy", "onnxruntime")
 
 
 def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = None,
            inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, seed: int = 0, cases: int = COUNT,
            label: str | None = None, memory: int = MEMORY, locate: bool = True, trace: bool = False,
-           parts: str | Path | None = None, nonfinite: bool = False) -> Report:
+           parts: str | Path | None = None, nonfinite: bool = False, locate_seconds: float = LOCATE_SECONDS) -> Report:
     """Judges whether runtimes compute a model, and whether several models are one.
 
     Args:
@@ -58,6 +61,7 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
         locate: whether to look for the first node that is wrong, where something is (`report.locations`).
         trace: whether to measure the error of every node in one case (`report.traces`), which takes a few runs more.
         nonfinite: whether to try NaN and infinities too: outputs must be NaN and infinite where the truth is.
+        locate_seconds: how long to look for it; where the smallest part is asked for, as long as it takes.
         parts: a directory for the smallest part of the model that fails by itself, with its inputs, where something fails.
 
     Raises:
@@ -102,8 +106,8 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
             if name in item.truth and not is_exact(judge.dtypes[name]):
                 _count(judge, report, item, KERNELS, name, kernels)
     _nothing_compared(judge, report, [*sessions], source is not None)
-    if trace or (locate and not report):
-        _place(judge, report, prepared, sessions, trace, locate, parts)
+    if trace or (locate and report.failures):
+        _place(judge, report, prepared, sessions, trace, locate, parts, locate_seconds if parts is None else None)
     report.versions |= _versions([*sessions], source)
     report.seconds |= judge.seconds
     report.seconds["all"] = time.perf_counter() - start
@@ -162,14 +166,14 @@ def _is_session(thing: Any) -> bool:
 
 
 def _place(judge: Judge, report: Report, prepared: list[Prepared], sessions: Mapping[str, Any], trace: bool, locate: bool,
-           parts: str | Path | None) -> None:
+           parts: str | Path | None, seconds: float | None) -> None:
     """Adds where it goes wrong, and the error along the graph."""
     from converter.equivalence.locate import Locator
 
     start = time.perf_counter()
     factories = {name: partial(_open, thing) for name, thing in sessions.items() if not _is_session(thing)}
-    locator = Locator(judge, report, prepared, factories, verify)
-    if locate and not report:
+    locator = Locator(judge, report, prepared, factories, verify, seconds)
+    if locate and report.failures:
         locator.locate(parts is not None)
         if parts is not None:
             locator.write(parts)
@@ -293,7 +297,7 @@ def _recorded(judge: Judge, report: Report, recorded: list[Prepared], allowances
         rows = [item for item in report.rows if item.stage == "recorded" and item.output == name]
         if rows and all(item.passed for item in rows) and not sum(item.compared for item in rows) \
                 and any(np.any(np.isfinite(item.truth[name])) for item in recorded if name in item.truth):
-            report.add([failure("recorded", "recording", name, NO_VALUE)])
+            report.add([failure("recorded", "recording", name, NO_VALUE, open=True)])
     return {**{(item.case.label, name): False for item in recorded for name in judge.dtypes}, **proven}
 
 
@@ -372,16 +376,16 @@ def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, 
 
 
 def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structured: bool) -> None:
-    """A failing row for each output of which no value was judged."""
+    """An open row for each output of which no value was judged."""
     wanted: list[tuple[Stage, str]] = [("rounding", runtime) for runtime in runtimes]
     wanted += [("structure", "graph")] if structured else []
     for stage, subject in wanted:
         for name in judge.dtypes:
             rows = [item for item in report.rows if (item.stage, item.subject) == (stage, subject) and item.output in (name, "")]
             if all(item.passed for item in rows) and not sum(item.compared for item in rows):
-                report.add([failure(stage, subject, name, NO_VALUE if rows else "nothing was compared")])
+                report.add([failure(stage, subject, name, NO_VALUE if rows else "nothing was compared", open=True)])
     if not wanted and not report.rows:
-        report.add([failure("rounding", "", "", "nothing was compared")])
+        report.add([failure("rounding", "", "", "nothing was compared", open=True)])
 
 
 def _versions(runtimes: list[str], source: Any) -> dict[str, str]:
