@@ -189,6 +189,19 @@ def test_a_signal_keeps_its_length() -> None:
     require_equal(filtered, (torch.randn(2, 640),), (torch.randn(1, 400),), (torch.randn(3, 1007),), tolerance=1e-4)
 
 
+def marked_windows(x: torch.Tensor) -> torch.Tensor:
+    """Windows of 4 by 4 of an image that was written to, padded to whole windows."""
+    x = nn.functional.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4)).clone()
+    x[:, 0] = 1.0
+    batch, channels, height, width = x.shape
+    return x.view(batch, channels, height // 4, 4, width // 4, 4).permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, 4, 4)
+
+
+def test_what_is_written_to_is_cut_in_windows_at_every_size() -> None:
+    model = require_equal(marked_windows, *IMAGES, (torch.randn(1, 3, 12, 22),))
+    assert all(span.max is None for span in model.graph.dims.values())
+
+
 BRANCH = """
 import torch
 class Model(torch.nn.Module):

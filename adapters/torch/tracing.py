@@ -206,10 +206,11 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
     """Decomposes the operators that no importer knows, makes in-place operators functional, batches what `vmap` maps
     and casts what `autocast` casts."""
     without_inplace(exported)
-    # torch writes these into code, where the names of what it cannot spell break; the ranges of the graph hold them too.
-    exported._guards_code = []
     refused: dict[Any, str] = {}
     for _ in range(4):
+        # torch writes these into code, which asks again what the first trace was asked, its own questions of no effect among them;
+        # the names of what it cannot spell break there.
+        exported._guards_code = []
         unknown, transformed = _unknown(exported)
         unknown -= refused.keys()
         if not unknown and not transformed:
