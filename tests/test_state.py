@@ -114,6 +114,32 @@ class History(nn.Module):
         return x + sum(self.seen) + self.by_name["n"] + sum(self.window)
 
 
+class InPlace(nn.Module):
+    """A plain attribute that is written to in place, at a place that a number tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.at = torch.zeros(4, 3), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.rows[self.at] = x[0]
+        self.at = (self.at + 1) % 4
+        return x + self.rows.sum(0)
+
+
+class Window(nn.Module):
+    """The last means in a deque, and statistics that evaluation goes on with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.last = nn.BatchNorm1d(3), deque([torch.zeros(3), torch.ones(3)], maxlen=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.norm.train()
+        self.last.append(x.mean(0))
+        return self.norm(x) + torch.stack(list(self.last)).sum(0)
+
+
 class Holder:
     """State in an object of one's own, and in one of its class."""
 
@@ -155,6 +181,7 @@ class Constrained(nn.Module):
 STATEFUL: list[tuple[Callable[[], nn.Module], tuple[str, ...]]] = [
     (Running, ("mean",)), (Anew, ("mean",)), (Streaming, ("last",)), (Attribute, ("part.h",)), (FirstCall, ("hidden",)),
     (Counter, ("steps",)), (History, ("seen", "by_name", "window")), (InObject, ("holder", "calls")),
+    (InPlace, ("rows", "at")), (Window, ("norm.running_mean", "norm.running_var", "last")),
 ]
 
 
@@ -416,6 +443,7 @@ class ByBatch(nn.Module):
 EXPLICIT: list[tuple[Callable[[], nn.Module], list[str]]] = [
     (Running, ["mean"]), (Anew, ["mean"]), (Streaming, ["last"]), (Attribute, ["part.h"]), (FirstCall, ["hidden.0", "hidden.1"]),
     (Counter, ["steps"]), (ByBatch, ["hidden.0", "hidden.1", "steps"]),
+    (Window, ["last.0", "last.1", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]),
 ]
 
 
@@ -444,6 +472,14 @@ def test_state_as_inputs_and_outputs(build: Callable[[], nn.Module], names: list
             expected = result["y"] if isinstance(result, dict) else result
             np.testing.assert_allclose(next(iter(found.values())), expected.numpy(), rtol=1e-5, atol=1e-5)
             state = {given: found[left] for given, left in model.metadata["state"].items()}
+
+
+@pytest.mark.parametrize("wrap", [torch.jit.script, lambda module: torch.export.export(module, (X,))])
+def test_state_of_scripts_and_programs_is_said(wrap: Callable[[nn.Module], Any]) -> None:
+    module = wrap(Running().eval())
+    with pytest.warns(converter.ConversionWarning, match="forward keeps state in mean"):
+        model = converter.from_torch(module, (X,))
+    np.testing.assert_allclose(converter.session(model).run({"x": X.numpy()})["output"], Running()(X).numpy(), rtol=1e-6)
 
 
 def test_state_that_grows_and_names_that_are_taken() -> None:

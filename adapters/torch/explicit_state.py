@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -52,7 +53,7 @@ def with_explicit_state(ready: Prepared) -> Iterator[Prepared]:
     original = module.forward
     vars(module)["forward"] = _forward(original, carried, keyword)
     try:
-        yield replace(ready, kwargs={**ready.kwargs, keyword: _tree({item.name: copied(item.initial) for item in carried})})
+        yield replace(ready, kwargs={**ready.kwargs, keyword: _tree({item.name: _given(copied(item.initial)) for item in carried})})
     finally:
         if there:
             vars(module)["forward"] = original
@@ -90,7 +91,8 @@ def _forward(original: Any, carried: Sequence[Carried], keyword: str) -> Any:
                 table = _registered(item.slot)
                 if table is not None:  # the tracer takes what is given to a buffer for a change of the buffer
                     del table[name]
-                owner.__dict__[name] = _cloned(given[item.name])
+                owner.__dict__[name] = _cloned(deque(given[item.name], item.initial.maxlen) if isinstance(item.initial, deque)
+                                               else given[item.name])
             result = original(*args, **kwargs)
             left = {item.name: _like(vars(item.slot[0])[item.slot[1]], item) for item in carried}
         finally:
@@ -105,6 +107,11 @@ def _forward(original: Any, carried: Sequence[Carried], keyword: str) -> Any:
     place = len(items) - bool(items and items[-1].kind is inspect.Parameter.VAR_KEYWORD)
     forward.__signature__ = signature.replace(parameters=[*items[:place], own, *items[place:]])  # type: ignore[attr-defined]
     return forward
+
+
+def _given(value: Any) -> Any:
+    """A value in containers that the tracer knows sizes of: a list for a deque."""
+    return [_given(item) for item in value] if isinstance(value, deque) else value
 
 
 def _cloned(value: Any) -> Any:

@@ -96,7 +96,9 @@ def traced(ready: Prepared, *, dims: Any = "auto", name: str | None = None) -> P
     with evaluation(module) as memory:
         with quiet():
             fast_path.note_fast_path(module, ready.args, ready.kwargs, notes)
-            notes += describe_state(find_state(module, ready.args, ready.kwargs, memory), module)
+            state = find_state(module, ready.args, ready.kwargs, memory)
+            notes += describe_state(state, module)
+            memory.state = state.kept
         arguments = preparation.bound(module, ready.args, ready.kwargs)
         preparation.note_frozen(arguments, notes)
         program = _program_or_fewer(module, arguments, dims, name, notes)

@@ -64,6 +64,9 @@ def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
     `own`: nobody else holds the module, so that its parameters need not be copied.
     """
     if isinstance(module, torch.export.ExportedProgram):
+        if state == "explicit":
+            raise ConverterError("an exported program's state cannot be made explicit", where="state='explicit'",
+                                 received=type(module).__name__, fix="give the module that it was exported from")
         given, named = module.example_inputs or ((), {})
         return _finished(from_exported(module, name=name), given, named, examples, ranges)
     if not isinstance(module, torch.nn.Module):

@@ -80,12 +80,15 @@ class Memory:
         module: the module.
         base: a memory of the same module whose copies are shared where nothing has changed since.
         own: whether nobody else holds the module: large parameters are not copied then, and count as never changed.
+
+    `state` is what forward was found to carry from call to call.
     """
 
     def __init__(self, module: torch.nn.Module, base: Memory | None = None, own: bool = False) -> None:
         self.module = module
         self.parts = {id(part) for part in module.modules()}
         self.own = own
+        self.state: tuple[Slot, ...] = ()
         self._attributes: list[tuple[Any, dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any, Slot]] = []
         self._random: list[Callable[[], None]] = []
@@ -200,9 +203,10 @@ class Memory:
         return list(found.values())
 
     def uncounted(self) -> list[Slot]:
-        """Parameters and buffers that were changed through `.data`, which torch neither counts nor traces."""
-        return [kept.slot for kept in self.tensors.values() if id(kept.tensor) in self._registered
-                and (kept.moved() or version_of(kept.tensor) == kept.version) and kept.changed(True)]
+        """Parameters that were changed through `.data`, which torch neither counts nor traces, and buffers that were given other
+        memory by it; operators of torch's that keep statistics in buffers do not count these changes either."""
+        return [kept.slot for kept in self.tensors.values() if id(kept.tensor) in self._registered and (
+            kept.moved() or id(kept.tensor) in self._learned and version_of(kept.tensor) == kept.version and kept.changed(True))]
 
     def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor's values in memory that nothing else writes to."""

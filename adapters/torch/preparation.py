@@ -16,6 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from adapters.torch.inputs import bind_arguments, flat_names
+from adapters.torch.memory import unchanged
 from adapters.torch.quantization import refuse_observers
 from converter.errors import ConverterError, UnsupportedError
 
@@ -144,8 +145,12 @@ def from_script(module: torch.jit.ScriptModule, args: Any, kwargs: Any, notes: l
     except Exception as error:  # the converter raises anything
         raise UnsupportedError("torch cannot convert this TorchScript module", where=name, fix=fix,
                                received=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}") from error
-    with torch.no_grad():
-        wanted, found = (pytree.tree_leaves(item(*args, **(kwargs or {}))) for item in (module, plain))
+    results = []
+    for item in (module, plain):
+        with unchanged(item), torch.no_grad():
+            results.append([leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+                            for leaf in pytree.tree_leaves(item(*args, **(kwargs or {})))])
+    wanted, found = results
     same = len(wanted) == len(found) and all(torch.allclose(torch.as_tensor(a), torch.as_tensor(b), 1e-4, 1e-5, equal_nan=True)
                                              for a, b in zip(wanted, found, strict=True))
     if not same:

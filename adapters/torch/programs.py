@@ -17,6 +17,7 @@ from adapters.torch.domains import Domain, domain_of
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.importer import Importer
 from adapters.torch.inputs import flat_names, identifier
+from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import held_equal, possible_ranges, traced_ranges, with_empty
 from adapters.torch.specializing import Axis, Place
@@ -231,4 +232,5 @@ def _report_changed(exported: ExportedProgram, notes: list[str]) -> None:
     """A graph has no state: what forward writes to its buffers is not part of it."""
     changed = [str(spec.target) for spec in exported.graph_signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION]
     if changed and not any(note.startswith("forward keeps state") for note in notes):
-        notes.append(f"forward changes its buffers {', '.join(changed)}: each run of the model starts from their values at conversion")
+        notes.append(Concern(f"forward keeps state in {', '.join(changed)}: a graph has none, so each run of the model starts from their "
+                             "values at conversion"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
     """Calls a module twice on the same arguments, the second time in the state that the first call left.
 
     What holds the same after both calls is a record (an attention map kept to be looked at, a mask made once) as long as
-    the outputs are equal too; so is what changes nothing where it alone is as the first call left it. Anything else is
+    the outputs are equal too; so is what changes nothing where it alone is as these calls left it. Anything else is
     state, and so is every buffer that is written to. `memory` is restored.
 
     Raises `UnsupportedError` where parameters or buffers are changed through `.data`, past what torch traces.
@@ -51,19 +52,20 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
                 return State()
             if memory.uncounted():
                 raise _refuse_data(names_of(memory.uncounted(), module), module)
-            prints, values = {slot: fingerprint(value_of(slot)) for slot in changed}, {slot: copied(value_of(slot)) for slot in changed}
+            prints, values = {slot: fingerprint(value_of(slot)) for slot in changed}, [{slot: copied(value_of(slot)) for slot in changed}]
             same = _equal(first, call())
+            values.append({slot: copied(value_of(slot)) for slot in changed})
             slots = list(dict.fromkeys([*changed, *memory.changed()]))
             kept = [slot for slot in slots if not same or slot not in prints or _is_registered(slot)
                     or fingerprint(value_of(slot)) != prints[slot]]
 
-            def is_read(slot: Slot) -> bool:
+            def is_read(slot: Slot, value: Any) -> bool:
                 memory.restore()
-                put(slot, copied(values[slot]))
+                put(slot, copied(value))
                 return not _equal(first, call()) or any(fingerprint(value_of(other)) != before for other, before in prints.items())
 
-            kept = [slot for slot in kept if slot not in values or _is_registered(slot) or not _is_copied(values[slot])
-                    or len(slots) > PROBED or is_read(slot)]
+            kept = [slot for slot in kept if slot not in prints or _is_registered(slot) or not _is_copied(values[0][slot])
+                    or len(slots) > PROBED or any(is_read(slot, held[slot]) for held in values)]
     except UnsupportedError:
         raise
     except Exception:  # the trace says what fails
@@ -71,6 +73,29 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
     finally:
         memory.restore()
     return State(tuple(kept), tuple(slot for slot in slots if slot not in kept))
+
+
+def begin_with_copies(module: torch.nn.Module, slots: Sequence[Slot]) -> None:
+    """Has forward begin with copies of the tensors in attributes that are state: the tracer refuses changes of constants in place.
+
+    Within `unchanged`, which takes this back.
+    """
+    slots = [slot for slot in slots if isinstance(slot[0], torch.nn.Module) and not _is_registered(slot) and _is_copied(value_of(slot))]
+    if not slots:
+        return
+    original, initial = module.forward, [(slot, value_of(slot)) for slot in slots]
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        for slot, value in initial:
+            put(slot, pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, value))
+        try:
+            return original(*args, **kwargs)
+        finally:
+            for slot, value in initial:
+                put(slot, value)
+
+    forward.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    vars(module)["forward"] = forward
 
 
 def _equal(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:

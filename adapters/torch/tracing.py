@@ -24,9 +24,10 @@ from adapters.torch.custom_operators import decompositions
 from adapters.torch.importer import CHECKS, needed, target_name
 from adapters.torch.inplace import without_inplace
 from adapters.torch.inputs import Unnamed, enlarge, flat_names, mapped
-from adapters.torch.memory import unchanged
+from adapters.torch.memory import held, unchanged
 from adapters.torch.ops.control import casts
 from adapters.torch.registry import importers
+from adapters.torch.state import begin_with_copies
 from converter.errors import ConverterError, UnsupportedError
 
 AUTO = ExportDim.AUTO
@@ -59,6 +60,7 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
                 call = _call(module, example, shapes)
                 with unchanged(module):
                     _name_keywords(module, example)
+                    begin_with_copies(module, getattr(held(module), "state", ()))
                     return _exported(module, *call, strict), example
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)
