@@ -18,6 +18,7 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from adapters.torch.decisions import Decisions
 from adapters.torch.dtypes import to_dim
+from adapters.torch.intervals import interval
 from adapters.torch.unions import Condition, size_symbol, united
 from converter.errors import ConverterError
 from converter.ir import DimRange
@@ -179,14 +180,16 @@ def _forms(condition: Any) -> Iterable[Any]:
 
 
 def _exactly(condition: Any) -> bool:
-    """Whether the two sides of a comparison have one constant difference, in the normal form of size expressions."""
+    """Whether a comparison holds by the bounds of the difference of its sides, in the normal form of size expressions, where
+    each symbol is 0 or more."""
     if not isinstance(condition, sympy.core.relational.Relational):
         return False
     try:
-        difference = to_dim(condition.lhs) - to_dim(condition.rhs)
+        low, high = interval(to_dim(condition.lhs) - to_dim(condition.rhs), {})
     except ConverterError:
         return False
-    return isinstance(difference, int) and bool(condition.func(sympy.Integer(difference), 0))
+    shown = {"==": low == high == 0, "!=": low > 0 or high < 0, ">=": low >= 0, ">": low > 0, "<=": high <= 0, "<": high < 0}
+    return shown[condition.rel_op]
 
 
 def _certain(condition: Any, steps: Mapping[Any, Any]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import sympy
 import torch
 
+from adapters.torch.quotients import floor_divide, remainder
 from converter import dims
 from converter.dims import Dim
 from converter.errors import UnsupportedError
@@ -87,9 +88,9 @@ def _expression(value: Any, names: Mapping[str, str | Dim]) -> Dim:
     if kind in ("Pow", "PowByNatural") and isinstance(arguments[1], int) and arguments[1] >= 0:
         return dims.product([arguments[0]] * arguments[1])
     if kind in ("FloorDiv", "CleanDiv"):
-        return dims.floor_divide(*arguments)
+        return floor_divide(*arguments)
     if kind in ("Mod", "PythonMod"):
-        return dims.remainder(*arguments)
+        return remainder(*arguments)
     if kind in ("Max", "Min"):
         extreme = dims.maximum if kind == "Max" else dims.minimum
         result = arguments[0]
@@ -97,14 +98,14 @@ def _expression(value: Any, names: Mapping[str, str | Dim]) -> Dim:
             result = extreme(result, item)
         return result
     if kind == "ModularIndexing":
-        return dims.remainder(dims.floor_divide(arguments[0], arguments[1]), arguments[2])
+        return remainder(floor_divide(arguments[0], arguments[1]), arguments[2])
     if kind == "Identity":
         return arguments[0]
     if kind in ("floor", "FloorToInt", "TruncToInt", "CeilToInt", "ceiling"):
         quotient = _rational(value.args[0], names)
         if quotient is not None:
             over, under = quotient
-            return dims.floor_divide(over, under) if kind not in ("CeilToInt", "ceiling") else 0 - dims.floor_divide(0 - over, under)
+            return floor_divide(over, under) if kind not in ("CeilToInt", "ceiling") else 0 - floor_divide(0 - over, under)
     computed = getattr(names, "computed", None)
     if computed is not None and value.is_integer:
         size: Dim = computed(value)

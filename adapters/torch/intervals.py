@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
-from converter.dims import Dim
+from converter.dims import Dim, Expr
 from converter.ir import DimRange
 
 Interval = tuple[float, float]
@@ -15,19 +16,56 @@ Interval = tuple[float, float]
 def interval(value: Dim, ranges: Mapping[str, DimRange]) -> Interval:
     """Bounds that hold for every size in the ranges, both ends included; they need not be reached. Infinite where unknown.
 
-    The terms of a sum are taken one by one, so the bounds of `a - a // 2` are wider than they must be.
+    The terms of a sum are taken one by one, once as they are, and once with quotients `a // n` as what lies between
+    `(a - n + 1) / n` and `a / n`, so that `a - a // 2` is known to be positive.
     """
     if isinstance(value, int):
         return value, value
+    low, high = _by_terms(value, ranges)
+    least, most = (_bounds(_relaxed(value, upward), ranges)[upward] for upward in (False, True))
+    return max(low, math.ceil(least) if math.isfinite(least) else least), min(high, math.floor(most) if math.isfinite(most) else most)
+
+
+def _by_terms(value: Expr, ranges: Mapping[str, DimRange]) -> Interval:
     low, high = 0.0, 0.0
     for monomial, coefficient in value.terms.items():
-        least, most = 1.0, 1.0
-        for atom, power in monomial:
-            for _ in range(power):
-                least, most = _product((least, most), _atom(atom, ranges))
-        least, most = _product((least, most), (coefficient, coefficient))
+        least, most = _product(_monomial(monomial, ranges), (coefficient, coefficient))
         low, high = low + least, high + most
     return low, high
+
+
+def _relaxed(value: Dim, upward: bool) -> dict[Any, Fraction]:
+    """A sum of monomials, with fractions, that is nowhere below the value, or nowhere above: quotients by integers are taken apart."""
+    total: dict[Any, Fraction] = {}
+    for monomial, coefficient in value.terms.items() if isinstance(value, Expr) else [((), value)]:
+        atom = monomial[0][0] if len(monomial) == 1 and monomial[0][1] == 1 else None
+        if atom is None or atom[0] != "//" or not isinstance(atom[2], int) or atom[2] < 1:
+            total[monomial] = total.get(monomial, Fraction(0)) + coefficient
+            continue
+        more = upward == (coefficient > 0)
+        parts = _relaxed(atom[1], more)
+        parts[()] = parts.get((), Fraction(0)) - (0 if more else atom[2] - 1)
+        for inner, count in parts.items():
+            total[inner] = total.get(inner, Fraction(0)) + Fraction(coefficient, atom[2]) * count
+    return total
+
+
+def _bounds(terms: Mapping[Any, Fraction], ranges: Mapping[str, DimRange]) -> Interval:
+    low, high = 0.0, 0.0
+    for monomial, coefficient in terms.items():
+        least, most = _monomial(monomial, ranges)
+        least, most = _product((least, most), (float(coefficient), float(coefficient)))
+        low, high = low + least, high + most
+    # Sums of fractions are rounded: a bound that is next to an integer is that integer.
+    return tuple(round(end) if math.isfinite(end) and abs(end - round(end)) < 1e-9 else end for end in (low, high))  # type: ignore[return-value]
+
+
+def _monomial(monomial: Any, ranges: Mapping[str, DimRange]) -> Interval:
+    least, most = 1.0, 1.0
+    for atom, power in monomial:
+        for _ in range(power):
+            least, most = _product((least, most), _atom(atom, ranges))
+    return least, most
 
 
 def _product(left: Interval, right: Interval) -> Interval:

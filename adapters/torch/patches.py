@@ -14,6 +14,7 @@ import adapters.torch.losses as losses
 import adapters.torch.masks as masks
 import adapters.torch.packing as packing
 import adapters.torch.pooling_1d as pooling_1d
+import adapters.torch.quotients as quotients
 import adapters.torch.recurrent as recurrent
 import adapters.torch.tables as tables
 import adapters.torch.views as views
@@ -21,7 +22,7 @@ import adapters.torch.views as views
 PATCHES = (
     recurrent.whole_recurrent_layers, packing.whole_packed_sequences, masks.masks_as_given, pooling_1d.free_lengths,
     losses.traceable_losses, linear_algebra.traceable_linear_algebra, answers.answers_as_tensors, tables.free_tables, views.quick_views,
-    custom_operators.traceable_bodies, distributions.unchecked_distributions, batching.free_batches,
+    quotients.small_quotients, custom_operators.traceable_bodies, distributions.unchecked_distributions, batching.free_batches,
 )
 
 

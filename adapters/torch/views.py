@@ -7,21 +7,19 @@ result is known without a question. The windows of an image of free size (Swin) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import sympy
 import torch
-from torch.utils._sympy.functions import FloorDiv, Max, Min, PythonMod
 
 from adapters.torch.dtypes import to_dim
+from adapters.torch.quotients import expression, floor_divide
 from converter import dims
 from converter.dims import Dim
 from converter.errors import ConverterError
 
 ORIGINAL = torch._refs._reshape_view_helper
-_FUNCTIONS: Mapping[str, Any] = {"//": FloorDiv, "%": PythonMod, "max": Max, "min": Min}
 
 
 @contextmanager
@@ -54,7 +52,7 @@ def _viewed(a: torch.Tensor, shape: Any) -> torch.Tensor | None:
         known = dims.product([_dim(size) for size in shape if not _is_open(size)])
         if known == 0:
             return None
-        rest = total // known
+        rest = floor_divide(total, known)
         if rest * known != total:
             return None
     except ConverterError:
@@ -66,7 +64,7 @@ def _viewed(a: torch.Tensor, shape: Any) -> torch.Tensor | None:
     if opened:
         symbols = {str(item): item for size in symbolic for item in size.node.expr.free_symbols}
         hint = _hint(before) // _hint(shape)
-        sizes[opened[0]] = rest if isinstance(rest, int) else environment.create_symintnode(_expression(rest, symbols), hint=hint)
+        sizes[opened[0]] = rest if isinstance(rest, int) else environment.create_symintnode(expression(rest, symbols), hint=hint)
     strides: list[Any] = [1]
     for size in sizes[:0:-1]:
         strides.insert(0, strides[0] * size)
@@ -87,17 +85,3 @@ def _hint(shape: Any) -> int:
 
 def _dim(size: Any) -> Dim:
     return to_dim(size.node.shape_env.replace(size.node.expr)) if isinstance(size, torch.SymInt) else int(size)
-
-
-def _expression(value: Dim, symbols: dict[str, Any]) -> Any:
-    """A size in torch's own terms."""
-    if isinstance(value, int):
-        return sympy.Integer(value)
-    total = sympy.Integer(0)
-    for monomial, coefficient in value.terms.items():
-        product = sympy.Integer(coefficient)
-        for atom, power in monomial:
-            factor = symbols[atom[1]] if atom[0] == "symbol" else _FUNCTIONS[atom[0]](*(_expression(item, symbols) for item in atom[1:]))
-            product *= factor**power
-        total += product
-    return total
