@@ -217,6 +217,9 @@ def _narrowed(condition: Any, ranges: Mapping[str, DimRange], names: list[str], 
             wide = math.lcm(ranges[name].step, step)
             low = ranges[name].min
             stepped[name] = replace(ranges[name], min=low + (traced[name] - low) % wide, step=wide)
+        if any(span.max is not None and max(span.max - traced[name], traced[name] - span.min) < span.step
+               for name, span in stepped.items()):
+            continue  # that would leave the traced size alone
         if holds({name: replace(span, min=traced[name]) for name, span in stepped.items()}):
             return {**result, **_lowest(holds, stepped, names, traced)}
     ended = {name: replace(ranges[name], max=traced[name]) for name in names}
