@@ -28,6 +28,9 @@ HIGHEST = 1 << 24
 
 LARGEST_STEP = 256
 
+FEW = 64
+"""Sizes that are tried one by one."""
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -168,7 +171,7 @@ def _holds(condition: Any, ranges: Mapping[str, DimRange], names: list[str]) -> 
         placed = condition.subs(sizes, simultaneous=True)
         if placed in (sympy.true, sympy.false):
             return bool(placed)
-        return _exactly(placed) or any(_certain(form, steps) for form in _forms(placed))
+        return _exactly(placed) or any(_certain(form, steps) for form in _forms(placed)) or _everywhere(placed, steps)
     except (TypeError, ValueError, AssertionError, NotImplementedError, ZeroDivisionError, AttributeError, RecursionError, KeyError):
         return False
 
@@ -190,6 +193,15 @@ def _exactly(condition: Any) -> bool:
         return False
     shown = {"==": low == high == 0, "!=": low > 0 or high < 0, ">=": low >= 0, ">": low > 0, "<=": high <= 0, "<": high < 0}
     return shown[condition.rel_op]
+
+
+def _everywhere(condition: Any, steps: Mapping[Any, Any]) -> bool:
+    """Whether a condition holds at each of a few sizes."""
+    spans = [(symbol, int(span.upper) + 1) for symbol, span in steps.items() if symbol in condition.free_symbols]
+    if math.prod(count for _, count in spans) > FEW:
+        return False
+    places = itertools.product(*(range(count) for _, count in spans))
+    return all(condition.subs(dict(zip((symbol for symbol, _ in spans), place, strict=True))) == sympy.true for place in places)
 
 
 def _certain(condition: Any, steps: Mapping[Any, Any]) -> bool:
