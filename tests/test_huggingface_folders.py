@@ -149,7 +149,7 @@ def test_the_documentation_names_every_family() -> None:
 
 @pytest.mark.parametrize(("changes", "said"), [
     ({"model_type": "made-up"}, "'made-up'"),
-    ({"model_type": None}, "model_type"),
+    ({"model_type": 3, "architectures": ["Other"]}, "model_type"),
     ({"architectures": ["BertLMHeadModel"]}, "BertLMHeadModel"),
     ({"architectures": None}, "--task"),
     ({"architectures": ["BertModel", "BertForMaskedLM"]}, "architectures"),
@@ -381,3 +381,85 @@ def test_a_folder_of_graphs(tmp_path: Path) -> None:
         converter.from_checkpoint(tmp_path / "weights.pt", graphs=tmp_path / "empty")
     with pytest.raises(FormatError, match="no such folder"):
         converter.from_checkpoint(tmp_path / "weights.pt", graphs=tmp_path / "nowhere")
+
+
+# Configs and dtypes of every age ----------------------------------------------------------------------------------------
+
+
+def forget(folder: Path, *fields: str) -> None:
+    """Leaves fields out of config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name not in fields}))
+
+
+@pytest.mark.parametrize(("kind", "head", "task"), [
+    ("Bert", "ForSequenceClassification", "text-classification"), ("Roberta", "ForMaskedLM", "fill-mask"),
+    ("Electra", "ForTokenClassification", "token-classification"), ("DistilBert", "ForMaskedLM", "fill-mask")])
+def test_a_config_without_a_model_type(kind: str, head: str, task: str, tmp_path: Path) -> None:
+    module = made(kind, head)
+    folder, inputs = save(module, tmp_path), {**tokens(2, 5, VOCABULARY), "token_type_ids": np.zeros((2, 5), np.int64)}
+    forget(folder, "model_type")
+    by_class = from_folder(folder)
+    assert any("no model_type" in note for note in by_class.metadata["notes"])
+    forget(folder, "architectures")
+    for model in (by_class, from_folder(folder, task=task), from_folder(folder, task=task, model_type=module.config.model_type)):
+        compare(model, module, {name: value for name, value in inputs.items() if name in {port.name for port in model.graph.inputs}})
+    line = CliRunner().invoke(cli, ["torch-to-json", str(folder), "--task", task, "--model-type", module.config.model_type, "-o",
+                                    str(tmp_path / "m.json")])
+    assert line.exit_code == 0, line.output
+
+
+def test_a_model_type_that_names_do_not_decide(tmp_path: Path) -> None:
+    folder = save(made("Bert", "Model"), tmp_path)
+    with pytest.raises(FormatError, match="of another type"):
+        from_folder(folder, model_type="roberta")
+    forget(folder, "model_type", "architectures")
+    with pytest.raises(FormatError, match=r"those of several types.*--model-type bert"):
+        from_folder(folder, task="feature-extraction")
+    compare(from_folder(folder, task="feature-extraction", model_type="bert", take="input_ids,attention_mask"), made("Bert", "Model"),
+            tokens(2, 5, VOCABULARY))
+
+
+def test_labels_that_nobody_named(tmp_path: Path) -> None:
+    module = made("Bert", "ForSequenceClassification", num_labels=5)
+    folder = save(module, tmp_path)
+    for labels in ({"0": "LABEL_0", "1": "LABEL_1"}, {str(index): f"LABEL_{index}" for index in range(5)}):
+        change_config(folder, id2label=labels, num_labels=5)
+        assert from_folder(folder).graph.outputs[0].spec.shape[-1] == 5
+    change_config(folder, id2label={"0": "good", "1": "bad"}, num_labels=5)
+    with pytest.raises(UnsupportedError, match="leave out the one"):
+        from_folder(folder)
+
+
+def test_names_of_training_runs_in_a_folder(tmp_path: Path) -> None:
+    module = made("Bert", "ForSequenceClassification")
+    folder, inputs = save(module, tmp_path), tokens(2, 5, VOCABULARY)
+    state = load_file(folder / "model.safetensors")
+    for names in ({f"module.{name}": value for name, value in state.items()},
+                  {f"_orig_mod.module.{name}": value for name, value in state.items()},
+                  {**{f"module.{name}": value for name, value in state.items()}, "n_averaged": torch.tensor(3)},
+                  {**state, "criterion.weight": torch.ones(2), "val_metrics.tp": torch.ones(1)}):
+        save_file(names, folder / "model.safetensors")
+        model = from_folder(folder)
+        compare(model, module, {**inputs, "token_type_ids": np.zeros((2, 5), np.int64)})
+        assert any("left out" in note or "read without" in note for note in model.metadata["source"]["notes"])
+    save_file({**state, "adapter.weight": torch.ones(2)}, folder / "model.safetensors")
+    with pytest.raises(ParameterError, match="--allow-extra"):
+        from_folder(folder)
+    assert "adapter.weight" not in from_folder(folder, allow_extra=True).parameters
+
+
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16])
+def test_floats_of_several_dtypes(narrow: torch.dtype, tmp_path: Path) -> None:
+    module = made("Bert", "ForSequenceClassification")
+    folder = save(module, tmp_path)
+    state = {name: value if "LayerNorm" in name else value.to(narrow) for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(state, folder / "model.safetensors")
+    module.load_state_dict(state)
+    model = from_folder(folder)
+    assert {str(model.parameters.spec(name).dtype) for name in model.parameters} == {"float32"}
+    assert any("several dtypes" in note for note in model.metadata["notes"])
+    compare(model, module, {**tokens(2, 5, VOCABULARY), "token_type_ids": np.zeros((2, 5), np.int64)})
+    line = CliRunner().invoke(cli, ["torch-to-json", str(folder), "--dtype", "bfloat16", "-o", str(tmp_path / "m.json")])
+    assert line.exit_code == 0, line.output
+    assert {converter.load(tmp_path / "m.json").parameters.spec(name).dtype for name in state} == {DType.BFLOAT16}

@@ -20,7 +20,7 @@ from tests.huggingface_support import InFloat64, close, from_folder, in_float64,
 from tests.test_huggingface_encoders import VOCABULARY, made
 
 SIZES = ((1, 1, "none"), (3, 7, "right"), (1, 12, "none"), (3, 6, "left"))
-MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "lasttoken")
+MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
 def pipeline(folder: Path, pooling: Mapping[str, Any], *more: tuple[str, Mapping[str, Any] | None, Mapping[str, Tensor] | None],
@@ -53,6 +53,9 @@ def pooled(words: Tensor, mask: Tensor, mode: str) -> Tensor:
         return words[rows, mask.shape[1] - 1 - mask.flip(1).argmax(1)]
     if mode == "max":
         return words.masked_fill(weights == 0, -torch.inf).amax(1)
+    if mode == "weightedmean":
+        weights = weights * (1 + torch.arange(mask.shape[1]) - mask.argmax(1, keepdim=True)).unsqueeze(-1)
+        return (words * weights).sum(1) / weights.sum(1)
     count = weights.sum(1)
     return (words * weights).sum(1) / (count if mode == "mean" else count.sqrt())
 
@@ -61,7 +64,7 @@ def pooled(words: Tensor, mask: Tensor, mode: str) -> Tensor:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_pooling(mode: str, legacy: bool, tmp_path: Path) -> None:
     old = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-           "lasttoken": "lasttoken"}
+           "weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken"}
     config: dict[str, Any] = {"embedding_dimension": 16, "pooling_mode": mode}
     if legacy:
         config = {"word_embedding_dimension": 16, **{f"pooling_mode_{name}": name == old[mode] for name in old.values()}}
@@ -103,6 +106,58 @@ def test_a_long_pipeline_in_a_folder_of_its_own(tmp_path: Path) -> None:
     close(reference.run(model, given, float_dtype="float64")["sentence_embedding"], x.numpy(), "pipeline")
 
 
+@pytest.mark.parametrize("mode", ["mean", "cls", "weightedmean", "lasttoken"])
+def test_pooling_without_the_prompt(mode: str, tmp_path: Path) -> None:
+    """The library's own pooling is the judge, at both paddings and several lengths of the prompt."""
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    module = pipeline(tmp_path, {"embedding_dimension": 16, "pooling_mode": mode, "include_prompt": False})
+    model, pooling = from_folder(tmp_path), Pooling(16, mode, include_prompt=False)
+    assert [port.name for port in model.graph.inputs] == ["input_ids", "attention_mask", "prompt_length"]
+    for batch, time, padding in ((3, 7, "right"), (2, 9, "none"), (3, 6, "left")):
+        given = tokens(batch, time, VOCABULARY, padding=padding)
+        for length in (0, 1, 3):
+            features = {name: torch.from_numpy(value) for name, value in given.items()}
+            with in_float64(module), InFloat64():
+                words = module(**features).last_hidden_state
+                expected = pooling({"token_embeddings": words, "attention_mask": features["attention_mask"],
+                                    "prompt_length": length})["sentence_embedding"].numpy()
+            found = reference.run(model, {**given, "prompt_length": np.int64(length)}, float_dtype="float64")["sentence_embedding"]
+            kept = given["attention_mask"].sum(1) > length
+            close(found[kept], expected[kept], f"{mode}, {length}")
+    alone = from_folder(tmp_path, take="input_ids,attention_mask")
+    assert [port.name for port in alone.graph.inputs] == ["input_ids", "attention_mask"]
+    assert any("prompt_length" in note for note in alone.metadata["notes"])
+
+
+def test_maps_of_words_residuals_and_more_activations(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(4)
+    first = {"linear.weight": torch.randn(6, 16, generator=draw), "linear.bias": torch.randn(6, generator=draw),
+             "residual.weight": torch.randn(6, 16, generator=draw)}
+    second = {"linear.weight": torch.randn(6, 6, generator=draw)}
+    path = "torch.nn.modules.activation."
+    module = pipeline(
+        tmp_path, {"word_embedding_dimension": 6, "pooling_mode_mean_tokens": True},
+        ("Dense", {"in_features": 6, "out_features": 6, "bias": False, "activation_function": f"{path}ELU", "use_residual": True}, second))
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "config.json").write_text(json.dumps({
+        "in_features": 16, "out_features": 6, "activation_function": f"{path}LeakyReLU", "module_input_name": "token_embeddings",
+        "module_output_name": "token_embeddings", "use_residual": True}))
+    save_file(first, tmp_path / "words" / "model.safetensors")
+    listed = json.loads((tmp_path / "modules.json").read_text())
+    listed.insert(1, {"idx": 9, "name": "9", "path": "words", "type": "sentence_transformers.models.Dense"})
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    model = from_folder(tmp_path)
+    given = tokens(3, 7, VOCABULARY, padding="right", pad=1)
+    with in_float64(module), InFloat64():
+        words = module(**{name: torch.from_numpy(value) for name, value in given.items()}).last_hidden_state
+        a = {name: value.double() for name, value in first.items()}
+        words = torch.nn.functional.leaky_relu(words @ a["linear.weight"].T + a["linear.bias"]) + words @ a["residual.weight"].T
+        x = pooled(words, torch.from_numpy(given["attention_mask"]), "mean")
+        x = torch.nn.functional.elu(x @ second["linear.weight"].double().T) + x
+    close(reference.run(model, given, float_dtype="float64")["sentence_embedding"], x.numpy(), "maps")
+
+
 def test_the_encoder_alone(tmp_path: Path) -> None:
     pipeline(tmp_path, {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True})
     model = from_folder(tmp_path, task="feature-extraction")
@@ -113,14 +168,13 @@ POOLING = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True}
 
 
 @pytest.mark.parametrize(("pooling", "module", "match"), [
-    ({**POOLING, "pooling_mode_weightedmean_tokens": True}, None, "weightedmean"),
     ({**POOLING, "pooling_mode": "attention"}, None, "pooling_mode"),
-    ({**POOLING, "include_prompt": False}, None, "include_prompt"),
+    ({**POOLING, "include_prompt": 3}, None, "include_prompt"),
     ({**POOLING, "word_embedding_dimension": 17}, None, "another size"),
     (POOLING, ("LSTM", {}, None), "LSTM"),
     (POOLING, ("Dense", {"in_features": 16, "out_features": 4, "activation_function": "mine.Act"}, None), "activation_function"),
     (POOLING, ("Dense", {"in_features": 15, "out_features": 4}, None), "another size"),
-    (POOLING, ("Dense", {"in_features": 16, "out_features": 4, "use_residual": True}, None), "use_residual"),
+    (POOLING, ("Dense", {"in_features": 16, "out_features": 4, "module_input_name": "other"}, None), "module_input_name"),
 ])
 def test_what_is_not_known_is_refused(pooling: Mapping[str, Any], module: Any, match: str, tmp_path: Path) -> None:
     more = [] if module is None else [(*module[:2], {"linear.weight": torch.zeros(4, 16), "linear.bias": torch.zeros(4)})]

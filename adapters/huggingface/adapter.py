@@ -14,6 +14,7 @@ ADAPTER = Adapter(
             Option("cache", bool, "Give a causal language model key-value cache inputs (past_key_values.0.key, …) and outputs "
                    "(present.0.key, …); of an encoder-decoder model give the decoder alone with its cache, or with --task encoder "
                    "the encoder with what the decoder keeps of it.", False),
+            Option("model_type", str, "What the model is, where config.json does not say it (transformers 2 and before): bert, roberta, …"),
             Option("take", str, "The inputs that the graph takes, by transformers' names, separated by commas: "
                    "input_ids,attention_mask,token_type_ids,position_ids. The others get transformers' defaults."),
         )),),

@@ -143,13 +143,19 @@ class Config:
         return Config(value or {}, f"{self.where}, {name}")
 
     def labels(self, default: int = 2) -> int:
-        """How many classes a classifier tells apart: `num_labels`, or the entries of `id2label`, or `default`."""
+        """How many classes a classifier tells apart: the entries of `id2label`, or `num_labels`, or `default`.
+
+        Names that nobody gave (`LABEL_0`, `LABEL_1`: what old versions of transformers write beside any `num_labels`) count for
+        nothing beside `num_labels`.
+        """
         names = self.get("id2label")
         if isinstance(names, dict) and names:
             count = len(names)
-            if self.get("num_labels", count) != count:
-                raise self.refuse("num_labels", f"{count}, as id2label has", self.get("num_labels"))
-            return count
+            unnamed = all(str(name) == f"LABEL_{key}" for key, name in names.items())
+            if self.get("num_labels", count) != count and not unnamed:
+                raise self.refuse("num_labels", f"{count}, as id2label has", self.get("num_labels"),
+                                  fix="in config.json, leave out the one of the two that is not the number of the classifier's rows")
+            return self.size("num_labels", count) if unnamed else count
         return self.size("num_labels", default)
 
     def unread(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from converter.state_dict import said
 OTHERWISE = "convert the module itself: --module PKG.MOD:CALLABLE, or converter.from_torch"
 
 
-def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = False, take: str | None = None) -> Recognised | None:
+def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = False, take: str | None = None,
+              model_type: str | None = None) -> Recognised | None:
     """The model of a folder. Sentence-transformers' folders give sentence embeddings, unless another task is asked for.
+
+    `model_type`: what the model is where config.json does not say it, as those of transformers 2 and before do not.
 
     Raises:
         UnsupportedError: a model type, a class, or a value of a config field that is not known.
@@ -36,7 +40,7 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
     if task == TASK:
         raise FormatError("the folder does not say how sentences are pooled", where=str(checkpoint.path), expected="modules.json")
     store = plain(checkpoint.store)
-    net, title = network(checkpoint.path, store, task, take, cache)
+    net, title = network(checkpoint.path, store, task, take, cache, model_type=model_type)
     return recognised(net, title, store)
 
 
@@ -49,7 +53,7 @@ def plain(store: ParameterStore) -> ParameterStore:
 
 
 def network(folder: Path, store: ParameterStore, task: str | None, take: str | None, cache: bool, *,
-            words: bool = False) -> tuple[Net, str]:
+            words: bool = False, model_type: str | None = None) -> tuple[Net, str]:
     """The graph of a folder with a config.json, and what it is. `words`: the task is the one that encodes each word."""
     file = folder / "config.json"
     fields = read_object(file)
@@ -59,9 +63,13 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
                          ("quantization_config", "quantised weights are not recognised")):
         if config.get(name):
             raise UnsupportedError(reason, where=where, received=name, fix=OTHERWISE)
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str):
-        raise FormatError("the field 'model_type' is missing", where=where, expected=", ".join(MODULES))
+    own, notes = config.get("model_type"), []
+    if own is not None and model_type is not None and own != model_type:
+        raise FormatError("the folder says that the model is of another type", where=where, expected=repr(own)[:80], received=model_type)
+    if not isinstance(own, str) and model_type is None:
+        own = _guessed(config, store)
+        notes = [f"config.json has no model_type: by its names it is taken for {own}"]
+    model_type = model_type or own
     if model_type not in MODULES:
         raise UnsupportedError(f"the model type {model_type!r} is not recognised", where=where, expected=", ".join(MODULES), fix=OTHERWISE)
     family = family_of(model_type)
@@ -70,6 +78,7 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
         raise UnsupportedError("only a language model has a key-value cache", where=where, received=f"{title}, {task}")
     net = Net(family, Config(fields, where, family.renamed, config.asked), {name: store.spec(name) for name in store.names()}, title,
               take=_inputs(family.takes(task, cache), take), cache=cache)
+    net.notes += notes
     try:
         family.build(net, task)
     except (ArithmeticError, ValueError) as error:
@@ -101,6 +110,35 @@ def recognised(net: Net, title: str, store: ParameterStore, files: tuple[Path, .
     metadata: dict[str, Any] = {"source": source, **({"notes": notes} if notes else {})}
     architecture = Architecture(net.graph(), specs, dict(net.aliases), metadata, constants)
     return Recognised(title, architecture, tuple(notes), store, files)
+
+
+def _guessed(config: Config, store: ParameterStore) -> str:
+    """The model type that the class in `architectures` is of, or else the prefix of the tensors' names.
+
+    Raises `FormatError` where neither says one.
+    """
+    families = {model_type: family_of(model_type) for model_type in MODULES}
+    classes = config.get("architectures")
+    for model_type, family in families.items():
+        known = {f"{family.classes[model_type]}{ending}" for ending in family.tasks.values()}
+        if isinstance(classes, list) and len(classes) == 1 and classes[0] in known:
+            return model_type
+    names = store.names()
+    firsts = {name.partition(".")[0] for name in names}
+    found = [model_type for model_type, family in families.items() if any(prefix.rstrip(".") in firsts for prefix in family.prefixes)]
+    if found and all(families[model_type] is families[found[0]] for model_type in found):
+        return found[0]
+    likely = found or [model_type for model_type, family in families.items() if _has_layer(family, names)]
+    raise FormatError("the field 'model_type' is missing, and the names are those of several types" if likely else
+                      "the field 'model_type' is missing", where=config.where, expected=", ".join(likely or MODULES),
+                      fix=f"say which it is: --model-type {(likely or list(MODULES))[0]} (in Python: model_type=)")
+
+
+def _has_layer(family: Family, names: Collection[str]) -> bool:
+    """Whether the names of the first layer are a family's, without a prefix."""
+    patterns = [pattern.format(layer=0) for pattern in family.names.values() if pattern.count("{") == pattern.count("{layer}") == 1]
+    held = {name.rpartition(".")[0] for name in names}
+    return bool(patterns) and sum(pattern in held for pattern in patterns) * 2 > len(patterns)
 
 
 def _task(family: Family, model_type: str, config: Config, task: str | None) -> tuple[str, str]:

@@ -30,7 +30,14 @@ MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "poo
 
 ACTIVATIONS = {"torch.nn.modules.activation.Tanh": "tanh", "torch.nn.modules.linear.Identity": None,
                "torch.nn.modules.activation.ReLU": "relu", "torch.nn.modules.activation.GELU": "gelu",
-               "torch.nn.modules.activation.SiLU": "silu", "torch.nn.modules.activation.Sigmoid": "sigmoid"}
+               "torch.nn.modules.activation.SiLU": "silu", "torch.nn.modules.activation.Sigmoid": "sigmoid",
+               "torch.nn.modules.activation.LeakyReLU": "leaky_relu", "torch.nn.modules.activation.ELU": "elu",
+               "torch.nn.modules.activation.Mish": "mish", "torch.nn.modules.activation.Softplus": "softplus"}
+
+WORDS, SENTENCE = "token_embeddings", "sentence_embedding"
+"""What modules read and write: a vector for each word, and one for the sentence."""
+
+PROMPT = "prompt_length"
 
 
 def is_sentence_folder(folder: Path) -> bool:
@@ -41,6 +48,9 @@ def is_sentence_folder(folder: Path) -> bool:
 def sentence_encoder(checkpoint: Checkpoint, take: str | None = None) -> Recognised:
     """The whole pipeline as one graph: words in, `sentence_embedding` [batch, size] out.
 
+    Where the pooling leaves the prompt out, the graph also takes `prompt_length`, int64[]: the prompt's number of words, those
+    that the tokenizer puts before it included; 0 without a prompt.
+
     Raises:
         UnsupportedError: a module or a setting that is not known.
         FormatError: files that are not well-formed.
@@ -50,27 +60,31 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None) -> Recogni
     if not steps or steps[0][0] != "Transformer":
         raise UnsupportedError("the first module is no transformer", where=where, expected="Transformer",
                                received=steps[0][0] if steps else "no module", fix=OTHERWISE)
-    if len(steps) < 2 or steps[1][0] != "Pooling":
-        raise UnsupportedError("the second module does not pool words", where=where, expected="Pooling",
-                               received=steps[1][0] if len(steps) > 1 else "no module", fix=OTHERWISE)
+    if not any(kind == "Pooling" for kind, _ in steps):
+        raise UnsupportedError("no module pools words", where=where, expected="Pooling", received=", ".join(kind for kind, _ in steps),
+                               fix=OTHERWISE)
     base = steps[0][1]
     settings = base / "sentence_bert_config.json"
     if settings.is_file():
         Config(read_object(settings), str(settings)).only("transformer_task", "feature-extraction")
     store = plain(load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle, names=checkpoint.names))
-    net, title = network(base, store, None, take or "input_ids,attention_mask", False, words=True)
-    x = _pool(net, net.outputs["last_hidden_state"], Config(*_config(steps[1][1])))
+    names = (take or f"input_ids,attention_mask,{PROMPT}").split(",")
+    net, title = network(base, store, None, ",".join(name for name in names if name.strip() != PROMPT), False, words=True)
+    vectors = {WORDS: net.outputs["last_hidden_state"]}
     stores: dict[str, ParameterStore] = {"": store}
     files = list(checkpoint_files(base))
     places = dict.fromkeys(store.names(), "")
-    for kind, path in steps[2:]:
+    for kind, path in steps[1:]:
+        if kind == "Pooling":
+            vectors[SENTENCE] = _pool(net, vectors[WORDS], Config(*_config(path)), any(name.strip() == PROMPT for name in names))
+            continue
         if kind in ("Dense", "LayerNorm"):
             part = load_parameters(path)
             stores[path.name] = _Prefixed(part, f"{path.name}.")
             places.update(dict.fromkeys(stores[path.name].names(), path.name))
             files += checkpoint_files(path)
-        x = MODULES[kind](net, x, path)
-    net.outputs = {"sentence_embedding": x}
+        MODULES[kind](net, vectors, path)
+    net.outputs = {SENTENCE: _held(vectors, SENTENCE, where)}
     return recognised(net, f"{title.partition(' ')[0]} ({TASK})", ShardedParameters(places, stores) if len(stores) > 1 else store,
                       tuple(files))
 
@@ -107,9 +121,8 @@ def _config(folder: Path) -> tuple[dict[str, Any], str]:
 # Pooling -----------------------------------------------------------------------------------------------------------------
 
 
-def _pool(net: Net, x: Value, config: Config) -> Value:
-    """[batch, time, width] to [batch, width · modes]."""
-    config.only("include_prompt", True)
+def _pool(net: Net, x: Value, config: Config, prompt: bool) -> Value:
+    """[batch, time, width] to [batch, width · modes]. `prompt`: whether the graph may take the prompt's length."""
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
     if width is not None and width != x.shape[-1]:
         raise FormatError("the pooling is for words of another size", where=config.where, expected=str(x.shape[-1]), received=str(width))
@@ -117,12 +130,18 @@ def _pool(net: Net, x: Value, config: Config) -> Value:
     if modes is None:
         modes = [mode for name, mode in MODES.items() if config.flag(name, False)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
-    if not isinstance(modes, list) or not modes or any(mode not in POOLINGS for mode in modes):
-        raise config.refuse("pooling_mode", ", ".join(POOLINGS), modes, fix=OTHERWISE)
+    if not isinstance(modes, list) or not modes or any(mode not in (*POOLINGS, "weightedmean") for mode in modes):
+        raise config.refuse("pooling_mode", ", ".join((*POOLINGS, "weightedmean")), modes, fix=OTHERWISE)
     mask = taken(net, "attention_mask")
     if mask is None:
         raise UnsupportedError("pooling needs the attention mask", where="take", fix="take input_ids,attention_mask")
-    vectors = [POOLINGS[mode](net, x, mask) for mode in modes]
+    kept = mask
+    if not config.flag("include_prompt", True):
+        if prompt:
+            kept = _without_prompt(net, mask)
+        else:
+            net.notes.append(f"the pooling leaves prompts out, whose length ({PROMPT}) is not taken: for sentences without one")
+    vectors = [_weighted_mean(net, x, kept, mask) if mode == "weightedmean" else POOLINGS[mode](net, x, kept) for mode in modes]
     unread = config.unread()
     if unread:
         net.notes.append(f"fields of the pooling that are not known, and were not used: {', '.join(unread)}")
@@ -164,6 +183,22 @@ def _mean_root(net: Net, x: Value, mask: Value) -> Value:
     return net.cast(net.op("divide", total, net.op("sqrt", count)))
 
 
+def _without_prompt(net: Net, mask: Value) -> Value:
+    """The mask without the first `prompt_length` of the words that it keeps."""
+    length = net.b.input(PROMPT, DType.INT64, ())
+    place = net.op("subtract", net.op("arange", stop=mask.shape[1], dtype=DType.INT64), net.op("argmax", mask, axis=1, keepdims=True))
+    return net.op("multiply", mask, net.cast(net.op("greater_equal", place, length), DType.INT64))
+
+
+def _weighted_mean(net: Net, x: Value, mask: Value, padding: Value) -> Value:
+    """Muennighoff 2022 (SGPT): Σ i · x_i / Σ i over the words that `mask` keeps, counted from the first that `padding` keeps."""
+    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
+    place = net.op("subtract", net.op("arange", stop=mask.shape[1], dtype=DType.INT64), net.op("argmax", padding, axis=1, keepdims=True))
+    weights = net.cast(net.op("expand_dims", net.op("multiply", mask, net.op("add", place, 1)), axis=(2,)), wide)
+    total = net.op("sum", net.op("multiply", net.cast(x, wide), weights), axis=(1,))
+    return net.cast(net.op("divide", total, net.op("clip", net.op("sum", weights, axis=(1,)), 1e-9)))
+
+
 POOLINGS: dict[str, Callable[[Net, Value, Value], Value]] = {
     "cls": _first, "max": _max, "mean": _mean, "mean_sqrt_len_tokens": _mean_root, "lasttoken": _last}
 
@@ -171,11 +206,23 @@ POOLINGS: dict[str, Callable[[Net, Value, Value], Value]] = {
 # Maps of the vector ------------------------------------------------------------------------------------------------------
 
 
-def _dense(net: Net, x: Value, folder: Path) -> Value:
+Vectors = dict[str, Value]
+
+
+def _held(vectors: Vectors, name: str, where: str) -> Value:
+    if name not in vectors:
+        raise UnsupportedError(f"a module reads {name!r} before one has written it", where=where, expected=", ".join(vectors),
+                               fix=OTHERWISE)
+    return vectors[name]
+
+
+def _dense(net: Net, vectors: Vectors, folder: Path) -> None:
+    """activation(x · weightᵀ + bias), of the sentence's vector or of each word's; with `use_residual` x is added."""
     config = Config(*_config(folder))
-    config.only("module_input_name", "sentence_embedding")
-    config.only("module_output_name", "sentence_embedding")
-    config.only("use_residual", False)
+    known = {WORDS: WORDS, SENTENCE: SENTENCE}
+    source = config.choice("module_input_name", known, SENTENCE)
+    target = source if config.get("module_output_name") is None else config.choice("module_output_name", known)
+    given = x = _held(vectors, source, config.where)
     width, out = config.size("in_features"), config.size("out_features")
     if width != x.shape[-1]:
         raise FormatError("the map is for vectors of another size", where=config.where, expected=str(x.shape[-1]), received=str(width))
@@ -183,30 +230,36 @@ def _dense(net: Net, x: Value, folder: Path) -> Value:
     weight = net.parameter(f"{folder.name}.linear.weight", (out, width))
     bias = net.parameter(f"{folder.name}.linear.bias", (out,)) if config.flag("bias", True) else None
     x = net.op("linear", x, weight, bias)
-    return x if activation is None else net.op(activation, x)
+    x = x if activation is None else net.op(activation, x)
+    if config.flag("use_residual", False):
+        rest = given if width == out else net.op("linear", given, net.parameter(f"{folder.name}.residual.weight", (out, width)), None)
+        x = net.op("add", x, rest)
+    vectors[target] = x
 
 
-def _layer_norm(net: Net, x: Value, folder: Path) -> Value:
+def _layer_norm(net: Net, vectors: Vectors, folder: Path) -> None:
     config = Config(*_config(folder))
+    x = _held(vectors, SENTENCE, config.where)
     size = config.size("dimension")
     weight, bias = (net.parameter(f"{folder.name}.norm.{name}", (size,)) for name in ("weight", "bias"))
-    return net.op("layer_norm", x, weight, bias, normalized_shape=(size,), eps=1e-5)
+    vectors[SENTENCE] = net.op("layer_norm", x, weight, bias, normalized_shape=(size,), eps=1e-5)
 
 
-def _normalize(net: Net, x: Value, folder: Path) -> Value:
+def _normalize(net: Net, vectors: Vectors, folder: Path) -> None:
     """x / max(‖x‖, 1e-12)."""
     if (folder / "config.json").is_file():
         config = Config(*_config(folder))
         config.only("module_input_name", "sentence_embedding")
         config.only("module_output_name", "sentence_embedding")
-    return net.op("divide", x, net.op("clip", net.op("vector_norm", x, axis=(-1,), keepdims=True), 1e-12))
+    x = _held(vectors, SENTENCE, str(folder))
+    vectors[SENTENCE] = net.op("divide", x, net.op("clip", net.op("vector_norm", x, axis=(-1,), keepdims=True), 1e-12))
 
 
-def _dropout(net: Net, x: Value, folder: Path) -> Value:
-    return x
+def _dropout(net: Net, vectors: Vectors, folder: Path) -> None:
+    pass
 
 
-MODULES: dict[str, Callable[[Net, Value, Path], Value]] = {
+MODULES: dict[str, Callable[[Net, Vectors, Path], None]] = {
     "Dense": _dense, "LayerNorm": _layer_norm, "Normalize": _normalize, "Dropout": _dropout}
 
 

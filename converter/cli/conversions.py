@@ -115,10 +115,11 @@ NO_CHECK = click.option("--no-check", is_flag=True, help="Do not compare the val
 
 
 def _option(item: Option) -> Callable[[Any], Any]:
+    flag = f"--{item.name.replace('_', '-')}"
     if item.type is bool:
-        return click.option(f"--{item.name}", is_flag=True, default=bool(item.default), help=item.help)
+        return click.option(flag, is_flag=True, default=bool(item.default), help=item.help)
     kind: Any = click.Choice(item.choices) if item.choices else item.type
-    return click.option(f"--{item.name}", type=kind, default=item.default, show_default=item.default is not None, help=item.help)
+    return click.option(flag, type=kind, default=item.default, show_default=item.default is not None, help=item.help)
 
 
 def _graph_options(target: Format) -> list[Callable[[Any], Any]]:

@@ -122,7 +122,7 @@ def _model_of_parameters(source: str | None, update: Callable[[str], None], give
         return model, [*_bound_notes(model), *(notes if isinstance(notes, list) else [])]
     for name in ("graphs", "recorded", *(item.name for item in recognisers_options())):
         if given.get(name):
-            raise click.UsageError(f"--{name} is for a checkpoint that is recognised without --module.")
+            raise click.UsageError(f"--{name.replace('_', '-')} is for a checkpoint that is recognised without --module.")
     names = name_options(given)
     store = None if source is None else load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")),
                                                         names=names, parts=True)
