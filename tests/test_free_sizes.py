@@ -200,3 +200,22 @@ def test_the_way_out_that_the_error_names(tmp_path: Path) -> None:
     assert "looping.py:5 in forward" in refused.output
     assert CliRunner().invoke(cli, [*args, "--fix", "time=5"]).exit_code == 0
     assert str(converter.load(tmp_path / "m.json").graph.inputs[0].spec) == "float32[batch, 5, 4]"
+
+
+class Flat(nn.Module):
+    """A strided net whose last layer fixes what is left of the image: a few heights, up to the stride, come to the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, 4), nn.Linear(4 * 8 * 8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.flatten(self.conv(x), 1))
+
+
+def test_a_few_sizes_that_come_to_the_same_are_not_free() -> None:
+    example = (torch.randn(2, 3, 32, 32),)
+    with pytest.raises(UnsupportedError, match="asked to be free are not: height, width"):
+        converter.from_torch(Flat().eval(), example, dims={"x": ["batch", 3, "height", "width"]})
+    model = converter.from_torch(Flat().eval(), example, dims={"x": ["batch", 3, 32, 32]})
+    assert [str(size) for size in model.graph.inputs[0].spec.shape] == ["batch", "3", "32", "32"]

@@ -198,9 +198,12 @@ def refuse_named(module: torch.nn.Module, short: list[Shortfall], own: set[Short
 
 
 def _is_its_own(item: Shortfall) -> bool:
-    """Whether a limit of the module's own leaves a size free: up to an end, or with others of which it is made, as a mask is as
-    long as a cache and the new tokens together."""
-    return isinstance(item.size, DimRange) or isinstance(item.size, Expr) and item.size.symbol is None
+    """Whether a limit of the module's own leaves a size free: up to an end well beyond where it begins, which a few sizes that
+    come to the same after a stride are not; or with others of which it is made, as a mask is as long as a cache and the new
+    tokens together."""
+    if isinstance(item.size, DimRange):
+        return item.size.max is None or item.size.max >= 2 * item.size.min
+    return isinstance(item.size, Expr) and item.size.symbol is None
 
 
 def why(item: Shortfall, own: bool, place: Place | None) -> str:
