@@ -510,7 +510,7 @@ class NotZeros(FirstCall):
 
 
 @pytest.mark.parametrize(("build", "part"), [
-    (History, "another structure after a call"), (InObject, "not in tensors|of a class|another structure"),
+    (History, "another structure after a call"), (InObject, "not in tensors|outside of the module|another structure"),
     (NotZeros, "not there before the first call"),
 ])
 def test_state_that_cannot_be_explicit_is_refused(build: Callable[[], nn.Module], part: str) -> None:
@@ -546,3 +546,37 @@ def test_state_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert runner.invoke(cli, ["verify", "explicit.json"]).exit_code == 0
     judged = runner.invoke(cli, ["verify", "explicit.json", *module, "--state", "explicit"])
     assert judged.exit_code == 0, judged.output
+
+
+# What the module's code reaches beside it ------------------------------------------------------------------------------------
+
+SEEN: list[Any] = []
+CALLS = 0
+
+
+class Reaching(nn.Module):
+    """State in a name of the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        global CALLS
+        CALLS += 1
+        SEEN.append(CALLS)
+        return self.linear(x) * CALLS
+
+
+def test_names_of_the_file_and_what_hooks_fill_are_put_back() -> None:
+    module, features, count = Reaching(), {}, 0
+
+    def keep(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+        nonlocal count
+        features["linear"], count = output, count + 1
+
+    module.linear.register_forward_hook(keep)
+    with pytest.warns(converter.ConversionWarning, match="CALLS"):
+        model = converter.from_torch(module, (X,))
+    assert (features, count, CALLS, SEEN) == ({}, 0, 0, [])
+    assert converter.verify(model, runtimes=["numpy"])

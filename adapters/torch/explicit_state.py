@@ -170,7 +170,7 @@ def _carried(ready: Prepared, slot: Slot, name: str, memory: Memory) -> Carried:
     """The slot with its numbers as tensors; what a first call makes of nothing is None still."""
     value = value_of(slot)
     if not isinstance(slot[0], torch.nn.Module):
-        raise _refuse(name, "is one of a class, not of the module")
+        raise _refuse(name, "is kept outside of the module")
     if value is None:
         return Carried(slot, name, None)
     after = _after_a_call(ready, [slot], memory)[1][0]

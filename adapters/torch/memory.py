@@ -7,15 +7,13 @@ and afterwards the module is as it was given.
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from types import SimpleNamespace
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -23,12 +21,25 @@ import torch
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from adapters.torch.held_values import (
+    PLAIN,
+    bind_name,
+    copied,
+    differs,
+    is_plain_object,
+    names_in_reach,
+    put_items,
+    random_state,
+    same,
+    same_values,
+    version_of,
+)
+
 DEPTH = 3
 """How deep objects that are no modules are looked into: an attribute, what it holds, and what that holds."""
 LARGEST = 256 << 20
 """Bytes: a tensor that is no parameter and no buffer is kept up to this size."""
 REGISTERED = ("_parameters", "_buffers", "_modules")
-PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 Slot = tuple[Any, str]
 """An object (a module, a class, `_buffers` …) and the name of what it holds."""
@@ -91,6 +102,7 @@ class Memory:
         self.state: tuple[Slot, ...] = ()
         self._attributes: list[tuple[Any, dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any, Slot]] = []
+        self._names: list[tuple[FunctionType, str, Any]] = []
         self._random: list[Callable[[], None]] = []
         self.tensors: dict[int, Kept] = {}
         self._seen: dict[int, Any] = {}
@@ -131,6 +143,9 @@ class Memory:
             self._attributes.append((cls, held))
             for name, value in held.items():
                 self._visit(value, (cls, name), 0)
+            for name, value in vars(cls).items():
+                if isinstance(value, FunctionType):
+                    self._visit(value, (cls, name), 0)
 
     def _visit(self, value: Any, slot: Slot, depth: int) -> None:
         if isinstance(value, PLAIN) or id(value) in self._seen or depth > DEPTH:
@@ -145,18 +160,23 @@ class Memory:
                 for part in value.modules():
                     self._look_into(part)
         elif isinstance(value, (list, set, deque, dict)):
-            self._containers.append((value, _copied(value), slot))
+            self._containers.append((value, copied(value), slot))
             for item in list(value.values() if isinstance(value, dict) else value):
                 self._visit(item, slot, depth)
+        elif isinstance(value, FunctionType):
+            for name, item in names_in_reach(value):
+                if isinstance(item, (torch.Tensor, list, dict, set, deque, *PLAIN)):
+                    self._names.append((value, name, item))
+                    self._visit(item, (value, name), depth)
         elif isinstance(value, (tuple, frozenset)):
             for item in value:
                 self._visit(item, slot, depth)
         elif isinstance(value, np.ndarray):
             if value.flags.writeable and value.nbytes <= LARGEST:
                 self._containers.append((value, value.copy(), slot))
-        elif (put_back := _random_state(value)) is not None:
+        elif (put_back := random_state(value)) is not None:
             self._random.append(put_back)
-        elif _is_plain_object(value):
+        elif is_plain_object(value):
             self._containers.append((vars(value), dict(vars(value)), slot))
             for item in list(vars(value).values()):
                 self._visit(item, slot, depth + 1)
@@ -187,14 +207,17 @@ class Memory:
         for owner, before in self._attributes:
             now = _attributes(owner, before)
             for name in dict.fromkeys([*before, *now]):
-                if name != "training" and name not in REGISTERED and not _same(before.get(name, owner), now.get(name, owner)):
+                if name != "training" and name not in REGISTERED and not same(before.get(name, owner), now.get(name, owner)):
                     add(owner, name)
+        for function, name, item in self._names:
+            if not same(item, dict(names_in_reach(function)).get(name, function)):
+                add(function, name)
         for value, before, slot in self._containers:
             if slot[1] in REGISTERED and isinstance(slot[0], torch.nn.Module):
                 for key in dict.fromkeys([*before, *value]):
                     if before.get(key) is not value.get(key):
                         add(slot[0], key)
-            elif _differs(value, before):
+            elif differs(value, before):
                 add(*slot)
         for kept in self.tensors.values():
             if kept.changed(True):
@@ -221,28 +244,17 @@ class Memory:
         """Puts everything back; `whole`: the training flags too, and values that were changed without torch counting it."""
         for owner, before in self._attributes:
             _put_attributes(owner, before, whole)
+        for function, name, item in self._names:
+            if dict(names_in_reach(function)).get(name, function) is not item:
+                bind_name(function, name, item)
         for value, before, _ in self._containers:
-            if _differs(value, before):
-                _put_items(value, before)
+            if differs(value, before):
+                put_items(value, before)
         with torch.no_grad():
             for kept in self.tensors.values():
                 kept.restore(whole or id(kept.tensor) not in self._learned or id(kept.tensor) in self._touched)
         for put_back in self._random:
             put_back()
-
-
-def version_of(tensor: torch.Tensor) -> int:
-    """How often torch has counted a change in place; tensors of inference mode have no count."""
-    return -1 if tensor.is_inference() else tensor._version
-
-
-def same_values(one: torch.Tensor, two: torch.Tensor) -> bool:
-    """Whether two tensors are of one kind and equal, NaN being equal to NaN."""
-    if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
-        return False
-    if one.is_meta or torch.equal(one, two):
-        return True
-    return bool(((one == two) | (one != one) & (two != two)).all())
 
 
 def _attributes(owner: Any, before: dict[str, Any]) -> dict[str, Any]:
@@ -264,64 +276,6 @@ def _put_attributes(owner: Any, before: dict[str, Any], whole: bool) -> None:
     if now.keys() != kept.keys() or any(now[name] is not value for name, value in kept.items()):
         now.clear()
         now.update(kept)
-
-
-def _same(one: Any, two: Any) -> bool:
-    return one is two or isinstance(one, PLAIN) and type(one) is type(two) and (one == two or one != one and two != two)
-
-
-def _copied(value: Any) -> Any:
-    return dict(value) if isinstance(value, dict) else set(value) if isinstance(value, set) else list(value)
-
-
-def _differs(value: Any, before: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.tobytes() != before.tobytes()
-    if isinstance(value, dict):
-        return list(map(id, value)) != list(map(id, before)) or any(not _same(before[key], item) for key, item in value.items())
-    if isinstance(value, set):
-        return bool(value != before)
-    return len(value) != len(before) or any(not _same(one, two) for one, two in zip(before, value, strict=True))
-
-
-def _put_items(value: Any, before: Any) -> None:
-    if isinstance(value, np.ndarray):
-        value[...] = before
-    elif isinstance(value, list):
-        value[:] = before
-    else:
-        value.clear()
-        value.update(before) if isinstance(value, (MutableMapping, set)) else value.extend(before)
-
-
-def _random_state(value: Any) -> Callable[[], None] | None:
-    """What puts a generator of random numbers back to where it is now."""
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        return partial(_set_state, value, state)
-    if isinstance(value, random.Random):
-        told = value.getstate()
-        return lambda: value.setstate(told)
-    if isinstance(value, np.random.Generator):
-        held = value.bit_generator.state
-        return lambda: setattr(value.bit_generator, "state", held)
-    if isinstance(value, np.random.RandomState):
-        kept = value.get_state()
-        return lambda: value.set_state(kept)
-    return None
-
-
-def _set_state(generator: torch.Generator, state: torch.Tensor) -> None:
-    generator.set_state(state)
-
-
-def _is_plain_object(value: Any) -> bool:
-    """Whether a value is an object of somebody's class whose attributes are its state."""
-    if isinstance(value, SimpleNamespace):
-        return True
-    root = type(value).__module__.partition(".")[0]
-    return (root not in ("torch", "numpy") and root not in sys.stdlib_module_names and not isinstance(value, type)
-            and isinstance(getattr(value, "__dict__", None), dict))
 
 
 # Around a conversion -------------------------------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
-from adapters.torch.memory import PLAIN, Memory, Slot, same_values
+from adapters.torch.held_values import PLAIN, bind_name, names_in_reach, same_values
+from adapters.torch.memory import Memory, Slot
 from adapters.torch.notes import Concern
 from converter.errors import UnsupportedError
 
@@ -126,8 +128,13 @@ def _listed(names: list[str], most: int = 12) -> str:
 def names_of(slots: Sequence[Slot], module: torch.nn.Module) -> list[str]:
     """`encoder.h` for the attribute `h` of the part `encoder`."""
     paths = {id(part): f"{path}." if path else "" for path, part in module.named_modules()}
-    return [f"{owner.__name__}.{name}" if isinstance(owner, type) else f"{paths.get(id(owner), type(owner).__name__ + '.')}{name}"
-            for owner, name in slots]
+
+    def place(owner: Any) -> str:
+        if isinstance(owner, (type, FunctionType)):
+            return f"{owner.__qualname__}."
+        return paths.get(id(owner), f"{type(owner).__name__}.")
+
+    return [f"{place(owner)}{name}" for owner, name in slots]
 
 
 def _is_registered(slot: Slot) -> bool:
@@ -138,6 +145,8 @@ def _is_registered(slot: Slot) -> bool:
 def value_of(slot: Slot) -> Any:
     """What a slot holds; None where it is not there."""
     owner, name = slot
+    if isinstance(owner, FunctionType):
+        return dict(names_in_reach(owner)).get(name)
     for registered in ("_buffers", "_parameters") if isinstance(owner, torch.nn.Module) else ():
         if name in vars(owner).get(registered, ()):
             return vars(owner)[registered][name]
@@ -147,8 +156,8 @@ def value_of(slot: Slot) -> Any:
 def put(slot: Slot, value: Any) -> None:
     """Gives a slot another value; a buffer or parameter stays one by name."""
     owner, name = slot
-    if isinstance(owner, type):
-        setattr(owner, name, value)
+    if isinstance(owner, (type, FunctionType)):
+        setattr(owner, name, value) if isinstance(owner, type) else bind_name(owner, name, value)
         return
     for registered in ("_buffers", "_parameters") if isinstance(owner, torch.nn.Module) else ():
         if name in vars(owner).get(registered, ()):
