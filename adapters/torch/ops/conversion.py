@@ -17,6 +17,8 @@ from converter.ops.conversion import LARGEST
 @imports("aten.to.dtype", "aten.to.device", "aten.to.other", "aten.to.dtype_layout", "aten.to.prim_Device", "aten.to.prim_dtype",
          "aten._to_copy.default", "aten.type_as.default", "prims.convert_element_type.default")
 def to(g: Importer, self: Value, *arguments: Any, **options: Any) -> Value:
+    if not isinstance(self, Value):  # a number of the code's that vmap has made a tensor of
+        return g.tensor(self, g.result_dtype())
     return g.cast(self, g.result_dtype())
 
 
