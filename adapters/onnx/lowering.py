@@ -112,6 +112,11 @@ class Lowering:
         return any(output.value == self._wanted[0] for output in self.graph.outputs)
 
     @property
+    def read(self) -> tuple[str, ...]:
+        """The values that the neutral node reads."""
+        return tuple(self._current.names) if self._current else ()
+
+    @property
     def result(self) -> TensorSpec:
         """The spec of the neutral node's first output that is used."""
         return self.specs[self._wanted[0]]

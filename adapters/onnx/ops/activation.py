@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from adapters.onnx.kernels import compute, number
 from adapters.onnx.lowering import Lowering, Tensor
-from adapters.onnx.ops.elementwise import apply, like, select
+from adapters.onnx.ops.elementwise import apply, clip, select
 from adapters.onnx.ops.special import erf
 from adapters.onnx.ops.transcendental import expm1, log1p
 from adapters.onnx.registry import lowers
@@ -34,7 +34,7 @@ def _times(g: Lowering, x: Tensor, factor: float) -> Tensor:
 
 
 def _clip(g: Lowering, x: Tensor, low: float | None, high: float | None) -> Tensor:
-    return compute(g, "Clip", x, None if low is None else number(g, low, x), None if high is None else number(g, high, x), spec=like(x))
+    return clip(g, x, None if low is None else number(g, low, x), None if high is None else number(g, high, x))
 
 
 @lowers("relu")

@@ -214,7 +214,8 @@ def fmin(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
 
 @lowers("clip")
 def clip(g: Lowering, x: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
-    if all(bound is None or bound.rank == 0 for bound in (min, max)):
+    # With one bound ONNX Runtime's Clip ends infinities at the largest number.
+    if min is not None and max is not None and min.rank == max.rank == 0:
         return compute(g, "Clip", x, min, max, spec=like(x))
     y = x if min is None else apply(g, "Max", x, min)
     return y if max is None else apply(g, "Min", y, max)

@@ -15,6 +15,7 @@ import onnx
 
 from adapters.onnx.layouts import Layout
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.nan import marks, spoil, where_nan
 from adapters.onnx.registry import lowers
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
@@ -129,9 +130,31 @@ def _node(g: Lowering, layer: Layer, time: Dim, batch: Dim) -> tuple[Tensor, ...
     specs = [TensorSpec(dtype, (time, count, batch, hidden)), *[state] * len(layer.widths)]
     activations = {"rnn": [layer.activation] * count}.get(layer.kind)
     lengths = None if layer.lengths is None else g.cast(layer.lengths, DType.INT32)
-    return g.nodes_out(KINDS[layer.kind][0], x, *weights, bias, lengths, *layer.states, specs=specs, hidden_size=hidden,
-                       direction="bidirectional" if count == 2 else None, activations=activations,
-                       linear_before_reset=1 if layer.kind == "gru" else None)
+    results = g.nodes_out(KINDS[layer.kind][0], x, *weights, bias, lengths, *layer.states, specs=specs, hidden_size=hidden,
+                          direction="bidirectional" if count == 2 else None, activations=activations,
+                          linear_before_reset=1 if layer.kind == "gru" else None)
+    return tuple(where_nan(g, [x, *layer.states[:1]], results, lambda: _with_nan(g, layer, results, time, batch)))
+
+
+def _with_nan(g: Lowering, layer: Layer, results: Sequence[Tensor], time: Dim, batch: Dim) -> list[Tensor]:
+    """What a layer gives, NaN from the first step on that reads NaN, or that comes from a state that holds NaN."""
+    column = TensorSpec(DType.FLOAT32, (time, batch, 1))
+    read = g.node("ReduceMax", marks(g, layer.x), g.constant([2]), spec=column, keepdims=1)
+    inside = None if layer.lengths is None else g.cast(_inside(g, layer.lengths, time, batch), DType.FLOAT32)
+    if inside is not None:
+        read = g.node("Mul", read, inside, spec=column)
+    running = [g.node("CumSum", read, g.constant(0), spec=column, reverse=backward or None) for backward in range(len(layer.directions))]
+    count = len(running)
+    steps = TensorSpec(DType.FLOAT32, (time, count, batch, 1))
+    apart = [g.node("Unsqueeze", item, g.constant([1]), spec=TensorSpec(DType.FLOAT32, (time, 1, batch, 1))) for item in running]
+    along = apart[0] if count == 1 else g.node("Concat", *apart, spec=steps, axis=1)
+    end = g.node("ReduceMax", along, g.constant([0]), spec=TensorSpec(DType.FLOAT32, (count, batch, 1)), keepdims=0)
+    if layer.states:
+        start = g.node("ReduceMax", marks(g, layer.states[0]), g.constant([2]), spec=end.spec, keepdims=1)
+        along, end = g.node("Add", along, start, spec=steps), g.node("Add", end, start, spec=end.spec)
+    if inside is not None:
+        along = g.node("Mul", along, g.reshape(inside, (time, 1, batch, 1)), spec=steps)
+    return [spoil(g, along, results[0]), *(spoil(g, end, item) for item in results[1:])]
 
 
 def _built(g: Lowering, sources: Sequence[Tensor], steps: tuple[Any, ...], shape: tuple[int, ...] | None) -> Tensor:
