@@ -36,7 +36,12 @@ class Apply(nn.Module):
 
 def require_equal(function: Callable[..., Any], *calls: tuple[torch.Tensor, ...], tolerance: float = 1e-5) -> converter.Model:
     """Converts a function at the first call, and compares it with torch at every call in every runtime."""
-    module = Apply(function).eval()
+    return require_equal_module(Apply(function), *calls, tolerance=tolerance)
+
+
+def require_equal_module(module: nn.Module, *calls: tuple[torch.Tensor, ...], tolerance: float = 1e-5) -> converter.Model:
+    """`require_equal` of a module."""
+    module.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = converter.from_torch(module, calls[0])
@@ -241,3 +246,42 @@ def test_the_result_does_not_depend_on_the_hash_seed() -> None:
     found = {subprocess.run([sys.executable, "-W", "ignore", "-c", ROTARY], capture_output=True, text=True, check=True,
                             env={**os.environ, "PYTHONHASHSEED": seed}).stdout for seed in ("0", "1")}
     assert found == {"float32[batch, x_1, x_2]\n"}
+
+
+class Held(nn.Module):
+    """Numbers held in buffers and parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor(0.7))
+        self.register_buffer("steps", torch.tensor(3))
+        self.weight = nn.Parameter(torch.tensor([2.0, 4.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.roll(-round(self.shift.item() * 3), -1)
+        if self.steps > 2 and bool(self.weight[1] > self.weight[0]):
+            x = x[:, :self.steps] * float(self.weight[0])
+        for index in range(int(self.weight[1])):
+            x = x + index
+        return nn.functional.threshold(x, self.shift.item(), 0.5)
+
+
+def test_numbers_that_a_module_holds_are_known() -> None:
+    require_equal_module(Held(), (torch.randn(2, 5),), (torch.randn(3, 9),))
+
+
+class Written(nn.Module):
+    """A number of a buffer that forward has written to before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.tensor(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count = self.count + 0
+        count += 3
+        return x * count.item()
+
+
+def test_a_number_is_read_after_it_is_written() -> None:
+    require_equal_module(Written(), (torch.randn(2, 5),), (torch.randn(3, 9),))

@@ -10,6 +10,7 @@ import adapters.torch.batching as batching
 import adapters.torch.custom_operators as custom_operators
 import adapters.torch.distributions as distributions
 import adapters.torch.flex as flex
+import adapters.torch.known_numbers as known_numbers
 import adapters.torch.linear_algebra as linear_algebra
 import adapters.torch.losses as losses
 import adapters.torch.masks as masks
@@ -21,6 +22,7 @@ import adapters.torch.tables as tables
 import adapters.torch.views as views
 
 PATCHES = (
+    known_numbers.known_numbers,
     recurrent.whole_recurrent_layers, packing.whole_packed_sequences, masks.masks_as_given, pooling_1d.free_lengths,
     losses.traceable_losses, linear_algebra.traceable_linear_algebra, answers.answers_as_tensors, tables.free_tables, views.quick_views,
     quotients.small_quotients, custom_operators.traceable_bodies, distributions.unchecked_distributions, batching.free_batches,
