@@ -139,7 +139,7 @@ def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> 
 
 
 def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, dims: Any = "auto", *,
-               name: str | None = None, examples: bool = True, state: str = "initial") -> Model:
+               name: str | None = None, examples: bool = True, state: str = "initial", effort: float = 60.0) -> Model:
     """Converts a live `torch.nn.Module` by tracing it with `torch.export`.
 
     Args:
@@ -151,6 +151,8 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
             `dynamic_shapes`. A size that is named and cannot be free is an error; one that nobody named is a `ConversionWarning`
             where the module itself would take others.
         name: the graph's name; default: the module's class.
+        effort: seconds in which free sizes are sought. When they are spent, those that were found stay free, and the rest is a
+            `ConversionWarning`.
         examples: whether to run the module and keep what it gave, as the model's proof. The given arguments come first,
             then drawn ones at other sizes; those that would make the file much larger are left out.
         state: what becomes of state that forward keeps from call to call, in buffers that it writes to and attributes that it
@@ -167,7 +169,7 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
     """
     function, extra = discovery.live("tracer")
     with requiring(extra):
-        found = function(module, args, kwargs, dims=dims, name=name, examples=examples, state=state)
+        found = function(module, args, kwargs, dims=dims, name=name, examples=examples, state=state, effort=effort)
     for concern in found.concerns:
         warnings.warn(concern, ConversionWarning, stacklevel=2)
     return found.model

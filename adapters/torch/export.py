@@ -19,6 +19,7 @@ import adapters.torch.preparation as preparation
 import adapters.torch.quantization as quantization
 import adapters.torch.searching as searching
 from adapters.torch.asked import named_dims
+from adapters.torch.effort import FIRST, LAST, LEAST, SECOND, SECONDS, Effort, EffortSpent, bounded, budget, current
 from adapters.torch.inputs import Unnamed, flat_names, identifier
 from adapters.torch.memory import Memory, evaluation
 from adapters.torch.notes import Concern
@@ -40,7 +41,7 @@ def from_torch(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mappin
 
 
 def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *,
-          dims: Any = "auto", name: str | None = None, own: bool = False) -> Program:
+          dims: Any = "auto", name: str | None = None, own: bool = False, effort: float = SECONDS) -> Program:
     """Traces a module and builds its neutral model.
 
     Args:
@@ -51,6 +52,7 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
             objects) frees those; anything else is given to `torch.export` as `dynamic_shapes`.
         name: the graph's name; default: the module's class.
         own: whether nobody else holds the module: its parameters need no copies then.
+        effort: seconds in which free sizes are sought.
 
     The module is left as it was, and the model keeps what it computes when the module is trained on.
 
@@ -59,7 +61,7 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
             free; all are listed.
     """
     ready = prepared(module, args, kwargs)
-    with evaluation(ready.module, own):
+    with evaluation(ready.module, own), budget(Effort(effort)):
         return traced(ready, dims=dims, name=name)
 
 
@@ -109,13 +111,13 @@ def _program_or_fewer(module: torch.nn.Module, arguments: dict[str, Any], dims: 
     """The program, with fewer free sizes where the module cannot be traced with all of them."""
     asked, ranges = named_dims(dims, arguments)
     try:
-        return _program(module, arguments, asked, name, notes, ranges)
+        return _program(module, arguments, asked, name, notes, ranges, FIRST if dims == "auto" else 1.0)
     except ConverterError as error:
         if dims != "auto":
             raise
         for fewer in (_first_axes(arguments), "static"):
             try:
-                program = _program(module, arguments, fewer, name, [*notes], ranges)
+                program = _program(module, arguments, fewer, name, [*notes], ranges, SECOND)
             except ConverterError:
                 continue
             kept = "only the first axis of each input is free" if fewer != "static" else "all sizes stay fixed"
@@ -177,9 +179,17 @@ def _first_axes(arguments: dict[str, Any]) -> dict[str, list[str | None]]:
 
 
 def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str],
-             ranges: Mapping[str, DimRange]) -> Program:
+             ranges: Mapping[str, DimRange], share: float) -> Program:
+    effort = current()
+
     def attempt(example: dict[str, Any], **how: Any) -> Traced:
-        return _traced(module, example, arguments, dims, name, notes, **how)
+        further = how.keys() - {"skip"}
+        left = effort.left(LAST if further else share)
+        if further and left <= 0:
+            raise EffortSpent("no time is left to seek more free sizes")
+        effort.tell("seeking more free sizes" if further else "tracing" if dims == "static" else "tracing with free sizes")
+        with bounded(None if dims == "static" else max(left, LEAST)):
+            return _traced(module, example, arguments, dims, name, notes, **how)
 
     for skip in range(3):
         traced = attempt(arguments, skip=skip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +14,7 @@ import torch
 
 from adapters.torch.arguments import full_name, nested
 from adapters.torch.dtypes import to_tensor
+from adapters.torch.effort import SECONDS, Effort, budget
 from adapters.torch.explicit_state import with_explicit_state, with_pairs, with_state_sizes
 from adapters.torch.export import Program, from_exported, prepared, traced
 from adapters.torch.inputs import bind_arguments, call_arguments
@@ -57,11 +58,12 @@ class Conversion:
 
 def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, dims: Any = "auto",
             name: str | None = None, examples: bool = True, ranges: Mapping[str, tuple[int, int]] | None = None,
-            own: bool = False, state: str = "initial") -> Conversion:
+            own: bool = False, state: str = "initial", effort: float = SECONDS,
+            progress: Callable[[str], None] = lambda text: None) -> Conversion:
     """Traces a module and records what it gives. See `converter.from_torch` for the arguments.
 
     `ranges` maps inputs to the lowest and the highest integer to draw for them; default: what the graph's tables allow.
-    `own`: nobody else holds the module, so that its parameters need not be copied.
+    `own`: nobody else holds the module, so that its parameters need not be copied. `progress` is told what is being done.
     """
     if isinstance(module, torch.export.ExportedProgram):
         if state == "explicit":
@@ -80,7 +82,8 @@ def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
         raise ConverterError("no way to take a module's state", where="state", expected=" or ".join(map(repr, STATES)),
                              received=repr(state))
     ready = prepared(module, args, kwargs)
-    with with_explicit_state(ready) if state == "explicit" else nullcontext(ready) as ready, evaluation(ready.module, own):
+    with with_explicit_state(ready) if state == "explicit" else nullcontext(ready) as ready, evaluation(ready.module, own), \
+            budget(Effort(effort, progress)):
         program = traced(ready, dims=with_state_sizes(dims, ready) if state == "explicit" else dims, name=name)
         if state == "explicit":
             program = replace(program, model=with_pairs(program.model))
@@ -125,7 +128,8 @@ def _integers(low: int, high: int, generator: Any, shape: tuple[int, ...]) -> An
 
 def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mapping[str, Array] | None, inputs: Sequence[InputLike],
                        drawn: Iterator[Mapping[str, Array]], *, name: str | None = None, examples: bool = True,
-                       state: str = "initial", allow_extra: bool = False, narrow: bool = False) -> Conversion:
+                       state: str = "initial", allow_extra: bool = False, narrow: bool = False, effort: float = SECONDS,
+                       progress: Callable[[str], None] = lambda text: None) -> Conversion:
     """Loads a state_dict into a module that was just built, and converts it.
 
     Args:
@@ -165,7 +169,8 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
     positional, keyword = _call(module, arrays)
     dims = {full_name(module, item.name): item.axes for item in inputs} if inputs else "auto"
     ranges = {full_name(module, item.name): item.span for item in inputs if item.span is not None}
-    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges, own=True, state=state)
+    found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges, own=True, state=state,
+                    effort=effort, progress=progress)
     return replace(found, notes=(*found.notes, *notes))
 
 

@@ -57,6 +57,7 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
         seen.add(key)
         for strict in ways:
             try:
+                _unmark(example)
                 call = _call(module, example, shapes)
                 with unchanged(module):
                     _name_keywords(module, example)
@@ -69,6 +70,14 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
     if isinstance(failures[0], UnsupportedError) and failures[0].items:
         raise failures[0]
     raise _untraceable(module, failures)
+
+
+def _unmark(example: Mapping[str, Any]) -> None:
+    """Takes the marks of free axes off tensors, which torch leaves there when a trace fails, and obeys in the next one."""
+    for leaf in pytree.tree_leaves(dict(example)):
+        if isinstance(leaf, torch.Tensor):
+            for name in [name for name in vars(leaf) if name.startswith("_dynamo_")]:
+                delattr(leaf, name)
 
 
 def _untraceable(module: torch.nn.Module, failures: Sequence[Exception]) -> UnsupportedError:

@@ -168,6 +168,7 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
     with requiring(extra):
         result = function(built, store, arrays, inputs, draw_examples(inputs), name=given.get("name"),
                           examples=not given.get("no_examples"), state=given.get("state") or "initial",
+                          effort=given.get("effort") or 60.0, progress=lambda text: update(f"{text}: {module}"),
                           allow_extra=bool(given.get("allow_extra")), narrow=given.get("dtype") is not None)
     model = result.model
     if source is not None:

@@ -1,0 +1,134 @@
+"""How long free sizes are sought: a budget of seconds, and a bound that holds inside of torch's symbolic simplification too.
+
+torch simplifies sizes with sympy, in Python, which may take minutes for one expression and asks nobody. A thread watches the
+clock; when the time is up while the converting thread is in that code, it raises `OutOfTime` there. That code computes
+expressions and holds nothing, so leaving it is as safe as any error that it raises itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import sympy
+import torch
+
+from converter.errors import UnsupportedError
+
+SECONDS = 60.0
+"""The budget where none is given."""
+
+FIRST, SECOND, LAST = 0.5, 0.75, 0.75
+"""The shares of a budget after which fewer free sizes are sought, those of first axes, then none; and after which no more are."""
+
+LEAST = 2.0
+"""Seconds that a trace has, however little is left."""
+
+TICK = 0.05
+"""Seconds between looks at the clock."""
+
+_SYMBOLIC = (str(Path(sympy.__file__).parent), *(str(Path(torch.__file__).parent / part) for part in (
+    "utils/_sympy", "fx/experimental/symbolic_shapes", "fx/experimental/sym_node")))
+
+
+class OutOfTime(BaseException):
+    """Raised in torch's symbolic code when the time is up; no `except Exception` there may take it for something else."""
+
+
+class EffortSpent(UnsupportedError):
+    """The budget is spent before a trace was there."""
+
+
+@dataclass
+class Effort:
+    """A budget of seconds that began when it was made. `progress` is told what is being done."""
+
+    seconds: float = SECONDS
+    progress: Callable[[str], None] = lambda text: None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def left(self, share: float = 1.0) -> float:
+        """Seconds until a share of the budget is spent."""
+        return self.seconds * share - self.spent
+
+    def tell(self, text: str) -> None:
+        """Reports progress."""
+        self.progress(f"{text} ({self.spent:.0f} of {self.seconds:.0f} s)" if self.spent >= 1 else text)
+
+
+_CURRENT: ContextVar[Effort | None] = ContextVar("effort", default=None)
+
+
+def current() -> Effort:
+    """The budget of the conversion that is going on."""
+    return _CURRENT.get() or Effort()
+
+
+@contextmanager
+def budget(effort: Effort) -> Iterator[Effort]:
+    """While active, `current()` is this one."""
+    token = _CURRENT.set(effort)
+    try:
+        yield effort
+    finally:
+        _CURRENT.reset(token)
+
+
+@contextmanager
+def bounded(seconds: float | None) -> Iterator[None]:
+    """Raises `EffortSpent` in a block that computes with sizes for longer; None: no bound."""
+    if seconds is None:
+        yield
+        return
+    watch = _Watch(seconds)
+    try:
+        with watch:
+            yield
+    except OutOfTime:
+        raise EffortSpent(f"no trace in {seconds:.0f} s", received="sizes whose expressions take torch longer to simplify",
+                          fix="allow more with effort= (--effort on the command line), or fix sizes with dims= (--fix)") from None
+
+
+class _Watch:
+    """Raises `OutOfTime` in the thread that entered it, once, when the time is up and it is in symbolic code."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._wait, name="effort", daemon=True)
+
+    def __enter__(self) -> None:
+        self._ident = threading.get_ident()
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._over.set()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), None)  # one that has not come yet
+        self._thread.join()
+
+    def _wait(self) -> None:
+        self._over.wait(max(0.0, self._seconds))
+        while not self._over.is_set():
+            with self._lock:
+                if not self._over.is_set() and _is_symbolic(sys._current_frames().get(self._ident)):
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(OutOfTime))
+            self._over.wait(TICK)
+
+
+def _is_symbolic(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_code.co_filename.startswith(_SYMBOLIC)
