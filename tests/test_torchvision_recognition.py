@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -30,6 +31,45 @@ def state_dict(name: str, **arguments: Any) -> State:
 def saved(state: Any, folder: Path) -> Path:
     torch.save(state, folder / "weights.pt")
     return folder / "weights.pt"
+
+
+def test_what_names_and_shapes_leave_open_is_said_and_kept(tmp_path: Path) -> None:
+    model = converter.from_checkpoint(saved(state_dict("resnet18", num_classes=5), tmp_path))
+    (assumed,) = model.metadata["source"]["assumed"]
+    assert assumed in model.metadata["notes"]
+    assert "strides, dilations, pools" in assumed
+    done = CliRunner().invoke(cli, ["torch-to-hdf5", str(tmp_path / "weights.pt"), "-o", str(tmp_path / "m.h5")])
+    assert "taken for torchvision's resnet18" in done.stderr.replace("\n", " ")
+
+
+def timm_folder(folder: Path, architecture: Any, **fields: Any) -> Path:
+    torch.save(state_dict("resnet18", num_classes=5), folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps({"architecture": architecture, "num_classes": 5, **fields}))
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet18.a1_in1k"])
+def test_a_folder_of_timm_is_what_its_config_says(architecture: str, tmp_path: Path) -> None:
+    folder = timm_folder(tmp_path, architecture, global_pool="avg", pretrained_cfg={"input_size": [3, 9, 9]}, model_args={"in_chans": 3})
+    module = support_torchvision.module("resnet18", num_classes=5)
+    x = torch.randn(2, 3, 40, 33, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = module(x).numpy()
+    for path in (folder, folder / "pytorch_model.bin"):
+        model = converter.from_checkpoint(path)
+        assert "timm's resnet18" in model.metadata["source"]["assumed"][0]
+        np.testing.assert_allclose(converter.session(model).run({"x": x.numpy()})["output"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "fields", "part"), [
+    ("resnetaa18", {}, "timm's resnetaa18"), ("resnet50", {}, "timm's resnet50"), ("resnet18", {"global_pool": "max"}, "global_pool"),
+    ("resnet18", {"model_args": {"output_stride": 8}}, "output_stride"), ("vit_tiny", {}, "timm's vit_tiny")])
+def test_a_folder_of_another_model_of_timm_is_refused(architecture: str, fields: Any, part: str, tmp_path: Path) -> None:
+    folder = timm_folder(tmp_path, architecture, **fields)
+    for path in (folder, folder / "pytorch_model.bin"):
+        with pytest.raises(UnsupportedError, match=part) as caught:
+            converter.from_checkpoint(path)
+        assert "--module" in (caught.value.fix or "")
 
 
 def test_a_checkpoint_alone_gives_the_model(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
         return sentence_encoder(checkpoint, take)
     if not (checkpoint.path / "config.json").is_file():
         return None
+    fields = read_object(checkpoint.path / "config.json")
+    if "model_type" not in fields and isinstance(fields.get("architecture"), str):
+        return None  # timm's
     if task == TASK:
         raise FormatError("the folder does not say how sentences are pooled", where=str(checkpoint.path), expected="modules.json")
     store = plain(checkpoint.store)
