@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sympy
@@ -19,7 +19,10 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 from adapters.torch.decisions import Decisions
 from adapters.torch.dtypes import to_dim
 from adapters.torch.intervals import interval
+from adapters.torch.requirements import failing, fails_seldom, plain, requirements, tester
 from adapters.torch.unions import Condition, size_symbol, united
+from converter.conditions import Condition as Requirement
+from converter.dims import symbol as size
 from converter.errors import ConverterError
 from converter.ir import DimRange
 
@@ -31,6 +34,9 @@ LARGEST_STEP = 256
 FEW = 64
 """Sizes that are tried one by one."""
 
+FAR = 4
+"""A range is compared with the sizes at which its condition holds up to this many times the traced size."""
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -38,7 +44,8 @@ class Domain:
 
     `relations` gives a size that must be another one and a constant, which then has no range of its own. `conditions` are
     those of all decisions, with their places, over the graph's symbols; `doubtful` those that were left out because they
-    fail at sizes that are to be kept, where a trial has to show that they do not matter.
+    fail at sizes that are to be kept, where a trial has to show that they do not matter. `requires` holds what no ranges can
+    say, with the places.
     """
 
     ranges: Mapping[str, DimRange]
@@ -47,6 +54,7 @@ class Domain:
     relations: Mapping[str, tuple[str, int]]
     conditions: tuple[Condition, ...] = ()
     doubtful: tuple[Any, ...] = ()
+    requires: Mapping[Requirement, str] = field(default_factory=dict)
 
 
 def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int], ranges: Mapping[str, DimRange],
@@ -61,56 +69,121 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
         kept: sizes that are not to be lost: decisions that fail there are `doubtful`.
         others: where `kept` is given, the conditions of a trace made there, over the graph's symbols.
     """
-    found = dict(ranges)
-    trials: set[str] = set()
-    reasons: dict[str, str] = {}
-    relations: dict[str, tuple[str, int]] = {}
-    own_conditions = list(_conditions(decisions, names, traced))
+    own_conditions = list(conditions_of(decisions, names, traced))
     wanted, doubtful = (own_conditions, []) if kept is None else united(own_conditions, kept, others)
-    for symbol in (item for condition in doubtful for item in condition.free_symbols):
-        if kept is not None and kept[str(symbol)] not in found[str(symbol)]:  # the tracer's own range follows from that decision
-            found[str(symbol)] = DimRange()
+    found = dict(ranges)
+    for item in (item for condition in doubtful for item in condition.free_symbols):
+        if kept is not None and kept[str(item)] not in found[str(item)]:  # the tracer's own range follows from that decision
+            found[str(item)] = DimRange()
+    narrowing = _Narrowing(found, traced)
     for place, condition in wanted:
-        condition = _related(condition, relations)
+        narrowing.hold(place, condition)
+    return narrowing.domain(tuple(own_conditions), tuple(doubtful))
+
+
+def narrowed_by(domain: Domain, conditions: Iterable[Condition], traced: Mapping[str, int], ranges: Mapping[str, DimRange]) -> Domain:
+    """A domain, with other ranges, in which more conditions hold. Sizes that are free stay sizes of their own."""
+    narrowing = _Narrowing(dict(ranges), traced)
+    narrowing.trials, narrowing.reasons, narrowing.relations = set(domain.trials), dict(domain.reasons), dict(domain.relations)
+    narrowing.requires = dict(domain.requires)
+    for place, condition in conditions:
+        narrowing.hold(place, condition, relate=False)
+    return narrowing.domain(domain.conditions, domain.doubtful)
+
+
+class _Narrowing:
+    """Ranges while conditions narrow them, one after another."""
+
+    def __init__(self, found: dict[str, DimRange], traced: Mapping[str, int]) -> None:
+        self.found, self.traced = found, traced
+        self.trials: set[str] = set()
+        self.reasons: dict[str, str] = {}
+        self.relations: dict[str, tuple[str, int]] = {}
+        self.requires: dict[Requirement, str] = {}
+
+    def domain(self, conditions: tuple[Condition, ...], doubtful: tuple[Any, ...]) -> Domain:
+        trials = {self.relations.get(name, (name, 0))[0] for name in self.trials}
+        sizes = {name: size(other) + more for name, (other, more) in self.relations.items()}
+        requires = {condition: place for item, place in self.requires.items()
+                    if isinstance(condition := item.substituted(sizes), Requirement)
+                    and not (condition.relation == ">=" and interval(condition.difference, self.found)[0] >= 0)}
+        return Domain(self.found, frozenset(name for name in trials if name in self.found and self.found[name].min == 1), self.reasons,
+                      self.relations, conditions, doubtful, requires)
+
+    def hold(self, place: str, condition: Any, relate: bool = True) -> None:
+        """Narrows the ranges to where a condition holds; a condition between sizes that no range can say is required."""
+        found, traced = self.found, self.traced
+        condition = plain(_related(condition, self.relations))
         if condition is sympy.true:
-            continue
+            return
+        if isinstance(condition, sympy.And):
+            for part in condition.args:
+                self.hold(place, part, relate)
+            return
         own = sorted(str(item) for item in condition.free_symbols)
         if _holds(condition, found, own):
             if not _holds(condition, {name: DimRange() for name in own}, own):  # the tracer itself has made them narrower
                 for name in own:
                     if found[name].max is not None:
-                        reasons.setdefault(name, place)
-            continue
+                        self.reasons.setdefault(name, place)
+            return
         above = {name: replace(found[name], min=found[name].min + found[name].step) if found[name].min == 1 and traced[name] > 1
                  else found[name] for name in own}
         if _holds(condition, above, own):
-            trials |= {name for name in own if above[name] != found[name]}
-            continue
-        relation = _relation(condition, {**found, **above}, own, traced)
-        if relation is not None:
-            name, other, more = relation
-            relations = {key: (other, by + more) if base == name else (base, by) for key, (base, by) in relations.items()}
-            relations[name] = (other, more)
-            looked = _shifted_meet(found[other], found.pop(name), more)
-            # The tracer looks at sizes from 2 on: both ends may say no more than that.
-            found[other] = replace(looked, min=1) if found[other].min == 1 and looked.min == 2 < traced[other] else looked
-            trials |= {other} if found[other].min == 1 else set()
-            reasons.setdefault(name, place)
-            continue
+            self.trials |= {name for name in own if above[name] != found[name]}
+            return
+        if relate and isinstance(condition, sympy.Eq) and self._relate(place, condition, own, above):
+            return
+        if len(own) > 1 and self._require(place, condition, above):
+            return
         narrowed = _narrowed(condition, {**found, **above}, own, traced)
+        if len(own) == 1 and narrowed[own[0]].max is not None and found[own[0]].max is None and self._require(
+                place, condition, above, narrowed):
+            return
         for name in own:
             if narrowed[name].min == above[name].min != found[name].min and narrowed[name].step == 1:
                 # What was narrowed is another end: 1 stays in question.
                 narrowed[name] = replace(narrowed[name], min=found[name].min)
         if not _holds(condition, narrowed, own):
-            trials |= {name for name in own if narrowed[name].min == 1}
+            self.trials |= {name for name in own if narrowed[name].min == 1}
         for name in own:
             if narrowed[name] != found[name]:
                 found[name] = narrowed[name]
-                reasons.setdefault(name, place)
-    trials = {relations.get(name, (name, 0))[0] for name in trials}
-    return Domain(found, frozenset(name for name in trials if found[name].min == 1), reasons, relations,
-                  tuple(own_conditions), tuple(doubtful))
+                self.reasons.setdefault(name, place)
+
+    def _relate(self, place: str, condition: Any, own: list[str], above: Mapping[str, DimRange]) -> bool:
+        """Makes one size another and a constant, where that is what an equation says."""
+        found, traced = self.found, self.traced
+        relation = _relation(condition, {**found, **above}, own, traced)
+        if relation is None:
+            return False
+        name, other, more = relation
+        self.relations = {key: (other, by + more) if base == name else (base, by) for key, (base, by) in self.relations.items()}
+        self.relations[name] = (other, more)
+        looked = _shifted_meet(found[other], found.pop(name), more)
+        # The tracer looks at sizes from 2 on: both ends may say no more than that.
+        found[other] = replace(looked, min=1) if found[other].min == 1 and looked.min == 2 < traced[other] else looked
+        self.trials |= {other} if found[other].min == 1 else set()
+        self.reasons.setdefault(name, place)
+        return True
+
+    def _require(self, place: str, condition: Any, above: Mapping[str, DimRange], narrowed: Mapping[str, DimRange] | None = None) -> bool:
+        """Leaves a condition to be checked at the door, where it can be said in sizes and a range would take more than it rules out."""
+        needed = requirements(condition)
+        if needed is None:
+            return False
+        if narrowed is not None:
+            (name, span), = ((name, narrowed[name]) for name in above)
+            holds = tester(condition)
+            beyond = (count for count in range(1, FAR * self.traced[name] + 64) if count not in span and count in above[name])
+            if not any(holds({name: count}) for count in beyond):
+                return False
+        if not fails_seldom(condition) and not failing(condition, above, self.traced):
+            self.trials |= {name for name, span in above.items() if span != self.found[name]}
+            return True
+        for item in needed:
+            self.requires.setdefault(item, place)
+        return True
 
 
 def _related(condition: Any, relations: Mapping[str, tuple[str, int]]) -> Any:
@@ -135,7 +208,7 @@ def _shifted_meet(own: DimRange, other: DimRange, more: int) -> DimRange:
     return DimRange(max(own.min, other.min - more), min(highs) if highs else None)
 
 
-def _conditions(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int]) -> Iterable[Condition]:
+def conditions_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[str, int]) -> Iterable[Condition]:
     """Each decision once, as a condition over the graph's symbols that held in the trace."""
     seen = set()
     renamed = {sympy.Symbol(old): size_symbol(new) for old, new in names.items()}

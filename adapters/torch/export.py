@@ -158,7 +158,7 @@ def from_exported(exported: ExportedProgram, *, name: str | None = None) -> Prog
     module = preparation.as_module(exported, name or "ExportedProgram")
     arguments = preparation.bound(module, args, kwargs)
     with quiet(), torch.no_grad(), batching.free_batches(), decisions.recorded() as decided:
-        return imported(module, prepare(exported), arguments, arguments, "auto", name or "ExportedProgram", [], decided).program
+        return imported(module, prepare(exported), arguments, arguments, "given", name or "ExportedProgram", [], decided).program
 
 
 def _copied(exported: ExportedProgram) -> ExportedProgram:

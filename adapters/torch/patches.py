@@ -7,9 +7,11 @@ from contextlib import ExitStack, contextmanager
 
 import adapters.torch.answers as answers
 import adapters.torch.batching as batching
+import adapters.torch.clamping as clamping
 import adapters.torch.custom_operators as custom_operators
 import adapters.torch.distributions as distributions
 import adapters.torch.flex as flex
+import adapters.torch.guards as guards
 import adapters.torch.known_numbers as known_numbers
 import adapters.torch.linear_algebra as linear_algebra
 import adapters.torch.losses as losses
@@ -27,6 +29,7 @@ PATCHES = (
     losses.traceable_losses, linear_algebra.traceable_linear_algebra, answers.answers_as_tensors, tables.free_tables, views.quick_views,
     quotients.small_quotients, custom_operators.traceable_bodies, distributions.unchecked_distributions, batching.free_batches,
     flex.dense_flex_attention,
+    clamping.clamped_slices, guards.places_kept,
 )
 
 

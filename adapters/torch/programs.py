@@ -13,19 +13,21 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 import adapters.torch.decisions as decisions
 from adapters.torch.decisions import Decisions
-from adapters.torch.domains import Domain, domain_of
+from adapters.torch.domains import Domain, conditions_of, domain_of, narrowed_by
 from adapters.torch.dtypes import from_torch_dtype, to_dim
+from adapters.torch.guards import guards_of
 from adapters.torch.importer import Importer
 from adapters.torch.inputs import flat_names, identifier
 from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
-from adapters.torch.ranges import held_equal, possible_ranges, traced_ranges, with_empty
+from adapters.torch.ranges import ends_of, held_equal, opened, possible_ranges, traced_ranges, with_empty
 from adapters.torch.specializing import Axis, Place
 from adapters.torch.tracing import names_axes
-from adapters.torch.trials import agrees_at, require_agreement, tried
+from adapters.torch.trials import Trials, agrees_at, require_agreement, tried
 from adapters.torch.unions import Axes, axes_of, over
 from converter.builder import GraphBuilder, Value
 from converter.checking import bound_sizes, check
+from converter.conditions import ordered
 from converter.dims import symbol, taken_as_equal
 from converter.errors import UnsupportedError
 from converter.ir import DType, Graph, Model, TensorSpec
@@ -86,15 +88,19 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
                   for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     names = flat_names(example)
     decisions.add_bounds(exported.graph, decided)
+    certain, unsure = guards_of(exported)
+    decided = Decisions([*decided.found, *certain])
     named = _symbol_names(user_nodes, names, dims)
     sizes = _traced_sizes(user_nodes, named)
     axes = axes_of(user_nodes, named)
-    domain = domain_of(decided, named, sizes, traced_ranges(exported, named)) if kept is None else domain_of(
-        decided, named, sizes, traced_ranges(exported, named), _sizes_in(kept.example, user_nodes, named),
-        over(axes, kept.axes, kept.domain.conditions))
+    traced = traced_ranges(exported, named)
+    spans = opened(traced, named) if dims == "auto" or isinstance(dims, Mapping) and names_axes(dims) else traced
+    domain = domain_of(decided, named, sizes, spans) if kept is None else domain_of(
+        decided, named, sizes, spans, _sizes_in(kept.example, user_nodes, named), over(axes, kept.axes, kept.domain.conditions))
     symbols = {key: symbol(domain.relations[own][0]) + domain.relations[own][1] if own in domain.relations else own
                for key, own in named.items()}
     builder = GraphBuilder(name, domain.ranges)
+    builder.requires += domain.requires
     environment: dict[torch.fx.Node, Any] = {}
     input_names: list[str | None] = []
     for node, input_name in zip(user_nodes, names, strict=True):
@@ -129,6 +135,14 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
 
     graph = replace(graph, dims=possible_ranges(graph, specs, {*named.values(), *(whole.dims.keys() - builder.dims.keys())}, notes, agrees))
     graph = replace(graph, dims=held_equal(graph.dims, equal, sizes, notes))
+    model = Model(graph, store, (), {}, store.constants)
+    unsure_ones = [*conditions_of(Decisions(unsure), named, sizes), *ends_of(traced, graph.dims)]
+    trials = Trials(model, module, given, tuple(input_names), output_names)
+    if not trials.agree({}):  # the example was brought to other sizes before it was traced, most often for the better
+        trials = Trials(model, module, example, tuple(input_names), output_names)
+    mattering = [*trials.that_matter(unsure_ones), *trials.tied(_equal_in_the_example(axes, sizes))]
+    domain = narrowed_by(domain, mattering, sizes, graph.dims)
+    graph = replace(graph, dims=dict(domain.ranges), requires=ordered(domain.requires))
     model = Model(graph, store, (), {}, store.constants)
     graph = replace(graph, dims=tried(domain, model, module, example, tuple(input_names), output_names, notes))
     if kept is not None:
@@ -169,10 +183,19 @@ def _traced_sizes(nodes: list[torch.fx.Node | None], symbols: Mapping[str, str])
     return sizes
 
 
+def _equal_in_the_example(axes: Axes, sizes: Mapping[str, int]) -> list[list[str]]:
+    """Sizes that the module does not relate, but which stand on one axis of several inputs and are equal in the example."""
+    groups: dict[tuple[int, int], dict[str, None]] = {}
+    for shape in axes:
+        for axis, size in enumerate(shape):
+            if size.is_Symbol and str(size) in sizes:
+                groups.setdefault((axis, sizes[str(size)]), {})[str(size)] = None
+    return [list(group) for group in groups.values() if len(group) > 1]
+
+
 def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any) -> dict[str, str]:
     """torch's symbols (`s72`) to names that a person reads: those given, else `batch` and `<input>_<axis>`."""
     symbols: dict[str, str] = {}
-    hints: dict[tuple[int, str], str] = {}
     for node, name in zip(nodes, names, strict=True):
         value = node.meta.get("val") if node is not None else None
         if not isinstance(value, torch.Tensor):
@@ -188,13 +211,7 @@ def _symbol_names(nodes: list[torch.fx.Node | None], names: list[str], dims: Any
                     continue
             if key in symbols:
                 continue
-            # Sizes that the module does not relate, but that stand on one axis of several inputs and are equal in
-            # the example, are taken to be one size.
-            hint = size.node.hint
-            given = hints.get((axis, str(hint)))
-            fresh = "batch" if axis == 0 and "batch" not in symbols.values() else f"{identifier(name)}_{axis}"
-            symbols[key] = given or fresh
-            hints.setdefault((axis, str(hint)), symbols[key])
+            symbols[key] = "batch" if axis == 0 and "batch" not in symbols.values() else f"{identifier(name)}_{axis}"
     return symbols
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import sympy
 import torch
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
+from adapters.torch.unions import Condition, size_symbol
 from converter.dims import Dim, Expr, evaluate
 from converter.dims import symbols as symbols_of
 from converter.errors import GraphError
@@ -18,7 +21,7 @@ from converter.ir import DimRange, Graph, Node, TensorSpec
 from converter.ops.conversion import LARGEST
 
 FEW = 2
-"""Sizes at which some value is empty are tried where there are no more."""
+"""Sizes at which some value is empty are tried where there are no more; of more, where slices end before them, the first and the last."""
 
 
 def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict[str, DimRange]:
@@ -41,6 +44,23 @@ def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict
             high = min(highs) if highs else None
         ranges[name] = DimRange(low, high)
     return ranges
+
+
+def opened(ranges: Mapping[str, DimRange], symbols: Mapping[str, str]) -> dict[str, DimRange]:
+    """The ranges with the ends of the inputs' sizes open, which the tracer's guards say, and say of what they come."""
+    named = set(symbols.values())
+    return {name: DimRange() if name in named and span.min != span.max else span for name, span in ranges.items()}
+
+
+def ends_of(traced: Mapping[str, DimRange], ranges: Mapping[str, DimRange]) -> list[Condition]:
+    """The ends of the tracer's ranges as conditions, where others are wider."""
+    found = []
+    for name, span in traced.items():
+        if name in ranges and span.min > max(2, ranges[name].min):
+            found.append(("the trace", sympy.Ge(size_symbol(name), span.min)))
+        if name in ranges and span.max is not None and (ranges[name].max or math.inf) > span.max:
+            found.append(("the trace", sympy.Le(size_symbol(name), span.max)))
+    return found
 
 
 def possible_ranges(graph: Graph, specs: Mapping[str, TensorSpec], free: set[str], notes: list[str],
@@ -68,7 +88,9 @@ def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
         while least < 4096 and any(_value(size, symbol, least) < 1 <= _value(size, symbol, 4096) for size in own):
             least += 1
         first = ranges[symbol].min
-        if first < least <= first + FEW and all(agrees(symbol, size) for size in range(first, least)):
+        clamped = all(_value(size, symbol, first) >= 0 for size in own)
+        tries = range(first, least) if least <= first + FEW else {first, least - 1} if clamped else ()
+        if first < least and tries and all(agrees(symbol, size) for size in tries):
             continue
         if least != first:
             notes.append(f"{symbol} is {least} or more: smaller sizes leave nothing of some value")

@@ -10,12 +10,12 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch.utils._pytree as pytree
 
 from adapters.torch.domains import Domain
 from adapters.torch.inputs import resized
 from adapters.torch.unions import holds_at
+from converter.conditions import unmet
 from converter.dims import Expr, evaluate
 from converter.ir import DimRange, Graph
 
@@ -30,14 +30,16 @@ LARGEST = 4
 
 
 def narrowed(domain: Domain, traced: Mapping[str, int]) -> list[str]:
-    """The sizes that the module's decisions keep below an end, or at or above the traced size itself. Steps without an end
-    leave enough sizes."""
+    """The sizes that the module's decisions keep below an end, at or above the traced size itself, or from being one larger than
+    they were. Steps without an end leave enough sizes."""
     found = []
     for name in domain.reasons:
         span = domain.ranges.get(name)
         if span is not None and (span.max is not None or span.min == traced[name] > 2 and span.step == 1):
             found.append(name)
-    return found
+    found += [name for condition in domain.requires for name in sorted(condition.symbols - set(found)) if name in traced
+              and not condition.holds({**traced, name: traced[name] + 1})]
+    return list(dict.fromkeys(found))
 
 
 def other_sizes(domain: Domain, traced: Mapping[str, int]) -> Iterator[dict[str, int]]:
@@ -63,6 +65,8 @@ def _ascending(change: int) -> tuple[bool, int]:
 def _changes(span: DimRange, size: int) -> Iterable[int]:
     if span.max is not None:
         yield from (span.max + 1 - size, size)
+    else:
+        yield from (1, size)
     if span.min == size:
         yield -1
 
@@ -84,8 +88,9 @@ def sizes_of(example: Mapping[str, Any], graph: Graph, input_names: tuple[str | 
             for axis, size in enumerate(port.spec.shape) if isinstance(size, Expr) and size.symbol is not None}
 
 
-def points(doubtful: Iterable[Any], ranges: Mapping[str, DimRange], kept: Mapping[str, int]) -> list[dict[str, int]]:
-    """Sizes to try a trace at: `kept`, and for each doubtful condition others in the ranges at which it fails."""
+def points(doubtful: Iterable[Any], graph: Graph, kept: Mapping[str, int]) -> list[dict[str, int]]:
+    """Sizes to try a trace at: `kept`, and for each doubtful condition others that the graph takes at which it fails."""
+    ranges = graph.dims
     found = [dict(kept)]
     draw = random.Random(0)
     for _ in range(EACH):
@@ -93,7 +98,7 @@ def points(doubtful: Iterable[Any], ranges: Mapping[str, DimRange], kept: Mappin
             own = sorted(str(item) for item in condition.free_symbols)
             for _ in range(DRAWS):
                 sizes = {**kept, **{name: _drawn(ranges[name], kept[name], draw) for name in own if name in ranges}}
-                if sizes not in found and not holds_at(condition, sizes):
+                if sizes not in found and not holds_at(condition, sizes) and not unmet(graph.requires, sizes):
                     found.append(sizes)
                     break
     return found[:TRIALS]
@@ -107,11 +112,15 @@ def _drawn(span: DimRange, size: int, draw: random.Random) -> int:
 def freedom(graph: Graph, example: Mapping[str, Any], input_names: tuple[str | None, ...]) -> int:
     """How many sizes a graph takes, axis by axis, among those up to some times the example's."""
     leaves = dict(zip(input_names, pytree.tree_leaves(dict(example)), strict=True))
+    own = sizes_of(example, graph, input_names)
     total = 0
     for port in graph.inputs:
         for axis, size in enumerate(port.spec.shape):
-            span = graph.dims.get(size.symbol) if isinstance(size, Expr) and size.symbol is not None else None
-            if span is not None:
-                total += int(np.count_nonzero([count in span for count in range(1, LARGEST * int(leaves[port.name].shape[axis]) + 1)]))
+            name = size.symbol if isinstance(size, Expr) else None
+            span = graph.dims.get(name) if name is not None else None
+            if name is not None and span is not None:
+                conditions = [item for item in graph.requires if name in item.symbols]
+                total += sum(count in span and not unmet(conditions, {**own, name: count})
+                             for count in range(1, LARGEST * int(leaves[port.name].shape[axis]) + 1))
     return total
 

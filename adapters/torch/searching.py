@@ -16,6 +16,7 @@ import adapters.torch.retracing as retracing
 from adapters.torch.domains import meet
 from adapters.torch.programs import Program, Roll, Traced
 from adapters.torch.tracing import names_axes
+from converter.conditions import unmet
 from converter.errors import ConverterError, RunError
 from converter.ir import DimRange
 from converter.sizes import bind, check_shape
@@ -126,4 +127,5 @@ def accepts(program: Program, arguments: Mapping[str, Any]) -> bool:
             check_shape(port.spec, tuple(leaves[port.name].shape), bindings, port.name)
     except RunError:
         return False
-    return all(name not in graph.dims or size in graph.dims[name] for name, size in bindings.items())
+    within = all(name not in graph.dims or size in graph.dims[name] for name, size in bindings.items())
+    return within and not unmet(graph.requires, bindings)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
+from adapters.torch.caches import register_caches
 from adapters.torch.held_values import PLAIN, bind_name, names_in_reach, same_values
 from adapters.torch.memory import Memory, Slot
 from adapters.torch.notes import Concern
@@ -39,12 +40,15 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
 
     Raises `UnsupportedError` where parameters or buffers are changed through `.data`, past what torch traces.
     """
+    register_caches()
     states = torch.get_rng_state(), np.random.get_state()
 
     def call() -> list[torch.Tensor]:
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
-        return _outputs(module(*args, **kwargs))
+        # Copies of the arguments, of which a module may change its own: a cache grows by a call.
+        own = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (tuple(args), dict(kwargs)))
+        return _outputs(module(*own[0], **own[1]))
 
     try:
         with torch.no_grad():

@@ -6,11 +6,14 @@ So it may at an example's own sizes, where the trace was made at others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import sympy
 import torch
 import torch.utils._pytree as pytree
 
@@ -18,13 +21,23 @@ from adapters.torch.domains import Domain
 from adapters.torch.dtypes import to_numpy
 from adapters.torch.inputs import call_arguments
 from adapters.torch.memory import unchanged
+from adapters.torch.requirements import failing
 from adapters.torch.retracing import at_sizes, points, sizes_of
+from adapters.torch.unions import Condition, size_symbol
 from converter import reference
+from converter.conditions import unmet
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, Model
 
 CLOSE = 1e-3
 """How far, against the largest value of an output, the module's own rounding may lie from the reference's."""
+
+LONG = 120
+"""So much of a condition is said in a note."""
+
+SECONDS, LOOKS, ENOUGH = 20, 3, 2
+"""For trials of what torch took for true: the time for all; for each condition the least and the nearest sizes looked at, and as
+many agreements as do."""
 
 
 def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, example: Mapping[str, Any],
@@ -89,6 +102,8 @@ def tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mappin
             notes.append(f"{name} is {other}{f' + {more}' if more else ''}: the module's code compares them ({place}), and was traced so")
         elif name in ranges:
             notes.append(f"{name} in {ranges[name]}: the module's code decides by that size ({place}), and was traced at one side")
+    notes += [f"requires {said if len(said := str(condition)) < LONG else said[:LONG] + '…'}: the module's code decides by that ({place}), "
+              "and was traced at one side" for condition, place in domain.requires.items()]
     for name in sorted(domain.trials & ranges.keys()):
         if ranges[name].min != 1:
             continue
@@ -98,11 +113,67 @@ def tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mappin
     return ranges
 
 
+class Trials:
+    """What module and graph compute at sizes that a trace says nothing certain of. The arguments are those of `agrees_at`."""
+
+    def __init__(self, model: Model, module: torch.nn.Module, example: Mapping[str, Any], input_names: tuple[str | None, ...],
+                 output_names: tuple[str | None, ...]) -> None:
+        self.graph = model.graph
+        self.own = sizes_of(example, model.graph, input_names)
+        self._agrees = partial(agrees_at, module=module, example=example, input_names=input_names, output_names=output_names)
+        self._model, self._until = model, time.monotonic() + SECONDS
+        self._known: dict[tuple[tuple[str, int], ...], bool | None] = {}
+
+    def agree(self, sizes: Mapping[str, int]) -> bool | None:
+        """Whether both compute the same. None where the module does not run, or there is no more time."""
+        key = tuple(sorted(sizes.items()))
+        if key not in self._known:
+            if time.monotonic() > self._until:
+                return None
+            self._known[key] = self._agrees(self._model, sizes)
+        return self._known[key]
+
+    def that_matter(self, doubtful: Iterable[Condition]) -> list[Condition]:
+        """Of conditions that torch took for true, those at whose failing module and graph do not compute the same.
+
+        A condition that no trial could be made of is kept.
+        """
+        required = [condition for condition in self.graph.requires if condition.symbols <= self.own.keys()]
+        found = []
+        for place, condition in doubtful:
+            if not all(str(item) in self.graph.dims and str(item) in self.own for item in condition.free_symbols):
+                continue
+            points = [sizes for sizes in failing(condition, self.graph.dims, self.own) if not unmet(required, {**self.own, **sizes})]
+            nearest = sorted(points, key=lambda sizes: sum(abs(size - self.own[name]) for name, size in sizes.items()))
+            chosen = [sizes for pair in zip(points[:LOOKS], nearest, strict=False) for sizes in pair]
+            verdicts: list[bool | None] = []
+            for sizes in chosen:
+                verdicts.append(self.agree(sizes))
+                if verdicts[-1] is False or verdicts.count(True) == ENOUGH:
+                    break
+            if verdicts and (False in verdicts or True not in verdicts):
+                found.append((place, condition))
+        return found
+
+    def _moves(self, name: str) -> bool:
+        """Whether a size can be a larger or a smaller one alone."""
+        span, size = self.graph.dims[name], self.own[name]
+        return all(self.agree({name: other}) is True for other in (size + span.step, size - span.step) if other in span)
+
+    def tied(self, groups: Iterable[list[str]]) -> list[Condition]:
+        """That sizes are equal, of each group those of which none can be another while the rest stay as they are."""
+        found: list[Condition] = []
+        for group in groups:
+            bound = [name for name in group if name in self.graph.dims and name in self.own and not self._moves(name)]
+            found += [("they are equal in the example", sympy.Eq(size_symbol(bound[0]), size_symbol(name))) for name in bound[1:]]
+        return found
+
+
 def require_agreement(domain: Domain, model: Model, module: torch.nn.Module, kept: Mapping[str, Any],
                       input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> None:
     """Refuses a trace that computes something else where the decisions fail that were left out of its ranges."""
     own = sizes_of(kept, model.graph, input_names)
-    for sizes in points(domain.doubtful, model.graph.dims, own):
+    for sizes in points(domain.doubtful, model.graph, own):
         found = agrees_at(model, sizes, module, kept, input_names, output_names)
         if found is False or found is None and sizes == own:
             raise UnsupportedError("a trace at other sizes does not hold at the example's", where=type(module).__name__,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from adapters.torch.importer import Importer
@@ -58,8 +60,7 @@ def tensor_split(g: Importer, self: Value, _: object = None, dim: int | None = N
 
     indices = g.node.args[1]  # type: ignore[union-attr]
     edges = [0, *indices, None]  # type: ignore[misc]
-    return tuple(sliced(g, self, axis, start, stop, 1, length) for start, stop, length in
-                 zip(edges[:-1], edges[1:], sizes, strict=True))
+    return tuple(sliced(g, self, axis, start, stop, 1) for start, stop in itertools.pairwise(edges))
 
 
 @imports("aten.unbind.int", "aten.unbind_copy.int")

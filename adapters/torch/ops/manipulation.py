@@ -110,7 +110,12 @@ def require_two(g: Importer, size: Dim) -> None:
 
 
 def never_negative(g: Importer, value: Dim) -> bool:
-    """Whether a size is provably 0 or more, given the ranges of its symbols."""
+    """Whether a size is provably 0 or more, given the ranges of its symbols and the conditions between them."""
+    return _in_ranges(g, value) or not isinstance(value, int) and any(
+        item.relation == ">=" and _in_ranges(g, value - item.difference) for item in g.builder.requires)
+
+
+def _in_ranges(g: Importer, value: Dim) -> bool:
     if isinstance(value, int):
         return value >= 0
     lowest = {name: symbol(name) + (g.builder.dims[name].min if name in g.builder.dims else 0) for name in symbols(value)}
@@ -121,7 +126,7 @@ def never_negative(g: Importer, value: Dim) -> bool:
     # min of such sums.
     atoms = [atom for monomial in shifted.terms for atom, _ in monomial]
     if all(count >= 0 for count in shifted.terms.values()) and all(
-            atom[0] == "symbol" or (any if atom[0] == "max" else all)(never_negative(g, side) for side in atom[1:]) for atom in atoms):
+            atom[0] == "symbol" or (any if atom[0] == "max" else all)(_in_ranges(g, side) for side in atom[1:]) for atom in atoms):
         return True
     return interval(value, g.builder.dims)[0] >= 0
 

@@ -13,8 +13,7 @@ from adapters.torch.ops.manipulation import inverse, is_undefined, last_axes, ne
 from adapters.torch.registry import imports, rebuilds
 from converter import dims
 from converter.builder import Value
-from converter.dims import Dim, Expr, maximum, minimum
-from converter.errors import GraphError
+from converter.dims import Dim, maximum, minimum
 from converter.ir import DType
 from converter.ops.slicing import slice_length
 
@@ -28,69 +27,44 @@ END = 2**62  # torch writes an open end as 2**63 - 1
 # Slices --------------------------------------------------------------------------------------------------------------------
 
 
-def _bounds(g: Importer, bound: Dim, size: Dim) -> list[Dim]:
-    """What a bound may mean, counted from the front, the likeliest first; the last one is right in every case."""
-    if isinstance(bound, int) and bound >= END:
-        return [size]
-    if isinstance(bound, int) and bound < 0 or isinstance(bound, Expr) and never_negative(g, -1 - bound):
-        plain = size + bound
-    elif never_negative(g, bound):
-        plain = bound
-    else:
-        return [_within(g, bound, size)]
-    if never_negative(g, plain) and never_negative(g, size - plain):
-        return [plain]
-    return [plain, size, 0, maximum(0, minimum(plain, size))]
+def _counted(g: Importer, bound: Dim, size: Dim) -> Dim:
+    """A bound counted from the front: a negative one counts from the end of its axis."""
+    if never_negative(g, bound):
+        return bound
+    backwards = 1 if never_negative(g, -1 - bound) else maximum(0, minimum(1, 0 - bound))  # whether it counts from the end
+    return bound + size * backwards
 
 
 def _within(g: Importer, bound: Dim, size: Dim) -> Dim:
-    """A bound counted from the front and clamped, as Python does it, at any value."""
-    if isinstance(bound, int) and bound >= END:
-        return size
-    if not never_negative(g, bound):
-        backwards = 1 if never_negative(g, -1 - bound) else maximum(0, minimum(1, 0 - bound))  # whether it counts from the end
-        bound = bound + size * backwards
-    return maximum(0, minimum(size, bound)) if not never_negative(g, bound) else minimum(size, bound)
+    """A bound counted from the front and clamped to its axis, with as few clamps as the ranges of sizes leave in doubt."""
+    value = _counted(g, bound, size)
+    above = value if never_negative(g, size - value) else size if never_negative(g, value - size) else minimum(value, size)
+    return above if never_negative(g, value) else 0 if never_negative(g, 0 - value) else maximum(0, above)
+
+
+def resolve(g: Importer, size: Dim, start: Dim | None, stop: Dim | None) -> tuple[Dim, Dim | None]:
+    """A slice's bounds as `slice` takes them: inside the axis at every size, and the stop not before the start.
+
+    PyTorch clamps bounds: a negative one counts from the end, what lies outside the axis is at its end.
+    """
+    require_bound(g, start, stop)
+    begin = 0 if start is None or start == 0 else _within(g, start, size)
+    end = size if stop is None or isinstance(stop, int) and stop >= END else _within(g, stop, size)
+    if end == size:
+        return begin, None
+    return begin, end if never_negative(g, end - begin) else begin if never_negative(g, begin - end) else maximum(begin, end)
 
 
 def _cut(g: Importer, x: Value, axis: int, start: Dim | None, stop: Dim | None, step: Dim, name: str) -> Value:
     """A slice between numbers that only the data decide; torch's symbol `name` for its length is what the bounds leave."""
-    size = x.shape[axis]
-    begin, end = _within(g, start or 0, size), _within(g, END if stop is None else stop, size)
-    end = end if begin == 0 or end == size else maximum(begin, end)
-    g.symbols[name] = slice_length(size, begin, end, step)
-    return g.op("slice", x, axes=(axis,), starts=(begin,), stops=(None if end == size else end,), steps=None if step == 1 else (step,))
+    begin, end = resolve(g, x.shape[axis], start, stop)
+    g.symbols[name] = slice_length(x.shape[axis], begin, end, step)
+    return g.op("slice", x, axes=(axis,), starts=(begin,), stops=(end,), steps=None if step == 1 else (step,))
 
 
-def resolve(g: Importer, size: Dim, start: Dim | None, stop: Dim | None, step: Dim, length: Dim) -> tuple[Dim, Dim | None]:
-    """A slice's bounds as `slice` takes them: inside the axis, and so that the slice has `length` elements.
-
-    PyTorch clamps bounds, and when it traced it decided which of the cases holds, so its `length` tells them apart.
-    """
-    require_bound(g, start, stop)
-    if length == 0:
-        return 0, 0
-    begins, ends = _bounds(g, start or 0, size), _bounds(g, END if stop is None else stop, size)
-    for begin in begins:
-        for end in ends:
-            if slice_length_or_none(size, begin, end, step) == length:
-                return begin, None if end == size else end
-    begin = begins[-1]
-    return begin, maximum(begin, ends[-1])
-
-
-def slice_length_or_none(size: Dim, start: Dim, stop: Dim, step: Dim) -> Dim | None:
-    """The length of a slice, None for bounds known to lie outside the axis."""
-    try:
-        return slice_length(size, start, stop, step)
-    except GraphError:
-        return None
-
-
-def sliced(g: Importer, x: Value, axis: int, start: Dim | None, stop: Dim | None, step: Dim, length: Dim) -> Value:
+def sliced(g: Importer, x: Value, axis: int, start: Dim | None, stop: Dim | None, step: Dim) -> Value:
     """One slice of `x`; joined with the slice of another axis that `x` itself is, where nothing else uses that one."""
-    size = x.shape[axis]
-    begin, end = resolve(g, size, start, stop, step, length)
+    begin, end = resolve(g, x.shape[axis], start, stop)
     if begin == 0 and end is None and step == 1:
         return x
     return _joined(g, x, axis, begin, end, step) or g.op("slice", x, axes=(axis,), starts=(begin,), stops=(end,),
@@ -118,7 +92,7 @@ def slice_(g: Importer, self: Value, dim: int = 0, start: Dim | None = None, end
     length = g.node.meta["val"].shape[axis]  # type: ignore[union-attr]
     if isinstance(length, torch.SymInt) and length.node.expr.is_Symbol and is_undefined(g, str(length.node.expr)):
         return _cut(g, self, axis, start, end, step, str(length.node.expr))
-    return sliced(g, self, axis, start, end, step, g.result_shape()[axis])
+    return sliced(g, self, axis, start, end, step)
 
 
 @imports("aten.narrow.default", "aten.narrow_copy.default")
@@ -126,7 +100,7 @@ def narrow(g: Importer, self: Value, dim: int, start: Dim, length: Dim) -> Value
     axis = dim % self.rank
     size = self.shape[axis]
     begin = size + start if isinstance(start, int) and start < 0 else start
-    return sliced(g, self, axis, begin, begin + length, 1, length)
+    return sliced(g, self, axis, begin, begin + length, 1)
 
 
 @imports("aten.select.int", "aten.select_copy.int")
@@ -147,7 +121,7 @@ def slice_scatter(g: Importer, self: Value, src: Value, dim: int = 0, start: Dim
                   step: Dim = 1) -> Value:
     axis = dim % self.rank
     src = g.cast(src, self.dtype)
-    begin, stop = resolve(g, self.shape[axis], start, end, step, src.shape[axis])
+    begin, stop = resolve(g, self.shape[axis], start, end)
     if begin == 0 and stop is None and step == 1:
         return src
     return g.op("slice_scatter", self, src, axis=axis, start=begin, stop=stop, step=step)
