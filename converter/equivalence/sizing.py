@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from converter.conditions import unmet
 from converter.dims import Dim, evaluate, product
+from converter.equivalence.conditions import edges, meeting
 from converter.equivalence.roles import Specs
 from converter.errors import ConverterError
 from converter.ir import DimRange, Graph, Node
@@ -36,6 +38,8 @@ class Sizes:
         self.graph, self.specs, self.symbols, self.typical, self.fixed = graph, specs, symbols, typical, fixed
         self.ranges = {name: graph.dims.get(name, DimRange()) for name in symbols}
         self.normalized = normalized(graph, specs)
+        self.required = [condition for condition in graph.requires if condition.symbols <= set(symbols)]
+        self.edges = [condition for condition in edges(graph) if condition.symbols <= set(symbols)]
         least = self.work({name: span.min for name, span in self.ranges.items()} | dict(fixed))
         self.limit = max(LIGHT, HEAVY * (least or 0))
 
@@ -68,27 +72,42 @@ class Sizes:
             if larger is None:
                 break
             result = larger
-        return self._light(result, kept)
+        return self._light(self._allowed(result, kept, index), kept)
+
+    def _allowed(self, sizes: dict[str, int], kept: set[str], index: int) -> dict[str, int]:
+        """Sizes near the given ones that meet what the graph requires; from the third case on, in turn, such that each requirement is
+        seen at its edge, and each clamp from either side."""
+        wishes = [self.edges[(index - 2) % len(self.edges)]] if index > 1 and self.edges else []
+        if not wishes and not unmet(self.required, sizes):
+            return sizes
+        found = meeting(self.required, sizes, self.ranges, frozenset(kept), wishes)
+        if found is None and all(name in self.typical for name in self.symbols):
+            found = {**sizes, **self.typical, **self.fixed}
+        return found or sizes
 
     def grown(self, sizes: Mapping[str, int]) -> dict[str, int] | None:
         """Sizes about twice as large, for a graph that cannot run at small ones; None when no range allows any."""
         result = {name: size if name in self.fixed else self._span(name).nearest(2 * size + 1) for name, size in sizes.items()}
+        result = meeting(self.required, result, self.ranges, frozenset(self.fixed)) or result
         return None if result == dict(sizes) else result
 
     def shrunk(self, sizes: Mapping[str, int]) -> dict[str, int] | None:
         """Sizes half as large, for a graph that cannot run where several are large at once; None when no range allows any."""
         result = {name: size if name in self.fixed else min(size, self._span(name).nearest(size // 2)) for name, size in sizes.items()}
+        result = meeting(self.required, result, self.ranges, frozenset(self.fixed)) or result
         return None if result == dict(sizes) else result
 
     def multiples(self, sizes: Mapping[str, int]) -> list[dict[str, int]]:
         """Three and two times these sizes, where their ranges go as far: equal ones stay equal, multiples multiples."""
         many = [{name: size if name in self.fixed else times * size for name, size in sizes.items()} for times in (3, 2)]
-        return [item for item in many if item != dict(sizes) and all(self._span(name).nearest(size) == size for name, size in item.items())]
+        return [item for item in many if item != dict(sizes) and all(self._span(name).nearest(size) == size for name, size in item.items())
+                and not unmet(self.required, item)]
 
     def apart(self, sizes: Mapping[str, int]) -> list[dict[str, int]]:
         """Each size in turn, with all others at the low end of their ranges."""
         low = {name: size if name in self.fixed else self._span(name).min for name, size in sizes.items()}
-        return [{**low, name: size} for name, size in sizes.items() if size != low[name]]
+        found = [{**low, name: size} for name, size in sizes.items() if size != low[name]]
+        return [item for item in found if not unmet(self.required, item)]
 
     def work(self, sizes: Mapping[str, int]) -> int | None:
         """How many values the graph's nodes make; None where only the data say."""
@@ -105,7 +124,8 @@ class Sizes:
         """The sizes with the one that is the largest multiple of its least halved, as often as it takes to be within `limit`."""
         while (self.work(sizes) or 0) > self.limit:
             smaller = {name: min(size, self._span(name).nearest(size // 2)) for name, size in sizes.items() if name not in kept}
-            able = [name for name, size in smaller.items() if size < sizes[name] and not self._lone({**sizes, name: size})]
+            able = [name for name, size in smaller.items() if size < sizes[name] and not self._lone({**sizes, name: size})
+                    and not unmet(self.required, {**sizes, name: size})]
             if not able:
                 break
             name = max(able, key=lambda name: sizes[name] / max(1, self._span(name).min))
