@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload, OpOverloadPacket
 
+import adapters.torch.detection as detection
 from adapters.torch.importer import TORCHS_OWN, WAY_OUT, target_name
 from adapters.torch.registry import importers
 from converter.errors import UnsupportedError
@@ -25,9 +26,11 @@ KEYS = ("CompositeImplicitAutograd", "CompositeExplicitAutograd", "CPU")
 
 
 def body_of(operator: Any) -> Callable[..., Any] | None:
-    """The Python kernel of an operator that has one on the CPU and that no importer knows; else None."""
+    """The Python kernel of an operator that has one on the CPU and that no importer knows, or what stands in for it; else None."""
     if not isinstance(operator, OpOverload) or operator.namespace in TORCHS_OWN or target_name(operator) in importers():
         return None
+    if operator._schema.name in detection.BODIES:
+        return detection.BODIES[operator._schema.name]
     overload = "" if operator._overloadname == "default" else f".{operator._overloadname}"
     for line in torch._C._dispatch_dump(f"{operator._schema.name}{overload}").splitlines():
         key, _, place = line.partition(": registered at ")
@@ -71,6 +74,8 @@ def traceable_bodies() -> Iterator[None]:
             return whole(operator, *args, **kwargs)
         try:
             return body(*args, **kwargs)
+        except UnsupportedError:
+            raise
         except Exception as error:
             bodies[operator] = None
             try:
