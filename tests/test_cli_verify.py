@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import converter
+from converter.format import save_graph
 from converter.ir import GraphOutput, Model
 from converter.parameters import InMemoryParameters
 from tests.test_cli_convert import CODE, run
@@ -158,6 +159,23 @@ def test_an_edited_onnx_file_is_judged_by_what_it_computes(here: Path) -> None:
     onnx.save(proto, "bad.onnx")
     run("verify", "m.json", "bad.onnx", code=1)
     run("verify", "bad.onnx", code=2)
+
+
+def test_a_source_of_other_names_and_narrower_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a conversion left out, renamed and widened is no difference; a changed value is one."""
+    monkeypatch.chdir(tmp_path)
+    builder = converter.GraphBuilder("line")
+    x = builder.input("x", "float32", ["batch", 3])
+    weight, bias = builder.parameter("0.weight", "float32", [2, 3]), builder.parameter("0.bias", "float32", [2])
+    builder.output("y", builder.op("linear", x, weight, bias))
+    save_graph(builder.graph(), builder.parameters, "graph.json")
+    state = {"model.0.weight": torch.arange(6.0).reshape(2, 3).half(), "model.0.bias": torch.ones(2).half()}
+    torch.save({"state_dict": {**state, "criterion.weight": torch.ones(5)}}, "w.ckpt")
+    run("torch-to-json", "w.ckpt", "--architecture", "graph.json", "-o", "m.json")
+    assert "0 failed" in run("verify", "m.json", "--source", "w.ckpt").output
+    state["model.0.weight"][1, 1] = 7
+    torch.save(state, "w.ckpt")
+    run("verify", "m.json", "--source", "w.ckpt", code=1)
 
 
 def test_a_live_module_as_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "loading": (*CORE, "reference", "format", "discovery", "casting", "checkpoint", "matching", "naming", "state_dict", "recognition",
                 "drafting", "equivalence"),
     "equivalence": (*CORE, "reference", "format", "discovery", "folding", "loading"),
-    "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "naming", "kinds", "state_dict", "casting", "folding", "recognition",
-            "drafting", "loading", "equivalence"),
+    "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "matching", "naming", "kinds", "state_dict", "casting", "folding",
+            "recognition", "drafting", "loading", "equivalence"),
     "pytest_plugin": (*CORE, "format", "discovery", "loading", "equivalence"),
     "__main__": ("cli",),
 }

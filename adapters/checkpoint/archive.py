@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from converter.errors import FormatError
 from converter.mapped import MappedFile
@@ -140,7 +141,8 @@ class Archive:
         if key in self._checked:
             return
         entry = self.entries[f"data/{key}"]
-        if entry.crc and zlib.crc32(self.file.view(entry.offset, entry.size)) != entry.crc:
+        data: Any = self.file.view(entry.offset, entry.size)
+        if entry.crc and zlib.crc32(data) != entry.crc:
             raise FormatError("the bytes of a storage are not those that were written", where=_place(entry.name),
                               expected=f"CRC-32 {entry.crc:08x}", fix=COPY)
         self._checked.add(key)

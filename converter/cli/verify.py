@@ -255,14 +255,21 @@ def _source(source: str | None, key: str | None, module: str | None, inputs: tup
 
 
 def _against_checkpoint(model: Model, source: str, key: str | None, label: str | None = None) -> list[Any]:
-    """Rows that say whether the model's state_dict is the checkpoint's, bit for bit.
+    """Rows that say whether the model's state_dict is the checkpoint's, bit for bit but for floats that were widened.
 
     Formats that keep a shared tensor once keep one of its names: the others are no tensors that the checkpoint lacks.
     """
+    from converter.casting import fit_dtypes
     from converter.checkpoint import SelectedParameters, load_parameters
     from converter.equivalence.models import compare_parameters
+    from converter.matching import match_names
 
-    held, parameters = load_parameters(source, key), model.parameters
+    # As a conversion brings the names to a graph's, and floats to wider ones; what it leaves out is no tensor of the model.
+    parameters = model.parameters
+    specs = {name: parameters.spec(name) for name in parameters.names() if name not in model.constants}
+    matched = match_names(load_parameters(source, key, parts=True), specs,
+                          needed=[name for name in specs if parameters.alias_of(name) is None])
+    held, _ = fit_dtypes(matched.store, specs)
     names = set(held.names())
     kept = {parameters.alias_of(name) or name for name in parameters.names() if name in names}
     second = {name for name in parameters.names() if name not in names and (parameters.alias_of(name) or name) in kept}
