@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import converter
-from converter.errors import UnsupportedError
+from converter.errors import RunError, UnsupportedError
 from tests.support_modules import assert_same
 
 
@@ -158,3 +160,43 @@ def test_steps_that_grow_stay_as_they_are() -> None:
     net = Net(lambda net, x: torch.stack([x[:, :step + 1].mean(1) for step in range(x.shape[1])], 1))
     with pytest.raises(UnsupportedError, match="time"):
         converter.from_torch(net, (torch.randn(2, 6, 4),), dims={"x.0": ["batch", "time", 4]})
+
+
+def capped(net: Net, x: torch.Tensor) -> Any:
+    state = x.new_zeros(x.shape[0], 4)
+    for step in range(min(x.shape[1], 15)):
+        state = torch.tanh(net.layers[0](state) + x[:, step])
+    return state
+
+
+def longer_ones_differ(net: Net, x: torch.Tensor) -> Any:
+    state = x[:, 0] * 3 if x.shape[1] > 30 else x[:, 0]
+    for step in range(1, x.shape[1]):
+        state = torch.tanh(net.layers[0](state) + x[:, step])
+    return state
+
+
+def every_other(net: Net, x: torch.Tensor) -> Any:
+    state = x.new_zeros(x.shape[0], 4)
+    for step in range(x.shape[1]):
+        state = torch.tanh(net.layers[0](state) + x[:, step]) * (2 if step % 2 else 1)
+    return state
+
+
+@pytest.mark.parametrize("function", [capped, longer_ones_differ, every_other])
+def test_a_length_is_right_or_refused(function: Callable[..., Any]) -> None:
+    net = Net(function, nn.Linear(4, 4)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = converter.from_torch(net, (torch.randn(2, 6, 4),))
+    session, right = converter.session(model, runtime="numpy"), 0
+    for time in (2, 6, 9, 14, 15, 16, 30, 31, 60):
+        x = torch.randn(2, time, 4)
+        try:
+            (found,) = session.run({"x.0": x.numpy()}).values()
+        except RunError:
+            continue
+        with torch.no_grad():
+            np.testing.assert_allclose(found, net(x).numpy(), atol=1e-5)
+        right += 1
+    assert right

@@ -21,8 +21,11 @@ from converter.rolling import Unrolled, repeated, rolled
 LENGTHS = ((5, 6, 8), (9, 10, 12), (17, 18, 20))
 """Lengths to trace at, as many at once: a step and then two more; the first that the module takes."""
 
-LONGER = (1, 7, 20)
+LONGER = (1, 7, 20, 120)
 """A rolled loop is tried at as many steps more than it was traced with, and at the least."""
+
+LARGEST = 300
+"""What a module decided from a length is looked at up to this one, and at the numbers that it compares with."""
 
 
 SHORTER = 3
@@ -143,10 +146,38 @@ def _checked(module: Any, example: Mapping[str, Any], found: Traced, length: str
     def agrees(size: int) -> bool | None:
         return agrees_at(model, {length: size}, module, example, program.input_names, program.output_names)
 
-    if any(agrees(traced + more) is False for more in LONGER if span.max is None or traced + more <= span.max):
+    low, high = _limits(found, traced)
+    high = span.max if high is None else high if span.max is None else min(high, span.max)
+    longer = [traced + more for more in LONGER if high is None or traced + more <= high]
+    if any(agrees(size) is False for size in longer):
         return None
-    least = next((size for size in range(span.min, traced + 1) if agrees(size)), None)
+    least = next((size for size in range(max(span.min, low), traced + 1) if agrees(size)), None)
     if least is None or any(agrees(size) is False for size in range(least, traced)):
         return None
-    graph = replace(model.graph, dims={**model.graph.dims, length: DimRange(least, span.max, span.step)})
-    return replace(found, program=replace(program, model=Model(graph, model.parameters, model.examples, model.metadata, model.constants)))
+    graph = replace(model.graph, dims={**model.graph.dims, length: DimRange(least, high, span.step)})
+    note = (f"the loop over {length} is a scan: it was found in traces of up to {traced} steps, and tried at up to "
+            f"{max(longer, default=traced)}")
+    return replace(found, program=replace(program, notes=(*program.notes, note), model=Model(
+        graph, model.parameters, model.examples, model.metadata, model.constants)))
+
+
+def _limits(found: Traced, traced: int) -> tuple[int, int | None]:
+    """The lengths at which the module decides what it decided in the trace: from, and up to where there is an end."""
+    low, high = 1, None
+    for decision in found.decided.found:
+        fixed = {item: value for item, value in decision.environment.replacements.items() if value == traced}
+        involved = [item for item in decision.condition.free_symbols if item in fixed] if isinstance(decision.answer, bool) else []
+        if not involved:
+            continue
+        others = {item: decision.environment.backed_var_to_val.get(item) for item in decision.condition.free_symbols if item not in fixed}
+        if None in others.values():
+            continue
+        near = {int(number) + more for number in decision.condition.atoms() if number.is_Integer for more in (-1, 0, 1)}
+        for size in sorted({*range(1, LARGEST), *(number for number in near if number > 0)}):
+            if bool(decision.condition.subs({**others, **dict.fromkeys(involved, size)})) is decision.answer:
+                continue
+            if size < traced:
+                low = max(low, size + 1)
+            elif high is None or size <= high:
+                high = size - 1
+    return low, high

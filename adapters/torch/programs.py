@@ -64,6 +64,7 @@ class Traced:
     axes: Axes
     took_integers: bool
     places: Mapping[Axis, Place] = field(default_factory=dict)
+    decided: Decisions = field(default_factory=Decisions)
 
 
 Roll = Callable[[GraphBuilder], tuple[Graph, dict[str, TensorSpec]]]
@@ -160,7 +161,8 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
     check(graph, store)
     program = Program(module, exported, Model(graph, store, (), metadata, store.constants), tuple(input_names), output_names,
                       tuple(notes))
-    return Traced(program, example, domain, sizes, axes, any(not isinstance(decision.answer, bool) for decision in decided.found))
+    took_integers = any(not isinstance(decision.answer, bool) for decision in decided.found)
+    return Traced(program, example, domain, sizes, axes, took_integers, decided=decided)
 
 
 def _sizes_in(example: Mapping[str, Any], nodes: list[torch.fx.Node | None], symbols: Mapping[str, str]) -> dict[str, int]:

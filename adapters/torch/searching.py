@@ -16,6 +16,7 @@ import adapters.torch.retracing as retracing
 from adapters.torch.domains import meet
 from adapters.torch.programs import Program, Roll, Traced
 from adapters.torch.tracing import names_axes
+from adapters.torch.trials import agrees_at
 from converter.conditions import unmet
 from converter.errors import ConverterError, RunError
 from converter.ir import DimRange
@@ -23,6 +24,10 @@ from converter.sizes import bind, check_shape
 
 ROUNDS = 2
 """Traces at sizes where none falls short, at most."""
+
+
+FURTHER = (1, 2, 5, 24)
+"""How much larger sizes are at which a trace of the strict way is tried."""
 
 
 class Attempt(Protocol):
@@ -45,7 +50,7 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
     """
     if dims != "auto" and not (isinstance(dims, Mapping) and names_axes(dims)):
         return first.program
-    best = _with_scans(module, arguments, attempt, _other_ways(arguments, attempt, first), dims, ranges)
+    best = _with_scans(module, arguments, attempt, _other_ways(module, arguments, attempt, first), dims, ranges)
     base, own, short = best, set[free_sizes.Shortfall](), _short(best, arguments, dims, ranges)
     for _ in range(ROUNDS):
         rest = [item for item in short if item not in own]
@@ -93,13 +98,14 @@ def _better(best: Traced, other: Traced, arguments: dict[str, Any]) -> Traced:
     return other if rooms[1] > rooms[0] and accepts(other.program, arguments) else best
 
 
-def _other_ways(arguments: dict[str, Any], attempt: Attempt, first: Traced) -> Traced:
+def _other_ways(module: torch.nn.Module, arguments: dict[str, Any], attempt: Attempt, first: Traced) -> Traced:
     """The best of the first trace and others: torch's strict way keeps `int(size)` and `len(tensor)` free, and at other sizes
     the module's decisions go another way."""
     best = first
     if first.took_integers:
         with suppress(ConverterError):
-            best = _better(best, attempt(arguments, strict=True), arguments)
+            strict = attempt(arguments, strict=True)
+            best = _better(best, strict, arguments) if _holds(module, strict) else best
     base = best
     own = retracing.sizes_of(base.example, best.program.model.graph, best.program.input_names)
     for sizes in retracing.other_sizes(best.domain, best.sizes):
@@ -113,6 +119,19 @@ def _other_ways(arguments: dict[str, Any], attempt: Attempt, first: Traced) -> T
         if not retracing.narrowed(best.domain, best.sizes):
             break
     return best
+
+
+def _holds(module: torch.nn.Module, traced: Traced) -> bool:
+    """Whether a trace computes what the module does at more sizes than its own. The strict way takes `range(min(size, 15))` for a
+    number without a word."""
+    program, graph = traced.program, traced.program.model.graph
+    for name, size in retracing.sizes_of(traced.example, graph, program.input_names).items():
+        for more in FURTHER:
+            span = graph.dims.get(name)
+            if span is not None and size + more in span and agrees_at(
+                    program.model, {name: size + more}, module, traced.example, program.input_names, program.output_names) is False:
+                return False
+    return True
 
 
 def accepts(program: Program, arguments: Mapping[str, Any]) -> bool:
