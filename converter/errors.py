@@ -101,6 +101,8 @@ class UnsupportedError(ConverterError):
         super().__init__(message, where=where, expected=expected, received=received, fix=fix)
         self.items = items or []
         self.cause = cause
+        self.axes: tuple[tuple[str, int], ...] = ()
+        """The axes of inputs, by name, whose free sizes it depends on, where they are known."""
 
     @property
     def causes(self) -> set[str | None]:

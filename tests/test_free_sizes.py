@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,25 @@ def test_a_few_sizes_that_come_to_the_same_are_not_free() -> None:
         converter.from_torch(Flat().eval(), example, dims={"x": ["batch", 3, "height", "width"]})
     model = converter.from_torch(Flat().eval(), example, dims={"x": ["batch", 3, 32, 32]})
     assert [str(size) for size in model.graph.inputs[0].spec.shape] == ["batch", "3", "32", "32"]
+
+
+class Modulated(nn.Module):
+    """A convolution with a filter of its own for each example, as StyleGAN has it: its groups are the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight, self.style = nn.Parameter(torch.randn(1, 6, 4, 3, 3)), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        weight = (self.weight * self.style(style).view(batch, 1, channels, 1, 1)).view(batch * 6, channels, 3, 3)
+        return nn.functional.conv2d(x.reshape(1, -1, height, width), weight, padding=1, groups=batch).view(batch, 6, height, width)
+
+
+def test_a_refusal_fixes_the_sizes_alone_that_it_depends_on() -> None:
+    net = Modulated().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConversionWarning)  # of the batch, while a convolution of free groups is refused
+        model = converter.from_torch(net, (torch.randn(2, 4, 8, 8), torch.randn(2, 8)))
+    assert_equal(model, net, (torch.randn(2, 4, 5, 9), torch.randn(2, 8)), (torch.randn(2, 4, 12, 3), torch.randn(2, 8)))

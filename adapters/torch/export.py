@@ -115,6 +115,9 @@ def _program_or_fewer(module: torch.nn.Module, arguments: dict[str, Any], dims: 
     except ConverterError as error:
         if dims != "auto":
             raise
+        program = _without_refused(module, arguments, name, notes, error)
+        if program is not None:
+            return program
         for fewer in (_first_axes(arguments), "static"):
             try:
                 program = _program(module, arguments, fewer, name, [*notes], ranges, SECOND)
@@ -123,6 +126,34 @@ def _program_or_fewer(module: torch.nn.Module, arguments: dict[str, Any], dims: 
             kept = "only the first axis of each input is free" if fewer != "static" else "all sizes stay fixed"
             return replace(program, notes=(*program.notes, Concern(f"{kept}: {' '.join(str(error).split())[:300]}")))
         raise
+
+
+def _without_refused(module: torch.nn.Module, arguments: dict[str, Any], name: str | None, notes: list[str],
+                     error: ConverterError) -> Program | None:
+    """The program with only those sizes fixed that what was refused depends on, or None where that is not known or not enough."""
+    fixed: set[tuple[str, int]] = set()
+    reasons: list[str] = []
+    while isinstance(error, UnsupportedError) and not fixed.issuperset(error.axes):
+        fixed |= set(error.axes)
+        reasons.append(" ".join(str(error).split())[:300])
+        try:
+            program = _program(module, arguments, _all_axes_but(fixed, arguments), name, [*notes], {}, SECOND)
+        except ConverterError as another:
+            error = another
+            continue
+        kept = ", ".join(f"axis {axis} of {port!r}" for port, axis in sorted(fixed))
+        return replace(program, notes=(*program.notes, Concern(f"{kept} stay{'s' * (len(fixed) == 1)} fixed: {'; '.join(reasons)}")))
+    return None
+
+
+def _all_axes_but(fixed: set[tuple[str, int]], arguments: dict[str, Any]) -> dict[str, list[str | None]]:
+    """`dims` that frees every axis but some."""
+    found: dict[str, list[str | None]] = {}
+    for name, leaf in zip(flat_names(arguments), pytree.tree_leaves(arguments), strict=True):
+        if isinstance(leaf, torch.Tensor):
+            found[name] = [None if (name, axis) in fixed else Unnamed("batch" if not found and not axis else f"{identifier(name)}_{axis}")
+                           for axis in range(leaf.dim())]
+    return found
 
 
 def with_copies(program: Program, memory: Memory) -> Program:

@@ -44,6 +44,7 @@ class Importer:
     def __init__(self, builder: GraphBuilder, symbols: Mapping[str, str | Dim]) -> None:
         self.builder = builder
         self.numbers: dict[str, Value] = {}
+        self.refused: list[torch.fx.Node] = []
         self.checked: list[Any] = []
         self.symbols = Symbols(self, symbols)
         self.node: torch.fx.Node | None = None
@@ -156,6 +157,7 @@ class Importer:
             try:
                 environment[node] = self._emit(node, name, environment)
             except UnsupportedError as error:
+                self.refused.append(node)
                 if not self._stand_in(node, environment):
                     unknown.add(node)
                 for item in error.items or [{"operator": name, "reason": str(error), "cause": error.cause}]:

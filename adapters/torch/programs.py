@@ -21,6 +21,7 @@ from adapters.torch.inputs import flat_names, identifier
 from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.ranges import ends_of, held_equal, opened, possible_ranges, traced_ranges, with_empty
+from adapters.torch.refusals import axes_of_refused
 from adapters.torch.specializing import Axis, Place
 from adapters.torch.tracing import names_axes
 from adapters.torch.trials import Trials, agrees_at, require_agreement, tried
@@ -122,7 +123,11 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
             environment[node] = builder.parameter(spec.target, parameter.dtype, parameter.shape)
     importer = Importer(builder, symbols)
     with taken_as_equal() as equal:
-        results = importer.walk(exported.graph, environment)
+        try:
+            results = importer.walk(exported.graph, environment)
+        except UnsupportedError as error:
+            error.axes = axes_of_refused(importer.refused, dict(zip(names, user_nodes, strict=True)))
+            raise
     output_names = _outputs(builder, exported, results, {name for name in input_names if name is not None})
     store = store.with_constants(importer.constants)
     whole, every = (builder.graph(), builder.specs) if roll is None else roll(builder)
