@@ -231,6 +231,14 @@ def test_a_branch_on_data_is_named_by_its_line(tmp_path: Path, capfd: pytest.Cap
     assert not any(item.disabled for item in map(logging.getLogger, ("torch", "torch.export", "torch._dynamo")))
 
 
+def test_a_loop_as_long_as_a_number_of_the_data_is_refused_by_its_line() -> None:
+    def looped(x: torch.Tensor, n: torch.Tensor) -> Any:
+        return sum(x[:, step] for step in range(int(n.max())))
+
+    with pytest.raises(UnsupportedError, match=r"test_numbers.py:\d+ in looped: a number that only the data give .*torch.while_loop"):
+        converter.from_torch(Apply(looped), ROWS[0])
+
+
 ROTARY = """
 import torch, converter
 def pairs(x):

@@ -80,16 +80,24 @@ def _unmark(example: Mapping[str, Any]) -> None:
                 delattr(leaf, name)
 
 
+REASONS = {
+    "branch": ("the code decides by values that only the data give", "compute both ways and choose with torch.where, or use torch.cond"),
+    "fixed": ("a number that only the data give stands where a fixed one must",
+              "give a fixed number; for a loop as long as the number, use torch.while_loop, or run to a fixed end under a mask"),
+    "other": ("torch.export cannot trace the module", "make the forward pass traceable, or pass dims= to fix the sizes it depends on"),
+}
+"""Why a module cannot be traced, and what to do."""
+
+
 def _untraceable(module: torch.nn.Module, failures: Sequence[Exception]) -> UnsupportedError:
     """The error for a module that no way into `torch.export` takes, with the line of its code where the first one failed."""
     first = failures[0]
     place, code = users_line(first)
-    branches = type(first).__name__ == "GuardOnDataDependentSymNode"
-    reason = "the code decides by values that only the data give" if branches else "torch.export cannot trace the module"
-    fix = ("compute both ways and choose with torch.where, or use torch.cond" if branches
-           else "make the forward pass traceable, or pass dims= to fix the sizes it depends on")
+    of_data = type(first).__name__ == "GuardOnDataDependentSymNode"
+    kind = "fixed" if of_data and "specialized integer" in str(first) else "branch" if of_data else "other"
+    reason, fix = REASONS[kind]
     error = UnsupportedError(reason, where=f"{type(module).__name__}{f', {place}' if place else ''}",
-                             received=code if branches and code else first_line(first), fix=fix,
+                             received=code if of_data and code else first_line(first), fix=fix,
                              cause="untraceable" if all(map(_is_torchs, failures)) else None)
     error.__cause__ = first
     return error
