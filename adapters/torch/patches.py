@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import adapters.torch.answers as answers
+import adapters.torch.associative as associative
 import adapters.torch.batching as batching
 import adapters.torch.clamping as clamping
 import adapters.torch.custom_operators as custom_operators
@@ -28,7 +29,7 @@ PATCHES = (
     recurrent.whole_recurrent_layers, packing.whole_packed_sequences, masks.masks_as_given, pooling_1d.free_lengths,
     losses.traceable_losses, linear_algebra.traceable_linear_algebra, answers.answers_as_tensors, tables.free_tables, views.quick_views,
     quotients.small_quotients, custom_operators.traceable_bodies, distributions.unchecked_distributions, batching.free_batches,
-    flex.dense_flex_attention,
+    flex.dense_flex_attention, associative.free_associative_scans,
     clamping.clamped_slices, guards.places_kept,
 )
 
