@@ -10,6 +10,7 @@ from converter.opset import OPSET, AttributeSpec, Operator, operators
 from docs.faults import page as faults_page
 from docs.live_models import live_models_page
 from docs.suites import section
+from docs.sweeps import section as sweeps_section
 
 FOLDER = Path(__file__).parent
 
@@ -73,7 +74,7 @@ def coverage_page() -> str:
              f"| operators, of {len(total)} | {len(total)} | {len(kernels().keys() & total)} | {len(lowerings().keys() & total)} "
              f"| {len(rebuilders().keys() & total)} |", "",
              f"{len(importers())} ATen overloads are imported. An operator without a NumPy kernel of its own runs in NumPy through",
-             "its reference kernel.", "", *section(), "## Operators", "",
+             "its reference kernel.", "", *section(), *sweeps_section(), "## Operators", "",
              "| operator | family | NumPy kernel | ONNX | PyTorch again |", "|---|---|---|---|---|"]
     for family, members in ordered():
         for operator in members:
