@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	# Apart from the rest (see tests/support_torchvision.py), and without the torch that its wheel asks for.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade --no-deps --target $(VENV)/torchvision torchvision pillow
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade --no-deps --target $(VENV)/torchvision torchvision timm pillow
 	touch $@
 
 $(WITHOUT_TORCH)/.installed: pyproject.toml constraints.txt

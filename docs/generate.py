@@ -8,6 +8,7 @@ from pathlib import Path
 from converter.attributes import describe_type
 from converter.opset import OPSET, AttributeSpec, Operator, operators
 from docs.faults import page as faults_page
+from docs.image_models import image_models_page
 from docs.live_models import live_models_page
 from docs.suites import section
 from docs.sweeps import section as sweeps_section
@@ -85,7 +86,8 @@ def coverage_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "live_models.md": live_models_page}
+PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "live_models.md": live_models_page,
+         "image_models.md": image_models_page}
 
 
 def main() -> None:
