@@ -7,7 +7,8 @@ from converter.discovery import Adapter, Option, Recogniser
 ADAPTER = Adapter(
     "huggingface",
     recognisers=(Recogniser(
-        "huggingface", "Hugging Face folder", "adapters.huggingface.recognise:recognise", markers=("config.json", "modules.json"),
+        "huggingface", "Hugging Face folder", "adapters.huggingface.recognise:recognise",
+        markers=("config.json", "modules.json", "adapter_config.json"),
         options=(
             Option("task", str, "What the model is for, where the folder does not say or another head is wanted: "
                    "feature-extraction, fill-mask, text-classification, text2text-generation, encoder, …"),
@@ -15,6 +16,7 @@ ADAPTER = Adapter(
                    "(present.0.key, …); of an encoder-decoder model give the decoder alone with its cache, or with --task encoder "
                    "the encoder with what the decoder keeps of it.", False),
             Option("model_type", str, "What the model is, where config.json does not say it (transformers 2 and before): bert, roberta, …"),
+            Option("base", str, "Of a PEFT adapter (LoRA), the folder of the model that it is merged into."),
             Option("take", str, "The inputs that the graph takes, by transformers' names, separated by commas: "
                    "input_ids,attention_mask,token_type_ids,position_ids. The others get transformers' defaults."),
         )),),

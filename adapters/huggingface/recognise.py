@@ -9,7 +9,9 @@ from typing import Any
 from adapters.huggingface.config import Config, read_object
 from adapters.huggingface.families import MODULES, family_of
 from adapters.huggingface.family import Family, Inputs
+from adapters.huggingface.lora import adapter_file, merged
 from adapters.huggingface.net import Net
+from converter.checkpoint import checkpoint_files, existing, load_parameters
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.format import Architecture
 from converter.ir import TensorSpec
@@ -22,10 +24,11 @@ OTHERWISE = "convert the module itself: --module PKG.MOD:CALLABLE, or converter.
 
 
 def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = False, take: str | None = None,
-              model_type: str | None = None) -> Recognised | None:
+              model_type: str | None = None, base: str | None = None) -> Recognised | None:
     """The model of a folder. Sentence-transformers' folders give sentence embeddings, unless another task is asked for.
 
-    `model_type`: what the model is where config.json does not say it, as those of transformers 2 and before do not.
+    `model_type`: what the model is where config.json does not say it, as those of transformers 2 and before do not. `base`: of a
+    LoRA adapter's folder, that of the model it is merged into.
 
     Raises:
         UnsupportedError: a model type, a class, or a value of a config field that is not known.
@@ -33,6 +36,8 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
     """
     from adapters.huggingface.sentence import TASK, is_sentence_folder, sentence_encoder
 
+    if base is not None or adapter_file(checkpoint.path) is not None and not (checkpoint.path / "config.json").is_file():
+        return _adapted(checkpoint, base, task, take, cache, model_type)
     if is_sentence_folder(checkpoint.path) and task in (None, TASK):
         return sentence_encoder(checkpoint, take)
     if not (checkpoint.path / "config.json").is_file():
@@ -45,6 +50,26 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
     store = plain(checkpoint.store)
     net, title = network(checkpoint.path, store, task, take, cache, model_type=model_type)
     return recognised(net, title, store)
+
+
+def _adapted(checkpoint: Checkpoint, base: str | None, task: str | None, take: str | None, cache: bool,
+             model_type: str | None) -> Recognised:
+    """A LoRA adapter merged into its base, whose config.json says what the model is."""
+    file = adapter_file(checkpoint.path)
+    if file is None:
+        raise FormatError("the folder holds no adapter to merge into a base", where=str(checkpoint.path), expected="adapter_config.json")
+    if base is None:
+        named = read_object(checkpoint.path / "adapter_config.json").get("base_model_name_or_path")
+        of_it = f"its base, {named[:200]}" if isinstance(named, str) else "its base"
+        raise FormatError("a PEFT adapter (LoRA), which is no model by itself", where=str(checkpoint.path),
+                          fix=f"give the folder of {of_it}: --base FOLDER (in Python: base=)")
+    folder = existing(base)
+    if not (folder / "config.json").is_file():
+        raise FormatError("the base is no folder with a config.json", where=base)
+    transposed = (model_type or read_object(folder / "config.json").get("model_type")) == "gpt2"
+    store = merged(plain(load_parameters(folder)), checkpoint.path, transposed=transposed)
+    net, title = network(folder, store, task, take, cache, model_type=model_type)
+    return recognised(net, title, store, (*checkpoint_files(folder), file))
 
 
 def plain(store: ParameterStore) -> ParameterStore:
