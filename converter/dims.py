@@ -30,6 +30,8 @@ RESERVED = frozenset({"max", "min"})
 MAX_TEXT = 2000
 MAX_DEPTH = 60
 MAX_TERMS = 500
+MAX_NODES = 10_000
+"""Symbols and functions in one expression, each counted as often as it would be written."""
 
 # An atom is ("symbol", name) or (function, left, right); a monomial is a sorted tuple of (atom, power).
 Atom = tuple[Any, ...]
@@ -39,11 +41,18 @@ Monomial = tuple[tuple[Atom, int], ...]
 class Expr:
     """An immutable size expression that is not a plain integer. Build with `symbol`, `parse` and arithmetic."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "_text", "nodes", "terms")
     terms: dict[Monomial, int]
+    nodes: int
+    """How large it is: its symbols and functions, each counted as often as it would be written."""
 
     def __init__(self, terms: dict[Monomial, int]) -> None:
+        self.nodes = sum(power * _weight(atom) for monomial in terms for atom, power in monomial)
+        if self.nodes > MAX_NODES:
+            raise GraphError("a size expression grows too large", expected=f"at most {MAX_NODES} symbols and functions",
+                             received=str(self.nodes))
         self.terms = terms
+        self._text: str | None = None
         self._hash = hash(frozenset(terms.items()))
 
     def __add__(self, other: Dim) -> Dim:
@@ -89,6 +98,9 @@ class Expr:
     def __repr__(self) -> str:
         return f"Expr({_format(self)!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Expr, (self.terms,)
+
     @property
     def symbol(self) -> str | None:
         """The symbol's name when the expression is a bare symbol, else None."""
@@ -108,6 +120,10 @@ def symbol(name: str) -> Expr:
         raise GraphError("not a name for a size", expected="letters, digits and underscores, not starting with a digit",
                          received=repr(name))
     return Expr({((("symbol", name), 1),): 1})
+
+
+def _weight(atom: Atom) -> int:
+    return 1 + sum(operand.nodes for operand in atom[1:] if isinstance(operand, Expr))
 
 
 def _terms(value: Dim) -> dict[Monomial, int]:
@@ -363,6 +379,12 @@ def _format(value: Dim) -> str:
     """Terms of higher degree first, then by name, the constant last: one text for one expression."""
     if isinstance(value, int):
         return str(value)
+    if value._text is None:
+        value._text = _written(value)
+    return value._text
+
+
+def _written(value: Expr) -> str:
     written = []
     for monomial, coefficient in value.terms.items():
         factors = [_format_atom(atom) for atom, power in monomial for _ in range(power)]

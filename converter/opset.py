@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
         key = name or kernel.__name__
         if key in _REGISTRY:
             raise RuntimeError(f"operator {key!r} is registered twice")
-        if not kernel.__doc__:
+        if not kernel.__doc__ and sys.flags.optimize < 2:  # python -OO takes every docstring away
             raise RuntimeError(f"operator {key!r} has no docstring")
         hints = typing.get_type_hints(kernel)
         operands, attributes = [], {}
@@ -107,7 +108,7 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
                 operands.append(OperandSpec(parameter.name, parameter.default is None,
                                             parameter.kind is parameter.VAR_POSITIONAL))
         _REGISTRY[key] = Operator(key, kernel.__module__.rsplit(".", 1)[-1], since, tuple(operands), outputs, attributes,
-                                  literals, binds or {}, infer, kernel, inspect.cleandoc(kernel.__doc__))
+                                  literals, binds or {}, infer, kernel, inspect.cleandoc(kernel.__doc__ or ""))
         return kernel
 
     return register

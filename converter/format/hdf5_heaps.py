@@ -28,15 +28,18 @@ def refuse_ring(path: Path, address: int) -> None:
     Groups without a local heap, and what is damaged in another way, are left to the library, which refuses those itself.
     """
     with path.open("rb") as file:
+        length = os.fstat(file.fileno()).st_size
         for heap in _heaps(file, address):
             found = _read(file, heap, _HEAP)
             if found is None or found[0] != _SIGNATURE:
                 continue
             _, _, size, block, data = found
-            for _ in range(size // _PAIR.size + 1):
+            seen = set[int]()
+            while block not in seen and len(seen) <= min(size, length) // _PAIR.size:
                 following = None if block == _LAST or block + _PAIR.size > size else _read(file, data + block, _PAIR)
                 if following is None:
                     break
+                seen.add(block)
                 block = following[0]
             else:
                 raise FormatError("a damaged HDF5 file: the free space of a group's heap is a list without an end",
@@ -49,12 +52,17 @@ def _heaps(file: BinaryIO, address: int) -> list[int]:
     if head is None or head[0] != 1:
         return []
     heaps: list[int] = []
+    left = length = os.fstat(file.fileno()).st_size
     pieces, seen = [(address + _HEADER.size, head[4])], set[int]()
     while pieces:
         place, size = pieces.pop()
         if place in seen:
             continue
         seen.add(place)
+        left -= min(size, length)
+        if left < 0:
+            raise FormatError("a damaged HDF5 file: the pieces of a group's header hold more than the file", where=f"byte {address}",
+                              fix="copy or write it again")
         end = place + size
         while place + _MESSAGE.size <= end:
             message = _read(file, place, _MESSAGE)

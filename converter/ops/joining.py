@@ -69,11 +69,16 @@ def split(x: Array, *, sizes: tuple[Size, ...], axis: int) -> tuple[Array, ...]:
     return tuple(np.split(x, np.cumsum(sizes)[:-1], axis))
 
 
+MAX_PARTS = 1 << 14
+"""Slices that `unstack` gives at most: each is an output of the node, whether anything uses it or not."""
+
+
 def _unstack(x: TensorSpec, axis: int) -> tuple[TensorSpec, ...]:
     place = axis_of(axis, x.rank)
     count = x.shape[place]
     require(isinstance(count, int) and count > 0, "the number of outputs must be fixed", expected="an integer size of 1 and up",
             received=count)
+    require(count <= MAX_PARTS, "too many slices", expected=f"at most {MAX_PARTS}", received=count)  # type: ignore[operator]
     return (TensorSpec(x.dtype, x.shape[:place] + x.shape[place + 1:]),) * count  # type: ignore[operator]
 
 
