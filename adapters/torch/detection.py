@@ -22,6 +22,7 @@ def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """
     from torch._higher_order_ops.while_loop import while_loop
 
+    torch._check(dets.shape[0] == scores.shape[0])  # type: ignore[no-untyped-call]
     order = torch.argsort(scores, descending=True, stable=True)
     boxes = dets[order]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
