@@ -15,12 +15,15 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+import sympy
 import torch
 from torch.fx.experimental.sym_node import SymNode
 
 _ROOT = str(Path(torch.__file__).parent)
 _INTERPRETER = f"{_ROOT}/_dynamo"
 _CALLS = f"{_ROOT}/_ops.py"
+_NUMBERS = (f"{_ROOT}/__init__", f"{_ROOT}/fx/experimental/sym_node")
+"""Where torch's own numbers are written, between the code that computes with them and what is asked of them."""
 # These parts of torch compare sizes to find a shape, a stride or a fast path, and give the same values either way.
 _NEUTRAL = tuple(f"{_ROOT}/{part}" for part in (
     "_meta_registrations", "_prims", "_refs", "_subclasses", "_library", "_dispatch", "_functorch", "_higher_order_ops", "_tensor", "_C",
@@ -47,8 +50,8 @@ class Decisions:
 
     found: list[Decision] = field(default_factory=list)
 
-    def add(self, node: Any, answer: Any, frame: FrameType | None) -> None:
-        """Keeps a decision, unless torch itself made it."""
+    def add(self, node: Any, answer: Any, frame: FrameType | None, condition: Any = None) -> None:
+        """Keeps a decision, unless torch itself made it. `condition` is what the number of the node itself is not."""
         if node.shape_env is None or frame is None:
             return
         code: CodeType | None = frame.f_code
@@ -58,7 +61,7 @@ class Decisions:
         if code is None or code.co_filename.startswith(_NEUTRAL):
             return
         place = f"{Path(code.co_filename).name}:{line} in {code.co_name}"
-        self.found.append(Decision(node.expr, answer, place, node.shape_env))
+        self.found.append(Decision(node.expr if condition is None else condition, answer, place, node.shape_env))
 
 
 def interpreted(frame: FrameType | None) -> tuple[CodeType | None, int]:
@@ -71,11 +74,19 @@ def interpreted(frame: FrameType | None) -> tuple[CodeType | None, int]:
     return None, 0
 
 
+def outside(frame: FrameType | None) -> FrameType | None:
+    """The frame that computes with one of torch's numbers, which stand between it and what is asked of them."""
+    while frame is not None and frame.f_code.co_filename.startswith(_NUMBERS):
+        frame = frame.f_back
+    return frame
+
+
 @contextmanager
 def recorded() -> Iterator[Decisions]:
     """While active, decisions on symbolic sizes are collected."""
     decisions = Decisions()
     as_bool, as_int, as_answer = torch.SymBool.__bool__, SymNode.guard_int, SymNode.guard_bool
+    as_number, as_float, is_not_zero = torch.SymBool.__int__, SymNode.guard_float, torch.SymFloat.__bool__
 
     def decided(self: Any) -> bool:
         node = self.node
@@ -87,11 +98,24 @@ def recorded() -> Iterator[Decisions]:
             decisions.add(node, answer, frame)
         return answer
 
+    def counted(self: Any) -> int:  # `(time > 4) * 2.0`: torch computes with the answer
+        answer: int = as_number(self)  # type: ignore[no-untyped-call]
+        decisions.add(self.node, bool(answer), outside(sys._getframe(1)))
+        return answer
+
+    def decided_float(self: Any) -> bool:
+        answer: bool = is_not_zero(self)  # type: ignore[no-untyped-call]
+        decisions.add(self.node, answer, outside(sys._getframe(1)), sympy.Ne(self.node.expr, 0))
+        return answer
+
+    def measured(self: Any, file: str, line: int) -> float:
+        answer = as_float(self, file, line)
+        decisions.add(self, True, outside(sys._getframe(1)), sympy.Eq(self.expr, answer))
+        return answer
+
     def fixed(self: Any, file: str, line: int) -> int:
         answer = as_int(self, file, line)
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith((f"{_ROOT}/__init__", f"{_ROOT}/fx/experimental/sym_node")):
-            frame = frame.f_back
+        frame = outside(sys._getframe(1))
         if frame is not None and frame.f_code.co_filename == _CALLS:  # an operator's own C++ takes a size for a number
             decisions.found.append(Decision(self.expr, answer, "a number of steps inside of an operator", self.shape_env))
         else:
@@ -107,11 +131,17 @@ def recorded() -> Iterator[Decisions]:
             decisions.add(self, answer, frame)
         return answer
 
-    torch.SymBool.__bool__, SymNode.guard_int, SymNode.guard_bool = decided, fixed, answered  # type: ignore[method-assign]
+    patches: list[tuple[type, str, Any]] = [
+        (torch.SymBool, "__bool__", decided), (torch.SymBool, "__int__", counted), (torch.SymFloat, "__bool__", decided_float),
+        (SymNode, "guard_int", fixed), (SymNode, "guard_float", measured), (SymNode, "guard_bool", answered)]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
     try:
+        for owner, name, function in patches:
+            setattr(owner, name, function)
         yield decisions
     finally:
-        torch.SymBool.__bool__, SymNode.guard_int, SymNode.guard_bool = as_bool, as_int, as_answer  # type: ignore[method-assign]
+        for owner, name, function in originals:
+            setattr(owner, name, function)
 
 
 COUNTED = frozenset({"aten.slice.Tensor", "aten.narrow.default", "aten.select.int"})
