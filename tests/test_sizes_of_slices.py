@@ -128,3 +128,23 @@ def test_grouped_heads_are_a_multiple() -> None:
         assert outcomes(model, module, torch.randn(1, heads, 5, 4), torch.randn(1, groups, 5, 4)) == {"equal"}, (heads, groups)
     for heads, groups in ((5, 2), (7, 3)):
         assert outcomes(model, module, torch.randn(1, heads, 5, 4), torch.randn(1, groups, 5, 4)) == {"refused"}, (heads, groups)
+
+
+GROUPED: dict[str, Callable[..., Tensor]] = {
+    "the key's fixed": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).sum() + k + q[:, :2, :1],
+    "the value's fixed": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True).sum() + v + q[:, :2, :1],
+    "a mask a head": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, q @ k[:, :1].mT, enable_gqa=True).sum() + k + q[:, :2, :1],
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_heads_of_keys_and_values_apart(name: str) -> None:
+    module = Apply(GROUPED[name]).eval()
+    model = trace(module, tuple(torch.randn(2, heads, 5, 4) for heads in (6, 2, 2))).model
+    reverse = name == "the value's fixed"
+    for heads, own, other in ((6, 2, 2), (6, 2, 3), (6, 2, 1), (6, 2, 6), (4, 2, 4)):
+        given = [torch.randn(1, count, 3, 4) for count in ((heads, other, own) if reverse else (heads, own, other))]
+        assert outcomes(model, module, *given) == {"equal"}, (heads, own, other)
+    for heads, own, other in ((6, 2, 4), (5, 2, 2), (6, 3, 3)):
+        given = [torch.randn(1, count, 3, 4) for count in ((heads, other, own) if reverse else (heads, own, other))]
+        assert outcomes(model, module, *given) == {"refused"}, (heads, own, other)

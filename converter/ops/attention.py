@@ -22,11 +22,11 @@ def _attention(query: TensorSpec, key: TensorSpec, value: TensorSpec, mask: Tens
     heads = [spec.shape[:-2] for spec in (query, key, value)]
     if enable_gqa:
         require(min(map(len, heads)) >= 1, "too few axes for grouped heads", expected="[..., heads, length, size]", received=query)
-        require_size(value.shape[-3], key.shape[-3], "the heads of the value")
-        ours, theirs = query.shape[-3], key.shape[-3]
-        if isinstance(ours, int) and isinstance(theirs, int):
-            require(theirs > 0 and ours % theirs == 0, "heads that do not group", expected=f"a multiple of {theirs} heads",
-                    received=ours)
+        ours = query.shape[-3]
+        for theirs in (key.shape[-3], value.shape[-3]):
+            if isinstance(ours, int) and isinstance(theirs, int):
+                require(theirs > 0 and ours % theirs == 0, "heads that do not group", expected=f"a multiple of {theirs} heads",
+                        received=ours)
         heads = [heads[0], *((*shape[:-1], ours) for shape in heads[1:])]
     batch = broadcast_dims(*heads)
     if mask is not None:
@@ -47,15 +47,15 @@ def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: A
     scores. y: [..., length, width].
 
     scale: 1 / sqrt(size) for null. is_causal: position i of the query sees positions 0 to i of the key, whatever the
-    lengths; a mask given too holds as well. enable_gqa: query head h reads key and value head h // (heads / their heads).
+    lengths; a mask given too holds as well. enable_gqa: query head h of n reads key head h // (n / key heads) and value head
+    h // (n / value heads); n is a multiple of both.
     A position that sees nothing (scores all -infinity) gives 0.
     """
     dtype = query.dtype
     wide = np.promote_types(dtype, np.float32) if dtype.kind == "f" else np.dtype(np.float32)
     query, key, value = (item.astype(wide, copy=False) for item in (query, key, value))
     if enable_gqa:
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = (np.repeat(item, groups, axis=-3) for item in (key, value))
+        key, value = (np.repeat(item, query.shape[-3] // item.shape[-3], axis=-3) for item in (key, value))
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None and query.shape[-1] else 1.0 if scale is None else scale
     scores = np.matmul(query * wide.type(factor), key.swapaxes(-1, -2))
     if mask is not None:

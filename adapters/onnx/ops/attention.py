@@ -132,9 +132,22 @@ def _sees(g: Lowering, additive: Tensor) -> Tensor:
     return g._cache[key]
 
 
+def _repeated(g: Lowering, x: Tensor, heads: Dim) -> Tensor:
+    """Each of the heads of [..., heads, length, size] as many times in a row as makes so many."""
+    *lead, own, length, size = x.shape
+    wide = (*lead, own, heads // own, length, size)
+    x = g.node("Expand", g.reshape(x, (*lead, own, 1, length, size)), g.sizes(wide), spec=TensorSpec(x.dtype, wide))
+    return g.reshape(x, (*lead, heads, length, size))
+
+
 def _grouped(g: Lowering, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Query heads as [groups of one key head, heads of a group], key heads with an axis of size 1, so that all broadcast."""
+    """Query heads as [groups of one key head, heads of a group], key heads with an axis of size 1, so that all broadcast.
+
+    Where the value's heads may be others than the key's, both are repeated to the query's.
+    """
     heads, theirs = query.shape[-3], key.shape[-3]
+    if value.shape[-3] != theirs:
+        return query, _repeated(g, key, heads), _repeated(g, value, heads), mask
     groups = heads // theirs
     query = g.reshape(query, (*query.shape[:-3], theirs, groups, *query.shape[-2:]))
     key, value = (g.reshape(item, (*item.shape[:-2], 1, *item.shape[-2:])) for item in (key, value))
