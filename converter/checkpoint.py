@@ -17,6 +17,7 @@ from converter.ir import TensorSpec
 from converter.kinds import PROGRAM, SHARD, kind_by_name, kind_of_file, kind_of_folder, names_in
 from converter.naming import NameOptions, PartedParameters
 from converter.parameters import Array, ParameterStore
+from converter.side_files import read_small
 from converter.state_dict import SeveralStateDicts, some
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -27,6 +28,9 @@ MOST_PARTS = 16
 """State_dicts of one file that are joined."""
 ASIDE = ("training_args.bin", "scheduler.pt", "optimizer.bin", "optimizer.pt", "rng_state.pth", "scaler.pt", "scheduler.bin")
 """Files that training leaves beside a checkpoint."""
+
+MAX_INDEX = 64 << 20
+"""Bytes of an index."""
 
 LONGEST = 500
 """Characters of a shard's name."""
@@ -224,7 +228,7 @@ def _unindexed(folder: Path) -> list[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor names to files beside the index. Raises `FormatError` for a file outside of the folder."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = json.loads(read_small(index, MAX_INDEX).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise FormatError("the index is not JSON", where=str(index), received=str(error)) from error
     places = content.get("weight_map") if isinstance(content, dict) else None

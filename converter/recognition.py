@@ -16,6 +16,7 @@ from converter.ir import Model
 from converter.matching import Matched, declared, fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import ParameterStore
+from converter.side_files import is_regular
 from converter.state_dict import origin
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def from_graphs(checkpoint: Checkpoint, folder: str | Path) -> Recognised | None
     if not folder.is_dir():
         raise FormatError("no such folder of graphs", where=str(folder))
     graphs: dict[Path, Architecture] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in filter(is_regular, sorted(folder.glob("*.json"))):
         try:
             graphs[path] = graph_of_file(path)
         except ConverterError:
@@ -183,7 +184,7 @@ def nearest_graph(checkpoint: Checkpoint, folder: str | Path) -> str | None:
     from converter.drafting import graph_of_file
 
     best: tuple[int, str] | None = None
-    for path in sorted(Path(folder).glob("*.json")):
+    for path in filter(is_regular, sorted(Path(folder).glob("*.json"))):
         try:
             wrong = misfits(graph_of_file(path), checkpoint.store)
         except ConverterError:

@@ -13,6 +13,8 @@ import numpy as np
 
 from converter.errors import ConverterError, FormatError
 from converter.ir import Example, TensorSpec
+from converter.npz import read_npz, unreadable
+from converter.side_files import is_regular
 
 Array = np.ndarray[Any, Any]
 
@@ -134,35 +136,19 @@ def _draw(item: InputSpec, sizes: Mapping[str, int], generator: np.random.Genera
     return np.asarray(generator.integers(0, 2, shape)).astype(bool)
 
 
-def read_arrays(path: str | Path) -> dict[str, Array]:
-    """The arrays of an .npz file by name. Raises `FormatError`; never unpickles."""
-    path = Path(path)
-    try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise FormatError("one array, where a file of named arrays is needed", where=str(path), expected="an .npz file",
-                              fix="numpy.savez(path, name=array, …)")
-        with content:
-            return {name: content[name] for name in content.files}
-    except ConverterError:
-        raise
-    except Exception as error:  # zipfile and zlib have errors of their own
-        raise _unreadable(path, error) from error
-
-
 def read_recorded(path: str | Path) -> tuple[Example, ...]:
     """Recorded runs of an .npz file with the entries `0/inputs/NAME` and `0/outputs/NAME`, `1/inputs/NAME`, …
 
     An entry `made_by` says what made them. Raises `FormatError` for other entries, a run without outputs, or no run.
     """
     expected = "entries 0/inputs/NAME and 0/outputs/NAME, 1/inputs/NAME and so on"
-    arrays = read_arrays(path)
+    arrays = read_npz(path)
     made_by = str(arrays.pop("made_by", "a recording"))
     runs: dict[int, dict[str, dict[str, Array]]] = {}
     for entry, array in arrays.items():
         number, _, rest = entry.partition("/")
         kind, _, name = rest.partition("/")
-        if not number.isdecimal() or kind not in ("inputs", "outputs") or not name:
+        if not (number.isascii() and number.isdecimal() and len(number) <= 9) or kind not in ("inputs", "outputs") or not name:
             raise FormatError("an entry that is no input or output of a recorded run", where=str(path), expected=expected,
                               received=repr(entry)[:100])
         runs.setdefault(int(number), {"inputs": {}, "outputs": {}})[kind][name] = array
@@ -174,18 +160,14 @@ def read_recorded(path: str | Path) -> tuple[Example, ...]:
 def read_array(path: str | Path) -> Array:
     """The array of an .npy file. Raises `FormatError`; never unpickles."""
     path = Path(path)
+    if path.exists() and not is_regular(path):
+        raise FormatError("not a plain file", where=str(path), expected="an .npy file", fix="give a file on the disk")
     try:
         content = np.load(path, allow_pickle=False)
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if not isinstance(content, np.ndarray):
         content.close()
         raise FormatError("several arrays, where one is needed", where=str(path), expected="an .npy file",
                           fix="give the .npz by itself: --input-file")
     return content
-
-
-def _unreadable(path: Path, error: Exception) -> ConverterError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged, or holds Python objects"
-    return FormatError("cannot read the arrays", where=str(path), expected="a file that numpy.save or numpy.savez wrote",
-                       received=reason)

@@ -12,8 +12,9 @@ import numpy as np
 from converter.cli.console import say
 from converter.cli.conversions import NO_CHECK
 from converter.cli.guard import guarded
-from converter.cli.inputs import Array, read_array, read_arrays
+from converter.cli.inputs import Array, read_array
 from converter.errors import ConverterError, RunError
+from converter.npz import read_npz, write_npz
 
 HELP = """Runs a model on arrays from files and writes its outputs, by name, to an .npz file. Without -o it prints them.
 
@@ -47,7 +48,7 @@ def command(model: str, inputs: tuple[str, ...], input_file: str | None, output:
     seconds = time.perf_counter() - started
     if output is not None:
         with atomic_path(output) as temporary, temporary.open("wb") as file:
-            np.savez(file, **_storable(outputs))  # type: ignore[arg-type]
+            write_npz(file, outputs)
     if not quiet:
         say(f"Ran {loaded.graph.name} with {runtime} in {seconds * 1000:.1f} ms.", err=output == "-" or output is None)
     for name, array in outputs.items():
@@ -59,7 +60,7 @@ def command(model: str, inputs: tuple[str, ...], input_file: str | None, output:
 
 
 def _arrays(inputs: tuple[str, ...], input_file: str | None) -> dict[str, Array]:
-    arrays = {} if input_file is None else read_arrays(input_file)
+    arrays = {} if input_file is None else read_npz(input_file)
     for text in inputs:
         name, equals, path = text.partition("=")
         if not equals or not name or not path:
@@ -81,7 +82,3 @@ def _fitted(model: Any, arrays: dict[str, Array]) -> dict[str, Array]:
         raw = spec is not None and array.dtype.kind == "V" and array.dtype.itemsize == spec.dtype.itemsize
         result[name] = array.view(spec.dtype.numpy) if raw and spec is not None else array
     return result
-
-
-def _storable(outputs: dict[str, Array]) -> dict[str, Array]:
-    return {name: np.asarray(array) for name, array in outputs.items()}

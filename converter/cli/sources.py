@@ -154,13 +154,14 @@ def _recorded(model: Any, path: str) -> tuple[Any, ...]:
 def _from_module(module: str, store: Any, source: str | None, update: Callable[[str], None],
                  given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
     from converter.checkpoint import source_metadata
-    from converter.cli.inputs import draw_examples, fixed_sizes, parse_inputs, read_arrays
+    from converter.cli.inputs import draw_examples, fixed_sizes, parse_inputs
     from converter.cli.modules import build_module
     from converter.discovery import live, requiring
+    from converter.npz import read_npz
     from converter.state_dict import origin
 
     inputs = fixed_sizes(given["fix"], parse_inputs(given["inputs"]))
-    arrays = None if given.get("input_file") is None else read_arrays(given["input_file"])
+    arrays = None if given.get("input_file") is None else read_npz(given["input_file"])
     # The framework first: when it is missing, that is the thing to say, and not that the user's code fails to import.
     function, extra = live("builder")
     built = build_module(module)

@@ -123,7 +123,7 @@ def _bytes(text: str) -> int:
 
 def _arrays(paths: Sequence[str]) -> list[dict[str, Any]] | None:
     """The sets of inputs in .npz files, and in directories of them."""
-    from converter.cli.inputs import read_arrays
+    from converter.npz import read_npz
 
     files: list[Path] = []
     for path in map(Path, paths):
@@ -131,7 +131,7 @@ def _arrays(paths: Sequence[str]) -> list[dict[str, Any]] | None:
         if not inside:
             raise FormatError("no .npz file in the directory", where=str(path))
         files += inside
-    return [read_arrays(file) for file in files] or None
+    return [read_npz(file) for file in files] or None
 
 
 def _command(files: Sequence[str], **options: Any) -> str:

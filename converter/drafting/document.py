@@ -20,6 +20,7 @@ from converter.format.atomic import atomic_path
 from converter.format.fields import describe, members, name_of, typed
 from converter.ir import DimRange, TensorSpec
 from converter.parameters import InMemoryParameters
+from converter.side_files import is_regular, read_small
 
 FORMAT = "neutral-model-draft"
 VERSION = "1.0"
@@ -131,11 +132,11 @@ def save_draft(draft: Draft, path: str | Path) -> None:
 
 def is_draft(path: str | Path) -> bool:
     """Whether a file says of itself that it is a draft."""
+    if not is_regular(path):
+        return False  # a pipe can be read once only
     try:
-        if Path(path).stat().st_size > LARGEST:
-            return False
-        return re.search(rb'"format"\s*:\s*"neutral-model-draft"', Path(path).read_bytes()) is not None
-    except OSError:
+        return re.search(rb'"format"\s*:\s*"neutral-model-draft"', read_small(path, LARGEST)) is not None
+    except FormatError:
         return False
 
 
@@ -154,7 +155,7 @@ def load_draft(path: str | Path) -> Architecture:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_unique)
+        content = json.loads(read_small(path, LARGEST).decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise FormatError("the draft is not JSON", received=str(error)[:200]) from error
     members(content, "the draft", REQUIRED, OPTIONAL)

@@ -14,6 +14,7 @@ from converter.checking import check
 from converter.equivalence.bisect import Subset, observed
 from converter.errors import ConverterError
 from converter.ir import Graph, GraphInput, GraphOutput, Model
+from converter.npz import write_npz
 
 Array = np.ndarray[Any, Any]
 Fails = Callable[[Model, Mapping[str, Array]], bool]
@@ -133,7 +134,8 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / "inputs.npz", **dict(reduced.inputs))  # type: ignore[arg-type]
+        with (folder / "inputs.npz").open("wb") as file:
+            write_npz(file, reduced.inputs)
     except OSError as error:
         raise ConverterError(f"cannot write ({error.strerror or error})", where=str(folder)) from error
     files = [folder / "inputs.npz"]
