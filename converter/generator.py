@@ -17,6 +17,8 @@ GOLDEN = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
 FNV_OFFSET, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 NORMAL_DRAWS = 4
+BLOCK = 1 << 18
+"""Values that are drawn at a time, to bound memory; the stream is the same whatever it is."""
 _CENTRE = (12 * 0xFFFF << 31) + (1 << 31)
 
 
@@ -36,6 +38,12 @@ class Generator:
 
     def integers64(self, count: int) -> Array:
         """The next `count` values, uint64[count]."""
+        result = np.empty(count, np.uint64)
+        for start in range(0, count, BLOCK):
+            result[start:start + BLOCK] = self._block(min(BLOCK, count - start))
+        return result
+
+    def _block(self, count: int) -> Array:
         steps = np.arange(1, count + 1, dtype=np.uint64)
         with np.errstate(over="ignore"):
             value = np.uint64(self.state) + steps * np.uint64(GOLDEN)
@@ -59,10 +67,17 @@ class Generator:
         Each value takes four draws a, b, c, d. S = the sum of the twelve 16-bit parts of a, b and c;
         the value is (S · 2^32 + (d >> 32) - 12 · 65535 · 2^31 - 2^31) · 2^-48, exact in float64.
         """
-        drawn = self.integers64(math.prod(shape) * NORMAL_DRAWS).reshape(-1, NORMAL_DRAWS)
+        count = math.prod(shape)
+        result = np.empty(count, np.float64)
+        for start in range(0, count, BLOCK):
+            result[start:start + BLOCK] = self._normal(min(BLOCK, count - start))
+        return result.reshape(shape)
+
+    def _normal(self, count: int) -> Array:
+        drawn = self.integers64(count * NORMAL_DRAWS).reshape(-1, NORMAL_DRAWS)
         total = np.zeros(len(drawn), np.int64)
         for column in range(3):
             for shift in (0, 16, 32, 48):
                 total += ((drawn[:, column] >> np.uint64(shift)) & np.uint64(0xFFFF)).astype(np.int64)
         whole = (total << 32) + (drawn[:, 3] >> np.uint64(32)).astype(np.int64) - _CENTRE
-        return (whole.astype(np.float64) * 2.0**-48).reshape(shape)
+        return whole.astype(np.float64) * 2.0**-48

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,10 @@ from converter.ir import DType
 
 MAX_RANK = 64
 MAX_SIZE = 1 << 62
+MAX_SPAN = 1 << 63
+"""Bytes of a tensor, an axis without elements counted as one."""
+MAX_KEY = 1 << 60
+"""Larger integers may all have one hash, and a dict of them takes time without end. (PyTorch before 1.0 had ids as keys.)"""
 
 
 class Malformed(Exception):
@@ -113,6 +118,11 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: DType, m
     if metadata is not None and not (isinstance(metadata, Mapping) and all(type(value) is bool for value in metadata.values())
                                      and metadata.keys() <= {"conj", "neg"}):
         raise Malformed("a tensor with unknown metadata")
+    empty = 0 in shape and math.prod(max(size, 1) for size in shape) * dtype.itemsize >= MAX_SPAN
+    if empty or any(stride * dtype.itemsize >= MAX_SPAN for stride in strides):
+        raise Malformed("a tensor whose sizes or strides no array has")
+    if metadata and (metadata.get("neg") and dtype is DType.BOOL or metadata.get("conj") and not dtype.is_complex):
+        raise Malformed(f"a mark that {dtype} cannot have")
     found = TensorRef(storage, dtype, offset, shape, strides, **(metadata or {}))
     if 0 in shape:
         return found
@@ -172,7 +182,11 @@ def check_key(value: Any) -> Any:
         for item in value:
             check_key(item)
         return value
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, Kind, Foreign, Function)):
+    if value is None or isinstance(value, (bool, str, bytes, Kind, Foreign, Function)):
+        return value
+    if isinstance(value, (int, float, complex)):
+        if isinstance(value, complex) or isinstance(value, int) and abs(value) > MAX_KEY:
+            raise Malformed("a number as the key of a dict that is no small one")
         return value
     if isinstance(value, (TensorRef, OtherTensor)):
         return value

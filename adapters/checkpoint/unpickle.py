@@ -31,6 +31,8 @@ from converter.state_dict import UNSAFE
 MAX_INTEGER_BYTES = 256
 MAX_OPCODES = 10_000_000
 """Some 50 make a tensor. Each makes one value at most, so that this bounds memory to some hundred MB."""
+MAX_CONTAINERS = 2_000_000
+"""Dicts and sets, of some 220 bytes each."""
 MAX_MARKS = 1000
 """Containers being filled within each other."""
 MAX_NAME = 500
@@ -75,7 +77,7 @@ class _Reader:
 
     def __init__(self, data: memoryview, storage_of: StorageOf, scripts: bool) -> None:
         self.data, self.storage_of, self.scripts = data, storage_of, scripts
-        self.position = self.copied = 0
+        self.position = self.copied = self.containers = 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -128,6 +130,12 @@ class _Reader:
     # The stack ----------------------------------------------------------------------------------------------------------
 
     def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def container(self, value: Any) -> None:
+        self.containers += 1
+        if self.containers > MAX_CONTAINERS:
+            raise Malformed(f"it has more than {MAX_CONTAINERS} dicts and sets, which no state_dict needs")
         self.stack.append(value)
 
     def pop_mark(self) -> list[Any]:
@@ -308,12 +316,12 @@ def _stack_global(reader: _Reader) -> None:
 
 
 def _frozen(reader: _Reader) -> None:
-    reader.push(frozenset(map(check_key, reader.pop_mark())))
+    reader.container(frozenset(map(check_key, reader.pop_mark())))
 
 
 def _entries(reader: _Reader) -> None:
     items = reader.pop_mark()
-    reader.push({})
+    reader.container({})
     reader.put(items)
 
 
@@ -358,11 +366,11 @@ _ACTIONS: dict[int, Callable[[_Reader], Any]] = {ord(code): action for code, act
     "l": lambda r: r.push(r.pop_mark()),
     "a": lambda r: r.extend(list(_last(r, 1))),
     "e": lambda r: r.extend(r.pop_mark()),
-    "}": lambda r: r.push({}),
+    "}": lambda r: r.container({}),
     "d": _entries,
     "s": lambda r: r.put(list(_last(r, 2))),
     "u": lambda r: r.put(r.pop_mark()),
-    "\x8f": lambda r: r.push(set()),
+    "\x8f": lambda r: r.container(set()),
     "\x90": lambda r: r.add(),
     "\x91": _frozen,
     # the memo

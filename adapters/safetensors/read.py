@@ -23,8 +23,12 @@ Array = np.ndarray[Any, Any]
 
 MAX_HEADER = 100_000_000
 MAX_RANK = 32
+MAX_BYTES = (1 << 63) - 1
+"""Of a tensor, an axis without elements counted as one."""
 PREFIX = 8
 METADATA = "__metadata__"
+FORMAT_KEY, FORMAT = "format", "pt"
+"""What the library safetensors writes into the metadata of PyTorch's files: no alias, whatever the tensors are called."""
 
 
 class SafetensorsParameters(ParameterStore):
@@ -150,6 +154,8 @@ def _entry(item: Any, where: str) -> tuple[TensorSpec, int, int]:
     if offsets[1] - offsets[0] != nbytes:
         raise FormatError("the number of bytes does not fit the shape", where=where, expected=f"{nbytes} bytes for {spec}",
                           received=str(offsets[1] - offsets[0]))
+    if _nbytes(spec.dtype, [max(size, 1) for size in shape]) > MAX_BYTES:
+        raise FormatError("sizes that no array has", where=where, received=repr(shape)[:120])
     return spec, offsets[0], offsets[1]
 
 
@@ -164,4 +170,5 @@ def _aliases(header: dict[str, Any], entries: dict[str, Any]) -> dict[str, str]:
     metadata = header.get(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError("the metadata is no object of strings", where=METADATA, received=repr(metadata)[:80])
-    return {name: kept for name, kept in metadata.items() if name not in entries and kept in entries}
+    return {name: kept for name, kept in metadata.items()
+            if name not in entries and kept in entries and (name, kept) != (FORMAT_KEY, FORMAT)}

@@ -69,7 +69,7 @@ def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
     if constants is not None and len(constants):
         store = _Joined(store, constants)
     held = {name: store.spec(name) for name in store.names()}
-    places = {name: _place(name, aliases, held) for name in specs}
+    places = _places(specs, aliases, held)
     problems = (
         [f"missing: {name!r} {specs[name]}" for name, place in places.items() if place not in held],
         [f"extra: {name!r} {spec}" for name, spec in held.items() if name not in specs],
@@ -85,16 +85,21 @@ def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
     return BoundParameters(specs, _shares(specs, aliases, store), places, store)
 
 
-def _place(name: str, aliases: Mapping[str, str], held: Mapping[str, TensorSpec]) -> str:
-    """The store's name for a parameter: its own, or that of a tensor that it is tied to."""
-    target = aliases.get(name, name)
-    tied = [target, *(other for other, shares in aliases.items() if shares == target)]
-    return name if name in held else next((other for other in tied if other in held), name)
+def _places(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], held: Mapping[str, TensorSpec]) -> dict[str, str]:
+    """The store's name for each parameter: its own, or that of a tensor that it is tied to."""
+    first = {target: target for target in aliases.values() if target in held}
+    for name, target in aliases.items():
+        if name in held:
+            first.setdefault(target, name)
+    return {name: name if name in held else first.get(aliases.get(name, name), name) for name in specs}
 
 
 def _shares(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], store: ParameterStore) -> dict[str, str]:
     """The aliases of the graph and, beside them, those that the store knows of."""
-    shares = dict(aliases)
+    shares, own = dict(aliases), set(aliases.values())
+    members: dict[str, list[str]] = {}
+    for alias, shared in aliases.items():
+        members.setdefault(shared, []).append(alias)
     for name in store.names():
         target = store.alias_of(name)
         if target is None or name not in specs or target not in specs or specs[name] != specs[target]:
@@ -102,9 +107,10 @@ def _shares(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], store: 
         first, second = shares.get(target, target), shares.get(name, name)
         if first != second:
             # Two groups become one; the graph's own name for the tensor is kept.
-            keep, drop = (second, first) if second in aliases.values() and first not in aliases.values() else (first, second)
-            shares.update({other: keep for other, shared in shares.items() if shared == drop})
-            shares[drop] = keep
+            keep, drop = (second, first) if second in own and first not in own else (first, second)
+            moved = [*members.pop(drop, ()), drop]
+            shares.update(dict.fromkeys(moved, keep))
+            members.setdefault(keep, []).extend(moved)
     return shares
 
 

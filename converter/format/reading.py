@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,6 +113,7 @@ class _Reader:
         self.found: dict[str, Any] = {}
         self.unknown: list[str] = []
         self.version = VERSION
+        self.room = MAX_DRAWN
 
     def read(self) -> DocumentParts:
         scanner = self.scanner
@@ -209,9 +209,8 @@ class _Reader:
         members(found, where, ("inputs", "outputs", "made_by"), ("samples", "drawn"))
         typed(found["made_by"], str, f"{where}.made_by")
         outputs = found["outputs"] | read_samples(found.get("samples", {}), found["outputs"], f"{where}.samples")
-        room = MAX_DRAWN - sum(math.prod(array.shape) for example in examples for name, array in example.inputs.items()
-                               if name in example.draws)
-        draws, drawn = read_draws(found.get("drawn", {}), found["inputs"], room, f"{where}.drawn")
+        draws, drawn = read_draws(found.get("drawn", {}), found["inputs"], self.room, f"{where}.drawn")
+        self.room -= sum(array.size for array in drawn.values())
         examples.append(Example(found["inputs"] | drawn, outputs, found["made_by"], draws))
         return end
 
