@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from adapters.onnx.origin import DOCUMENT, LAYOUTS, NODES, fingerprint
 from converter.errors import ConverterError, FormatError, ParameterError, UnsupportedError
 from converter.format.json_encoding import verify_digest
 from converter.format.reading import read_document
+from converter.format.tensors import beside
 from converter.ir import DType, Model, TensorSpec
 from converter.parameters import ParameterStore
 
 Array = np.ndarray[Any, Any]
+MAX_STEPS = 16
+"""Steps of a layout; those that are written have three at most."""
 FROM_ONNX: dict[int, DType] = {number: dtype for dtype, number in ONNX_DTYPES.items()}
 
 
@@ -63,7 +66,7 @@ def _load(path: Path, verify: bool | None) -> Model:
     parts = read_document(notes[DOCUMENT].encode("utf-8"), ("constant", "alias"))
     layouts = _layouts(notes.get(LAYOUTS, "{}"), parts.specs)
     unread = (item for training in proto.training_info for item in training.initialization.initializer)
-    tensors = {text_of(item.name): item for item in (*unread, *proto.graph.initializer)}
+    tensors = unique_tensors((*unread, *proto.graph.initializer))
     stored = frozenset(name for name in parts.specs if name in tensors) | layouts.keys()
     if fingerprint(proto.graph, stored) != notes.get(NODES):
         raise FormatError("the ONNX graph is not the one that was written with this model", fix="convert the model again",
@@ -81,6 +84,17 @@ def text_of(value: str | bytes) -> str:
     return value
 
 
+def unique_tensors(tensors: Iterable[onnx.TensorProto]) -> dict[str, onnx.TensorProto]:
+    """Initializers by name. Raises `FormatError` for a name that is there twice: readers differ in which one they take."""
+    found: dict[str, onnx.TensorProto] = {}
+    for tensor in tensors:
+        name = text_of(tensor.name)
+        if name in found:
+            raise FormatError("an initializer is there twice", where=f"initializer {name[:80]!r}", fix="convert the model again")
+        found[name] = tensor
+    return found
+
+
 def _json(text: str, kind: type, where: str) -> Any:
     try:
         value = json.loads(text)
@@ -96,7 +110,9 @@ def _layouts(text: str, specs: Mapping[str, TensorSpec]) -> dict[str, tuple[tupl
     result = {}
     for name, item in _json(text, dict, LAYOUTS).items():
         sources, steps = (item.get("sources"), item.get("layout")) if isinstance(item, dict) else (None, None)
-        if (not isinstance(sources, list) or not isinstance(steps, list) or not all(source in specs for source in sources)
+        if (not isinstance(sources, list) or not isinstance(steps, list)
+                or not all(isinstance(source, str) and source in specs for source in sources)
+                or len(steps) > MAX_STEPS
                 or not all(isinstance(step, list) and step and isinstance(step[0], str) for step in steps)):
             raise FormatError("not a layout", where=f"{LAYOUTS} {name!r}", received=str(item)[:120])
         result[name] = (tuple(sources), Layout(tuple(tuple(step) for step in steps)))
@@ -148,16 +164,26 @@ class OnnxParameters(ParameterStore):
         else:
             initializer = self._place[name]
             sources, layout = self._layouts[initializer]
+            self._check_amount(initializer, sources)
             try:
                 parts = layout.invert(self._values(initializer), [self._shape(source) for source in sources])
                 values = parts[sources.index(name)]
-            except (ValueError, TypeError, IndexError) as error:
+            except (ValueError, TypeError, IndexError, OverflowError) as error:
                 raise FormatError("an initializer does not fit its layout", where=initializer, received=str(error)[:120]) from error
         if values.shape != spec.shape:
             raise FormatError("an initializer does not fit its layout", where=name, expected=str(spec), received=str(values.shape))
         values = np.ascontiguousarray(values).reshape(values.shape)
         values.flags.writeable = False
         return values
+
+    def _check_amount(self, initializer: str, sources: tuple[str, ...]) -> None:
+        """Steps move elements: raises `FormatError` where an initializer has not as many bytes as what it is made of."""
+        tensor = self._tensors[initializer]
+        dtype = FROM_ONNX.get(tensor.data_type)
+        held = 0 if dtype is None else dtype.itemsize * math.prod(tensor.dims)
+        made = sum(self._specs[source].dtype.itemsize * math.prod(self._shape(source)) for source in sources)
+        if held != made:
+            raise FormatError("an initializer does not fit its layout", where=initializer, expected=f"{made} bytes", received=f"{held}")
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return tuple(int(size) for size in self._specs[name].shape)  # type: ignore[arg-type]
@@ -179,11 +205,7 @@ class OnnxParameters(ParameterStore):
 def external_values(tensor: onnx.TensorProto, file: Path) -> Array:
     """uint8[bytes]: the values of an initializer that lie in a file beside its ONNX file."""
     place = {text_of(entry.key): text_of(entry.value) for entry in tensor.external_data}
-    location = place.get("location", "")
-    if not location or Path(location).is_absolute() or Path(location).name != location:
-        raise FormatError("the values lie outside of the folder", where=tensor.name, received=repr(location)[:120],
-                          expected="a file beside the ONNX file")
-    path = file.parent / location
+    path = beside(file.parent, place.get("location", ""), f"initializer {text_of(tensor.name)[:80]!r}")
     try:
         offset, length = int(place.get("offset", "0")), int(place["length"]) if "length" in place else None
         size = path.stat().st_size
