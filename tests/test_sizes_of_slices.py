@@ -148,3 +148,13 @@ def test_heads_of_keys_and_values_apart(name: str) -> None:
     for heads, own, other in ((6, 2, 4), (5, 2, 2), (6, 3, 3)):
         given = [torch.randn(1, count, 3, 4) for count in ((heads, other, own) if reverse else (heads, own, other))]
         assert outcomes(model, module, *given) == {"refused"}, (heads, own, other)
+
+
+def test_sizes_equal_in_the_example_that_a_condition_holds_apart_stay_apart() -> None:
+    """The longer one may be any length from the other's on: neither can move both ways alone."""
+    module = Apply(lambda x, y: x.sum(1) * 2 if y.shape[1] >= x.shape[1] else x.sum(1) * y.sum()).eval()
+    model = trace(module, (steps(9), torch.randn(2, 9))).model
+    assert len(model.graph.requires) == 1
+    for length, other in PAIRS:
+        wanted = {"equal"} if other >= length else {"refused"}
+        assert outcomes(model, module, steps(length), torch.randn(2, other)) == wanted, (length, other)

@@ -138,12 +138,11 @@ class Trials:
 
         A condition that no trial could be made of is kept.
         """
-        required = [condition for condition in self.graph.requires if condition.symbols <= self.own.keys()]
         found = []
         for place, condition in doubtful:
             if not all(str(item) in self.graph.dims and str(item) in self.own for item in condition.free_symbols):
                 continue
-            points = [sizes for sizes in failing(condition, self.graph.dims, self.own) if not unmet(required, {**self.own, **sizes})]
+            points = [sizes for sizes in failing(condition, self.graph.dims, self.own) if self._allowed(sizes)]
             nearest = sorted(points, key=lambda sizes: sum(abs(size - self.own[name]) for name, size in sizes.items()))
             chosen = [sizes for pair in zip(points[:LOOKS], nearest, strict=False) for sizes in pair]
             verdicts: list[bool | None] = []
@@ -155,10 +154,16 @@ class Trials:
                 found.append((place, condition))
         return found
 
+    def _allowed(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the graph's own conditions hold at sizes."""
+        own = {**self.own, **sizes}
+        return not unmet([condition for condition in self.graph.requires if condition.symbols <= own.keys()], own)
+
     def _moves(self, name: str) -> bool:
-        """Whether a size can be a larger or a smaller one alone."""
+        """Whether a size can be a larger or a smaller one alone, as far as the graph's conditions allow it."""
         span, size = self.graph.dims[name], self.own[name]
-        return all(self.agree({name: other}) is True for other in (size + span.step, size - span.step) if other in span)
+        others = [other for other in (size + span.step, size - span.step) if other in span and self._allowed({name: other})]
+        return all(self.agree({name: other}) is True for other in others)
 
     def tied(self, groups: Iterable[list[str]]) -> list[Condition]:
         """That sizes are equal, of each group those of which none can be another while the rest stay as they are."""
