@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
 import torch
 
@@ -22,4 +23,32 @@ def save_state_dict(parameters: ParameterStore, path: str | Path) -> None:
     ordered = OrderedDict((name, tensors[parameters.alias_of(name) or name]) for name in parameters.names())
     # Into a file object: given a path, torch.save writes the file's name into the archive.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(ordered, file)
+        told = _Told(file)
+        try:
+            torch.save(ordered, cast("IO[bytes]", told))
+        except RuntimeError:
+            if told.error is not None:
+                raise told.error from None
+            raise
+
+
+class _Told:
+    """A file to write to that keeps the error of a full disk, which torch makes a RuntimeError of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.error = error
+            raise
