@@ -35,3 +35,9 @@ def test_no_room(tmp_path: Path, suffix: str, room: int) -> None:
     assert found.stdout == "cannot write (File too large)\n", found.stderr
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_a_closed_stderr(tmp_path: Path) -> None:
+    model = Path(__file__).parent.parent / "fixtures" / "format" / "doubled.json"
+    subprocess.run(f"exec {sys.executable} -m converter json-to-hdf5 {model} -o {tmp_path}/o.h5 2>&-", shell=True, check=True)
+    assert (tmp_path / "o.h5").stat().st_size > 0

@@ -66,7 +66,7 @@ Update = Callable[[str], None]
 @contextlib.contextmanager
 def progress(text: str, quiet: bool) -> Iterator[Update]:
     """A line that says what is going on, on a terminal only. Gives a function that changes its text."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():  # None: closed, as daemons have it
         yield lambda _: None
         return
     from rich.console import Console
