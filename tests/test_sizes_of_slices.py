@@ -158,3 +158,21 @@ def test_sizes_equal_in_the_example_that_a_condition_holds_apart_stay_apart() ->
     for length, other in PAIRS:
         wanted = {"equal"} if other >= length else {"refused"}
         assert outcomes(model, module, steps(length), torch.randn(2, other)) == wanted, (length, other)
+
+
+def test_a_size_that_a_condition_keeps_from_moving_alone_may_be_another_one() -> None:
+    """The values are as many as the keys, which the mask is one longer than: of these, only the mask is compared."""
+    def step(k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        if mask.shape[1] < k.shape[2] + 1 or mask.shape[1] > k.shape[2] + 1:
+            raise ValueError("mask")
+        return F.scaled_dot_product_attention(k[:, :, :1], k, v) + mask.sum()
+
+    module = Apply(step).eval()
+    model = trace(module, (torch.randn(2, 2, 5, 4), torch.randn(2, 2, 5, 4), torch.ones(2, 6))).model
+    for keys, values, length in ((5, 5, 6), (1, 1, 2), (8, 8, 9), (3, 5, 4), (5, 3, 6), (5, 5, 5)):
+        wanted = {"equal"} if keys == values == length - 1 else {"refused"}
+        given = (torch.randn(3, 2, keys, 4), torch.randn(3, 2, values, 4), torch.ones(3, length))
+        assert outcomes(model, module, *given) == wanted, (keys, values, length)
+    tied = {"k": np.zeros((3, 2, 3, 4), np.float32), "v": np.zeros((3, 2, 5, 4), np.float32), "mask": np.ones((3, 4), np.float32)}
+    with pytest.raises(RunError, match="do not go together"):
+        converter.session(model).run(dict(zip((port.name for port in model.graph.inputs), tied.values(), strict=True)))

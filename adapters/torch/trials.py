@@ -160,10 +160,10 @@ class Trials:
         return not unmet([condition for condition in self.graph.requires if condition.symbols <= own.keys()], own)
 
     def _moves(self, name: str) -> bool:
-        """Whether a size can be a larger or a smaller one alone, as far as the graph's conditions allow it."""
+        """Whether a size can be a larger or a smaller one alone, of which the graph's conditions have to allow one."""
         span, size = self.graph.dims[name], self.own[name]
         others = [other for other in (size + span.step, size - span.step) if other in span and self._allowed({name: other})]
-        return all(self.agree({name: other}) is True for other in others)
+        return bool(others) and all(self.agree({name: other}) is True for other in others)
 
     def tied(self, groups: Iterable[list[str]]) -> list[Condition]:
         """That sizes are equal, of each group those of which none can be another while the rest stay as they are."""
