@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import sympy
-import torch._dynamo.config
 from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
 
 from converter import dims
@@ -70,15 +69,13 @@ def expression(value: Dim, symbols: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def small_quotients() -> Iterator[None]:
-    """While active, torch brings quotients and remainders of what holds such already to the normal form, and keeps no cache of
-    fake results: for sizes that are expressions, making an entry takes longer than what it saves."""
+    """While active, torch brings quotients and remainders of what holds such already to the normal form."""
     floor, mod, python_mod = FloorDiv.__dict__["eval"], Mod.__dict__["eval"], PythonMod.__dict__["eval"]
     FloorDiv.eval = classmethod(_quick(floor.__func__, _floor))  # type: ignore[method-assign,assignment]
     Mod.eval = classmethod(_quick(mod.__func__, _mod))  # type: ignore[method-assign,assignment]
     PythonMod.eval = classmethod(_quick(python_mod.__func__, _mod))  # type: ignore[method-assign,assignment]
     try:
-        with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
-            yield
+        yield
     finally:
         FloorDiv.eval, Mod.eval, PythonMod.eval = floor, mod, python_mod  # type: ignore[method-assign]
 
