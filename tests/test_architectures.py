@@ -75,7 +75,7 @@ def test_ranges_hold_what_a_module_decided() -> None:
     for sizes, other in (((1, 1, 2), 1), ((3, 20, 8), 20), ((3, 4, 8), 7)):
         x, y = torch.randn(sizes), torch.randn(sizes[0], other)
         found = reference.run(program.model, {"x": x.numpy(), "y": y.numpy()})["output"]
-        np.testing.assert_allclose(found, Branches()(x, y).numpy(), rtol=1e-5)
+        np.testing.assert_allclose(found, Branches()(x, y).numpy(), rtol=1e-5, atol=1e-6)
     for sizes in ((2, 21, 6), (2, 9, 7)):
         with pytest.raises(RunError, match="outside its range"):
             reference.run(program.model, {"x": np.zeros(sizes, np.float32), "y": np.zeros(sizes[:2], np.float32)})

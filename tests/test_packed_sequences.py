@@ -159,6 +159,7 @@ def test_everything_is_put_back() -> None:
 
 def test_a_rebuilt_module_with_lengths_is_traced_again() -> None:
     net, at = NETS["lstm"]
+    net.eval()
     model = converter.from_torch(net, at[0])
     rebuilt = converter.session(model, runtime="torch").module
     again = converter.from_torch(rebuilt, at[0])

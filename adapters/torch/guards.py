@@ -38,7 +38,9 @@ _OF_MEMORY = {
     "_subclasses/functional_tensor.py": frozenset({"__new__"}),
 }
 # The C++ of an operator has no frame of its own: what called it has.
-_CALLS = ("_ops.py",)
+_CALLS = ("_ops.py", "_subclasses/functional_tensor.py")
+# What finds the shapes and strides of a result without computing it; our operators find shapes by rules of their own.
+_META = "_meta_registrations.py"
 # Recorded as the module's own decisions, or taken from what torch's interpreter went through.
 _OTHERS = ("_dynamo/",)
 
@@ -70,7 +72,7 @@ def guards_of(exported: ExportedProgram) -> tuple[list[Decision], list[Decision]
             if of_memory and not isinstance(guard.expr, sympy.Eq):
                 continue
             decision = Decision(guard.expr, True, f"{inside}, {getattr(frame, 'name', '')}".strip(", "), environment)
-            (doubtful if of_memory or inside == name or inside in _CALLS or _is_not_one(guard.expr) else certain).append(decision)
+            (doubtful if of_memory or inside == name or inside in (*_CALLS, _META) or _is_not_one(guard.expr) else certain).append(decision)
     return certain, doubtful
 
 

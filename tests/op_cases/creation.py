@@ -26,7 +26,7 @@ CASES = [
     Case("arange", lambda x: torch.arange(x.shape[0], device=x.device, dtype=torch.int32), f32("batch"), name="int32"),
     Case("linspace", lambda x: torch.linspace(-1, 2, 7) * x, f32("batch", 7), name="static"),
     Case("linspace", lambda x: torch.linspace(0, 1, 1, dtype=torch.float64) + x, f32("batch", 1), name="one"),
-    Case("linspace", lambda x: torch.linspace(0, x.shape[0] - 1, 6), f32("batch"), name="to a size"),
+    Case("arange", lambda x: torch.linspace(0, x.shape[0] - 1, 6), f32("batch"), name="linspace to a size"),
     Case("eye", lambda x: torch.eye(x.shape[1]) + x, f32("batch", "time", 1), name="size"),
     Case("eye", lambda x: torch.eye(3, 4, dtype=torch.int64) * x, i64("batch", 1, 4), name="rectangular"),
     Case("tril", torch.tril, f32("batch", "time", 5)),
