@@ -14,7 +14,7 @@ from converter.cli.console import plural, say, size, table
 from converter.cli.guard import guarded
 from converter.discovery import Format
 from converter.errors import ConverterError, FormatError, ParameterError, shown
-from converter.ir import Model, Node, TensorSpec
+from converter.ir import Graph, Model, Node, TensorSpec
 from converter.parameters import Array, ParameterStore
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _node(node: Node) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return f"graph {value.name!r}" if hasattr(value, "nodes") else str(value)
+    return f"graph {value.name!r}" if isinstance(value, Graph) else str(value)
 
 
 def _parameters(store: ParameterStore, constants: frozenset[str] = frozenset()) -> dict[str, Any]:
