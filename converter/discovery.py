@@ -103,7 +103,8 @@ class Recogniser:
 class Adapter:
     """All that a framework's adapter offers.
 
-    `tracer` converts live modules: see `converter.loading.from_torch`. `builder` does so for the command line, from a
+    `modules` names the classes of the framework's live modules, as `"package.Class"`: by them it is found which adapter a
+    module belongs to. `tracer` converts live modules: see `converter.loading.from_torch`. `builder` does so for the command line, from a
     module that was just built, a state_dict for it, and what was said of its inputs. `rebuilder(model)` gives a module of
     the framework that computes a model and can be trained. `program(path, allow_pickle=…, name=…, examples=…)` converts a
     file that holds a whole program, with one of `program_suffixes`; `program_facts(path)` tells of one without running it, and
@@ -114,6 +115,7 @@ class Adapter:
     formats: tuple[Format, ...] = ()
     runtimes: tuple[Runtime, ...] = ()
     recognisers: tuple[Recogniser, ...] = ()
+    modules: tuple[str, ...] = ()
     tracer: str | None = None
     builder: str | None = None
     rebuilder: str | None = None
@@ -217,13 +219,46 @@ def runtime(name: str) -> Runtime:
     return found
 
 
-def live(role: Literal["tracer", "builder", "rebuilder", "program"]) -> tuple[Callable[..., Any], str | None]:
-    """The function that converts live modules, and the extra that it needs. Raises `ConverterError` where there is none."""
-    for adapter in adapters().values():
-        target = getattr(adapter, role)
-        if target is not None:
-            return resolve(target, adapter.extra), adapter.extra
-    raise ConverterError("no adapter converts live modules")
+def live(role: Literal["tracer", "builder", "rebuilder", "program"], framework: str) -> tuple[Callable[..., Any], str | None]:
+    """The function of a framework's adapter in a role, and the extra that it needs.
+
+    Raises:
+        ConverterError: no adapter is called so, or it has no such function.
+        MissingDependencyError: the framework is not installed.
+    """
+    adapter = adapters().get(framework)
+    target = None if adapter is None else getattr(adapter, role)
+    if adapter is None or target is None:
+        able = [name for name, item in adapters().items() if getattr(item, role) is not None]
+        raise ConverterError(f"no adapter of {framework!r} {_ROLES[role]}", expected=", ".join(able) or None, received=framework)
+    return resolve(target, adapter.extra), adapter.extra
+
+
+_ROLES = {"tracer": "converts live modules", "builder": "converts modules that a callable builds", "rebuilder": "rebuilds modules",
+          "program": "converts whole programs"}
+
+
+def framework_of(module: Any, where: str | None = None) -> str:
+    """The name of the adapter to whose framework a live module belongs. Raises `ConverterError` for what is no module of any."""
+    classes = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__}
+    for name, adapter in adapters().items():
+        if not classes.isdisjoint(adapter.modules):
+            return name
+    raise ConverterError("not a module of a framework that is known", where=where,
+                         expected=" or ".join(item for adapter in adapters().values() for item in adapter.modules),
+                         received=type(module).__name__)
+
+
+def framework_of_program(path: str | Path) -> str:
+    """The name of the adapter that converts a file which holds a whole program, by its suffix."""
+    suffix = Path(path).suffix.lower()
+    return next(name for name, adapter in adapters().items() if suffix in adapter.program_suffixes and adapter.program is not None)
+
+
+def extra_of(library: str) -> str | None:
+    """The extra that brings a framework's library, where an adapter's name is the library's."""
+    adapter = adapters().get(library)
+    return None if adapter is None else adapter.extra
 
 
 def program_facts(path: str | Path) -> dict[str, Any]:

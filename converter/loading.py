@@ -167,7 +167,7 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
             the lines of code they came from.
         MissingDependencyError: PyTorch is not installed.
     """
-    function, extra = discovery.live("tracer")
+    function, extra = discovery.live("tracer", "torch")
     with requiring(extra):
         found = function(module, args, kwargs, dims=dims, name=name, examples=examples, state=state, effort=effort)
     for concern in found.concerns:
@@ -184,7 +184,7 @@ def to_torch(model: Model | PathLike) -> Any:
         UnsupportedError: operators that PyTorch cannot run here; all are listed.
         MissingDependencyError: PyTorch is not installed.
     """
-    function, extra = discovery.live("rebuilder")
+    function, extra = discovery.live("rebuilder", "torch")
     with requiring(extra):
         return function(model if isinstance(model, Model) else load(model))
 

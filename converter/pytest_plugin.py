@@ -85,9 +85,9 @@ def _loaded(model: Any, load: Callable[[Any], Any]) -> Any:
 
 
 def _traced(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, dims: Any) -> Any:
-    from converter.discovery import live, requiring
+    from converter.discovery import framework_of, live, requiring
 
-    function, extra = live("tracer")
+    function, extra = live("tracer", framework_of(module))
     with requiring(extra):
         return function(module, args, kwargs, dims=dims, name=None, examples=True)
 

@@ -278,7 +278,7 @@ def test_the_opset_is_what_was_asked_for(here: Path) -> None:
     (["w.pt", "--module", "netcode", "--input", "x:float32[2,4]"], "not a callable's name"),
     (["w.pt", "--module", "netcode:broken", "--input", "x:float32[2,4]"], "no weights today"),
     (["w.pt", "--module", "netcode:leaves", "--input", "x:float32[2,4]"], "SystemExit: 3"),
-    (["w.pt", "--module", "netcode:number", "--input", "x:float32[2,4]"], "gives no module"),
+    (["w.pt", "--module", "netcode:number", "--input", "x:float32[2,4]"], "not a module of a framework"),
     (["w.pt", "--module", "netcode:Wide", "--input", "image:float32[2,4]"], "missing: 'inner.weight' float32[2, 4]"),
     (["w.pt", "--architecture", "missing.json"], "there is no such file"),
     (["missing.pt", *MODULE], "there is no such file"),

@@ -137,3 +137,65 @@ def test_a_bad_plug_in_is_refused(monkeypatch: pytest.MonkeyPatch, found: Any, p
     with pytest.raises(ConverterError, match=part) as caught:
         adapters()
     assert "plugin.adapter" in str(caught.value)
+
+
+class Layer:
+    """A live module of a framework that is not there."""
+
+
+@pytest.fixture
+def second_framework(fresh: None, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A framework whose adapter stands before PyTorch's in every order, and converts what it is given to its name."""
+    module = ModuleType("first_of_all")
+    calls: list[str] = []
+    for role in ("tracer", "builder", "rebuilder", "program"):
+        setattr(module, role, lambda *args, _role=role, **options: calls.append(_role))
+    module.calls = calls  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "first_of_all", module)
+    install(monkeypatch, Adapter("aaa", modules=(f"{Layer.__module__}.Layer",), program_suffixes=(".aaa",), tracer="first_of_all:tracer",
+                                 builder="first_of_all:builder", rebuilder="first_of_all:rebuilder", program="first_of_all:program"))
+    found = adapters()
+    ordered = {name: found[name] for name in ("neutral", "aaa", *(item for item in found if item not in ("neutral", "aaa")))}
+    monkeypatch.setattr(discovery, "adapters", lambda: ordered)
+    return module
+
+
+def test_a_second_framework_never_takes_over_the_first(second_framework: ModuleType) -> None:
+    import torch
+
+    import converter
+
+    model = converter.from_torch(torch.nn.Linear(3, 2), (torch.zeros(4, 3),))
+    assert [node.op for node in model.graph.nodes] == ["linear"]
+    assert isinstance(converter.to_torch(model), torch.nn.Module)
+    assert second_framework.calls == []
+
+
+def test_a_module_goes_to_its_own_framework(second_framework: ModuleType) -> None:
+    import torch
+
+    assert discovery.framework_of(torch.nn.Linear(1, 1)) == "torch"
+    assert discovery.framework_of(Layer()) == "aaa"
+    assert discovery.framework_of_program("x.aaa") == "aaa"
+    assert discovery.framework_of_program("x.pt2") == "torch"
+    function, _ = discovery.live("builder", discovery.framework_of(Layer()))
+    function()
+    assert second_framework.calls == ["builder"]
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(ConverterError, match="not a module of a framework that is known") as caught:
+        discovery.framework_of(3, "--module")
+    assert "torch.nn" in str(caught.value)
+    with pytest.raises(ConverterError, match="no adapter of 'numpy' converts live modules"):
+        discovery.live("tracer", "numpy")
+
+
+def test_a_module_whose_framework_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from converter.cli.modules import build_module
+
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    (tmp_path / "needs_a_library.py").write_text("import onnx\n")
+    with pytest.raises(MissingDependencyError, match="'onnx', which the module imports, is not installed") as caught:
+        build_module(f"{tmp_path}/needs_a_library.py:Net")
+    assert "pip install 'model-converter[onnx]'" in str(caught.value)

@@ -10,6 +10,7 @@ ADAPTER = Adapter(
                     "adapters.checkpoint.read:load_checkpoint", "adapters.torch.save:save_state_dict", extra="torch",
                     fallback="adapters.torch.checkpoint:load_checkpoint", unsafe="adapters.torch.checkpoint:load_pickled"),),
     runtimes=(Runtime("torch", "PyTorch, as a rebuilt module", "adapters.torch.session:TorchSession", extra="torch"),),
+    modules=("torch.nn.modules.module.Module",),
     tracer="adapters.torch.live:convert",
     builder="adapters.torch.live:convert_checkpoint",
     rebuilder="adapters.torch.rebuild:to_module",

@@ -145,9 +145,6 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
         ParameterError: the state_dict is not the module's; all that is missing, extra or of another kind is listed.
         ConverterError: the module takes none of the example arguments.
     """
-    if not isinstance(module, torch.nn.Module):
-        raise ConverterError("the callable gives no module", where="--module", expected="a torch.nn.Module",
-                             received=type(module).__name__)
     notes: list[str] = []
     if store is not None:
         matched = match_names(store, module.state_dict().keys(), needed=_needed(module), allow_extra=allow_extra)

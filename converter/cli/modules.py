@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ConverterError
+from converter.discovery import PACKAGE, extra_of
+from converter.errors import ConverterError, MissingDependencyError
 
 FORM = "PKG.MOD:CALLABLE or FILE.py:CALLABLE, a function or a class that builds the module without arguments"
 
@@ -67,6 +68,10 @@ def _import(place: str, where: str) -> Any:
         if error.name and (place == error.name or place.startswith(f"{error.name}.")):
             raise ConverterError(f"there is no module {error.name!r}", where=where, expected=FORM,
                                  fix=f"run the command in the folder that holds {error.name.partition('.')[0]}, or install it") from error
+        library = (error.name or "").partition(".")[0]
+        if extra := extra_of(library):
+            raise MissingDependencyError(f"the library {library!r}, which the module imports, is not installed", where=where,
+                                         fix=f"pip install '{PACKAGE}[{extra}]'") from error
         raise _failed("the module fails to import", where, error) from error
     except BaseException as error:
         raise _failed("the module fails to import", where, error) from error

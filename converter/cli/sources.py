@@ -156,15 +156,14 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
     from converter.checkpoint import source_metadata
     from converter.cli.inputs import draw_examples, fixed_sizes, parse_inputs
     from converter.cli.modules import build_module
-    from converter.discovery import live, requiring
+    from converter.discovery import framework_of, live, requiring
     from converter.npz import read_npz
     from converter.state_dict import origin
 
     inputs = fixed_sizes(given["fix"], parse_inputs(given["inputs"]))
     arrays = None if given.get("input_file") is None else read_npz(given["input_file"])
-    # The framework first: when it is missing, that is the thing to say, and not that the user's code fails to import.
-    function, extra = live("builder")
     built = build_module(module)
+    function, extra = live("builder", framework_of(built, "--module"))
     update(f"tracing {module}")
     with requiring(extra):
         result = function(built, store, arrays, inputs, draw_examples(inputs), name=given.get("name"),
@@ -180,13 +179,13 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
 
 def _from_program(source: str, update: Callable[[str], None], given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
     from converter.checkpoint import source_metadata
-    from converter.discovery import live, requiring
+    from converter.discovery import framework_of_program, live, requiring
 
     for name in ("module", "architecture", "inputs", "fix", "input_file", "state", "key", "prefix", "rename", "allow_extra"):
         if given.get(name):
             option = name.replace("inputs", "input").replace("_", "-")
             raise click.UsageError(f"{source} holds a whole program, which --{option} does not go with.")
-    function, extra = live("program")
+    function, extra = live("program", framework_of_program(source))
     update(f"importing {source}")
     with requiring(extra):
         result = function(source, allow_pickle=bool(given.get("allow_pickle")), name=given.get("name"),

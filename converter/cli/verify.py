@@ -239,14 +239,14 @@ def _source(source: str | None, key: str | None, module: str | None, inputs: tup
     from converter.checkpoint import load_parameters
     from converter.cli.inputs import draw_examples, parse_inputs
     from converter.cli.modules import build_module
-    from converter.discovery import live, requiring
+    from converter.discovery import framework_of, live, requiring
 
     if module is None:
         return None
     specs = parse_inputs(inputs)
-    function, extra = live("builder")
     store = None if source is None else load_parameters(source, key)
     built = build_module(module)
+    function, extra = live("builder", framework_of(built, "--module"))
     with requiring(extra):
         result = function(built, store, None, specs, draw_examples(specs), examples=False, state=state)
         for note in result.notes:
