@@ -1,5 +1,6 @@
 # `make demo` and `make test` need Python 3.11 or newer and nothing else; both make .venv first, once.
 PYTHON ?= python3
+PACKAGE := build/package
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -9,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two test workers share two cores: more threads in each only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: demo demo-without-torch test test-all lint docs fixtures benchmarks clean
+.PHONY: demo demo-without-torch test test-all package lint docs fixtures benchmarks clean
 
 demo: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fixtures.sentence_encoder.demo
@@ -25,6 +26,18 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(TEST_ENV) CONVERTER_TESTS_ALL=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q tests/test_ops.py
 	$(TEST_ENV) NEUTRAL_MODEL_SUITES=1 $(BIN)/python -m pytest -q tests/test_suites.py -k whole
+
+# What is installed, in an environment that holds nothing else; and what is unpacked, whose tests must be found.
+package: $(STAMP)
+	rm -rf $(PACKAGE)
+	$(PYTHON) -m venv $(PACKAGE)/tools
+	$(PACKAGE)/tools/bin/python -m pip install --quiet build
+	$(PACKAGE)/tools/bin/python -m build --outdir $(PACKAGE)/dist .
+	$(PYTHON) -m venv $(PACKAGE)/empty
+	$(PACKAGE)/empty/bin/python -m pip install --quiet --constraint constraints.txt $(PACKAGE)/dist/*.whl
+	cd $(PACKAGE) && empty/bin/convert verify $(CURDIR)/fixtures/mlp_digits/model.json --runtime numpy
+	mkdir $(PACKAGE)/source && tar -xzf $(PACKAGE)/dist/*.tar.gz -C $(PACKAGE)/source --strip-components 1
+	cd $(PACKAGE)/source && $(CURDIR)/$(BIN)/python -m pytest -q --collect-only -p no:cacheprovider > /dev/null
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

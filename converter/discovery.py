@@ -148,8 +148,7 @@ def adapters() -> Mapping[str, Adapter]:
 
     Raises `ConverterError` for a plug-in that does not load or takes a name that is taken.
     """
-    import adapters as package
-
+    package = _own_package()
     found = {NEUTRAL.name: NEUTRAL}
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
         name = f"{package.__name__}.{module.name}.adapter"
@@ -164,6 +163,17 @@ def adapters() -> Mapping[str, Adapter]:
             raise ConverterError(f"the plug-in does not load ({type(error).__name__}: {error})", where=point.value,
                                  fix="update it, or uninstall it") from error
     return found
+
+
+def _own_package() -> Any:
+    """The package `adapters` of this distribution. Raises `ConverterError` where another one lies in its place."""
+    import adapters as package
+
+    if getattr(package, "OWNER", None) != PACKAGE:
+        raise ConverterError(f"another package called `adapters` lies before {PACKAGE}'s",
+                             where=str(getattr(package, "__file__", None) or list(package.__path__)),
+                             fix="rename it if it is yours; PyPI's distribution `adapters` needs a virtual environment of its own")
+    return package
 
 
 def _add(found: dict[str, Adapter], adapter: Any, where: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -199,3 +201,19 @@ def test_a_module_whose_framework_is_not_installed_names_the_extra(monkeypatch: 
     with pytest.raises(MissingDependencyError, match="'onnx', which the module imports, is not installed") as caught:
         build_module(f"{tmp_path}/needs_a_library.py:Net")
     assert "pip install 'model-converter[onnx]'" in str(caught.value)
+
+
+def test_another_package_called_adapters_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """PyPI has a distribution `adapters` that installs a package of that name; so may the user's own folder."""
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "__init__.py").write_text("class AutoAdapterModel: pass\n")
+    code = "from converter.discovery import adapters; adapters()"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+                            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}"})
+    assert "another package called `adapters` lies before model-converter's" in result.stderr
+    assert "rename it if it is yours" in result.stderr
+
+
+def test_whoever_wants_the_other_package_is_told_whose_this_is() -> None:
+    with pytest.raises(ImportError, match="is model-converter's"):
+        from adapters import AutoAdapterModel  # noqa: F401

@@ -21,7 +21,7 @@ from torch import Tensor
 MULTILABEL = F.multilabel_margin_loss
 GAUSSIAN = F.gaussian_nll_loss
 CTC = F.ctc_loss
-LINEAR = F.linear_cross_entropy
+LINEAR = getattr(F, "linear_cross_entropy", None)  # since PyTorch 2.13
 
 
 def _gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6,
@@ -90,6 +90,7 @@ def _ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_len
 
 
 def _linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, **options: Any) -> Tensor:
+    assert LINEAR is not None
     if input.dim() == 2 and target.dim():
         torch._check(target.shape[0] == input.shape[0])  # type: ignore[no-untyped-call]
     return LINEAR(input, linear_weight, target, **options)
@@ -99,8 +100,11 @@ def _linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, 
 def traceable_losses() -> Iterator[None]:
     """While active, the losses are traced as what they compute."""
     F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = _gaussian_nll_loss, _multilabel_margin_loss, _ctc_loss  # type: ignore[assignment]
-    F.linear_cross_entropy = _linear_cross_entropy
+    if LINEAR is not None:
+        F.linear_cross_entropy = _linear_cross_entropy
     try:
         yield
     finally:
-        F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss, F.linear_cross_entropy = GAUSSIAN, MULTILABEL, CTC, LINEAR
+        F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = GAUSSIAN, MULTILABEL, CTC
+        if LINEAR is not None:
+            F.linear_cross_entropy = LINEAR
