@@ -22,10 +22,10 @@ demo-without-torch: $(WITHOUT_TORCH)/.installed
 test: $(STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
-# The long tail, about half an hour: every runner on every row of the operator table, and all of torch's own samples.
+# The long tail, about half an hour: every runner on every row of the operator table, large architectures, all of torch's samples.
 test-all: $(STAMP)
-	$(TEST_ENV) CONVERTER_TESTS_ALL=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q tests/test_ops.py
-	$(TEST_ENV) NEUTRAL_MODEL_SUITES=1 $(BIN)/python -m pytest -q tests/test_suites.py -k whole
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "long and not suites"
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m suites
 
 # What is installed, in an environment that holds nothing else; and what is unpacked, whose tests must be found.
 package: $(STAMP)

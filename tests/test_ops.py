@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import tempfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -107,16 +105,9 @@ RUNNERS: dict[str, Callable[[Model, dict[str, np.ndarray]], dict[str, np.ndarray
     "reference": run_reference, "numpy": run_numpy, "onnxruntime": run_onnxruntime, "torch": run_torch,
     "json": _reloaded("save_json", "load_json", ".json"), "hdf5": _reloaded("save_hdf5", "load_hdf5", ".h5"),
 }
-# A runner takes part once its module exists.
-MODULES = {"numpy": "adapters.numpy.session", "torch": "adapters.torch.session", "json": "converter.format.json_encoding",
-           "hdf5": "converter.format.hdf5_encoding", "onnxruntime": "adapters.onnx.session"}
-PRESENT = [name for name in RUNNERS if name not in MODULES or importlib.util.find_spec(MODULES[name])]
-
-
-EVERYTHING = bool(os.environ.get("CONVERTER_TESTS_ALL"))
-"""Every runner on every row. Without it, these runners take the first rows of each operator alone: the reference kernels
-are tested in float64 anyway, and the format and the rebuilding see every operator."""
 SPARING = {"reference": 0, "json": 1, "hdf5": 1, "torch": 2}
+"""These runners take the first rows of each operator alone, and the others are marked as long: the reference kernels are tested
+in float64 anyway, and the format and the rebuilding see every operator."""
 
 
 def rows() -> list[Any]:
@@ -129,8 +120,10 @@ def runs() -> list[Any]:
     found = []
     for index, case in enumerate(CASES):
         position = seen[case.operator] = seen.get(case.operator, -1) + 1
-        found += [pytest.param(index, runner, id=f"{label(case)}-{runner}", marks=pytest.mark.xdist_group(f"case{index}"))
-                  for runner in PRESENT if EVERYTHING or position < SPARING.get(runner, len(CASES)) or runner in case.xfail]
+        for runner in RUNNERS:
+            long = position >= SPARING.get(runner, len(CASES)) and runner not in case.xfail
+            marks = [pytest.mark.xdist_group(f"case{index}"), *([pytest.mark.long] if long else [])]
+            found.append(pytest.param(index, runner, id=f"{label(case)}-{runner}", marks=marks))
     return found
 
 

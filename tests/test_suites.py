@@ -1,9 +1,8 @@
-"""A part of torch's own suites, and all of them where NEUTRAL_MODEL_SUITES is set; `python -m benchmarks.suites` runs them apart."""
+"""A part of torch's own suites, and, marked as long, all of them; `python -m benchmarks.suites` runs them apart."""
 
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from typing import Any
 
@@ -29,7 +28,6 @@ CALLS = {
     "aten.avg_pool2d.default": ((torch.arange(-8, 8).reshape(1, 4, 4), [2, 2]), {}),
 }
 NO_COMPLEX32 = "NumPy has no complex32"
-WHOLE_RUN = pytest.mark.skipif("NEUTRAL_MODEL_SUITES" not in os.environ, reason="NEUTRAL_MODEL_SUITES is not set: an hour of samples")
 
 
 def verdicts_of(case: SuiteCase) -> list[tuple[str, str, str]]:
@@ -170,7 +168,8 @@ def test_a_call_keeps_what_is_no_tensor() -> None:
     assert kind((torch.ones(2),), {"flag": True}) != kind((torch.ones(2),), {"flag": False})
 
 
-@WHOLE_RUN
+@pytest.mark.long
+@pytest.mark.suites
 @pytest.mark.parametrize("suite", suites.SUITES)
 def test_whole_suites(suite: str) -> None:
     """Nothing is wrong, and nothing is refused but for a cause in torch or NumPy."""

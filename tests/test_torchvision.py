@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +19,6 @@ from converter.parameters import InMemoryParameters
 from tests import support_torchvision
 
 pytestmark = pytest.mark.skipif(not support_torchvision.INSTALLED, reason=support_torchvision.REASON)
-long_run = pytest.mark.skipif("LONG_TESTS" not in os.environ, reason="takes minutes; run with LONG_TESTS=1")
 
 RELATIVE = 1e-9
 
@@ -76,7 +74,7 @@ def test_the_graph_is_the_module(name: str) -> None:
     agrees(name, support_torchvision.module(name, **arguments(name)))
 
 
-@long_run
+@pytest.mark.long
 @pytest.mark.parametrize("name", LONG)
 def test_the_graph_of_a_large_one_is_the_module(name: str) -> None:
     agrees(name, support_torchvision.module(name, **arguments(name)))
@@ -159,8 +157,8 @@ def test_runtimes_stay_within_the_budget(name: str) -> None:
     assert report, str(report)
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", pytest.param("shufflenet_v2_x0_5", marks=long_run),
-                                  pytest.param("convnext_tiny", marks=long_run), pytest.param("resnet18", marks=long_run)])
+@pytest.mark.parametrize("name", ["squeezenet1_1", pytest.param("shufflenet_v2_x0_5", marks=pytest.mark.long),
+                                  pytest.param("convnext_tiny", marks=pytest.mark.long), pytest.param("resnet18", marks=pytest.mark.long)])
 def test_no_more_onnx_nodes_than_torch_onnx_writes(name: str, tmp_path: Any) -> None:
     import onnx
 
