@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from converter.builder import GraphBuilder as GraphBuilder
+    from converter.equivalence.verify import verify as verify
     from converter.errors import ConversionWarning as ConversionWarning
     from converter.errors import ConverterError as ConverterError
     from converter.errors import DigestError as DigestError
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from converter.loading import save as save
     from converter.loading import session as session
     from converter.loading import to_torch as to_torch
-    from converter.loading import verify as verify
     from converter.parameters import InMemoryParameters as InMemoryParameters
     from converter.parameters import ParameterStore as ParameterStore
 
@@ -52,11 +52,12 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "converter.builder": ("GraphBuilder",),
+    "converter.equivalence": ("verify",),
     "converter.errors": ("ConversionWarning", "ConverterError", "DigestError", "FormatError", "GraphError", "MissingDependencyError",
                          "ParameterError", "RunError", "UnsafePickleError", "UnsupportedError"),
     "converter.format": ("model_digest",),
     "converter.ir": ("DType", "DimRange", "Example", "Graph", "GraphInput", "GraphOutput", "Model", "Node", "TensorSpec"),
-    "converter.loading": ("Session", "from_checkpoint", "from_torch", "load", "save", "session", "to_torch", "verify"),
+    "converter.loading": ("Session", "from_checkpoint", "from_torch", "load", "save", "session", "to_torch"),
     "converter.parameters": ("InMemoryParameters", "ParameterStore"),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}

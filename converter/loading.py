@@ -315,10 +315,3 @@ def _declared_by(graph: Graph, store: ParameterStore) -> dict[str, TensorSpec]:
     return {name: store.spec(name) for name in store.names()}
 
 
-def verify(model: Any, *arguments: Any, **options: Any) -> Any:
-    """Whether runtimes compute the model: see `converter.equivalence.verify`, which this calls."""
-    from converter.equivalence import verify as function
-
-    return function(model, *arguments, **options)
-
-
