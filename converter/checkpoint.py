@@ -133,15 +133,12 @@ def _load_file(path: Path, key: str | None) -> ParameterStore:
                                              for text in item.suffixes))
     if found.load is None:
         raise FormatError(f"a {found.title} cannot be read", where=str(path))
+    if key is not None and not found.entries:
+        raise FormatError(f"a {found.title} file is one state_dict, without entries", where=str(path), received=f"key {key!r}",
+                          fix="leave the key out")
     function = resolve(found.load, found.extra)
     with requiring(found.extra):
-        if key is None:
-            return function(path)
-        try:
-            return function(path, key=key)
-        except TypeError:
-            raise FormatError(f"a {found.title} file is one state_dict, without entries", where=str(path), received=f"key {key!r}",
-                              fix="leave the key out") from None
+        return function(path) if key is None else function(path, key=key)
 
 
 # Folders -----------------------------------------------------------------------------------------------------------------

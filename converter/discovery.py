@@ -47,6 +47,8 @@ class Format:
     `digests`: the files name a digest of their model, with which `load(path)` compares it, as `load(path, verify=…)` tells it to:
     False not, True even where a file names none, which it refuses then.
 
+    `entries`: a file may hold several state_dicts, of which `load(path, key=…)` takes one by its name.
+
     `fallback` is a reader that `load` itself calls for the kinds of the file that it does not read, and `unsafe` one that
     runs code which the file names; it is called only when the user says so. `tensors(path)` gives the `ParameterStore` of a file
     of another origin, whose graph `load` may not read, and None for one that was written here.
@@ -62,6 +64,7 @@ class Format:
     extra: str | None = None
     fallback: str | None = None
     unsafe: str | None = None
+    entries: bool = False
     digests: bool = False
     tensors: str | None = None
 
@@ -70,6 +73,9 @@ class Format:
 class Runtime:
     """A way to run a model: `session(model)` gives an object whose `run(inputs)` gives `{name: array}`.
 
+    `distribution`: the installed distribution whose version is told in reports. `providers`: whether `session(model, providers=[…])`
+    chooses a device.
+
     `file_session(path)`, where given, runs a file of the runtime's own format, with one of `suffixes`, exactly as it lies
     there.
     """
@@ -77,6 +83,8 @@ class Runtime:
     name: str
     title: str
     session: str
+    distribution: str | None = None
+    providers: bool = False
     file_session: str | None = None
     suffixes: tuple[str, ...] = ()
     extra: str | None = None
@@ -135,7 +143,7 @@ NEUTRAL = Adapter(
         Format("hdf5", "neutral model as HDF5", (".h5", ".hdf5"), "model", "converter.format:load_hdf5", "converter.format:save_hdf5",
                digests=True),
     ),
-    runtimes=(Runtime("reference", "the defining NumPy kernels, slow and exact", "converter.loading:ReferenceSession"),),
+    runtimes=(Runtime("reference", "the defining NumPy kernels, slow and exact", "converter.loading:ReferenceSession", "numpy"),),
 )
 
 

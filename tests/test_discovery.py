@@ -217,3 +217,13 @@ def test_another_package_called_adapters_is_refused(monkeypatch: pytest.MonkeyPa
 def test_whoever_wants_the_other_package_is_told_whose_this_is() -> None:
     with pytest.raises(ImportError, match="is model-converter's"):
         from adapters import AutoAdapterModel  # noqa: F401
+
+
+@pytest.mark.parametrize(("role", "declared"), [("load", "entries"), ("session", "providers")])
+def test_what_is_declared_of_a_function_is_true(role: str, declared: str) -> None:
+    import inspect
+
+    keyword = {"entries": "key", "providers": "providers"}[declared]
+    for item in (*formats().values(), *runtimes().values()):
+        if getattr(item, role, None) and hasattr(item, declared):
+            assert getattr(item, declared) == (keyword in inspect.signature(resolve(getattr(item, role))).parameters), item.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shlex
@@ -109,7 +108,7 @@ def _check_runtime(name: str) -> None:
     """Refuses a runtime that there is none of, or a provider for one that has none."""
     runtime, colon, _ = name.partition(":")
     found = discovery.runtime(runtime)
-    if colon and "providers" not in inspect.signature(discovery.resolve(found.session, found.extra)).parameters:
+    if colon and not found.providers:
         raise click.UsageError(f"{runtime} has no execution providers: --runtime {runtime}, not {name}.")
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from converter import discovery
 from converter.equivalence.budget import MIN_SAMPLES, Budget, factor_of
 from converter.equivalence.compare import FACTOR, WHOLE, Comparison, floor_of, is_exact, structure, ulps, within
 from converter.equivalence.inputs import COUNT, RECORDED
@@ -139,8 +141,6 @@ def _sessions(runtimes: Runtimes, report: Report) -> dict[str, Any]:
         return dict(runtimes)
     if runtimes is not None:
         return {name: name for name in ([runtimes] if isinstance(runtimes, str) else runtimes)}
-    from converter import discovery
-
     found: dict[str, Any] = {}
     for name in DEFAULT_RUNTIMES:
         try:
@@ -388,13 +388,13 @@ def _nothing_compared(judge: Judge, report: Report, runtimes: list[str], structu
         report.add([failure("rounding", "", "", "nothing was compared", open=True)])
 
 
-def _versions(runtimes: list[str], source: Any) -> dict[str, str]:
+def _versions(labels: list[str], source: Any) -> dict[str, str]:
     found = {}
-    for name in ("model-converter", "numpy", *runtimes):
-        try:
+    known = discovery.runtimes()
+    ran = [known[name].distribution for name in (label.partition(":")[0] for label in labels) if name in known]
+    for name in (discovery.PACKAGE, "numpy", *filter(None, ran)):
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except (importlib.metadata.PackageNotFoundError, ValueError):
-            continue
     return found | dict(getattr(source, "versions", {}) or {})
 
 
