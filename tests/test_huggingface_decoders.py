@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapters.huggingface.families import family_of
 from converter import reference
 from converter.errors import RunError
 from converter.ir import Model
@@ -31,54 +32,67 @@ SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "n
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.1, 1.7], "long_factor": [1.3, 2.9],
         "original_max_position_embeddings": 8}
-CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt2": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0}),
-    "gpt2 scaled by layer": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32,
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0},
+    "gpt2 scaled by layer": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32,
                                       "n_inner": 20, "scale_attn_by_inverse_layer_idx": True, "pad_token_id": 0,
-                                      "activation_function": "relu"}),
-    "gpt2 unscaled": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32,
-                               "scale_attn_weights": False, "pad_token_id": 0}),
-    "gpt_neox": ("GPTNeoX", {**SMALL, "hidden_size": 32, "rotary_pct": 0.25}),
-    "gpt_neox in turn": ("GPTNeoX", {**SMALL, "use_parallel_residual": False, "attention_bias": False, "rotary_pct": 1.0}),
-    "opt": ("OPT", {**SMALL, "ffn_dim": 24}),
-    "opt after": ("OPT", {**SMALL, "ffn_dim": 24, "do_layer_norm_before": False, "word_embed_proj_dim": 8}),
-    "opt bare": ("OPT", {**SMALL, "ffn_dim": 24, "enable_bias": False, "_remove_final_layer_norm": True, "activation_function": "gelu"}),
-    "llama": ("Llama", GROUPED),
-    "llama with biases": ("Llama", {**SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 6,
-                                    "hidden_act": "gelu"}),
-    "llama 3": ("Llama", {**GROUPED, "head_dim": 16, "rope_parameters": {
+                                      "activation_function": "relu"},
+    "gpt2 unscaled": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32,
+                               "scale_attn_weights": False, "pad_token_id": 0},
+    "gpt_neox": {**SMALL, "hidden_size": 32, "rotary_pct": 0.25},
+    "gpt_neox in turn": {**SMALL, "use_parallel_residual": False, "attention_bias": False, "rotary_pct": 1.0},
+    "opt": {**SMALL, "ffn_dim": 24},
+    "opt after": {**SMALL, "ffn_dim": 24, "do_layer_norm_before": False, "word_embed_proj_dim": 8},
+    "opt bare": {**SMALL, "ffn_dim": 24, "enable_bias": False, "_remove_final_layer_norm": True, "activation_function": "gelu"},
+    "llama": GROUPED,
+    "llama with biases": {**SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 6,
+                                    "hidden_act": "gelu"},
+    "llama 3": {**GROUPED, "head_dim": 16, "rope_parameters": {
         "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 32}}),
-    "llama linear": ("Llama", {**GROUPED, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}}),
-    "llama yarn": ("Llama", {**GROUPED, "head_dim": 16, "rope_parameters": {
-        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}}),
-    "llama dynamic": ("Llama", {**GROUPED, "head_dim": 8, "max_position_embeddings": 10, "rope_parameters": {
-        "rope_type": "dynamic", "rope_theta": 1000.0, "factor": 3.0}}),
-    "mistral": ("Mistral", {**GROUPED, "sliding_window": 4}),
-    "mistral without window": ("Mistral", {**GROUPED, "sliding_window": None}),
-    "qwen2": ("Qwen2", GROUPED),
-    "qwen2 with windows": ("Qwen2", {**GROUPED, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}),
-    "qwen3": ("Qwen3", {**GROUPED, "head_dim": 6}),
-    "gemma2": ("Gemma2", {**GROUPED, "head_dim": 6, "sliding_window": 3, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 1.5,
-                          "final_logit_softcapping": 2.0}),
-    "gemma2 uncapped": ("Gemma2", {**GROUPED, "head_dim": 4, "attn_logit_softcapping": None, "final_logit_softcapping": None}),
-    "phi3": ("Phi3", GROUPED),
-    "phi3 long": ("Phi3", {**SMALL, "rope_parameters": LONG, "original_max_position_embeddings": 8, "sliding_window": 20}),
+        "original_max_position_embeddings": 32}},
+    "llama linear": {**GROUPED, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}},
+    "llama yarn": {**GROUPED, "head_dim": 16, "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}},
+    "llama dynamic": {**GROUPED, "head_dim": 8, "max_position_embeddings": 10, "rope_parameters": {
+        "rope_type": "dynamic", "rope_theta": 1000.0, "factor": 3.0}},
+    "mistral": {**GROUPED, "sliding_window": 4},
+    "mistral without window": {**GROUPED, "sliding_window": None},
+    "qwen2": GROUPED,
+    "qwen2 with windows": {**GROUPED, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
+    "qwen3": {**GROUPED, "head_dim": 6},
+    "gemma2": {**GROUPED, "head_dim": 6, "sliding_window": 3, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 1.5,
+                          "final_logit_softcapping": 2.0},
+    "gemma2 uncapped": {**GROUPED, "head_dim": 4, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    "gemma": {**GROUPED, "head_dim": 6, "hidden_act": "gelu"},
+    "gemma with biases": {**SMALL, "head_dim": 4, "num_key_value_heads": 1, "attention_bias": True, "hidden_act": "silu",
+                          "tie_word_embeddings": False},
+    "gemma3_text": {**GROUPED, "head_dim": 6, "sliding_window": 3, "sliding_window_pattern": 2, "query_pre_attn_scalar": 7},
+    "gemma3_text scaled": {**GROUPED, "head_dim": 8, "sliding_window": 4, "num_hidden_layers": 3, "final_logit_softcapping": 2.0,
+                           "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+                           "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0},
+                                               "sliding_attention": {"rope_type": "default", "rope_theta": 700.0}}},
+    "phi3": GROUPED,
+    "phi3 long": {**SMALL, "rope_parameters": LONG, "original_max_position_embeddings": 8, "sliding_window": 20},
 }
-KINDS = {"gpt2": "GPT2", "gpt_neox": "GPTNeoX", "opt": "OPT", "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2",
-         "qwen3": "Qwen3", "gemma2": "Gemma2", "phi3": "Phi3"}
-PLAIN = tuple(KINDS)
-HEADS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
-MISSING = {("opt", "ForTokenClassification"), ("gemma2", "ForQuestionAnswering"), ("phi3", "ForQuestionAnswering")}
+PLAIN = tuple(name for name in CONFIGS if " " not in name)
+HEADS = {"Model": "feature-extraction", "ForCausalLM": "text-generation", "ForSequenceClassification": "text-classification",
+         "ForTokenClassification": "token-classification", "ForQuestionAnswering": "question-answering"}
 SIZES = ((1, 1, "none"), (3, 7, "right"), (1, 12, "none"), (3, 6, "left"))
 
 
+def class_of(name: str, head: str) -> str | None:
+    """The library's class: a family's own name for it. None where the family has none."""
+    model_type = name.partition(" ")[0]
+    family = family_of(model_type)
+    ending = family.tasks.get(HEADS[head])
+    return None if ending is None else family.classes[model_type] + ending
+
+
 def made(name: str, head: str, **changes: Any) -> Any:
-    stem, fields = CONFIGS[name]
-    config = getattr(transformers, f"{stem}Config")(**{**fields, "num_labels": 2 if head == "ForQuestionAnswering" else 3, **changes})
-    if name.startswith("gemma2"):
-        config._attn_implementation = "eager"
-    module = randomised(getattr(transformers, stem + head)(config))
+    fields = {**CONFIGS[name], "num_labels": 2 if head == "ForQuestionAnswering" else 3, **changes}
+    config = transformers.CONFIG_MAPPING[name.partition(" ")[0]](**fields)
+    config._attn_implementation = "eager"
+    module = randomised(getattr(transformers, str(class_of(name, head)))(config))
     if "long" in name:
         # The library makes the frequencies of long sequences when it meets one; here in float32, as it would.
         with torch.no_grad():
@@ -86,22 +100,18 @@ def made(name: str, head: str, **changes: Any) -> Any:
     return module
 
 
-def causal(name: str) -> str:
-    return "LMHeadModel" if name.startswith("gpt2") else "ForCausalLM"
-
-
 def same_frequencies(model: Model, module: torch.nn.Module) -> None:
     """The constants are the library's float32 numbers, bit for bit."""
-    buffers = {name: buffer for name, buffer in module.named_buffers() if name.endswith("rotary_emb.original_inv_freq")}
-    ours = [name for name in model.constants if name.endswith("rotary_emb.inv_freq")]
-    assert len(buffers) == len(ours)
-    for buffer in buffers.values():
-        assert np.array_equal(model.parameters.read(ours[0]), buffer.numpy()), ours
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name.endswith("original_inv_freq")}
+    ours = {name for name in model.constants if name.endswith("inv_freq") and not name.endswith("long_inv_freq")}
+    assert {name.replace("original_", "") for name in buffers} == ours
+    for name, buffer in buffers.items():
+        assert np.array_equal(model.parameters.read(name.replace("original_", "")), buffer.numpy()), name
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_language_models_equal_the_module(name: str, tmp_path: Path) -> None:
-    module = made(name, causal(name))
+    module = made(name, "ForCausalLM")
     model = from_folder(save(module, tmp_path))
     same_parameters(model, module, tmp_path)
     same_frequencies(model, module)
@@ -109,7 +119,8 @@ def test_language_models_equal_the_module(name: str, tmp_path: Path) -> None:
         compare(model, module, tokens(batch, time, VOCABULARY, padding=padding), what=name, seen_only=True)
 
 
-@pytest.mark.parametrize(("name", "head"), [(name, head) for name in PLAIN for head in HEADS if (name, head) not in MISSING])
+@pytest.mark.parametrize(("name", "head"), [(name, head) for name in PLAIN for head in HEADS
+                                             if head != "ForCausalLM" and class_of(name, head)])
 def test_heads_equal_the_module(name: str, head: str, tmp_path: Path) -> None:
     module = made(name, head)
     model = from_folder(save(module, tmp_path))
@@ -119,8 +130,16 @@ def test_heads_equal_the_module(name: str, head: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
+def test_every_head_that_the_library_has(name: str) -> None:
+    stem = family_of(name).classes[name]
+    for head, task in HEADS.items():
+        there = [item for item in dir(transformers) if item in (stem + head, f"{stem}Text{head}", f"{stem}LMHead{head}")]
+        assert bool(there) == (task in family_of(name).tasks) or name == "gpt2", (name, there)
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_positions_that_are_given(name: str, tmp_path: Path) -> None:
-    module = made(name, causal(name))
+    module = made(name, "ForCausalLM")
     model = from_folder(save(module, tmp_path), take="input_ids,attention_mask,position_ids")
     inputs = tokens(3, 6, VOCABULARY, padding="left")
     inputs["position_ids"] = np.maximum(inputs["attention_mask"].cumsum(1) - 1, 0)
@@ -129,7 +148,7 @@ def test_positions_that_are_given(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_without_a_mask(name: str, tmp_path: Path) -> None:
-    module = made(name, causal(name))
+    module = made(name, "ForCausalLM")
     model = from_folder(save(module, tmp_path), take="input_ids")
     inputs = {"input_ids": tokens(2, 9, VOCABULARY)["input_ids"]}
     compare(model, module, inputs, what=name)
@@ -139,7 +158,7 @@ def test_without_a_mask(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("padding", ["none", "left"])
 def test_the_cache(name: str, padding: str, tmp_path: Path) -> None:
     """Words in three parts, each with the cache of those before, give what the module gives with its own cache."""
-    module = made(name, causal(name))
+    module = made(name, "ForCausalLM")
     model = from_folder(save(module, tmp_path), cache=True)
     whole = tokens(2, 9, VOCABULARY, padding=padding)
     ports = {port.name: port.spec for port in model.graph.inputs}
@@ -196,7 +215,7 @@ def test_frequencies_that_grow_with_the_sequence(cache: bool, tmp_path: Path) ->
 
 
 def test_a_sequence_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    model = from_folder(save(made("gpt2", "LMHeadModel"), tmp_path))
+    model = from_folder(save(made("gpt2", "ForCausalLM"), tmp_path))
     assert model.graph.dims["time"].max == 32
     with pytest.raises(RunError, match="outside its range"):
         reference.run(model, tokens(1, 33, VOCABULARY))

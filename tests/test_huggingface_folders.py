@@ -111,7 +111,7 @@ def test_smaller_floats_are_the_graphs_too(name: str, tmp_path: Path) -> None:
 
 
 def test_pytorchs_own_format_with_tied_weights(tmp_path: Path) -> None:
-    module = decoders.made("gpt2", "LMHeadModel")
+    module = decoders.made("gpt2", "ForCausalLM")
     save(module, tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(module.state_dict(), tmp_path / "pytorch_model.bin")
@@ -193,6 +193,9 @@ def test_config_fields_that_are_not_known(changes: dict[str, Any], said: str, tm
     ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 0}}, "no frequencies"),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": -1}}, "no frequencies"),
     ("gemma2", {"attn_logit_softcapping": 0}, "'attn_logit_softcapping'"),
+    ("gemma3_text", {"attn_logit_softcapping": 3.0}, "'attn_logit_softcapping'"),
+    ("gemma3_text", {"rope_parameters": {"rope_type": "default"}}, "'rope_parameters'"),
+    ("llama", {"partial_rotary_factor": 0.5, "rope_parameters": None}, "'partial_rotary_factor'"),
     ("llama", {"rms_norm_eps": -1.0}, "'rms_norm_eps'"),
     ("llama", {"head_dim": 1 << 30}, "'head_dim'"),
     ("llama", {"num_key_value_heads": 3}, "'num_key_value_heads'"),
@@ -206,7 +209,7 @@ def test_config_fields_that_are_not_known(changes: dict[str, Any], said: str, tm
     ("opt", {"layer_norm_elementwise_affine": False}, "'layer_norm_elementwise_affine'"),
 ])
 def test_decoder_fields_that_are_not_known(name: str, changes: dict[str, Any], said: str, tmp_path: Path) -> None:
-    save(decoders.made(name, decoders.causal(name)), tmp_path)
+    save(decoders.made(name, "ForCausalLM"), tmp_path)
     change_config(tmp_path, **changes)
     with pytest.raises((UnsupportedError, FormatError)) as caught:
         from_folder(tmp_path)
@@ -245,6 +248,20 @@ def test_older_fields_of_rotary_positions(tmp_path: Path) -> None:
     compare(from_folder(tmp_path), module, tokens(2, 7, VOCABULARY))
 
 
+def test_older_fields_of_two_sets_of_rotary_positions(tmp_path: Path) -> None:
+    """Gemma 3's, as its first configs had them."""
+    module = decoders.made("gemma3_text scaled", "ForCausalLM")
+    save(module, tmp_path, rope_parameters=None, rope_theta=5000.0, rope_local_base_freq=700.0,
+         rope_scaling={"rope_type": "linear", "factor": 4.0})
+    compare(from_folder(tmp_path), module, tokens(2, 7, VOCABULARY))
+
+
+def test_a_class_says_the_model_type(tmp_path: Path) -> None:
+    module = decoders.made("llama", "ForCausalLM")
+    forget(save(module, tmp_path), "model_type")
+    compare(from_folder(tmp_path), module, tokens(2, 7, VOCABULARY))
+
+
 # Inputs, runtimes, the command line --------------------------------------------------------------------------------------
 
 
@@ -259,7 +276,7 @@ def test_inputs_are_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "cache"), [("llama", True), ("gemma2", True), ("gpt2", False), ("phi3 long", False),
                                              ("llama dynamic", True)])
 def test_runtimes(name: str, cache: bool, runtime: str, tmp_path: Path) -> None:
-    module = decoders.made(name, decoders.causal(name))
+    module = decoders.made(name, "ForCausalLM")
     model = from_folder(save(module, tmp_path), cache=cache)
     inputs: dict[str, Any] = tokens(2, 11, VOCABULARY)
     truth = run_module(module, inputs, ("logits",))["logits"]

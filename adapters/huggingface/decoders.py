@@ -178,12 +178,15 @@ def _capped(net: Net, words: Sequence, query: Value, key: Value, value: Value, w
 # Heads -------------------------------------------------------------------------------------------------------------------
 
 
-def head(net: Net, words: Sequence, x: Value, task: str, *, tie: bool = False, cap: float | None = None) -> None:
-    """The outputs of a task. `tie`: the default of `tie_word_embeddings`; `cap` bounds a language model's scores."""
+def head(net: Net, words: Sequence, x: Value, task: str, *, tie: bool = False, cap: float | None = None, scale: float = 1.0,
+         bias: bool = False) -> None:
+    """The outputs of a task. `tie`: the default of `tie_word_embeddings`; `scale`, `bias` and `cap` are of a language model's scores."""
     if task == "feature-extraction":
         net.output("last_hidden_state", x)
     elif task == "text-generation":
-        scores = _scores(net, x, tie)
+        scores = _scores(net, x, tie, bias)
+        if scale != 1:
+            scores = net.op("multiply", scores, scale)
         if cap is not None:
             scores = net.op("multiply", net.op("tanh", net.op("divide", scores, cap)), cap)
         net.output("logits", scores)
@@ -197,12 +200,11 @@ def head(net: Net, words: Sequence, x: Value, task: str, *, tie: bool = False, c
         span_head(net, x)
 
 
-def _scores(net: Net, x: Value, tie: bool) -> Value:
+def _scores(net: Net, x: Value, tie: bool, bias: bool) -> Value:
     name = net.name("words")
     words = Value(name, net.b.specs[name])
-    if net.config.flag("tie_word_embeddings", tie):
-        return net.op("linear", x, net.tied("lm_head", words))
-    return net.op("linear", x, net.tensor("lm_head", words.shape))
+    weight = net.tied("lm_head", words) if net.config.flag("tie_word_embeddings", tie) else net.tensor("lm_head", words.shape)
+    return net.op("linear", x, weight, net.tensor("lm_head", words.shape[:1], "bias") if bias else None)
 
 
 def _last(net: Net, words: Sequence, x: Value) -> Value:

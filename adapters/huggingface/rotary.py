@@ -8,7 +8,7 @@ are float32 whatever the dtype of the weights, since positions beyond 256 have n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,12 @@ class Rotary:
     growth: tuple[float, float] | None = None
 
 
-def parameters(config: Config, fraction: float = 1.0, base: str = "rope_theta", share: str = "partial_rotary_factor") -> Config:
-    """The fields of rotary positions, which have lain in three places: `rope_parameters`, `rope_scaling`, and beside them."""
+def parameters(config: Config, fraction: float | None = None, base: str = "rope_theta", share: str = "partial_rotary_factor", *,
+               theta: float = 10000.0) -> Config:
+    """The fields of rotary positions, which have lain in three places: `rope_parameters`, `rope_scaling`, and beside them.
+
+    fraction: the part of a head that is rotated by default; None where the library rotates all of it, whatever a config says.
+    """
     found: dict[str, Any] = {}
     for name in ("rope_parameters", "rope_scaling"):
         value = config.get(name)
@@ -53,8 +57,35 @@ def parameters(config: Config, fraction: float = 1.0, base: str = "rope_theta", 
         found = dict(value) if value else found
     if any(isinstance(value, dict) for value in found.values()):
         raise config.refuse("rope_parameters", "one set for all layers", found)
-    found.setdefault("rope_theta", config.number(base, 10000.0))
-    found.setdefault("partial_rotary_factor", config.number(share, fraction))
+    found.setdefault("rope_theta", config.number(base, theta))
+    found.setdefault("partial_rotary_factor", config.number(share, 1.0 if fraction is None else fraction))
+    return _fields(config, found, fraction is not None)
+
+
+def parameters_by_type(config: Config, kinds: Mapping[str, tuple[str, float]]) -> dict[str, Config]:
+    """The fields of rotary positions for each type of layer: the name of its base in older configs, and what that is by default.
+
+    An older config's `rope_scaling` is of the layers without a window.
+    """
+    given = config.get("rope_parameters") or {}
+    older = config.get("rope_scaling") or {}
+    if not isinstance(given, dict) or any(name not in kinds or not isinstance(item or {}, dict) for name, item in given.items()):
+        raise config.refuse("rope_parameters", f"one set for each of {', '.join(kinds)}", given)
+    if not isinstance(older, dict):
+        raise config.refuse("rope_scaling", "an object", older)
+    found = {}
+    for name, (base, theta) in kinds.items():
+        fields = {**(given.get(name) or {}), **(older if name == "full_attention" else {})}
+        fields.setdefault("rope_theta", config.number(base, theta))
+        fields.setdefault("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+        found[name] = _fields(config, fields, False)
+    return found
+
+
+def _fields(config: Config, found: dict[str, Any], partial: bool) -> Config:
+    """One set of fields, under their newer names."""
+    if not partial and found["partial_rotary_factor"] != 1:
+        raise config.refuse("partial_rotary_factor", "1: heads of this type are rotated whole", found["partial_rotary_factor"])
     kinds = [value for value in (found.pop(name, None) for name in ("rope_type", "type")) if value is not None]
     if len(kinds) == 2 and kinds[0] != kinds[1]:
         raise config.refuse("rope_scaling", "one type", kinds)
@@ -188,14 +219,18 @@ KINDS: dict[str, Callable[[Config, Config, int], Rotary]] = {
 # In the graph ------------------------------------------------------------------------------------------------------------
 
 
-def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | None) -> tuple[Value, Value]:
-    """Cosine and sine for words `start` to `stop`, [time, size / 2], or [batch, 1, time, size / 2] for given positions."""
-    frequencies = net.constant(f"{net.prefix}rotary_emb.inv_freq", given.frequencies)
+def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | None, name: str = "") -> tuple[Value, Value]:
+    """Cosine and sine for words `start` to `stop`, [time, size / 2], or [batch, 1, time, size / 2] for given positions.
+
+    name: of one set of frequencies among several.
+    """
+    prefix = f"{net.prefix}rotary_emb.{name}{'_' * bool(name)}"
+    frequencies = net.constant(f"{prefix}inv_freq", given.frequencies)
     if given.longer is not None or given.growth is not None:
         length = (net.op("full", shape=(), fill_value=stop, dtype=DType.INT64) if positions is None
                   else net.op("add", net.op("max", positions), 1))
-        longer = (_grown_frequencies(net, given, length) if given.longer is None
-                  else net.constant(f"{net.prefix}rotary_emb.long_inv_freq", given.longer))
+        longer = (_grown_frequencies(net, given, length, prefix) if given.longer is None
+                  else net.constant(f"{prefix}long_inv_freq", given.longer))
         frequencies = net.op("where", net.op("greater", length, given.original), longer, frequencies)
     if positions is None:
         place = net.op("reshape", net.op("arange", start=start, stop=stop, dtype=DType.FLOAT32), shape=(stop - start, 1))
@@ -209,15 +244,15 @@ def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | No
     return net.cast(cosine), net.cast(sine)
 
 
-def _grown_frequencies(net: Net, given: Rotary, length: Value) -> Value:
+def _grown_frequencies(net: Net, given: Rotary, length: Value, prefix: str) -> Value:
     """1 / base^(2i / size), the base stretched by (factor · length / longest - (factor - 1))^(size / (size - 2))."""
     base, factor = given.growth or (1.0, 1.0)
-    exponents = net.constant(f"{net.prefix}rotary_emb.exponents", np.arange(0, given.size, 2, dtype=np.float32) / np.float32(given.size))
+    exponents = net.constant(f"{prefix}exponents", np.arange(0, given.size, 2, dtype=np.float32) / np.float32(given.size))
     share = net.op("divide", net.op("multiply", net.cast(net.op("maximum", length, given.original), DType.FLOAT32), factor), given.original)
     stretched = net.op("power", net.op("subtract", share, factor - 1), given.size / (given.size - 2))
     return net.op("reciprocal", net.op("power", net.op("multiply", stretched, base), exponents), name="frequencies")
 
 
-def rotate(net: Net, x: Value, cosine: Value, sine: Value) -> Value:
-    """[batch, heads, time, size], the first part of the last axis rotated."""
-    return net.op("rotary_embedding", x, cosine, sine)
+def rotate(net: Net, x: Value, cosine: Value, sine: Value, interleaved: bool = False) -> Value:
+    """[batch, heads, time, size], the first part of the last axis rotated; interleaved: neighbours are a pair."""
+    return net.op("rotary_embedding", x, cosine, sine, interleaved=interleaved)

@@ -1,0 +1,296 @@
+"""Causal language models of one plan: norms, rotary positions, attention with shared key heads, a feed-forward part, residuals.
+
+A family says in a `Style` how it differs; its tensors' names are data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from adapters.huggingface import decoders
+from adapters.huggingface.config import Config
+from adapters.huggingface.decoders import OPTIONAL, TASKS, attend, head, refuse_encoder, sequence
+from adapters.huggingface.encoders import taken
+from adapters.huggingface.family import Family
+from adapters.huggingface.net import ACTIVATIONS, Net
+from adapters.huggingface.rotary import Rotary, angles, parameters, rotary, rotate
+from converter.builder import Value
+from converter.ir import DType
+
+NAMES = {
+    "words": "embed_tokens",
+    "attention_norm": "layers.{layer}.input_layernorm",
+    "query": "layers.{layer}.self_attn.q_proj",
+    "key": "layers.{layer}.self_attn.k_proj",
+    "value": "layers.{layer}.self_attn.v_proj",
+    "query_key_value": "layers.{layer}.self_attn.qkv_proj",
+    "query_norm": "layers.{layer}.self_attn.q_norm",
+    "key_norm": "layers.{layer}.self_attn.k_norm",
+    "attention_out": "layers.{layer}.self_attn.o_proj",
+    "inner_norm": "layers.{layer}.post_attention_layernorm",
+    "gate": "layers.{layer}.mlp.gate_proj",
+    "up": "layers.{layer}.mlp.up_proj",
+    "gate_up": "layers.{layer}.mlp.gate_up_proj",
+    "down": "layers.{layer}.mlp.down_proj",
+    "norm": "norm",
+}
+HEADS = {"lm_head": "lm_head", "score": "score", "token_score": "score", "span": "qa_outputs"}
+# Frequencies that older versions saved with the weights.
+LEFTOVERS = ("layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq", "lm_head.*", "score.*", "qa_outputs.*")
+# A question answerer calls its base model otherwise.
+PREFIXES = ("model.", "transformer.")
+
+
+class Norm(Protocol):
+    """A norm of the last axis, with a role's parameters."""
+
+    def __call__(self, net: Net, x: Value, role: str, **places: Any) -> Value: ...
+
+
+# [batch, time, width] of a layer to the same: net, x, the layer.
+Feed = Callable[[Net, Value, int], Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a config says of every layer. `groups`: key heads; `size`: numbers of a head; `inner`: of the feed-forward part."""
+
+    width: int
+    layers: int
+    heads: int
+    groups: int
+    size: int
+    inner: int
+    activation: tuple[tuple[str, Mapping[str, Any]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What holds where a config says nothing. `size`, `groups`: None for the width by the heads, and for as many as heads.
+
+    fraction: the part of a head that is rotated; None for families that rotate all of it and have no field for it.
+    meant: activations that mean another one here.
+    """
+
+    size: int | None = None
+    groups: int | None = None
+    activation: str = "silu"
+    activation_field: str = "hidden_act"
+    theta: float = 10000.0
+    fraction: float | None = None
+    meant: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How the layers of a model differ from the others' of this plan.
+
+    place: norms before each part, after it, around it, or one norm for both parts side by side.
+    fused: the projections of queries, keys and values are one: in turn, or by head.
+    bias, out_bias, lm_bias: of the projections to heads, from them, and to the scores of words.
+    normed: which norm queries and keys have, by head ([batch, heads, time, size]) or of a whole projection.
+    clip: bounds queries, keys and values. scale: of scores, 1 / √size for None; cap bounds them, last_cap those of words.
+    embedded, residual, scores: factors of the words' vectors, of what a part adds, and of the scores of words.
+    turns: rotary positions by name, None for those of the config; turned: the name for each layer, None for none.
+    """
+
+    norm: Norm
+    feed: Feed
+    windows: Sequence[int | None]
+    place: Literal["before", "after", "around", "beside"] = "before"
+    fused: Literal["", "in turn", "by head"] = ""
+    bias: bool = False
+    out_bias: bool = False
+    lm_bias: bool = False
+    normed: Literal["", "heads", "projection"] = ""
+    head_norm: Norm | None = None
+    clip: float | None = None
+    scale: float | None = None
+    cap: float | None = None
+    last_cap: float | None = None
+    embedded: float | None = None
+    residual: float = 1.0
+    scores: float = 1.0
+    interleaved: bool = False
+    turns: Mapping[str, Rotary] | None = None
+    turned: Sequence[str | None] | None = None
+    tie: bool = False
+
+
+def build(styled: Callable[[Config, Sizes], Style], usual: Usual, net: Net, task: str) -> None:
+    config = net.config
+    refuse_encoder(config)
+    sizes = read_sizes(config, usual)
+    style = styled(config, sizes)
+    longest = config.size("max_position_embeddings")
+    turns = style.turns
+    if turns is None:
+        turns = {"": rotary(config, parameters(config, usual.fraction, theta=usual.theta), sizes.size)}
+    grows = any(item.growth is not None for item in turns.values())
+    words = sequence(net, None if grows else longest, sizes.layers, sizes.groups, sizes.size)
+    turned = [""] * sizes.layers if style.turned is None else style.turned
+    places = {name: angles(net, turns[name], words.past, words.total, taken(net, "position_ids"), name)
+              for name in dict.fromkeys(turned) if name is not None}
+    x = net.embedding(words.ids, "words", config.size("vocab_size"), sizes.width)
+    if style.embedded is not None:
+        x = net.op("multiply", x, style.embedded, name="embeddings")
+    for layer in range(sizes.layers):
+        normed = x if style.place == "after" else style.norm(net, x, "attention_norm", layer=layer)
+        query, key, value = heads_of(net, normed, style, sizes, layer)
+        name = turned[layer]
+        if name is not None:
+            query, key = (rotate(net, item, *places[name], style.interleaved) for item in (query, key))
+        seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap)
+        seen = net.linear(seen, "attention_out", sizes.width, bias=style.out_bias, layer=layer)
+        x = _added(net, style, x, seen, normed, layer)
+    head(net, words, style.norm(net, x, "norm"), task, tie=style.tie, cap=style.last_cap, scale=style.scores, bias=style.lm_bias)
+
+
+def read_sizes(config: Config, usual: Usual) -> Sizes:
+    """The sizes that a config says. Raises `UnsupportedError` for those that do not fit each other."""
+    width, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    size = decoders.head_size(config) if usual.size is None else config.size("head_dim", usual.size)
+    groups = config.optional_size("num_key_value_heads", usual.groups) or heads
+    if heads % groups:
+        raise config.refuse("num_key_value_heads", f"a divisor of {heads}", groups)
+    meant = {name: ACTIVATIONS[other] for name, other in usual.meant.items()}
+    return Sizes(width, config.size("num_hidden_layers"), heads, groups, size, config.size("intermediate_size"),
+                 config.choice(usual.activation_field, {**ACTIVATIONS, **meant}, usual.activation))
+
+
+def _added(net: Net, style: Style, x: Value, seen: Value, normed: Value, layer: int) -> Value:
+    """x with what attention saw, and what the feed-forward part makes of it, [batch, time, width]."""
+
+    def scaled(value: Value) -> Value:
+        return value if style.residual == 1 else net.op("multiply", value, style.residual)
+
+    name = f"layer_{layer}"
+    if style.place == "beside":
+        return net.op("add", net.op("add", x, seen), style.feed(net, normed, layer), name=name)
+    after = style.place in ("after", "around")
+    x = net.op("add", x, scaled(style.norm(net, seen, "attention_out_norm", layer=layer) if after else seen))
+    hidden = style.feed(net, x if style.place == "after" else style.norm(net, x, "inner_norm", layer=layer), layer)
+    return net.op("add", x, scaled(style.norm(net, hidden, "outer_norm", layer=layer) if after else hidden), name=name)
+
+
+def heads_of(net: Net, x: Value, style: Style, sizes: Sizes, layer: int) -> tuple[Value, Value, Value]:
+    """Query, key and value, [batch, heads, time, size] each."""
+    counts = (sizes.heads, sizes.groups, sizes.groups)
+    norm = style.norm if style.head_norm is None else style.head_norm
+    if style.fused == "by head":
+        return _normed(net, _split_by_head(net, x, style, sizes, layer), norm, style.normed == "heads", layer)
+    if style.fused:
+        fused = net.linear(x, "query_key_value", sum(counts) * sizes.size, bias=style.bias, layer=layer)
+        parts = net.b.add("split", (fused,), {"sizes": tuple(count * sizes.size for count in counts), "axis": -1},
+                          names=("query", "key", "value"))
+    else:
+        parts = tuple(net.linear(x, role, count * sizes.size, bias=style.bias, layer=layer)
+                      for role, count in zip(("query", "key", "value"), counts, strict=True))
+    query, key, value = parts
+    query, key, value = _normed(net, (query, key, value), norm, style.normed == "projection", layer)
+    if style.clip is not None:
+        query, key, value = (net.op("clip", part, -style.clip, style.clip) for part in (query, key, value))
+    query, key, value = (net.split_heads(part, count) for part, count in zip((query, key, value), counts, strict=True))
+    return _normed(net, (query, key, value), norm, style.normed == "heads", layer)
+
+
+def _split_by_head(net: Net, x: Value, style: Style, sizes: Sizes, layer: int) -> tuple[Value, Value, Value]:
+    """One projection in which query, key and value lie side by side within each head."""
+    fused = net.linear(x, "query_key_value", 3 * sizes.heads * sizes.size, bias=style.bias, layer=layer)
+    batch, time, _ = fused.shape
+    split = net.op("permute_dims", net.op("reshape", fused, shape=(batch, time, sizes.heads, 3, sizes.size)), axes=(3, 0, 2, 1, 4))
+    query, key, value = net.b.add("unstack", (split,), {"axis": 0}, names=("query", "key", "value"))
+    return query, key, value
+
+
+def _normed(net: Net, parts: tuple[Value, Value, Value], norm: Norm, here: bool, layer: int) -> tuple[Value, Value, Value]:
+    query, key, value = parts
+    if not here:
+        return parts
+    return norm(net, query, "query_norm", layer=layer), norm(net, key, "key_norm", layer=layer), value
+
+
+# Norms -------------------------------------------------------------------------------------------------------------------
+
+
+def rms(eps: float) -> Norm:
+    """x / √(mean(x²) + eps) · weight."""
+    return lambda net, x, role, **places: net.rms_norm(x, role, eps, **places)
+
+
+def layer_norm(eps: float, bias: bool = True) -> Norm:
+    """(x - mean) / √(variance + eps) · weight + bias."""
+    return lambda net, x, role, **places: net.layer_norm(x, role, eps, bias=bias, **places)
+
+
+def layer_norm_from_one(eps: float) -> Norm:
+    """(x - mean) / √(variance + eps) · (1 + weight) + bias."""
+
+    def norm(net: Net, x: Value, role: str, **places: Any) -> Value:
+        shape = (x.shape[-1],)
+        weight = net.op("add", net.tensor(role, shape, **places), 1.0)
+        return net.op("layer_norm", x, weight, net.tensor(role, shape, "bias", **places), normalized_shape=shape, eps=eps)
+
+    return norm
+
+
+def rms_from_one(eps: float) -> Norm:
+    """x / √(mean(x²) + eps) · (1 + weight), in float32 at least."""
+
+    def norm(net: Net, x: Value, role: str, **places: Any) -> Value:
+        wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
+        weight = net.op("add", net.cast(net.tensor(role, (x.shape[-1],), **places), wide), 1.0)
+        return net.cast(net.op("rms_norm", net.cast(x, wide), weight, normalized_shape=(x.shape[-1],), eps=eps))
+
+    return norm
+
+
+# Feed-forward parts ------------------------------------------------------------------------------------------------------
+
+
+def gated(sizes: Sizes, *, bias: bool = False, fused: bool = False) -> Feed:
+    """down(activation(gate(x)) · up(x)); fused: gate and up are one projection."""
+
+    def feed(net: Net, x: Value, layer: int) -> Value:
+        if fused:
+            both = net.linear(x, "gate_up", 2 * sizes.inner, bias=bias, layer=layer)
+            gate, up = net.b.add("split", (both,), {"sizes": (sizes.inner, sizes.inner), "axis": -1}, names=("gate", "up"))
+        else:
+            gate, up = (net.linear(x, role, sizes.inner, bias=bias, layer=layer) for role in ("gate", "up"))
+        hidden = net.op("multiply", net.activation(gate, sizes.activation), up)
+        return net.linear(hidden, "down", sizes.width, bias=bias, layer=layer)
+
+    return feed
+
+
+def plain(sizes: Sizes, *, bias: bool = True) -> Feed:
+    """down(activation(up(x)))."""
+
+    def feed(net: Net, x: Value, layer: int) -> Value:
+        hidden = net.activation(net.linear(x, "up", sizes.inner, bias=bias, layer=layer), sizes.activation)
+        return net.linear(hidden, "down", sizes.width, bias=bias, layer=layer)
+
+    return feed
+
+
+# Families ----------------------------------------------------------------------------------------------------------------
+
+
+def family(model_type: str, stem: str, styled: Callable[[Config, Sizes], Style], *, usual: Usual | None = None,
+           names: Mapping[str, str] | None = None, without: Sequence[str] = (),
+           endings: Mapping[str, str] | None = None) -> Family:
+    """A family of this plan. `names`, `endings`: those that differ; `without`: tasks that the library has no class for."""
+    return Family(
+        classes={model_type: stem},
+        names={**NAMES, **(names or {})},
+        heads=HEADS,
+        tasks={task: ending for task, ending in {**TASKS, **(endings or {})}.items() if task not in without},
+        build=partial(build, styled, usual or Usual()),
+        prefixes=PREFIXES,
+        leftovers=LEFTOVERS,
+        optional=OPTIONAL,
+        caches=True,
+    )
