@@ -71,6 +71,48 @@ CONFIGS: dict[str, dict[str, Any]] = {
                            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
                            "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0},
                                                "sliding_attention": {"rope_type": "default", "rope_theta": 700.0}}},
+    "ministral": {**GROUPED, "head_dim": 4, "sliding_window": 3},
+    "ministral by layer": {**GROUPED, "head_dim": 6, "sliding_window": 3, "layer_types": ["full_attention", "sliding_attention"]},
+    "granite": {**GROUPED, "embedding_multiplier": 3.0, "logits_scaling": 0.7, "residual_multiplier": 0.4, "attention_multiplier": 0.3},
+    "granite with biases": {**SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "smollm3": {**GROUPED, "no_rope_layer_interval": 2},
+    "smollm3 with windows": {**GROUPED, "num_hidden_layers": 3, "no_rope_layers": [0, 1, 0], "use_sliding_window": True,
+                             "sliding_window": 3, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False},
+    "helium": {**GROUPED, "head_dim": 4},
+    "helium with biases": {**GROUPED, "head_dim": 4, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "arcee": GROUPED,
+    "arcee with biases": {**GROUPED, "attention_bias": True, "mlp_bias": True, "head_dim": 6, "tie_word_embeddings": True},
+    "seed_oss": {**GROUPED, "head_dim": 6},
+    "seed_oss with biases": {**GROUPED, "head_dim": 6, "attention_bias": False, "attention_out_bias": True, "mlp_bias": True},
+    "glm": {**GROUPED, "head_dim": 8},
+    "glm whole": {**GROUPED, "head_dim": 8, "partial_rotary_factor": 1.0, "attention_bias": False},
+    "glm4": {**GROUPED, "head_dim": 8},
+    "exaone4": {**GROUPED, "sliding_window": 3, "sliding_window_pattern": 2},
+    "exaone4 without windows": {**GROUPED, "sliding_window": None, "layer_types": ["full_attention"] * 2},
+    "olmo": {**GROUPED, "clip_qkv": 0.4},
+    "olmo with biases": {**SMALL, "attention_bias": True, "tie_word_embeddings": True},
+    "olmo2": GROUPED,
+    "olmo2 with biases": {**GROUPED, "attention_bias": True},
+    "olmo3": {**GROUPED, "sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"]},
+    "olmo3 yarn": {**GROUPED, "head_dim": 16, "sliding_window": 3, "num_hidden_layers": 4, "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
+        "full_attention": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}}},
+    "cohere": {**GROUPED, "logit_scale": 0.3},
+    "cohere with norms": {**GROUPED, "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False},
+    "cohere2": {**GROUPED, "sliding_window": 3, "sliding_window_pattern": 2},
+    "cohere2 by layer": {**GROUPED, "sliding_window": 3, "layer_types": ["full_attention", "sliding_attention"], "attention_bias": True},
+    "phi": {**GROUPED, "head_dim": 4},
+    "phi with norms": {**SMALL, "qk_layernorm": True, "partial_rotary_factor": 1.0, "tie_word_embeddings": True},
+    "phi linear": {**SMALL, "rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0, "partial_rotary_factor": 0.5}},
+    "persimmon": SMALL,
+    "persimmon without norms": {**SMALL, "qk_layernorm": False, "hidden_act": "gelu", "partial_rotary_factor": 1.0},
+    "stablelm": {**GROUPED, "hidden_size": 32},
+    "stablelm with norms": {**GROUPED, "qk_layernorm": True, "use_qkv_bias": True, "partial_rotary_factor": 0.5},
+    "stablelm beside": {**GROUPED, "use_parallel_residual": True, "partial_rotary_factor": 0.5},
+    "starcoder2": GROUPED,
+    "starcoder2 with a window": {**GROUPED, "sliding_window": 3, "use_bias": False, "tie_word_embeddings": False},
+    "nemotron": {**GROUPED, "head_dim": 8},
+    "nemotron with biases": {**GROUPED, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
     "phi3": GROUPED,
     "phi3 long": {**SMALL, "rope_parameters": LONG, "original_max_position_embeddings": 8, "sliding_window": 20},
 }
@@ -154,7 +196,7 @@ def test_without_a_mask(name: str, tmp_path: Path) -> None:
     compare(model, module, inputs, what=name)
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "opt after", "qwen2 with windows", "llama yarn"])
+@pytest.mark.parametrize("name", [*PLAIN, "opt after", "qwen2 with windows", "llama yarn", "smollm3 with windows", "olmo3 yarn"])
 @pytest.mark.parametrize("padding", ["none", "left"])
 def test_the_cache(name: str, padding: str, tmp_path: Path) -> None:
     """Words in three parts, each with the cache of those before, give what the module gives with its own cache."""

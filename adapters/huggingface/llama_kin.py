@@ -1,0 +1,88 @@
+"""Families that differ from Llama in a few places: which layers have rotary positions or windows, factors, biases, where norms are."""
+
+from __future__ import annotations
+
+from adapters.huggingface.causal import Sizes, Style, Usual, family, gated, plain, rms
+from adapters.huggingface.config import Config
+from adapters.huggingface.decoders import window_of, windows
+
+
+def ministral(config: Config, sizes: Sizes) -> Style:
+    config.only("attention_bias", False)
+    window = window_of(config, 4096)
+    return Style(rms(config.number("rms_norm_eps", 1e-6)), gated(sizes), windows(config, [window is not None] * sizes.layers, window))
+
+
+def granite(config: Config, sizes: Sizes) -> Style:
+    """Factors for the words' vectors, what a part adds, and the scores of keys; those of words are divided by one."""
+    bias = config.flag("attention_bias", False)
+    return Style(rms(config.number("rms_norm_eps", 1e-6)), gated(sizes, bias=config.flag("mlp_bias", False)), [None] * sizes.layers,
+                 bias=bias, out_bias=bias, scale=config.number("attention_multiplier", 1.0),
+                 embedded=config.number("embedding_multiplier", 1.0), residual=config.number("residual_multiplier", 1.0),
+                 scores=1 / config.number("logits_scaling", 1.0))
+
+
+def smollm3(config: Config, sizes: Sizes) -> Style:
+    """Every fourth layer has no positions at all."""
+    bias, every = config.flag("attention_bias", False), config.size("no_rope_layer_interval", 4)
+    turned = config.get("no_rope_layers")
+    if turned is None:
+        turned = [int((layer + 1) % every != 0) for layer in range(sizes.layers)]
+    if not isinstance(turned, list) or len(turned) < sizes.layers or any(type(item) is not int or item not in (0, 1) for item in turned):
+        raise config.refuse("no_rope_layers", f"0 or 1 for each of {sizes.layers} layers", turned)
+    window, used = window_of(config, None), config.flag("use_sliding_window", False)
+    spans = windows(config, [used and window is not None and not item for item in turned[:sizes.layers]], window)
+    return Style(rms(config.number("rms_norm_eps", 1e-6)), gated(sizes, bias=config.flag("mlp_bias", False)), spans, bias=bias,
+                 out_bias=bias, turned=["" if item else None for item in turned], tie=True)
+
+
+def helium(config: Config, sizes: Sizes) -> Style:
+    return Style(rms(config.number("rms_norm_eps", 1e-8)), gated(sizes, bias=config.flag("mlp_bias", False)), [None] * sizes.layers,
+                 bias=config.flag("attention_bias", False), interleaved=True)
+
+
+def arcee(config: Config, sizes: Sizes) -> Style:
+    bias = config.flag("attention_bias", False)
+    return Style(rms(config.number("rms_norm_eps", 1e-5)), plain(sizes, bias=config.flag("mlp_bias", False)), [None] * sizes.layers,
+                 bias=bias, out_bias=bias)
+
+
+def seed_oss(config: Config, sizes: Sizes) -> Style:
+    return Style(rms(config.number("rms_norm_eps", 1e-6)), gated(sizes, bias=config.flag("mlp_bias", False)), [None] * sizes.layers,
+                 bias=config.flag("attention_bias", True), out_bias=config.flag("attention_out_bias", False))
+
+
+def glm(config: Config, sizes: Sizes) -> Style:
+    return Style(rms(config.number("rms_norm_eps", 1.5625e-07)), gated(sizes, fused=True), [None] * sizes.layers,
+                 bias=config.flag("attention_bias", True), interleaved=True)
+
+
+def glm4(config: Config, sizes: Sizes) -> Style:
+    return Style(rms(config.number("rms_norm_eps", 1.5625e-07)), gated(sizes, fused=True), [None] * sizes.layers, "around",
+                 bias=config.flag("attention_bias", True), interleaved=True)
+
+
+def exaone4(config: Config, sizes: Sizes) -> Style:
+    """Where some layers have windows, only they have positions."""
+    config.only("attention_bias", False)
+    window = window_of(config, 4096)
+    every = config.get("sliding_window_pattern", 4)
+    if config.get("layer_types") is None and window is not None:
+        every = config.size("sliding_window_pattern", 4)
+    spans = windows(config, [window is not None and (layer + 1) % every != 0 for layer in range(sizes.layers)], window)
+    return Style(rms(config.number("rms_norm_eps", 1e-5)), gated(sizes), spans, "after", normed="heads",
+                 turned=[None if span is None and window is not None else "" for span in spans])
+
+
+AFTER = {"attention_out_norm": "layers.{layer}.post_attention_layernorm", "outer_norm": "layers.{layer}.post_feedforward_layernorm"}
+AROUND = {"attention_out_norm": "layers.{layer}.post_self_attn_layernorm", "outer_norm": "layers.{layer}.post_mlp_layernorm"}
+
+MINISTRAL = family("ministral", "Ministral", ministral, usual=Usual(groups=8))
+GRANITE = family("granite", "Granite", granite, without=("text-classification", "token-classification", "question-answering"))
+SMOLLM3 = family("smollm3", "SmolLM3", smollm3, usual=Usual(groups=4, theta=2e6))
+HELIUM = family("helium", "Helium", helium, usual=Usual(size=128, groups=20, theta=1e5), without=("question-answering",))
+ARCEE = family("arcee", "Arcee", arcee, usual=Usual(activation="relu2"))
+SEED_OSS = family("seed_oss", "SeedOss", seed_oss, usual=Usual(size=128, groups=8))
+GLM = family("glm", "Glm", glm, usual=Usual(size=128, groups=2, fraction=0.5), without=("question-answering",))
+GLM4 = family("glm4", "Glm4", glm4, usual=Usual(size=128, groups=2, fraction=0.5), names=AROUND, without=("question-answering",))
+EXAONE4 = family("exaone4", "Exaone4", exaone4, usual=Usual(groups=32), names=AFTER)
