@@ -148,39 +148,3 @@ def test_domain_of_nothing() -> None:
     domain = domain_of(Decisions(), {"s0": "batch"}, {"batch": 2}, {"batch": DimRange()})
     assert domain.ranges == {"batch": DimRange()}
     assert not domain.trials
-
-
-class InPlace(torch.nn.Module):
-    """In-place operators on fresh memory, on a view, and under a view that is read later."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        fresh = x * 2
-        fresh += 1
-        fresh.relu_()
-        seen = x * 3
-        view = seen[:, :2]
-        seen.add_(1)
-        held = x.clone()
-        held[:, 1:].mul_(5)
-        kept = torch.nn.functional.dropout(x, 0.5, self.training)
-        return fresh.sum(1) + view.sum(1) + held.sum(1) + kept.sum(1)
-
-
-def test_in_place_operators() -> None:
-    x = torch.randn(3, 4)
-    found = reference.run(trace(InPlace().eval(), (torch.randn(2, 4),)).model, {"x": x.numpy()})["output"]
-    np.testing.assert_allclose(found, InPlace().eval()(x).numpy(), rtol=1e-5, atol=1e-6)
-
-
-def test_in_place_operators_on_fresh_memory_need_no_second_trace() -> None:
-    from adapters.torch.inplace import without_inplace
-
-    class Fresh(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            scores = x @ x.transpose(1, 2)
-            scores += 1
-            return scores.softmax(-1)
-
-    exported = torch.export.export(Fresh(), (torch.randn(2, 3, 4),))
-    without_inplace(exported)
-    assert not any(isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in exported.graph.nodes)

@@ -13,14 +13,21 @@ import torch
 from torch.export import ExportedProgram
 
 FRESH = frozenset({"linear", "matmul", "conv1d", "conv2d", "conv3d", "batch_norm", "layer_norm", "group_norm", "softmax", "bmm", "baddbmm"})
-"""Operators without a tag of their own whose result shares no memory with their operands."""
+"""Operators that torch composes of others, and whose result shares no memory with their operands."""
+
+SHARED = frozenset({"_unsafe_view", "lift"})
+"""Operators whose result is in the memory of an operand, which their schemas do not say."""
+
+DROPOUTS = frozenset({"dropout", "dropout_", "feature_dropout", "feature_dropout_", "alpha_dropout", "alpha_dropout_",
+                      "feature_alpha_dropout", "feature_alpha_dropout_"})
+"""(input, p, train): they give the input itself where they drop nothing."""
 
 
 def without_inplace(exported: ExportedProgram) -> None:
     """Replaces the in-place operators for which that is safe, in place."""
     graph = exported.graph
+    changed = _remove_dropouts(exported)
     places = {node: index for index, node in enumerate(graph.nodes)}
-    changed = False
     for node in list(graph.nodes):
         plain = _plain_form(node)
         if plain is None or not _alone(node, places):
@@ -38,6 +45,25 @@ def without_inplace(exported: ExportedProgram) -> None:
         changed = True
     if changed:
         exported.graph_module.recompile()
+
+
+def _remove_dropouts(exported: ExportedProgram) -> bool:
+    """Takes out the dropouts that drop nothing: torch takes their results for values of their own, and they are not."""
+    removed = False
+    for node in list(exported.graph.nodes):
+        operator = node.target
+        if not isinstance(operator, torch._ops.OpOverload) or operator.namespace != "aten" or operator._opname not in DROPOUTS:
+            continue
+        given = dict(zip(("input", "p", "train"), node.args, strict=False)) | node.kwargs
+        value = node.args[0]
+        if given["p"] == 0 or not given["train"]:
+            for spec in exported.graph_signature.output_specs:
+                if getattr(spec.arg, "name", None) == node.name:
+                    spec.arg.name = value.name
+            node.replace_all_uses_with(value)
+            exported.graph.erase_node(node)
+            removed = True
+    return removed
 
 
 def _plain_form(node: torch.fx.Node) -> Any:
@@ -97,5 +123,11 @@ def _is_fresh(target: Any) -> bool:
         return False
     if any(item.alias_info is not None for item in target._schema.returns):
         return False
-    name = target._schema.name.partition("::")[2]
-    return torch.Tag.pointwise in target.tags or torch.Tag.core in target.tags or name in FRESH
+    namespace, _, name = target._schema.name.partition("::")
+    if torch.Tag.pointwise in target.tags or torch.Tag.core in target.tags or name in FRESH:
+        return True
+    if namespace != "aten" or name in SHARED:
+        return False
+    # What is composed may be a view that its schema does not tell of, as `reshape` and `contiguous` are.
+    overload = "" if target._overloadname == "default" else f".{target._overloadname}"
+    return not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}{overload}", "CompositeImplicitAutograd")
