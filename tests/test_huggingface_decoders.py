@@ -21,6 +21,7 @@ from tests.huggingface_support import (
     in_float64,
     randomised,
     same_parameters,
+    same_tensors,
     save,
     tokens,
     transformers,
@@ -32,6 +33,7 @@ SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "n
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.1, 1.7], "long_factor": [1.3, 2.9],
         "original_max_position_embeddings": 8}
+EXPERTS = {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0},
     "gpt2 scaled by layer": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32,
@@ -113,6 +115,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "starcoder2 with a window": {**GROUPED, "sliding_window": 3, "use_bias": False, "tie_word_embeddings": False},
     "nemotron": {**GROUPED, "head_dim": 8},
     "nemotron with biases": {**GROUPED, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "mixtral": {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "mixtral with a window": {**GROUPED, "num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 3, "head_dim": 6},
+    "qwen2_moe": {**EXPERTS, "shared_expert_intermediate_size": 10},
+    "qwen2_moe by layer": {**EXPERTS, "num_hidden_layers": 4, "shared_expert_intermediate_size": 10, "norm_topk_prob": True,
+                           "mlp_only_layers": [1], "decoder_sparse_step": 2, "use_sliding_window": True, "sliding_window": 3,
+                           "max_window_layers": 3, "qkv_bias": False},
+    "qwen3_moe": {**EXPERTS, "head_dim": 6, "norm_topk_prob": True},
+    "qwen3_moe by layer": {**EXPERTS, "num_experts_per_tok": 4, "mlp_only_layers": [0], "use_sliding_window": True, "sliding_window": 3,
+                           "attention_bias": True},
+    "olmoe": {**EXPERTS, "norm_topk_prob": True},
+    "olmoe with biases": {**EXPERTS, "clip_qkv": 0.9, "attention_bias": True},
     "phi3": GROUPED,
     "phi3 long": {**SMALL, "rope_parameters": LONG, "original_max_position_embeddings": 8, "sliding_window": 20},
 }
@@ -133,13 +146,21 @@ def class_of(name: str, head: str) -> str | None:
 def made(name: str, head: str, **changes: Any) -> Any:
     fields = {**CONFIGS[name], "num_labels": 2 if head == "ForQuestionAnswering" else 3, **changes}
     config = transformers.CONFIG_MAPPING[name.partition(" ")[0]](**fields)
-    config._attn_implementation = "eager"
+    config._attn_implementation = config._experts_implementation = "eager"  # the others have no float64
     module = randomised(getattr(transformers, str(class_of(name, head)))(config))
     if "long" in name:
         # The library makes the frequencies of long sequences when it meets one; here in float32, as it would.
         with torch.no_grad():
             module(torch.zeros((1, 9), dtype=torch.int64))
     return module
+
+
+def same_weights(model: Model, module: torch.nn.Module, folder: Path) -> None:
+    """The file's tensors; and the module's, but where the library keeps all experts of a layer as one."""
+    if any(".experts." in name for name in model.parameters.names()):
+        same_tensors(model, folder)
+    else:
+        same_parameters(model, module, folder)
 
 
 def same_frequencies(model: Model, module: torch.nn.Module) -> None:
@@ -155,7 +176,7 @@ def same_frequencies(model: Model, module: torch.nn.Module) -> None:
 def test_language_models_equal_the_module(name: str, tmp_path: Path) -> None:
     module = made(name, "ForCausalLM")
     model = from_folder(save(module, tmp_path))
-    same_parameters(model, module, tmp_path)
+    same_weights(model, module, tmp_path)
     same_frequencies(model, module)
     for batch, time, padding in SIZES:
         compare(model, module, tokens(batch, time, VOCABULARY, padding=padding), what=name, seen_only=True)
@@ -166,7 +187,7 @@ def test_language_models_equal_the_module(name: str, tmp_path: Path) -> None:
 def test_heads_equal_the_module(name: str, head: str, tmp_path: Path) -> None:
     module = made(name, head)
     model = from_folder(save(module, tmp_path))
-    same_parameters(model, module, tmp_path)
+    same_weights(model, module, tmp_path)
     for batch, time, padding in SIZES:
         compare(model, module, tokens(batch, time, VOCABULARY, padding=padding), what=name + head, seen_only=True)
 
@@ -254,6 +275,15 @@ def test_frequencies_that_grow_with_the_sequence(cache: bool, tmp_path: Path) ->
             before = stop
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_experts_that_are_one_tensor(tmp_path: Path) -> None:
+    """As the library's modules hold them, and as it saves them when it is asked to."""
+    module = made("qwen2_moe", "ForCausalLM")
+    module.save_pretrained(tmp_path, save_original_format=False)
+    model = from_folder(tmp_path)
+    assert "model.layers.0.mlp.experts.gate_up_proj" in model.parameters
+    compare(model, module, tokens(2, 7, VOCABULARY))
 
 
 def test_a_sequence_that_is_too_long_is_refused(tmp_path: Path) -> None:

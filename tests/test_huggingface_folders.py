@@ -193,6 +193,11 @@ def test_config_fields_that_are_not_known(changes: dict[str, Any], said: str, tm
     ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 0}}, "no frequencies"),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": -1}}, "no frequencies"),
     ("gemma2", {"attn_logit_softcapping": 0}, "'attn_logit_softcapping'"),
+    ("mixtral", {"num_experts_per_tok": 5}, "'num_experts_per_tok'"),
+    ("qwen3_moe", {"num_experts": 5}, "'num_local_experts'"),
+    ("qwen2_moe", {"mlp_only_layers": ["0"]}, "'mlp_only_layers'"),
+    ("smollm3", {"no_rope_layers": [1]}, "'no_rope_layers'"),
+    ("cohere2", {"use_qk_norm": True}, "'use_qk_norm'"),
     ("gemma3_text", {"attn_logit_softcapping": 3.0}, "'attn_logit_softcapping'"),
     ("gemma3_text", {"rope_parameters": {"rope_type": "default"}}, "'rope_parameters'"),
     ("llama", {"partial_rotary_factor": 0.5, "rope_parameters": None}, "'partial_rotary_factor'"),
@@ -273,8 +278,8 @@ def test_inputs_are_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["numpy", "onnxruntime"])
-@pytest.mark.parametrize(("name", "cache"), [("llama", True), ("gemma2", True), ("gpt2", False), ("phi3 long", False),
-                                             ("llama dynamic", True)])
+@pytest.mark.parametrize(("name", "cache"), [("llama", True), ("gemma2", True), ("qwen2_moe by layer", True), ("gpt2", False),
+                                             ("phi3 long", False), ("llama dynamic", True)])
 def test_runtimes(name: str, cache: bool, runtime: str, tmp_path: Path) -> None:
     module = decoders.made(name, "ForCausalLM")
     model = from_folder(save(module, tmp_path), cache=cache)

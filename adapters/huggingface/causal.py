@@ -251,17 +251,18 @@ def rms_from_one(eps: float) -> Norm:
 # Feed-forward parts ------------------------------------------------------------------------------------------------------
 
 
-def gated(sizes: Sizes, *, bias: bool = False, fused: bool = False) -> Feed:
-    """down(activation(gate(x)) · up(x)); fused: gate and up are one projection."""
+def gated(sizes: Sizes, *, bias: bool = False, fused: bool = False, roles: tuple[str, str, str] = ("gate", "up", "down"),
+          **places: Any) -> Feed:
+    """down(activation(gate(x)) · up(x)); fused: gate and up are one projection. `roles`, `places`: of one among several."""
 
     def feed(net: Net, x: Value, layer: int) -> Value:
         if fused:
             both = net.linear(x, "gate_up", 2 * sizes.inner, bias=bias, layer=layer)
             gate, up = net.b.add("split", (both,), {"sizes": (sizes.inner, sizes.inner), "axis": -1}, names=("gate", "up"))
         else:
-            gate, up = (net.linear(x, role, sizes.inner, bias=bias, layer=layer) for role in ("gate", "up"))
+            gate, up = (net.linear(x, role, sizes.inner, bias=bias, layer=layer, **places) for role in roles[:2])
         hidden = net.op("multiply", net.activation(gate, sizes.activation), up)
-        return net.linear(hidden, "down", sizes.width, bias=bias, layer=layer)
+        return net.linear(hidden, roles[2], sizes.width, bias=bias, layer=layer, **places)
 
     return feed
 
