@@ -151,8 +151,8 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
             `dynamic_shapes`. A size that is named and cannot be free is an error; one that nobody named is a `ConversionWarning`
             where the module itself would take others.
         name: the graph's name; default: the module's class.
-        effort: seconds in which free sizes are sought. When they are spent, those that were found stay free, and the rest is a
-            `ConversionWarning`.
+        effort: processor seconds in which free sizes are sought. When they are spent, those that were found stay free, and the
+            rest is a `ConversionWarning`.
         examples: whether to run the module and keep what it gave, as the model's proof. The given arguments come first,
             then drawn ones at other sizes; those that would make the file much larger are left out.
         state: what becomes of state that forward keeps from call to call, in buffers that it writes to and attributes that it

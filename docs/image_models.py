@@ -13,7 +13,7 @@ STATUSES = ("pass", "refused", "wrong", "late")
 
 
 def image_models_page() -> str:
-    """What converts of timm and torchvision with free sizes, and in how many seconds."""
+    """What converts of timm and torchvision with free sizes, and in how many processor seconds."""
     held = json.loads(RECORD.read_text(encoding="utf-8"))
     rows: list[dict[str, Any]] = held["rows"]
     versions = ", ".join(f"{name} {number}" for name, number in held["versions"].items())
@@ -23,9 +23,11 @@ def image_models_page() -> str:
         f"wrote with {versions}.", "",
         "One model of each family with random weights, traced at its own image size with every size free, in a process of its own.",
         "*pass*: ONNX Runtime gives what the live module gives, to 1e-3 of the largest value, at the traced size, at another batch,",
-        "and at another image where the converted model takes one. *late*: no result within the limit. The exporter's seconds are",
-        "those of `torch.onnx.export(dynamo=True)` alone, with the same sizes free, where it was run and gave a file.", "",
-        f"| suite | models | {' | '.join(STATUSES)} | image free | seconds: median | most |", "|---|---|---|---|---|---|---|---|---|"]
+        "and at another image where the converted model takes one. *late*: no result within the limit. Seconds are processor seconds",
+        "of that process, of the conversion alone here, and of `torch.onnx.export(dynamo=True)` alone for the exporter, with the same",
+        "sizes free, where it was run and gave a file.", "",
+        f"| suite | models | {' | '.join(STATUSES)} | image free | processor seconds: median | most |",
+        "|---|---|---|---|---|---|---|---|---|"]
     for suite in dict.fromkeys(row["suite"] for row in rows):
         own = [row for row in rows if row["suite"] == suite]
         counts = Counter(row["status"] for row in own)
@@ -33,7 +35,7 @@ def image_models_page() -> str:
         free = sum(bool(row["free"]) and not row["free"][2].isdecimal() and not row["free"][3].isdecimal() for row in own)
         cells = [suite, len(own), *(counts[item] for item in STATUSES), free, f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", "| model | status | input | seconds | exporter | reason |", "|---|---|---|---|---|---|"]
+    lines += ["", "| model | status | input | processor seconds | of the exporter | reason |", "|---|---|---|---|---|---|"]
     for row in rows:
         size = ", ".join(row["free"]) or "-"
         times = (str(row[key]) if row[key] is not None else "-" for key in ("seconds", "exporter_seconds"))

@@ -1,8 +1,13 @@
-"""How long free sizes are sought: a budget of seconds, and a bound that holds inside of torch's symbolic simplification too.
+"""How long free sizes are sought: a budget of processor seconds, and a bound that holds inside of torch's symbolic
+simplification too.
+
+The seconds are those that the converting thread has computed: what else a machine does takes none of them, and a model does
+not come out with other sizes for it. Only a machine that hardly computes at all ends a search by the clock.
 
 torch simplifies sizes with sympy, in Python, which may take minutes for one expression and asks nobody. A thread watches the
-clock; when the time is up while the converting thread is in that code, it raises `OutOfTime` there. That code computes
-expressions and holds nothing, so leaving it is as safe as any error that it raises itself.
+budget; when it is spent while the converting thread is in that code, it raises `OutOfTime` there. That code computes
+expressions and holds nothing, so leaving it is as safe as any error that it raises itself. A trace that takes long without
+it is let through: each other one would take as long. What comes after the first trace asks what is left before it begins.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -32,6 +37,9 @@ FIRST, SECOND, LAST = 0.5, 0.75, 0.75
 LEAST = 2.0
 """Seconds that a trace has, however little is left."""
 
+BACKSTOP = 6.0
+"""So many seconds on the clock count as one: a budget ends there where the thread gets no processor."""
+
 TICK = 0.05
 """Seconds between looks at the clock."""
 
@@ -47,18 +55,31 @@ class EffortSpent(UnsupportedError):
     """The budget is spent before a trace was there."""
 
 
-@dataclass
-class Effort:
-    """A budget of seconds that began when it was made. `progress` is told what is being done."""
+def _clock() -> Callable[[], float]:
+    """The processor seconds of this thread, as any thread may ask for them."""
+    if hasattr(time, "pthread_getcpuclockid"):
+        return partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident()))
+    return time.process_time
 
-    seconds: float = SECONDS
-    progress: Callable[[str], None] = lambda text: None
-    started: float = field(default_factory=time.monotonic)
+
+class Effort:
+    """A budget of processor seconds of the thread that makes it, from then on.
+
+    Args:
+        seconds: the budget.
+        progress: is told what is being done.
+    """
+
+    def __init__(self, seconds: float = SECONDS, progress: Callable[[str], None] = lambda text: None) -> None:
+        self.seconds, self.progress = seconds, progress
+        self._computed, self._wall = _clock(), time.monotonic
+        self._began = self._computed(), self._wall()
 
     @property
     def spent(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self.started
+        computed, wall = self._began
+        return max(self._computed() - computed, (self._wall() - wall) / BACKSTOP)
 
     def left(self, share: float = 1.0) -> float:
         """Seconds until a share of the budget is spent."""
@@ -75,6 +96,17 @@ _CURRENT: ContextVar[Effort | None] = ContextVar("effort", default=None)
 def current() -> Effort:
     """The budget of the conversion that is going on."""
     return _CURRENT.get() or Effort()
+
+
+WAY_OUT = "allow more with effort= (--effort on the command line), or fix sizes with dims= (--fix)"
+
+
+def require_time(least: float = 0.0) -> None:
+    """Raises `EffortSpent` where no more free sizes are to be sought, or fewer seconds are left for it than `least`."""
+    effort = current()
+    if effort.left(LAST) <= least:
+        raise EffortSpent(f"no more free sizes were sought: {effort.spent:.0f} of {effort.seconds:.0f} s of processor time were spent",
+                          fix=WAY_OUT)
 
 
 @contextmanager
@@ -98,15 +130,15 @@ def bounded(seconds: float | None) -> Iterator[None]:
         with watch:
             yield
     except OutOfTime:
-        raise EffortSpent(f"no trace in {seconds:.0f} s", received="sizes whose expressions take torch longer to simplify",
-                          fix="allow more with effort= (--effort on the command line), or fix sizes with dims= (--fix)") from None
+        raise EffortSpent(f"no trace in {seconds:.0f} s of processor time",
+                          received="sizes whose expressions take torch longer to simplify", fix=WAY_OUT) from None
 
 
 class _Watch:
-    """Raises `OutOfTime` in the thread that entered it, once, when the time is up and it is in symbolic code."""
+    """Raises `OutOfTime` in the thread that made and entered it when the time is up and it is in symbolic code."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._effort = Effort(seconds)
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._wait, name="effort", daemon=True)
@@ -122,7 +154,8 @@ class _Watch:
         self._thread.join()
 
     def _wait(self) -> None:
-        self._over.wait(max(0.0, self._seconds))
+        while not self._over.is_set() and (left := self._effort.left()) > 0:
+            self._over.wait(max(left, TICK))
         while not self._over.is_set():
             with self._lock:
                 if not self._over.is_set() and _is_symbolic(sys._current_frames().get(self._ident)):

@@ -19,7 +19,7 @@ import adapters.torch.preparation as preparation
 import adapters.torch.quantization as quantization
 import adapters.torch.searching as searching
 from adapters.torch.asked import named_dims
-from adapters.torch.effort import FIRST, LAST, LEAST, SECOND, SECONDS, Effort, EffortSpent, bounded, budget, current
+from adapters.torch.effort import FIRST, LAST, LEAST, SECOND, SECONDS, Effort, bounded, budget, current, require_time
 from adapters.torch.inputs import Unnamed, flat_names, identifier
 from adapters.torch.memory import Memory, evaluation
 from adapters.torch.notes import Concern
@@ -52,7 +52,7 @@ def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str
             objects) frees those; anything else is given to `torch.export` as `dynamic_shapes`.
         name: the graph's name; default: the module's class.
         own: whether nobody else holds the module: its parameters need no copies then.
-        effort: seconds in which free sizes are sought.
+        effort: processor seconds in which free sizes are sought.
 
     The module is left as it was, and the model keeps what it computes when the module is trained on.
 
@@ -211,16 +211,20 @@ def _first_axes(arguments: dict[str, Any]) -> dict[str, list[str | None]]:
 
 def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name: str | None, notes: list[str],
              ranges: Mapping[str, DimRange], share: float) -> Program:
-    effort = current()
+    effort, longest = current(), 0.0
 
     def attempt(example: dict[str, Any], **how: Any) -> Traced:
+        nonlocal longest
         further = how.keys() - {"skip"}
+        if further:
+            require_time(longest)
         left = effort.left(LAST if further else share)
-        if further and left <= 0:
-            raise EffortSpent("no time is left to seek more free sizes")
         effort.tell("seeking more free sizes" if further else "tracing" if dims == "static" else "tracing with free sizes")
+        began = effort.spent
         with bounded(None if dims == "static" else max(left, LEAST)):
-            return _traced(module, example, arguments, dims, name, notes, **how)
+            found = _traced(module, example, arguments, dims, name, notes, **how)
+        longest = max(longest, effort.spent - began)
+        return found
 
     for skip in range(3):
         traced = attempt(arguments, skip=skip)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from adapters.torch.effort import require_time
 from adapters.torch.free_sizes import Names, Shortfall, takes
 from adapters.torch.inputs import Unnamed, identifier, resized
 from adapters.torch.programs import Roll, Traced
@@ -136,7 +137,10 @@ def _rolled(examples: Sequence[tuple[int, dict[str, Any]]], axes: set[Axis], len
 
 
 def _checked(module: Any, example: Mapping[str, Any], found: Traced, length: str, traced: int) -> Traced | None:
-    """The trace with the lengths at which it computes what the module does: all from some least on."""
+    """The trace with the lengths at which it computes what the module does: all from some least on.
+
+    Raises `EffortSpent` where there is no time to try them.
+    """
     program = found.program
     model = program.model
     span = model.graph.dims.get(length)
@@ -144,6 +148,7 @@ def _checked(module: Any, example: Mapping[str, Any], found: Traced, length: str
         return None
 
     def agrees(size: int) -> bool | None:
+        require_time()
         return agrees_at(model, {length: size}, module, example, program.input_names, program.output_names)
 
     low, high = _limits(found, traced)

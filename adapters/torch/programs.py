@@ -15,6 +15,7 @@ import adapters.torch.decisions as decisions
 from adapters.torch.decisions import Decisions
 from adapters.torch.domains import Domain, conditions_of, domain_of, narrowed_by
 from adapters.torch.dtypes import from_torch_dtype, to_dim
+from adapters.torch.effort import current
 from adapters.torch.guards import guards_of
 from adapters.torch.importer import Importer
 from adapters.torch.inputs import flat_names, identifier
@@ -137,7 +138,7 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
 
     def agrees(name: str, size: int) -> bool:
         free = Model(graph, store, (), {}, store.constants)
-        return agrees_at(free, {name: size}, module, example, tuple(input_names), output_names) is True
+        return current().left() > 0 and agrees_at(free, {name: size}, module, example, tuple(input_names), output_names) is True
 
     graph = replace(graph, dims=possible_ranges(graph, specs, {*named.values(), *(whole.dims.keys() - builder.dims.keys())}, notes, agrees))
     graph = replace(graph, dims=held_equal(graph.dims, equal, sizes, notes))

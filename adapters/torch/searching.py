@@ -14,6 +14,8 @@ import adapters.torch.free_sizes as free_sizes
 import adapters.torch.loops as loops
 import adapters.torch.retracing as retracing
 from adapters.torch.domains import meet
+from adapters.torch.effort import EffortSpent, require_time
+from adapters.torch.notes import Concern
 from adapters.torch.programs import Program, Roll, Traced
 from adapters.torch.tracing import names_axes
 from adapters.torch.trials import agrees_at
@@ -52,6 +54,7 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
         return first.program
     best = _with_scans(module, arguments, attempt, _other_ways(module, arguments, attempt, first), dims, ranges)
     base, own, short = best, set[free_sizes.Shortfall](), _short(best, arguments, dims, ranges)
+    more: tuple[str, ...] = ()
     for _ in range(ROUNDS):
         rest = [item for item in short if item not in own]
         if not rest:
@@ -62,6 +65,9 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
             break
         try:
             found = _better(best, attempt(example, kept=base), arguments)
+        except EffortSpent as error:
+            more = (Concern(str(error)),)
+            break
         except ConverterError:
             break
         if found is best:
@@ -69,14 +75,17 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
         best, short = found, _short(found, arguments, dims, ranges)
     free_sizes.refuse_named(module, short, own, best.places, dims)
     notes = free_sizes.describe_all(short, own, best.places)
-    return _within(replace(best.program, notes=(*best.program.notes, *notes)), ranges)
+    return _within(replace(best.program, notes=(*best.program.notes, *notes, *more)), ranges)
 
 
 def _with_scans(module: torch.nn.Module, arguments: dict[str, Any], attempt: Attempt, best: Traced, dims: Any,
                 ranges: Mapping[str, DimRange]) -> Traced:
     """The trace, or one whose loops over a size that is not free are scans."""
     short = _short(best, arguments, dims, ranges)
-    rolled = loops.with_scans(module, best.example, best.program.model.graph, best.program.input_names, short, attempt)
+    try:
+        rolled = loops.with_scans(module, best.example, best.program.model.graph, best.program.input_names, short, attempt)
+    except EffortSpent:
+        rolled = None
     return best if rolled is None else _better(best, rolled, arguments)
 
 
@@ -128,6 +137,7 @@ def _holds(module: torch.nn.Module, traced: Traced) -> bool:
     for name, size in retracing.sizes_of(traced.example, graph, program.input_names).items():
         for more in FURTHER:
             span = graph.dims.get(name)
+            require_time()
             if span is not None and size + more in span and agrees_at(
                     program.model, {name: size + more}, module, traced.example, program.input_names, program.output_names) is False:
                 return False

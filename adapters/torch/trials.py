@@ -6,7 +6,6 @@ So it may at an example's own sizes, where the trace was made at others.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ import torch.utils._pytree as pytree
 
 from adapters.torch.domains import Domain
 from adapters.torch.dtypes import to_numpy
+from adapters.torch.effort import Effort, current
 from adapters.torch.inputs import call_arguments
 from adapters.torch.memory import unchanged
 from adapters.torch.requirements import failing
@@ -36,7 +36,7 @@ LONG = 120
 """So much of a condition is said in a note."""
 
 SECONDS, LOOKS, ENOUGH = 20, 3, 2
-"""For trials of what torch took for true: the time for all; for each condition the least and the nearest sizes looked at, and as
+"""For trials of what torch took for true: the processor time for all; for each condition the least and the nearest sizes looked at, and as
 many agreements as do."""
 
 
@@ -107,7 +107,7 @@ def tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mappin
     for name in sorted(domain.trials & ranges.keys()):
         if ranges[name].min != 1:
             continue
-        if not agrees_at(model, {name: 1}, module, example, input_names, output_names):
+        if current().left() <= 0 or not agrees_at(model, {name: 1}, module, example, input_names, output_names):
             notes.append(f"{name} is 2 or more: at 1 the module computes something else")
             ranges[name] = replace(ranges[name], min=2)
     return ranges
@@ -121,14 +121,14 @@ class Trials:
         self.graph = model.graph
         self.own = sizes_of(example, model.graph, input_names)
         self._agrees = partial(agrees_at, module=module, example=example, input_names=input_names, output_names=output_names)
-        self._model, self._until = model, time.monotonic() + SECONDS
+        self._model, self._effort = model, Effort(min(SECONDS, current().left()))
         self._known: dict[tuple[tuple[str, int], ...], bool | None] = {}
 
     def agree(self, sizes: Mapping[str, int]) -> bool | None:
         """Whether both compute the same. None where the module does not run, or there is no more time."""
         key = tuple(sorted(sizes.items()))
         if key not in self._known:
-            if time.monotonic() > self._until:
+            if self._effort.left() <= 0:
                 return None
             self._known[key] = self._agrees(self._model, sizes)
         return self._known[key]

@@ -136,7 +136,8 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
         click.option("--state", type=click.Choice(("initial", "explicit")), help="What becomes of state that the module's forward keeps: "
                      "each run starts from what it is (initial, the default), or it is further inputs and outputs (explicit)."),
         click.option("--effort", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS", help="How long "
-                     "free sizes of a --module are sought; those that were found by then stay free, and the rest is said."),
+                     "free sizes of a --module are sought, in processor time; those that were found by then stay free, and the rest "
+                     "is said."),
         click.option("--input-file", metavar="FILE.npz", help="Example arguments by name, in place of drawn ones."),
         click.option("--architecture", metavar="FILE.json", help="A graph to bind the state_dict to (see --graph-only)."),
         click.option("--graphs", metavar="DIR", help="A folder of graphs (see --graph-only): the one that has the checkpoint's names "
