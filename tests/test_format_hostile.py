@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from converter.errors import ConverterError, FormatError, ParameterError
 from converter.format import bind_parameters, load_graph, load_hdf5, load_json, model_digest, save_hdf5, save_json
+from converter.format.atomic import values_beside
 from converter.ir import DType, TensorSpec
 from converter.parameters import InMemoryParameters
 from tests.format_models import classifier, holding, same_bits
@@ -523,7 +524,7 @@ def test_values_in_a_file_keep_the_same_rules(tmp_path: Path) -> None:
     model = classifier()
     path = tmp_path / "m.json"
     save_json(model, path, encoding="file")
-    weights = tmp_path / "m.weights.h5"
+    weights, = values_beside(path)
     with h5py.File(weights, "r+") as file:
         del file["parameters/layer.weight"]
         file["parameters/layer.weight"] = h5py.SoftLink("/parameters/square")

@@ -16,6 +16,7 @@ from adapters.onnx.export import save_onnx
 from adapters.onnx.load import load_onnx
 from adapters.onnx.origin import LAYOUTS
 from converter.errors import ConverterError, FormatError
+from converter.format.atomic import values_beside
 from converter.loading import load
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -33,7 +34,7 @@ def test_values_beside_the_file(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     save_onnx(load(FIXTURES / "mlp_digits" / "model.json"), folder / "m.onnx", external=True)
-    data = folder / "m.onnx.data"
+    data, = values_beside(folder / "m.onnx")
     if kind == "link within":
         os.replace(data, folder / "values")
         data.symlink_to("values")

@@ -13,6 +13,7 @@ from torch import nn
 
 import converter
 from converter import ConverterError, FormatError, GraphBuilder, InMemoryParameters, Model, ParameterError, UnsupportedError
+from converter.format.atomic import values_beside
 
 SUFFIXES = (".json", ".h5", ".hdf5", ".onnx")
 
@@ -284,7 +285,7 @@ def test_values_beside_an_onnx_file_come_back(tmp_path: Path) -> None:
     model = Model(builder.graph(), InMemoryParameters({"weight": np.random.default_rng(0).random((100, 100), np.float32)}))
     save_onnx(model, tmp_path / "m.onnx", external=True)
     assert converter.model_digest(converter.load(tmp_path / "m.onnx")) == converter.model_digest(model)
-    data = tmp_path / "m.onnx.data"
+    data, = values_beside(tmp_path / "m.onnx")
     data.write_bytes(data.read_bytes()[:-9])
     with pytest.raises(FormatError):
         converter.model_digest(converter.load(tmp_path / "m.onnx"))

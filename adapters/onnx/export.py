@@ -29,13 +29,13 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
     """Writes `model` as an ONNX file.
 
     Args:
-        external: whether the values go to `<name>.data` beside it; default: when they are past 2 GB.
+        external: whether the values go to `<name>.<16 digits>.data` beside it; default: when they are past 2 GB.
 
     Raises:
         UnsupportedError: operators without a lowering at this opset, all listed.
         ConverterError: an opset outside 18 to 23.
     """
-    from converter.format.atomic import atomic_path
+    from converter.format.atomic import atomic_pair, atomic_path
 
     proto, lowering = build(model, opset)
     path = Path(path)
@@ -46,11 +46,9 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
         with atomic_path(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor(1) as aside:
             write_model(file, proto, lowering, aside.submit(describe, proto, model).result)
         return
-    location = f"{path.name}.data"
-    with (atomic_path(path) as temporary, atomic_path(path.with_name(location)) as values,
-          open(temporary, "wb") as file, open(values, "wb") as data, ThreadPoolExecutor(1) as aside):
-        described = aside.submit(describe, proto, model)
-        write_external(file, data, location, proto, lowering, described.result)
+    with (atomic_pair(path, "data") as pair, open(pair.document, "wb") as file, open(pair.values, "wb") as data,
+          ThreadPoolExecutor(1) as aside):
+        write_external(file, data, pair.name_values, proto, lowering, aside.submit(describe, proto, model).result)
 
 
 def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lowering]:

@@ -70,7 +70,7 @@ def _open(model: Model, opset: int, options: onnxruntime.SessionOptions, provide
         return onnxruntime.InferenceSession(buffer.getvalue(), options, providers=providers, disabled_optimizers=disabled)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        location = f"{path.name}.data"
-        with open(path, "wb") as file, open(path.with_name(location), "wb") as data:
-            write_external(file, data, location, proto, lowering)
+        values = path.with_name("model.data")
+        with open(path, "wb") as file, open(values, "wb") as data:
+            write_external(file, data, lambda _: values.name, proto, lowering)
         return onnxruntime.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)

@@ -10,6 +10,8 @@ graph each would be warned of whenever ONNX Runtime opens the file.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
@@ -58,15 +60,22 @@ def write_model(file: BinaryIO, proto: onnx.ModelProto, lowering: Lowering, desc
     file.write(onnx.ModelProto(metadata_props=proto.metadata_props).SerializeToString())
 
 
-def write_external(file: BinaryIO, data: BinaryIO, location: str, proto: onnx.ModelProto, lowering: Lowering,
+def write_external(file: BinaryIO, data: BinaryIO, name: Callable[[str], str], proto: onnx.ModelProto, lowering: Lowering,
                    described: Callable[[], object] | None = None) -> None:
-    """An ONNX file whose larger values are in `data`; `location` is that file's name as the ONNX file gives it.
+    """An ONNX file whose larger values are in `data`. `name` gives that file's name as the ONNX file says it.
 
-    `described` is called once the values are written: what it adds to `proto` is written too.
+    `described` is called once the values are written: what it adds to `proto` is written too. `name` gets a hexadecimal digest
+    of the initializers' places and of what `proto` says of itself, the model's digest among it: two files of values that
+    differ have two digests.
     """
-    read, unread = (_write_beside(data, location, items.values(), lowering) for items in (lowering.initializers, lowering.unread))
+    tensors = [_write_beside(data, items.values(), lowering) for items in (lowering.initializers, lowering.unread)]
     if described is not None:
         described()
+    digest = hashlib.sha256(onnx.ModelProto(metadata_props=proto.metadata_props).SerializeToString())
+    for tensor in itertools.chain(*tensors):
+        digest.update(tensor.SerializeToString())
+    location = name(digest.hexdigest())
+    read, unread = ([_entry(tensor, location) for tensor in part] for part in tensors)
     _write_around(file, proto, sum(map(len, read)))
     for entry in read:
         file.write(entry)
@@ -85,26 +94,32 @@ def _write_inline(file: BinaryIO, entries: Iterable[tuple[Initializer, bytes]], 
             file.write(block)
 
 
-def _write_beside(data: BinaryIO, location: str, items: Iterable[Initializer], lowering: Lowering) -> list[bytes]:
-    """Writes the larger values to `data`; gives the entries of a graph that name their places, or hold the values."""
-    entries: list[bytes] = []
+def _write_beside(data: BinaryIO, items: Iterable[Initializer], lowering: Lowering) -> list[onnx.TensorProto]:
+    """Writes the larger values to `data`; gives tensors that name their places in it, or hold the values."""
+    tensors: list[onnx.TensorProto] = []
     for item in items:
         size = nbytes(item)
+        tensor = onnx.TensorProto.FromString(_head(item, lowering))
         if size <= INLINE:
-            tensor = onnx.TensorProto.FromString(_head(item, lowering))
             tensor.raw_data = b"".join(values_of(item, lowering))
         else:
             position = data.tell()
             data.write(bytes(-position % PAGE))
-            tensor = onnx.TensorProto.FromString(_head(item, lowering))
             tensor.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in (("location", location), ("offset", str(data.tell())), ("length", str(size))):
+            for key, value in (("offset", str(data.tell())), ("length", str(size))):
                 tensor.external_data.add(key=key, value=value)
             for block in values_of(item, lowering):
                 data.write(block)
-        body = tensor.SerializeToString()
-        entries.append(_tag(_INITIALIZER_FIELD) + _varint(len(body)) + body)
-    return entries
+        tensors.append(tensor)
+    return tensors
+
+
+def _entry(tensor: onnx.TensorProto, location: str) -> bytes:
+    """A tensor as an initializer of the graph; `location` is the file of its values, where they are in one."""
+    if tensor.external_data:
+        tensor.external_data.add(key="location", value=location)
+    body = tensor.SerializeToString()
+    return _tag(_INITIALIZER_FIELD) + _varint(len(body)) + body
 
 
 def _unread_head(initializers: int) -> bytes:

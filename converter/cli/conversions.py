@@ -169,7 +169,7 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
     from converter.ir import Model
     from converter.loading import save_as
 
-    started, clock = time.perf_counter(), time.time()
+    started = time.perf_counter()
     target = _target(conversion, output)
     _check_output(output)
     if given.get("draft_graph"):
@@ -198,7 +198,7 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
     if given.get("as_json"):
         print_json(content, output, notes)
     elif not quiet:
-        summary(content, output, bool(given.get("graph_only")), seconds, clock)
+        summary(content, output, bool(given.get("graph_only")), seconds)
 
 
 def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool, given: Mapping[str, Any]) -> None:

@@ -12,22 +12,16 @@ from converter.cli.console import say
 from converter.cli.sources import STREAM
 
 
-def _written(output: str, since: float) -> list[Path]:
-    """The files that an output consists of: itself, and the files of values beside it that are no older than `since`."""
-    path = Path(output)
-    beside = (path.with_name(f"{path.stem}.weights.h5"), path.with_name(f"{path.name}.data"))
-    return [path, *(item for item in beside if item.is_file() and item.stat().st_mtime >= since - 0.1)]
-
-
-def summary(content: Any, output: str, graph_only: bool, seconds: float, since: float) -> None:
+def summary(content: Any, output: str, graph_only: bool, seconds: float) -> None:
     """Two lines: the files, their size and the time it took; and what is in them."""
     from converter.cli.console import plural, size
+    from converter.format.atomic import values_beside
     from converter.ir import Model
 
     place = "standard output" if output == STREAM else output
     words = [place]
     if output != STREAM and Path(output).is_file():
-        files = _written(output, since)
+        files = [Path(output), *values_beside(output)]
         words = [" and ".join([place, *(item.name for item in files[1:])]), size(sum(item.stat().st_size for item in files))]
     say(f"Wrote {', '.join(words)}, in {seconds:.1f} s.", err=output == STREAM)
     store = content.parameters if isinstance(content, Model) else content

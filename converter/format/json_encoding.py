@@ -9,14 +9,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from converter.errors import ConverterError, FormatError
 from converter.format.aside import WriterAside
-from converter.format.atomic import STDOUT, atomic_path
+from converter.format.atomic import STDOUT, atomic_pair, atomic_path
 from converter.format.digest import ModelDigest, check_digest, graph_digest, model_digest
 from converter.format.document import check_aliases
 from converter.format.reading import DocumentParts, check_parameters, listed, read_document
@@ -51,8 +51,8 @@ def save_json(model: Model, target: Target, *, encoding: str = "auto", progress:
     Args:
         model: the model.
         target: a path, `"-"` for standard output, or a binary file object.
-        encoding: `"values"` (nested lists of digits), `"base64"`, `"file"` (an HDF5 file `<stem>.weights.h5` beside the
-            text), or `"auto"`: digits up to 200,000 elements, base64 beyond.
+        encoding: `"values"` (nested lists of digits), `"base64"`, `"file"` (an HDF5 file `<name>.<16 digits>.weights.h5`
+            beside the text), or `"auto"`: digits up to 200,000 elements, base64 beyond.
         progress: called with a parameter's name and its bytes after each one.
 
     Raises:
@@ -67,39 +67,42 @@ def save_json(model: Model, target: Target, *, encoding: str = "auto", progress:
     examples = example_pieces(model.examples, "values" if readable else "base64") if model.examples else None
     digest = ModelDigest(model.graph)
 
-    def text(values: Callable[[str, Array], Pieces]) -> Pieces:
-        return document_pieces(
-            model.graph, parameter_pieces(model.parameters, model.constants, values, digest, progress), examples, model.metadata,
-            lambda: {"graph": graph_digest(model.graph), "model": digest.value()})
+    def text(parameters: Iterable[tuple[str, Pieces]]) -> Pieces:
+        return document_pieces(model.graph, parameters, examples, model.metadata,
+                               lambda: {"graph": graph_digest(model.graph), "model": digest.value()})
 
     def inside(name: str, array: Array) -> Pieces:
         yield b", "
         yield from write_values(array, "values" if readable else "base64", "      ")
 
     if encoding == "file":
-        _save_beside(target, text)
-    else:
-        with _open_target(target) as out, WriterAside(out) as aside:
-            aside.writelines(text(inside))
+        _save_beside(model, target, digest, progress, text)
+        return digest.value()
+    with _open_target(target) as out, WriterAside(out) as aside:
+        aside.writelines(text(parameter_pieces(model.parameters, model.constants, inside, digest, progress)))
     return digest.value()
 
 
-def _save_beside(target: Target, text: Callable[[Callable[[str, Array], Pieces]], Pieces]) -> None:
+def _save_beside(model: Model, target: Target, digest: ModelDigest, progress: Progress | None,
+                 text: Callable[[Iterable[tuple[str, Pieces]]], Pieces]) -> None:
     from converter.format.hdf5_values import ValueWriter
 
     if not isinstance(target, (str, os.PathLike)) or os.fspath(target) == STDOUT:
         raise ConverterError("values in another file need a path to lie beside", expected="a path", fix="choose base64")
-    path = Path(target)
-    weights = path.with_name(f"{path.stem}.weights.h5")
-    reference = b', "file": ' + string_text(weights.name)
-    # Both files are complete before either takes its place.
-    with _open_target(path) as out, atomic_path(weights) as temporary, ValueWriter(temporary) as writer:
-        def elsewhere(name: str, array: Array) -> Pieces:
-            writer.write(name, array)
-            yield reference
+    written: set[str] = set()
+    with atomic_pair(target, "weights.h5") as pair:
+        with ValueWriter(pair.values) as writer:
+            def elsewhere(name: str, array: Array) -> Pieces:
+                writer.write(name, array)
+                written.add(name)
+                yield from ()
 
-        out.writelines(text(elsewhere))
-        out.flush()
+            pieces = parameter_pieces(model.parameters, model.constants, elsewhere, digest, progress)
+            members = [(name, b"".join(member)) for name, member in pieces]
+        # The digest of the model covers every value, and nothing else is in that file.
+        reference = b', "file": ' + string_text(pair.name_values(digest.value().partition(":")[2]))
+        with pair.document.open("wb", buffering=1 << 20) as out:
+            out.writelines(text((name, iter([member, reference if name in written else b""])) for name, member in members))
 
 
 def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Target, *, aliases: Mapping[str, str] | None = None,
