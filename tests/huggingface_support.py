@@ -68,12 +68,23 @@ def change_config(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps(config))
 
 
+def angles_in_float64(places: int, size: int) -> torch.Tensor:
+    """Sines and cosines of the float32 frequencies, [places, size]."""
+    frequencies = 1.0 / (10000 ** (torch.arange(0, size, 2, dtype=torch.int64) / size))
+    angles = torch.arange(places, dtype=torch.float64)[:, None] * frequencies.double()
+    return torch.cat((angles.sin(), angles.cos()), dim=1)
+
+
 @contextmanager
 def in_float64(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """The module with float64 parameters and arithmetic; as it was afterwards."""
     state = {name: value.clone() for name, value in module.state_dict().items()}
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     module.double()
+    for part in module.modules():
+        # GPT-J's and CodeGen's positions are tables of sines and cosines, rounded to float32.
+        if isinstance(getattr(part, "embed_positions", None), torch.Tensor):
+            part.embed_positions = angles_in_float64(*part.embed_positions.shape)
     try:
         with torch.no_grad(), InFloat64():
             yield module

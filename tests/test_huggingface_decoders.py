@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapters.huggingface import alibi
 from adapters.huggingface.families import family_of
 from converter import reference
 from converter.errors import RunError
@@ -34,6 +36,10 @@ GROUPED = {**SMALL, "num_key_value_heads": 2}
 LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.1, 1.7], "long_factor": [1.3, 2.9],
         "original_max_position_embeddings": 8}
 EXPERTS = {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+GPTJ = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0}
+BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 16, "n_layer": 2, "pad_token_id": 0}
+MPT = {"vocab_size": VOCABULARY, "d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 32, "pad_token_id": 0}
+NEO = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 32, "pad_token_id": 0}
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0},
     "gpt2 scaled by layer": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32,
@@ -126,6 +132,28 @@ CONFIGS: dict[str, dict[str, Any]] = {
                            "attention_bias": True},
     "olmoe": {**EXPERTS, "norm_topk_prob": True},
     "olmoe with biases": {**EXPERTS, "clip_qkv": 0.9, "attention_bias": True},
+    "bloom": {**BLOOM, "n_head": 4},
+    "bloom from the norm": {**BLOOM, "n_head": 6, "hidden_size": 24, "apply_residual_connection_post_layernorm": True,
+                            "tie_word_embeddings": False},
+    "falcon": {**SMALL, "multi_query": True},
+    "falcon with shared keys": {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True, "activation": "relu",
+                                "ffn_hidden_size": 20},
+    "falcon with one norm": {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 4, "num_ln_in_parallel_attn": 1},
+    "falcon in turn": {**SMALL, "multi_query": False, "parallel_attn": False, "bias": True, "tie_word_embeddings": False},
+    "falcon with biases by place": {**SMALL, "alibi": True, "multi_query": False, "num_attention_heads": 8, "parallel_attn": False,
+                                    "bias": True},
+    "mpt": MPT,
+    "mpt clipped": {**MPT, "d_model": 24, "n_heads": 6, "attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.3},
+                    "tie_word_embeddings": False},
+    "gptj": {**GPTJ, "rotary_dim": 2},
+    "gptj whole": {**GPTJ, "rotary_dim": 4, "n_inner": 20, "activation_function": "relu", "tie_word_embeddings": True},
+    "codegen": {**GPTJ, "n_head": 8, "n_embd": 32, "rotary_dim": 2},
+    "gpt_neo": {**NEO, "attention_types": [[["global", "local"], 1]], "window_size": 3},
+    "gpt_neo by layer": {**NEO, "num_layers": 3, "attention_types": [[["local"], 2], [["global"], 1]], "window_size": 2,
+                         "intermediate_size": 20, "activation_function": "relu"},
+    "gpt_bigcode": GPTJ,
+    "gpt_bigcode with own keys": {**GPTJ, "multi_query": False, "n_inner": 20, "scale_attn_weights": False,
+                                  "tie_word_embeddings": False},
     "phi3": GROUPED,
     "phi3 long": {**SMALL, "rope_parameters": LONG, "original_max_position_embeddings": 8, "sliding_window": 20},
 }
@@ -133,6 +161,13 @@ PLAIN = tuple(name for name in CONFIGS if " " not in name)
 HEADS = {"Model": "feature-extraction", "ForCausalLM": "text-generation", "ForSequenceClassification": "text-classification",
          "ForTokenClassification": "token-classification", "ForQuestionAnswering": "question-answering"}
 SIZES = ((1, 1, "none"), (3, 7, "right"), (1, 12, "none"), (3, 6, "left"))
+
+
+@pytest.fixture(autouse=True)
+def gelu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLOOM's own approximation has 8 digits of a constant, which are all that its float32 has."""
+    monkeypatch.setattr("transformers.models.bloom.modeling_bloom.bloom_gelu_forward",
+                        partial(torch.nn.functional.gelu, approximate="tanh"))
 
 
 def class_of(name: str, head: str) -> str | None:
@@ -146,7 +181,8 @@ def class_of(name: str, head: str) -> str | None:
 def made(name: str, head: str, **changes: Any) -> Any:
     fields = {**CONFIGS[name], "num_labels": 2 if head == "ForQuestionAnswering" else 3, **changes}
     config = transformers.CONFIG_MAPPING[name.partition(" ")[0]](**fields)
-    config._attn_implementation = config._experts_implementation = "eager"  # the others have no float64
+    # The other experts have no float64; Falcon's eager attention adds its biases twice.
+    config._attn_implementation, config._experts_implementation = "sdpa" if fields.get("alibi") else "eager", "eager"
     module = randomised(getattr(transformers, str(class_of(name, head)))(config))
     if "long" in name:
         # The library makes the frequencies of long sequences when it meets one; here in float32, as it would.
@@ -167,8 +203,9 @@ def same_frequencies(model: Model, module: torch.nn.Module) -> None:
     """The constants are the library's float32 numbers, bit for bit."""
     buffers = {name: buffer for name, buffer in module.named_buffers() if name.endswith("original_inv_freq")}
     ours = {name for name in model.constants if name.endswith("inv_freq") and not name.endswith("long_inv_freq")}
-    assert {name.replace("original_", "") for name in buffers} == ours
-    for name, buffer in buffers.items():
+    # Some modules keep sines and cosines in their place, and some keep them without a use.
+    assert not buffers or not ours or {name.replace("original_", "") for name in buffers} == ours
+    for name, buffer in buffers.items() if ours else ():
         assert np.array_equal(model.parameters.read(name.replace("original_", "")), buffer.numpy()), name
 
 
@@ -200,7 +237,7 @@ def test_every_head_that_the_library_has(name: str) -> None:
         assert bool(there) == (task in family_of(name).tasks) or name == "gpt2", (name, there)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", [name for name in PLAIN if family_of(name).optional])
 def test_positions_that_are_given(name: str, tmp_path: Path) -> None:
     module = made(name, "ForCausalLM")
     model = from_folder(save(module, tmp_path), take="input_ids,attention_mask,position_ids")
@@ -217,7 +254,8 @@ def test_without_a_mask(name: str, tmp_path: Path) -> None:
     compare(model, module, inputs, what=name)
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "opt after", "qwen2 with windows", "llama yarn", "smollm3 with windows", "olmo3 yarn"])
+@pytest.mark.parametrize("name", [*PLAIN, "opt after", "qwen2 with windows", "llama yarn", "smollm3 with windows", "olmo3 yarn",
+                                  "falcon with shared keys", "falcon with biases by place"])
 @pytest.mark.parametrize("padding", ["none", "left"])
 def test_the_cache(name: str, padding: str, tmp_path: Path) -> None:
     """Words in three parts, each with the cache of those before, give what the module gives with its own cache."""
@@ -284,6 +322,19 @@ def test_experts_that_are_one_tensor(tmp_path: Path) -> None:
     model = from_folder(tmp_path)
     assert "model.layers.0.mlp.experts.gate_up_proj" in model.parameters
     compare(model, module, tokens(2, 7, VOCABULARY))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 8, 12, 32, 71, 112])
+def test_slopes_are_the_librarys(heads: int) -> None:
+    from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
+    from transformers.models.falcon.modeling_falcon import build_alibi_tensor
+    from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+
+    assert np.abs(alibi.slopes(heads) / _get_alibi_slopes(heads, torch.device("cpu")).numpy() - 1).max() < 1.2e-7
+    theirs = -build_mpt_alibi_tensor(heads, 2)[:, 0, 0].numpy()
+    assert np.abs(alibi.mpt_slopes(heads) / theirs - 1).max() < 1.2e-7
+    ours, theirs = alibi.falcon_table(heads, 2048), build_alibi_tensor(torch.ones(1, 2048, dtype=torch.int64), heads, torch.float32)
+    assert np.array_equal(ours.T[:, None], theirs.numpy())
 
 
 def test_a_sequence_that_is_too_long_is_refused(tmp_path: Path) -> None:

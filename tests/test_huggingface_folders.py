@@ -196,6 +196,20 @@ def test_config_fields_that_are_not_known(changes: dict[str, Any], said: str, tm
     ("mixtral", {"num_experts_per_tok": 5}, "'num_experts_per_tok'"),
     ("qwen3_moe", {"num_experts": 5}, "'num_local_experts'"),
     ("qwen2_moe", {"mlp_only_layers": ["0"]}, "'mlp_only_layers'"),
+    ("bloom", {"slow_but_exact": True}, "'slow_but_exact'"),
+    ("falcon", {"num_ln_in_parallel_attn": 2}, "'num_ln_in_parallel_attn'"),
+    ("falcon with shared keys", {"parallel_attn": False}, "'parallel_attn'"),
+    ("falcon with shared keys", {"num_kv_heads": 3}, "'num_kv_heads'"),
+    ("falcon in turn", {"num_kv_heads": 2}, "'num_kv_heads'"),
+    ("mpt", {"attn_config": {"alibi": False}}, "'alibi'"),
+    ("mpt", {"attn_config": {"qk_ln": True}}, "'qk_ln'"),
+    ("mpt", {"logit_scale": "inv_sqrt_d_model"}, "'logit_scale'"),
+    ("mpt", {"no_bias": False}, "'no_bias'"),
+    ("gptj", {"rotary_dim": None}, "'rotary_dim'"),
+    ("codegen", {"n_head": 2}, "'n_head'"),
+    ("gpt_neo", {"attention_types": [[["global", "near"], 1]]}, "'attention_types'"),
+    ("gpt_neo", {"attention_types": "global"}, "'attention_types'"),
+    ("gpt_neo", {"attention_layers": ["local", "local"]}, "'attention_layers'"),
     ("smollm3", {"no_rope_layers": [1]}, "'no_rope_layers'"),
     ("cohere2", {"use_qk_norm": True}, "'use_qk_norm'"),
     ("gemma3_text", {"attn_logit_softcapping": 3.0}, "'attn_logit_softcapping'"),
@@ -279,6 +293,7 @@ def test_inputs_are_chosen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["numpy", "onnxruntime"])
 @pytest.mark.parametrize(("name", "cache"), [("llama", True), ("gemma2", True), ("qwen2_moe by layer", True), ("gpt2", False),
+                                             ("falcon with biases by place", True), ("mpt", True), ("codegen", False), ("gpt_neo", True),
                                              ("phi3 long", False), ("llama dynamic", True)])
 def test_runtimes(name: str, cache: bool, runtime: str, tmp_path: Path) -> None:
     module = decoders.made(name, "ForCausalLM")

@@ -5,6 +5,7 @@ A family says in a `Style` how it differs; its tensors' names are data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from adapters.huggingface import decoders
 from adapters.huggingface.config import Config
-from adapters.huggingface.decoders import OPTIONAL, TASKS, attend, head, refuse_encoder, sequence
+from adapters.huggingface.decoders import OPTIONAL, TASKS, attend, head, learned_positions, refuse_encoder, sequence
 from adapters.huggingface.encoders import taken
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
@@ -52,6 +53,8 @@ class Norm(Protocol):
 
 # [batch, time, width] of a layer to the same: net, x, the layer.
 Feed = Callable[[Net, Value, int], Value]
+# Query, key and value, [batch, heads, time, size] each: net, x, whether the projection has a bias, the sizes, the layer.
+Split = Callable[[Net, Value, bool, "Sizes", int], tuple[Value, Value, Value]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,8 @@ class Usual:
     """What holds where a config says nothing. `size`, `groups`: None for the width by the heads, and for as many as heads.
 
     fraction: the part of a head that is rotated; None for families that rotate all of it and have no field for it.
-    meant: activations that mean another one here.
+    meant: activations that mean another one here. bounded: whether `max_position_embeddings` bounds what a model can read.
+    inner: the field of the feed-forward part's size, `times` the width where that is null.
     """
 
     size: int | None = None
@@ -82,26 +86,31 @@ class Usual:
     theta: float = 10000.0
     fraction: float | None = None
     meant: Mapping[str, str] = field(default_factory=dict)
+    bounded: bool = True
+    inner: str = "intermediate_size"
+    times: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
     """How the layers of a model differ from the others' of this plan.
 
-    place: norms before each part, after it, around it, or one norm for both parts side by side.
-    fused: the projections of queries, keys and values are one: in turn, or by head.
+    place: norms before each part, after it, around it; both parts side by side, of one norm ("beside"), or each of its own ("apart").
+    split: how the queries, keys and values of one projection lie, None where there are three.
     bias, out_bias, lm_bias: of the projections to heads, from them, and to the scores of words.
     normed: which norm queries and keys have, by head ([batch, heads, time, size]) or of a whole projection.
     clip: bounds queries, keys and values. scale: of scores, 1 / √size for None; cap bounds them, last_cap those of words.
     embedded, residual, scores: factors of the words' vectors, of what a part adds, and of the scores of words.
     turns: rotary positions by name, None for those of the config; turned: the name for each layer, None for none.
+    biased: what is added to scores; learned: a table of positions is added to the words' vectors; first_norm: of the words' vectors.
+    from_norm: what a part makes is added to what it was given, not to what the norm before it was given.
     """
 
     norm: Norm
     feed: Feed
     windows: Sequence[int | None]
-    place: Literal["before", "after", "around", "beside"] = "before"
-    fused: Literal["", "in turn", "by head"] = ""
+    place: Literal["before", "after", "around", "beside", "apart"] = "before"
+    split: Split | None = None
     bias: bool = False
     out_bias: bool = False
     lm_bias: bool = False
@@ -118,35 +127,50 @@ class Style:
     turns: Mapping[str, Rotary] | None = None
     turned: Sequence[str | None] | None = None
     tie: bool = False
+    biased: Callable[[Net, decoders.Sequence, Sizes], Value] | None = None
+    learned: bool = False
+    first_norm: bool = False
+    from_norm: bool = False
 
 
-def build(styled: Callable[[Config, Sizes], Style], usual: Usual, net: Net, task: str) -> None:
+def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable[[Config, Usual], Sizes], net: Net, task: str) -> None:
     config = net.config
     refuse_encoder(config)
-    sizes = read_sizes(config, usual)
+    sizes = read(config, usual)
     style = styled(config, sizes)
-    longest = config.size("max_position_embeddings")
+    longest = config.size("max_position_embeddings") if usual.bounded else None
+    turned = [""] * sizes.layers if style.turned is None else style.turned
     turns = style.turns
-    if turns is None:
+    if turns is None and any(name is not None for name in turned):
         turns = {"": rotary(config, parameters(config, usual.fraction, theta=usual.theta), sizes.size)}
+    turns = turns or {}
     grows = any(item.growth is not None for item in turns.values())
     words = sequence(net, None if grows else longest, sizes.layers, sizes.groups, sizes.size)
-    turned = [""] * sizes.layers if style.turned is None else style.turned
     places = {name: angles(net, turns[name], words.past, words.total, taken(net, "position_ids"), name)
               for name in dict.fromkeys(turned) if name is not None}
-    x = net.embedding(words.ids, "words", config.size("vocab_size"), sizes.width)
-    if style.embedded is not None:
-        x = net.op("multiply", x, style.embedded, name="embeddings")
+    bias = None if style.biased is None else net.op("where", words.order(None), style.biased(net, words, sizes), -math.inf, name="bias")
+    x = _embedded(net, words, style, sizes, longest)
     for layer in range(sizes.layers):
         normed = x if style.place == "after" else style.norm(net, x, "attention_norm", layer=layer)
         query, key, value = heads_of(net, normed, style, sizes, layer)
         name = turned[layer]
         if name is not None:
             query, key = (rotate(net, item, *places[name], style.interleaved) for item in (query, key))
-        seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap)
+        seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap,
+                      bias=bias)
         seen = net.linear(seen, "attention_out", sizes.width, bias=style.out_bias, layer=layer)
         x = _added(net, style, x, seen, normed, layer)
     head(net, words, style.norm(net, x, "norm"), task, tie=style.tie, cap=style.last_cap, scale=style.scores, bias=style.lm_bias)
+
+
+def _embedded(net: Net, words: decoders.Sequence, style: Style, sizes: Sizes, longest: int | None) -> Value:
+    """What the first layer is given, [batch, time, width]."""
+    x = net.embedding(words.ids, "words", net.config.size("vocab_size"), sizes.width)
+    if style.embedded is not None:
+        x = net.op("multiply", x, style.embedded, name="embeddings")
+    if style.learned and longest is not None:
+        x = net.op("add", x, learned_positions(net, words, longest, sizes.width), name="embeddings")
+    return style.norm(net, x, "first_norm") if style.first_norm else x
 
 
 def read_sizes(config: Config, usual: Usual) -> Sizes:
@@ -157,7 +181,8 @@ def read_sizes(config: Config, usual: Usual) -> Sizes:
     if heads % groups:
         raise config.refuse("num_key_value_heads", f"a divisor of {heads}", groups)
     meant = {name: ACTIVATIONS[other] for name, other in usual.meant.items()}
-    return Sizes(width, config.size("num_hidden_layers"), heads, groups, size, config.size("intermediate_size"),
+    inner = usual.times * width if usual.times is not None and config.get(usual.inner) is None else config.size(usual.inner)
+    return Sizes(width, config.size("num_hidden_layers"), heads, groups, size, inner,
                  config.choice(usual.activation_field, {**ACTIVATIONS, **meant}, usual.activation))
 
 
@@ -168,42 +193,53 @@ def _added(net: Net, style: Style, x: Value, seen: Value, normed: Value, layer: 
         return value if style.residual == 1 else net.op("multiply", value, style.residual)
 
     name = f"layer_{layer}"
-    if style.place == "beside":
-        return net.op("add", net.op("add", x, seen), style.feed(net, normed, layer), name=name)
+    if style.place in ("beside", "apart"):
+        given = normed if style.place == "beside" else style.norm(net, x, "inner_norm", layer=layer)
+        return net.op("add", net.op("add", x, seen), style.feed(net, given, layer), name=name)
     after = style.place in ("after", "around")
-    x = net.op("add", x, scaled(style.norm(net, seen, "attention_out_norm", layer=layer) if after else seen))
-    hidden = style.feed(net, x if style.place == "after" else style.norm(net, x, "inner_norm", layer=layer), layer)
-    return net.op("add", x, scaled(style.norm(net, hidden, "outer_norm", layer=layer) if after else hidden), name=name)
+    seen = scaled(style.norm(net, seen, "attention_out_norm", layer=layer) if after else seen)
+    x = net.op("add", normed if style.from_norm else x, seen)
+    normed = x if style.place == "after" else style.norm(net, x, "inner_norm", layer=layer)
+    hidden = style.feed(net, normed, layer)
+    hidden = scaled(style.norm(net, hidden, "outer_norm", layer=layer) if after else hidden)
+    return net.op("add", normed if style.from_norm else x, hidden, name=name)
 
 
 def heads_of(net: Net, x: Value, style: Style, sizes: Sizes, layer: int) -> tuple[Value, Value, Value]:
     """Query, key and value, [batch, heads, time, size] each."""
     counts = (sizes.heads, sizes.groups, sizes.groups)
     norm = style.norm if style.head_norm is None else style.head_norm
-    if style.fused == "by head":
-        return _normed(net, _split_by_head(net, x, style, sizes, layer), norm, style.normed == "heads", layer)
-    if style.fused:
-        fused = net.linear(x, "query_key_value", sum(counts) * sizes.size, bias=style.bias, layer=layer)
-        parts = net.b.add("split", (fused,), {"sizes": tuple(count * sizes.size for count in counts), "axis": -1},
-                          names=("query", "key", "value"))
+    if style.split is None:
+        query, key, value = (net.linear(x, role, count * sizes.size, bias=style.bias, layer=layer)
+                             for role, count in zip(("query", "key", "value"), counts, strict=True))
+        query, key, value = _normed(net, (query, key, value), norm, style.normed == "projection", layer)
+        query, key, value = (net.split_heads(part, count) for part, count in zip((query, key, value), counts, strict=True))
     else:
-        parts = tuple(net.linear(x, role, count * sizes.size, bias=style.bias, layer=layer)
-                      for role, count in zip(("query", "key", "value"), counts, strict=True))
-    query, key, value = parts
-    query, key, value = _normed(net, (query, key, value), norm, style.normed == "projection", layer)
+        query, key, value = style.split(net, x, style.bias, sizes, layer)
     if style.clip is not None:
         query, key, value = (net.op("clip", part, -style.clip, style.clip) for part in (query, key, value))
-    query, key, value = (net.split_heads(part, count) for part, count in zip((query, key, value), counts, strict=True))
     return _normed(net, (query, key, value), norm, style.normed == "heads", layer)
 
 
-def _split_by_head(net: Net, x: Value, style: Style, sizes: Sizes, layer: int) -> tuple[Value, Value, Value]:
-    """One projection in which query, key and value lie side by side within each head."""
-    fused = net.linear(x, "query_key_value", 3 * sizes.heads * sizes.size, bias=style.bias, layer=layer)
-    batch, time, _ = fused.shape
-    split = net.op("permute_dims", net.op("reshape", fused, shape=(batch, time, sizes.heads, 3, sizes.size)), axes=(3, 0, 2, 1, 4))
-    query, key, value = net.b.add("unstack", (split,), {"axis": 0}, names=("query", "key", "value"))
+def in_turn(net: Net, x: Value, bias: bool, sizes: Sizes, layer: int) -> tuple[Value, Value, Value]:
+    """One projection, to all queries, then all keys, then all values."""
+    counts = (sizes.heads, sizes.groups, sizes.groups)
+    fused = net.linear(x, "query_key_value", sum(counts) * sizes.size, bias=bias, layer=layer)
+    parts = net.b.add("split", (fused,), {"sizes": tuple(count * sizes.size for count in counts), "axis": -1},
+                      names=("query", "key", "value"))
+    query, key, value = (net.split_heads(part, count) for part, count in zip(parts, counts, strict=True))
     return query, key, value
+
+
+def by_group(net: Net, x: Value, bias: bool, sizes: Sizes, layer: int) -> tuple[Value, Value, Value]:
+    """One projection, in which the queries of a group of heads lie beside the key and the value that they share."""
+    groups, shared = sizes.groups, sizes.heads // sizes.groups
+    fused = net.linear(x, "query_key_value", groups * (shared + 2) * sizes.size, bias=bias, layer=layer)
+    batch, time, _ = fused.shape
+    split = net.op("permute_dims", net.op("reshape", fused, shape=(batch, time, groups, shared + 2, sizes.size)), axes=(0, 2, 3, 1, 4))
+    query, key, value = net.b.add("split", (split,), {"sizes": (shared, 1, 1), "axis": 2}, names=("query", "key", "value"))
+    query = net.op("reshape", query, shape=(batch, sizes.heads, time, sizes.size))
+    return query, net.op("squeeze", key, axis=(2,)), net.op("squeeze", value, axis=(2,))
 
 
 def _normed(net: Net, parts: tuple[Value, Value, Value], norm: Norm, here: bool, layer: int) -> tuple[Value, Value, Value]:
@@ -281,17 +317,19 @@ def plain(sizes: Sizes, *, bias: bool = True) -> Feed:
 
 
 def family(model_type: str, stem: str, styled: Callable[[Config, Sizes], Style], *, usual: Usual | None = None,
-           names: Mapping[str, str] | None = None, without: Sequence[str] = (),
-           endings: Mapping[str, str] | None = None) -> Family:
-    """A family of this plan. `names`, `endings`: those that differ; `without`: tasks that the library has no class for."""
+           read: Callable[[Config, Usual], Sizes] = read_sizes, names: Mapping[str, str] | None = None, without: Sequence[str] = (),
+           endings: Mapping[str, str] | None = None, heads: Mapping[str, str] | None = None, renamed: Mapping[str, str] | None = None,
+           leftovers: Sequence[str] = (), optional: Sequence[str] = OPTIONAL) -> Family:
+    """A family of this plan. `names`, `endings`, `heads`: those that differ; `without`: tasks that the library has no class for."""
     return Family(
         classes={model_type: stem},
         names={**NAMES, **(names or {})},
-        heads=HEADS,
+        heads={**HEADS, **(heads or {})},
         tasks={task: ending for task, ending in {**TASKS, **(endings or {})}.items() if task not in without},
-        build=partial(build, styled, usual or Usual()),
+        build=partial(build, styled, usual or Usual(), read),
         prefixes=PREFIXES,
-        leftovers=LEFTOVERS,
-        optional=OPTIONAL,
+        leftovers=(*LEFTOVERS, *leftovers),
+        renamed=renamed or {},
+        optional=tuple(optional),
         caches=True,
     )

@@ -144,16 +144,16 @@ def rows_of(net: Net, table: Value, start: Dim, stop: Dim, name: str, offset: in
 
 
 def attend(net: Net, words: Sequence, layer: int, query: Value, key: Value, value: Value, *, window: int | None = None,
-           scale: float | None = None, cap: float | None = None) -> Value:
+           scale: float | None = None, cap: float | None = None, bias: Value | None = None) -> Value:
     """[batch, heads, time, size] to [batch, time, heads · size]; fewer key heads than query heads are shared by groups.
 
-    cap: scores are cap · tanh(scores / cap).
+    cap: scores are cap · tanh(scores / cap). bias: what is added to scores, with what must not be seen at -infinity.
     """
     key, value = words.remember(layer, key, value)
     grouped = query.shape[1] != key.shape[1]
     if cap is not None:
         return net.join_heads(_capped(net, words, query, key, value, window, scale, cap))
-    mask, causal = words.mask(window)
+    mask, causal = words.mask(window) if bias is None else (bias, False)
     seen = net.op("scaled_dot_product_attention", query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped)
     return net.join_heads(seen)
 

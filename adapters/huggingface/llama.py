@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.huggingface.causal import Sizes, Style, Usual, family, gated, rms
+from adapters.huggingface.causal import Sizes, Style, Usual, family, gated, in_turn, rms
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import window_of, windows
 from adapters.huggingface.rotary import Rotary, parameters, rotary
@@ -40,7 +40,7 @@ def qwen3(config: Config, sizes: Sizes) -> Style:
 def phi3(config: Config, sizes: Sizes) -> Style:
     config.only("attention_bias", False)
     return Style(rms(config.number("rms_norm_eps", 1e-5)), gated(sizes, fused=True), [window_of(config, None)] * sizes.layers,
-                 fused="in turn", turns=_phi3_turns(config, sizes.size))
+                 split=in_turn, turns=_phi3_turns(config, sizes.size))
 
 
 def _phi3_turns(config: Config, size: int) -> dict[str, Rotary]:

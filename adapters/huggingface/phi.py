@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.huggingface.causal import Norm, Sizes, Style, Usual, family, gated, layer_norm, layer_norm_from_one, plain
+from adapters.huggingface.causal import Norm, Sizes, Style, Usual, by_group, family, gated, layer_norm, layer_norm_from_one, plain
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import window_of
 from adapters.huggingface.net import Net
@@ -21,7 +21,7 @@ def phi(config: Config, sizes: Sizes) -> Style:
 def persimmon(config: Config, sizes: Sizes) -> Style:
     norm = layer_norm(config.number("layer_norm_eps", 1e-5))
     config.only("num_key_value_heads", sizes.heads)
-    return Style(norm, plain(sizes), [None] * sizes.layers, fused="by head", bias=True, out_bias=True,
+    return Style(norm, plain(sizes), [None] * sizes.layers, split=by_group, bias=True, out_bias=True,
                  normed="heads" if config.flag("qk_layernorm", True) else "")
 
 

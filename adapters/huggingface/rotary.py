@@ -129,6 +129,11 @@ def _powers(given: Config, size: int) -> Frequencies:
     return found
 
 
+def plain_rotary(size: int, base: float = 10000.0) -> Rotary:
+    """The frequencies of `size` numbers of a head, for families that have no fields for them."""
+    return Rotary(size, ONE / _powers(Config({"rope_theta": base}, "rope_theta"), size))
+
+
 def _original(config: Config, given: Config) -> int:
     """How long the sequences were that the model was first trained on."""
     if config.get("original_max_position_embeddings") is not None:
