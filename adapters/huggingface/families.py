@@ -56,6 +56,8 @@ MODULES = {
     "codegen": "gptj:CODEGEN",
     "gpt_neo": "gptj:GPT_NEO",
     "gpt_bigcode": "gptj:GPT_BIGCODE",
+    "mamba": "mamba",
+    "rwkv": "rwkv",
     "t5": "t5",
     "mt5": "t5",
     "bart": "bart",
