@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,31 @@ def test_values_that_the_graph_refuses_are_not_judged() -> None:
     assert report.unjudged
     assert report.tried >= 6
     assert all(item.by == "graph" and "masked_scatter" in item.reason for item in report.unjudged)
+
+
+class Roomless:
+    """A runtime on a machine without room."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, model: Model) -> Roomless:
+        return self
+
+    def run(self, inputs: object) -> dict[str, np.ndarray]:
+        raise converter.RunError("the runtime stopped") from self.error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError("Unable to allocate 9 GiB")])
+def test_a_machine_without_room_is_no_verdict(error: BaseException) -> None:
+    def loads(model: Model) -> Roomless:
+        raise error
+
+    for runtime in (Roomless(error), loads):
+        with pytest.raises(converter.ConverterError, match=r"small cannot be judged on this machine.*(No space|Unable)"):
+            converter.verify(filled(64), {"small": runtime})
+    report = converter.verify(filled(64), {"small": Roomless(ValueError("a defect"))})
+    assert report.exit_code == 1
 
 
 def test_they_are_told_everywhere_with_what_to_do() -> None:

@@ -323,6 +323,7 @@ def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runti
     except MissingDependencyError:
         raise
     except Exception as error:  # a runtime raises anything, from any depth
+        _refuse_verdict(runtime, error)
         report.add([failure("rounding", runtime, "", f"cannot load the model: {first_line(error)}")])
         return
     report.seconds[f"{runtime} load"] = time.perf_counter() - start
@@ -332,6 +333,7 @@ def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runti
         try:
             outputs = {name: np.asarray(value) for name, value in session.run(item.case.inputs).items()}
         except Exception as error:  # as above
+            _refuse_verdict(runtime, error)
             report.add([failure("rounding", runtime, "", f"cannot run: {first_line(error)}", item.case.label, item.case.sizes)])
             continue
         report.seconds[runtime] += time.perf_counter() - start
@@ -341,6 +343,16 @@ def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runti
                 found = _compare(judge, prepared, item, name, outputs[name], item.own, allowances)
                 report.add([row("rounding", runtime, name, item.case.label, item.case.sizes, found)])
                 _count(judge, report, item, runtime, name, outputs[name])
+
+
+def _refuse_verdict(runtime: str, error: BaseException) -> None:
+    """Raises `ConverterError` where the machine, and not the model, is what a runtime fails on: no disk, no memory."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (OSError, MemoryError)):
+            raise ConverterError(f"{runtime} cannot be judged on this machine", received=first_line(cause) or type(cause).__name__,
+                                 fix="give it room: on the disk of TMPDIR, or in memory") from error
+        cause = cause.__cause__
 
 
 def _count(judge: Judge, report: Report, item: Prepared, subject: str, name: str, actual: Array) -> None:
