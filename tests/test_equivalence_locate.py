@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from converter.equivalence import verify
 from converter.equivalence.bisect import walk
 from converter.equivalence.locate import AGREES, FUSED
 from converter.equivalence.memory import Kept, groups, peak_bytes
-from converter.equivalence.reduction import reduce
+from converter.equivalence.reduction import Reduced, reduce, write
 from converter.ir import Model, Node
 from converter.parameters import InMemoryParameters
 
@@ -255,3 +256,20 @@ def test_windows_of_a_bisection_change_nothing() -> None:
     small, large = (list(walk(base, inputs, factory, window_bytes=size)) for size in (1, 1 << 20))
     assert [(step.value, step.share) for step in small] == [(step.value, step.share) for step in large]
     assert len(small) == len(base.graph.nodes)
+
+
+def test_a_part_is_written_into_its_folder_and_not_through_links(tmp_path: Path) -> None:
+    builder = GraphBuilder("part")
+    builder.output("y", builder.op("exp", builder.input("x", "float32", ["n"])))
+    part = Reduced(converter.Model(builder.graph(), converter.InMemoryParameters({})), {"x": np.ones(2, np.float32)}, (0,))
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    names = ("inputs.npz", "model.json", "model.onnx", "README.txt")
+    for name in names:
+        (tmp_path / name).write_text("precious")
+        (folder / name).symlink_to(f"../{name}")
+    (folder / "model.onnx").unlink()
+    os.mkfifo(folder / "model.onnx")
+    assert sorted(write(part, folder, [], "found")) == sorted(folder / name for name in names)
+    assert [(tmp_path / name).read_text() for name in names] == ["precious"] * 4
+    assert all(path.is_file() and not path.is_symlink() for path in folder.iterdir())

@@ -129,12 +129,17 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
     Raises:
         ConverterError: the directory cannot be written to.
     """
+    from converter.format.atomic import atomic_path
     from converter.loading import save
 
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "inputs.npz").open("wb") as file:
+        for name in ("inputs.npz", "model.json", "model.onnx", "README.txt"):
+            # The files are written in this directory, and not where links lead, nor into pipes.
+            if (folder / name).is_symlink() or (folder / name).is_fifo():
+                (folder / name).unlink()
+        with atomic_path(folder / "inputs.npz") as temporary, temporary.open("wb") as file:
             write_npz(file, reduced.inputs)
     except OSError as error:
         raise ConverterError(f"cannot write ({error.strerror or error})", where=str(folder)) from error
@@ -152,7 +157,8 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
     lines = [text, "", f"{nodes} node{'s' * (nodes != 1)} of the graph, numbers {', '.join(map(str, reduced.nodes[:40]))}"
              f"{' …' if nodes > 40 else ''}.", *notes, "", "To repeat it, in this directory:", "",
              *(f"    {shlex.join(['convert', 'verify', path.name, *command])}" for path in files if path.suffix != ".npz"), ""]
-    (folder / "README.txt").write_text("\n".join(lines), encoding="utf-8")
+    with atomic_path(folder / "README.txt") as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
     return [*files, folder / "README.txt"]
 
 
