@@ -119,4 +119,4 @@ def _write(report: Report, folder: Path, test: str, written: list[str]) -> None:
     name = stem if stem not in written else f"{stem}-{len(written)}"
     written.append(name)
     with atomic_path(folder / f"{name}.html") as temporary:
-        temporary.write_text(html(report), encoding="utf-8")
+        temporary.write_text(html(report), encoding="utf-8", errors="backslashreplace")

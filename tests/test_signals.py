@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter import InMemoryParameters
+from converter import InMemoryParameters, load, save
 from converter.cli.console import Watched
-from converter.cli.guard import failures
+from converter.cli.guard import end_if_asked, failures
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,6 +53,60 @@ def test_a_signal_in_a_destructor_is_not_lost(name: str, capsys: pytest.CaptureF
     assert ended.value.code == 128 + number
     assert capsys.readouterr().err == "Interrupted; nothing was written.\n"
     assert (signal.getsignal(number), sys.unraisablehook) == before
+
+
+@pytest.mark.parametrize("name", ["a.json", "pair.json"])
+def test_a_signal_while_files_take_their_places_waits(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    model = load(ROOT / "fixtures" / "format" / "doubled.json")
+    replace, renames = os.replace, []
+
+    def interrupted(source: Path, target: Path) -> None:
+        replace(source, target)
+        renames.append(target)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+
+    def work() -> None:
+        with failures(False, False):
+            save(model, tmp_path / name, encoding="file" if name == "pair.json" else "values")
+            end_if_asked()
+
+    with pytest.raises(SystemExit) as ended:
+        work()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == f"Interrupted; {tmp_path / name} was written.\n"
+    assert len(renames) == len(list(tmp_path.iterdir())) == (2 if name == "pair.json" else 1)
+    assert load(tmp_path / name).graph == model.graph
+
+
+def test_what_an_import_makes_of_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        with failures(False, False):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(100):
+                    pass
+            except KeyboardInterrupt:
+                raise ImportError("numpy._core.umath failed to import") from None
+
+    with pytest.raises(SystemExit) as ended:
+        work()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted; nothing was written.\n"
+
+
+def test_ctrl_c_at_the_start_is_quiet() -> None:
+    """Before a command begins its work, a signal ends the process as the system does: exit 1 would say that models differ."""
+    program = ("import os, signal, sys\nfrom converter.cli import main\n"
+               "class Finder:\n"
+               "    def find_spec(self, name, path, target=None):\n"
+               "        if name == 'converter.cli.main': os.kill(os.getpid(), signal.SIGINT)\n"
+               "sys.meta_path.insert(0, Finder())\nmain(['--help'])")
+    found = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                           check=False)
+    assert (found.returncode, found.stderr) == (-signal.SIGINT, "")
 
 
 def test_what_is_ignored_stays_so() -> None:

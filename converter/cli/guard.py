@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -46,13 +46,15 @@ _signals: list[int] = []
 def _ended_by_signals() -> Iterator[None]:
     """A block that Ctrl-C, a request to terminate and a closed terminal end by an exception, so that it cleans up."""
     _signals.clear()
+    _output("written", []).clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: object) -> None:
         _signals.append(number)
-        raise KeyboardInterrupt
+        if not _output("is_committing", bool)():
+            raise KeyboardInterrupt
 
     def unraisable(what: Any) -> None:
         # One that arrived in a destructor, which `end_if_asked` raises again.
@@ -71,6 +73,11 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _output(name: str, default: Any) -> Any:
+    """What the module that writes outputs knows, if it is in use."""
+    return getattr(sys.modules.get("converter.format.atomic"), name, default)
+
+
 def end_if_asked() -> None:
     """Raises `KeyboardInterrupt` once a signal has asked for the end: Python drops the exception that arrives in a destructor."""
     if _signals:
@@ -86,12 +93,14 @@ def failures(debug: bool, as_json: bool) -> Iterator[None]:
     except (click.exceptions.Exit, click.ClickException, click.Abort):
         raise
     except KeyboardInterrupt:
-        click.echo("Interrupted; nothing was written.", err=True)
-        sys.exit(128 + _signals[-1] if _signals else INTERRUPTED)
+        _interrupted()
     except BrokenPipeError:
-        _silence()
+        silence()
         sys.exit(BAD_INPUT)
     except Exception as error:
+        if _signals:
+            # What an import or a library made of the interrupt.
+            _interrupted()
         if debug:
             import traceback
 
@@ -99,8 +108,20 @@ def failures(debug: bool, as_json: bool) -> Iterator[None]:
         elif as_json:
             click.echo(json.dumps({"error": described(error)}, indent=2))
         message = str(error) if isinstance(error, ConverterError) else explain(error)
-        click.echo(shown(f"Error: {message}"), err=True)
+        complain(f"Error: {message}")
         sys.exit(BAD_INPUT)
+
+
+def complain(text: str) -> None:
+    """A line on stderr, where it takes one: the exit code says it too."""
+    with contextlib.suppress(OSError):
+        click.echo(shown(text), err=True)
+
+
+def _interrupted() -> NoReturn:
+    done = " and ".join(_output("written", []))
+    complain(f"Interrupted; {f'{done} was written' if done else 'nothing was written'}.")
+    sys.exit(128 + _signals[-1] if _signals else INTERRUPTED)
 
 
 @contextlib.contextmanager
@@ -108,14 +129,16 @@ def told() -> Iterator[None]:
     """A block that prints a verdict: whoever stops reading it half-way changes no exit code."""
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, as daemons have it
+            sys.stdout.flush()
     except BrokenPipeError:
-        _silence()
+        silence()
 
 
-def _silence() -> None:
-    """Drops what is printed from now on, its reader being gone: Python would complain once more when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def silence() -> None:
+    """Drops what is printed from now on, which nobody takes: Python would complain once more when it flushes at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: Exception) -> str:

@@ -153,7 +153,8 @@ def _write(report: Any, html_file: str | None, junit_file: str | None) -> None:
     for path, form in ((html_file, html), (junit_file, junit)):
         if path is not None:
             with atomic_path(path) as temporary:
-                temporary.write_text(form(report), encoding="utf-8")
+                # A file's name may hold bytes that are no UTF-8.
+                temporary.write_text(form(report), encoding="utf-8", errors="backslashreplace")
 
 
 def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model]) -> tuple[dict[str, Any], list[Any]]:

@@ -12,6 +12,7 @@ import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +26,8 @@ ENDINGS = ("weights.h5", "data")
 """How names of files of values end: of HDF5 files, and of the plain bytes of ONNX files."""
 _VALUES_NAME = re.compile(rf"(?P<document>.+)\.[0-9a-f]{{{DIGITS}}}\.({'|'.join(map(re.escape, ENDINGS))})", re.DOTALL)
 MAX_LINKS = 40
+LOCK_SECONDS = 10.0
+"""After which a folder's lock, which is held for two renames, is held by a process that was stopped."""
 
 
 @contextlib.contextmanager
@@ -39,10 +42,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         ConverterError: the directory is missing or may not be written to, the path is a directory, or the disk is full.
     """
-    number = 1 if os.fspath(path) == STDOUT else _descriptor(path)
+    number = 1 if os.fspath(path) == STDOUT else open_descriptor(path)
     target = Path(os.path.realpath(path))
     if number is not None:
-        with _to_stream(lambda: _open_descriptor(number), "" if number == 1 else target.suffix) as temporary:
+        with _to_stream(lambda: _stream_of(number), "" if number == 1 else target.suffix) as temporary:
             yield temporary
     elif os.path.exists(target) and not target.is_file() and not target.is_dir():
         with _to_stream(lambda: target.open("wb"), target.suffix) as temporary:
@@ -51,13 +54,35 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _refuse_values(target)
         with _replacing(path, target, _neighbour(target, target.suffix)) as temporary:
             yield temporary
-            if values_beside(path):
-                with _locked(Path(path).parent) as is_locked:
+            with _committing(path):
+                if values_beside(path):
+                    with _locked(Path(path).parent) as is_locked:
+                        _take_place(temporary, target)
+                        if is_locked:
+                            _remove_values(Path(path))
+                else:
                     _take_place(temporary, target)
-                    if is_locked:
-                        _remove_values(Path(path))
-            else:
-                _take_place(temporary, target)
+
+
+written: list[str] = []
+"""What this process has put in place."""
+_commits = 0
+
+
+def is_committing() -> bool:
+    """Whether files are taking their places: an interrupt that can wait should."""
+    return _commits > 0
+
+
+@contextlib.contextmanager
+def _committing(path: str | os.PathLike[str]) -> Iterator[None]:
+    global _commits
+    _commits += 1
+    try:
+        yield
+        written.append(os.fspath(path))
+    finally:
+        _commits -= 1
 
 
 class Pair:
@@ -86,7 +111,7 @@ def atomic_pair(path: str | os.PathLike[str], ending: str) -> Iterator[Pair]:
     """
     place = Path(path)
     target = Path(os.path.realpath(place))
-    if os.fspath(path) == STDOUT or _descriptor(path) is not None or (target.exists() and not target.is_file() and not target.is_dir()):
+    if os.fspath(path) == STDOUT or open_descriptor(path) is not None or (target.exists() and not target.is_file() and not target.is_dir()):
         raise ConverterError("values in another file need a file to lie beside", where=os.fspath(path), expected="a path of a file")
     if any(char in place.name for char in "\\:") or not place.name.isprintable():
         raise ConverterError("no document can name a file of values beside this one", where=ascii(os.fspath(path)),
@@ -96,7 +121,7 @@ def atomic_pair(path: str | os.PathLike[str], ending: str) -> Iterator[Pair]:
         pair = Pair(place, ending, document, values)
         yield pair
         # Another writer of the same pair may not remove these values before the document names them.
-        with _locked(place.parent) as is_locked:
+        with _committing(path), _locked(place.parent) as is_locked:
             _take_mode(values, target)
             os.replace(values, pair.place)
             _take_place(document, target)
@@ -130,7 +155,7 @@ def _remove_values(path: Path, besides: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """A block that one process at a time is in, for a folder; gives whether the system can tell."""
+    """A block that one process at a time is in, for a folder; gives whether it is sure of that: not every file system has locks."""
     try:
         import fcntl
 
@@ -139,11 +164,17 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX)
-            is_locked = True
-        except OSError:
-            is_locked = False
+        is_locked, until = False, time.monotonic() + LOCK_SECONDS
+        while not is_locked:
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_locked = True
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.01)
+            except OSError:
+                break
         yield is_locked
     finally:
         os.close(number)
@@ -181,7 +212,7 @@ def _take_mode(temporary: Path, target: Path) -> None:
         os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
 
 
-def _descriptor(path: str | os.PathLike[str]) -> int | None:
+def open_descriptor(path: str | os.PathLike[str]) -> int | None:
     """The open file of this process that a path stands for (`/dev/stdout`, `/dev/fd/3`, a link to one), or None.
 
     Its own path is another matter: a file to which the output of a shell is appended is not to be replaced.
@@ -199,7 +230,7 @@ def _descriptor(path: str | os.PathLike[str]) -> int | None:
     return None
 
 
-def _open_descriptor(number: int) -> contextlib.AbstractContextManager[BinaryIO]:
+def _stream_of(number: int) -> contextlib.AbstractContextManager[BinaryIO]:
     if number == 1:
         # Another file may have the number of a standard output that is closed.
         if sys.stdout is None:

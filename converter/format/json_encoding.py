@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from converter.errors import ConverterError, FormatError
 from converter.format.aside import WriterAside
-from converter.format.atomic import STDOUT, atomic_pair, atomic_path
+from converter.format.atomic import STDOUT, atomic_pair, atomic_path, open_descriptor
 from converter.format.digest import ModelDigest, check_digest, graph_digest, model_digest
 from converter.format.document import check_aliases
 from converter.format.reading import DocumentParts, check_parameters, listed, read_document
@@ -293,12 +293,16 @@ def _mapped(source: Source) -> tuple[Any, str, Path | None]:
     if isinstance(source, (str, os.PathLike)) and os.fspath(source) != STDOUT:
         path = Path(source)
         try:
+            if path.is_fifo() and open_descriptor(path) is None:
+                raise FormatError("a named pipe, which may have no writer", where=str(path), fix="read it from standard input: - < PIPE")
             with path.open("rb") as file:
                 if path.is_file():
                     return _map(file), str(path), path.parent
                 return _spooled(file), str(path), None
         except (OSError, ValueError) as error:
             raise FormatError(f"cannot read ({getattr(error, 'strerror', None) or error})", where=str(path)) from error
+    if isinstance(source, (str, os.PathLike)) and sys.stdin is None:
+        raise FormatError("standard input is closed", fix="name a file")
     stream: BinaryIO = sys.stdin.buffer if isinstance(source, (str, os.PathLike)) else source
     return _spooled(stream), "the input" if isinstance(source, (str, os.PathLike)) else "the file", None
 
