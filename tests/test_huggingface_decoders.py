@@ -154,6 +154,28 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_bigcode": GPTJ,
     "gpt_bigcode with own keys": {**GPTJ, "multi_query": False, "n_inner": 20, "scale_attn_weights": False,
                                   "tie_word_embeddings": False},
+    "ernie4_5": {**GROUPED, "head_dim": 6},
+    "ernie4_5 with biases": {**GROUPED, "head_dim": None, "use_bias": True, "tie_word_embeddings": False},
+    "cwm": {**GROUPED, "head_dim": 8, "sliding_window": 3},
+    "cwm by layer": {**GROUPED, "head_dim": 8, "sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"],
+                     "mlp_bias": True, "rope_parameters": {"rope_type": "default", "rope_theta": 600.0}},
+    "hunyuan_v1_dense": {**GROUPED, "head_dim": 6},
+    "hunyuan_v1_dense stretched": {**GROUPED, "head_dim": 8, "attention_bias": True, "rope_parameters": {
+        "rope_type": "dynamic", "rope_theta": 1000.0, "alpha": 50.0, "factor": 1.0}},
+    "apertus": {**GROUPED, "hidden_size": 32},
+    "apertus with biases": {**GROUPED, "hidden_act": "relu", "attention_bias": True, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 600.0}},
+    "jais2": GROUPED,
+    "jais2 without biases": {**GROUPED, "attention_bias": False, "mlp_bias": False, "head_dim": 6},
+    "vaultgemma": {**GROUPED, "head_dim": 6, "sliding_window": 3, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 1.5},
+    "biogpt": SMALL,
+    "biogpt unscaled": {**SMALL, "scale_embedding": False, "hidden_act": "relu", "tie_word_embeddings": False},
+    "granitemoe": {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 3.0, "logits_scaling": 0.7,
+                   "residual_multiplier": 0.4, "attention_multiplier": 0.3},
+    "gpt_oss": {**GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 3},
+    "gpt_oss bounded": {**GROUPED, "head_dim": 8, "num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 3,
+                        "swiglu_limit": 0.2, "swiglu_alpha": 0.9, "layer_types": ["full_attention"] * 2, "attention_bias": False,
+                        "rope_parameters": {"rope_type": "default", "rope_theta": 600.0}},
     "phi3": GROUPED,
     "phi3 long": {**SMALL, "rope_parameters": LONG, "original_max_position_embeddings": 8, "sliding_window": 20},
 }
@@ -193,7 +215,7 @@ def made(name: str, head: str, **changes: Any) -> Any:
 
 def same_weights(model: Model, module: torch.nn.Module, folder: Path) -> None:
     """The file's tensors; and the module's, but where the library keeps all experts of a layer as one."""
-    if any(".experts." in name for name in model.parameters.names()):
+    if any(".experts." in name or ".block_sparse_moe." in name for name in model.parameters.names()):
         same_tensors(model, folder)
     else:
         same_parameters(model, module, folder)

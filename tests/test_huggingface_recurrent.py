@@ -36,6 +36,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mamba": {**SMALL, "state_size": 4},
     "mamba with biases": {**SMALL, "state_size": 3, "use_bias": True, "use_conv_bias": False, "conv_kernel": 2, "time_step_rank": 3,
                           "intermediate_size": 20, "hidden_act": "relu", "tie_word_embeddings": False},
+    "falcon_mamba": {**SMALL, "state_size": 4, "mixer_rms_eps": 1e-3},
     "rwkv": SMALL,
     "rwkv halved": {**SMALL, "num_hidden_layers": 5, "attention_hidden_size": 16, "intermediate_size": 20, "rescale_every": 2,
                     "tie_word_embeddings": True},
@@ -87,7 +88,7 @@ def test_the_state(name: str, batch: int, tmp_path: Path) -> None:
         assert len(states) == len(taken) - len(taken & set(given))
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba with biases"])
+@pytest.mark.parametrize("name", ["mamba", "mamba with biases", "falcon_mamba"])
 def test_the_library_with_its_own_state(name: str, tmp_path: Path) -> None:
     """A text, then word by word, as the library generates."""
     module = made(name, "ForCausalLM")

@@ -104,6 +104,8 @@ def mpt(config: Config, sizes: Sizes) -> Style:
         for name, value in known.items():
             part.only(name, value)
     config.only("logit_scale")
+    for name in ("embedding_fraction", "init_device", "learned_pos_emb"):
+        config.get(name)  # of training; and of a table that no model with linear biases has
     clip, scale = (None if given.get(name) in (None, 0) else given.number(name, above=0) for name in ("clip_qkv", "softmax_scale"))
     return Style(layer_norm(config.number("layer_norm_epsilon", 1e-5), bias=False), plain(sizes, bias=False), [None] * sizes.layers,
                  split=in_turn, clip=clip, scale=scale, turned=[None] * sizes.layers, biased=mpt_bias, tie=True)

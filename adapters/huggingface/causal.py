@@ -75,7 +75,8 @@ class Usual:
     """What holds where a config says nothing. `size`, `groups`: None for the width by the heads, and for as many as heads.
 
     fraction: the part of a head that is rotated; None for families that rotate all of it and have no field for it.
-    meant: activations that mean another one here. bounded: whether `max_position_embeddings` bounds what a model can read.
+    rope: the fields of rotary positions. meant: activations that mean another one here.
+    bounded: whether `max_position_embeddings` bounds what a model can read.
     inner: the field of the feed-forward part's size, `times` the width where that is null.
     """
 
@@ -85,6 +86,7 @@ class Usual:
     activation_field: str = "hidden_act"
     theta: float = 10000.0
     fraction: float | None = None
+    rope: Mapping[str, Any] = field(default_factory=dict)
     meant: Mapping[str, str] = field(default_factory=dict)
     bounded: bool = True
     inner: str = "intermediate_size"
@@ -98,11 +100,12 @@ class Style:
     place: norms before each part, after it, around it; both parts side by side, of one norm ("beside"), or each of its own ("apart").
     split: how the queries, keys and values of one projection lie, None where there are three.
     bias, out_bias, lm_bias: of the projections to heads, from them, and to the scores of words.
-    normed: which norm queries and keys have, by head ([batch, heads, time, size]) or of a whole projection.
+    normed: whether queries and keys have a norm: by head ([batch, heads, time, size]), after they are turned, or of a whole projection.
     clip: bounds queries, keys and values. scale: of scores, 1 / √size for None; cap bounds them, last_cap those of words.
     embedded, residual, scores: factors of the words' vectors, of what a part adds, and of the scores of words.
     turns: rotary positions by name, None for those of the config; turned: the name for each layer, None for none.
-    biased: what is added to scores; learned: a table of positions is added to the words' vectors; first_norm: of the words' vectors.
+    biased: what is added to scores; sinks: each head has a score beside those of keys, for nothing. first_norm: of the words' vectors.
+    learned: a table of positions is added to the words' vectors, with so many rows before the first word's; None for no table.
     from_norm: what a part makes is added to what it was given, not to what the norm before it was given.
     """
 
@@ -114,7 +117,7 @@ class Style:
     bias: bool = False
     out_bias: bool = False
     lm_bias: bool = False
-    normed: Literal["", "heads", "projection"] = ""
+    normed: Literal["", "heads", "turned", "projection"] = ""
     head_norm: Norm | None = None
     clip: float | None = None
     scale: float | None = None
@@ -128,7 +131,8 @@ class Style:
     turned: Sequence[str | None] | None = None
     tie: bool = False
     biased: Callable[[Net, decoders.Sequence, Sizes], Value] | None = None
-    learned: bool = False
+    sinks: bool = False
+    learned: int | None = None
     first_norm: bool = False
     from_norm: bool = False
 
@@ -142,7 +146,7 @@ def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable
     turned = [""] * sizes.layers if style.turned is None else style.turned
     turns = style.turns
     if turns is None and any(name is not None for name in turned):
-        turns = {"": rotary(config, parameters(config, usual.fraction, theta=usual.theta), sizes.size)}
+        turns = {"": rotary(config, parameters(config, usual.fraction, theta=usual.theta, usual=usual.rope), sizes.size)}
     turns = turns or {}
     grows = any(item.growth is not None for item in turns.values())
     words = sequence(net, None if grows else longest, sizes.layers, sizes.groups, sizes.size)
@@ -156,8 +160,9 @@ def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable
         name = turned[layer]
         if name is not None:
             query, key = (rotate(net, item, *places[name], style.interleaved) for item in (query, key))
+        query, key, value = _normed(net, (query, key, value), style, "turned", layer)
         seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap,
-                      bias=bias)
+                      bias=bias, sinks=net.tensor("sinks", (sizes.heads,), "", layer=layer) if style.sinks else None)
         seen = net.linear(seen, "attention_out", sizes.width, bias=style.out_bias, layer=layer)
         x = _added(net, style, x, seen, normed, layer)
     head(net, words, style.norm(net, x, "norm"), task, tie=style.tie, cap=style.last_cap, scale=style.scores, bias=style.lm_bias)
@@ -168,15 +173,15 @@ def _embedded(net: Net, words: decoders.Sequence, style: Style, sizes: Sizes, lo
     x = net.embedding(words.ids, "words", net.config.size("vocab_size"), sizes.width)
     if style.embedded is not None:
         x = net.op("multiply", x, style.embedded, name="embeddings")
-    if style.learned and longest is not None:
-        x = net.op("add", x, learned_positions(net, words, longest, sizes.width), name="embeddings")
+    if style.learned is not None and longest is not None:
+        x = net.op("add", x, learned_positions(net, words, longest + style.learned, sizes.width, style.learned), name="embeddings")
     return style.norm(net, x, "first_norm") if style.first_norm else x
 
 
 def read_sizes(config: Config, usual: Usual) -> Sizes:
     """The sizes that a config says. Raises `UnsupportedError` for those that do not fit each other."""
     width, heads = config.size("hidden_size"), config.size("num_attention_heads")
-    size = decoders.head_size(config) if usual.size is None else config.size("head_dim", usual.size)
+    size = decoders.head_size(config) if usual.size is None else config.optional_size("head_dim", usual.size) or decoders.head_size(config)
     groups = config.optional_size("num_key_value_heads", usual.groups) or heads
     if heads % groups:
         raise config.refuse("num_key_value_heads", f"a divisor of {heads}", groups)
@@ -208,17 +213,16 @@ def _added(net: Net, style: Style, x: Value, seen: Value, normed: Value, layer: 
 def heads_of(net: Net, x: Value, style: Style, sizes: Sizes, layer: int) -> tuple[Value, Value, Value]:
     """Query, key and value, [batch, heads, time, size] each."""
     counts = (sizes.heads, sizes.groups, sizes.groups)
-    norm = style.norm if style.head_norm is None else style.head_norm
     if style.split is None:
         query, key, value = (net.linear(x, role, count * sizes.size, bias=style.bias, layer=layer)
                              for role, count in zip(("query", "key", "value"), counts, strict=True))
-        query, key, value = _normed(net, (query, key, value), norm, style.normed == "projection", layer)
+        query, key, value = _normed(net, (query, key, value), style, "projection", layer)
         query, key, value = (net.split_heads(part, count) for part, count in zip((query, key, value), counts, strict=True))
     else:
         query, key, value = style.split(net, x, style.bias, sizes, layer)
     if style.clip is not None:
         query, key, value = (net.op("clip", part, -style.clip, style.clip) for part in (query, key, value))
-    return _normed(net, (query, key, value), norm, style.normed == "heads", layer)
+    return _normed(net, (query, key, value), style, "heads", layer)
 
 
 def in_turn(net: Net, x: Value, bias: bool, sizes: Sizes, layer: int) -> tuple[Value, Value, Value]:
@@ -242,10 +246,10 @@ def by_group(net: Net, x: Value, bias: bool, sizes: Sizes, layer: int) -> tuple[
     return query, net.op("squeeze", key, axis=(2,)), net.op("squeeze", value, axis=(2,))
 
 
-def _normed(net: Net, parts: tuple[Value, Value, Value], norm: Norm, here: bool, layer: int) -> tuple[Value, Value, Value]:
-    query, key, value = parts
-    if not here:
+def _normed(net: Net, parts: tuple[Value, Value, Value], style: Style, here: str, layer: int) -> tuple[Value, Value, Value]:
+    if style.normed != here:
         return parts
+    (query, key, value), norm = parts, style.norm if style.head_norm is None else style.head_norm
     return norm(net, query, "query_norm", layer=layer), norm(net, key, "key_norm", layer=layer), value
 
 
@@ -319,7 +323,7 @@ def plain(sizes: Sizes, *, bias: bool = True) -> Feed:
 def family(model_type: str, stem: str, styled: Callable[[Config, Sizes], Style], *, usual: Usual | None = None,
            read: Callable[[Config, Usual], Sizes] = read_sizes, names: Mapping[str, str] | None = None, without: Sequence[str] = (),
            endings: Mapping[str, str] | None = None, heads: Mapping[str, str] | None = None, renamed: Mapping[str, str] | None = None,
-           leftovers: Sequence[str] = (), optional: Sequence[str] = OPTIONAL) -> Family:
+           leftovers: Sequence[str] = (), prefixes: Sequence[str] = PREFIXES, optional: Sequence[str] = OPTIONAL) -> Family:
     """A family of this plan. `names`, `endings`, `heads`: those that differ; `without`: tasks that the library has no class for."""
     return Family(
         classes={model_type: stem},
@@ -327,7 +331,7 @@ def family(model_type: str, stem: str, styled: Callable[[Config, Sizes], Style],
         heads={**HEADS, **(heads or {})},
         tasks={task: ending for task, ending in {**TASKS, **(endings or {})}.items() if task not in without},
         build=partial(build, styled, usual or Usual(), read),
-        prefixes=PREFIXES,
+        prefixes=tuple(prefixes),
         leftovers=(*LEFTOVERS, *leftovers),
         renamed=renamed or {},
         optional=tuple(optional),

@@ -10,6 +10,7 @@ from typing import Any
 from adapters.huggingface.causal import Norm, Sizes, Style, Usual, family, gated, layer_norm
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import window_of, windows
+from adapters.huggingface.llama_kin import ONLY_WORDS
 from adapters.huggingface.net import Net
 from converter.builder import Value
 
@@ -43,6 +44,5 @@ def cohere2(config: Config, sizes: Sizes) -> Style:
                  scores=config.number("logit_scale", 0.0625), tie=True)
 
 
-ONLY_WORDS = ("text-classification", "token-classification", "question-answering")
 COHERE = family("cohere", "Cohere", cohere, usual=Usual(theta=5e5), without=ONLY_WORDS)
 COHERE2 = family("cohere2", "Cohere2", cohere2, without=ONLY_WORDS)

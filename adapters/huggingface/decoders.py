@@ -144,18 +144,33 @@ def rows_of(net: Net, table: Value, start: Dim, stop: Dim, name: str, offset: in
 
 
 def attend(net: Net, words: Sequence, layer: int, query: Value, key: Value, value: Value, *, window: int | None = None,
-           scale: float | None = None, cap: float | None = None, bias: Value | None = None) -> Value:
+           scale: float | None = None, cap: float | None = None, bias: Value | None = None, sinks: Value | None = None) -> Value:
     """[batch, heads, time, size] to [batch, time, heads · size]; fewer key heads than query heads are shared by groups.
 
     cap: scores are cap · tanh(scores / cap). bias: what is added to scores, with what must not be seen at -infinity.
+    sinks: [heads], a score beside those of keys, whose value is nothing.
     """
     key, value = words.remember(layer, key, value)
     grouped = query.shape[1] != key.shape[1]
+    if sinks is not None:
+        key, value, bias = _with_sinks(net, words, query, key, value, window, sinks)
     if cap is not None:
         return net.join_heads(_capped(net, words, query, key, value, window, scale, cap))
     mask, causal = words.mask(window) if bias is None else (bias, False)
     seen = net.op("scaled_dot_product_attention", query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped)
     return net.join_heads(seen)
+
+
+def _with_sinks(net: Net, words: Sequence, query: Value, key: Value, value: Value, window: int | None,
+                sinks: Value) -> tuple[Value, Value, Value]:
+    """Keys and values with one of zeros more, and what is added to scores, [batch or 1, heads, time, past + time + 1]."""
+    batch, groups, _, size = key.shape
+    nothing = net.op("full", shape=(batch, groups, 1, size), fill_value=0.0, dtype=key.dtype)
+    seen = net.op("where", words.order(window), net.op("full", shape=(), fill_value=0.0, dtype=key.dtype), -math.inf)
+    first, heads, time = seen.shape[0] if seen.rank == 4 else 1, query.shape[1], query.shape[2]
+    seen = net.op("broadcast_to", seen, shape=(first, heads, time, words.total))
+    sinks = net.op("broadcast_to", net.op("reshape", sinks, shape=(1, heads, 1, 1)), shape=(first, heads, time, 1))
+    return (net.op("concat", key, nothing, axis=2), net.op("concat", value, nothing, axis=2), net.op("concat", seen, sinks, axis=3))
 
 
 def _capped(net: Net, words: Sequence, query: Value, key: Value, value: Value, window: int | None, scale: float | None,

@@ -6,11 +6,15 @@ of all experts, not of those chosen; sizes do not depend on the data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 from adapters.huggingface.causal import Feed, Sizes, Style, Usual, family, gated, rms
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import window_of, windows
+from adapters.huggingface.llama_kin import ONLY_WORDS, granite
 from adapters.huggingface.net import Net
 from adapters.huggingface.olmo import clip_of
 from converter.builder import Value
@@ -19,11 +23,16 @@ from converter.ir import DType
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """How many experts there are, how many each word has, and whether the shares of those are made to sum to 1."""
+    """How many experts there are, how many each word has, and whether the shares of those are made to sum to 1.
+
+    among: shares are of all experts' scores, or of those of the chosen alone. bias: of the scores.
+    """
 
     experts: int
     chosen: int
     normed: bool
+    among: Literal["all", "chosen"] = "all"
+    bias: bool = False
 
 
 def read_router(config: Config, experts: int, chosen: int, normed: bool | None = None) -> Router:
@@ -40,14 +49,19 @@ def read_router(config: Config, experts: int, chosen: int, normed: bool | None =
     return Router(count, many, config.flag("norm_topk_prob", False) if normed is None else normed)
 
 
-def routed(sizes: Sizes, router: Router) -> Feed:
+# One expert's result: net, x, the sizes, the router, the layer, the expert.
+Expert = Callable[[Net, Value, Sizes, Router, int, int], Value]
+
+
+def routed(sizes: Sizes, router: Router, made: Expert | None = None) -> Feed:
     """The sum of the chosen experts' results, each times its share."""
+    result = _expert if made is None else made
 
     def feed(net: Net, x: Value, layer: int) -> Value:
         shares, total = _shares(net, x, router, layer), None
         for expert in range(router.experts):
             share = net.op("slice", shares, axes=(2,), starts=(expert,), stops=(expert + 1,))
-            part = net.op("multiply", _expert(net, x, sizes, router, layer, expert), share)
+            part = net.op("multiply", result(net, x, sizes, router, layer, expert), share)
             # What an expert makes of a word that it was not chosen for may not be finite.
             part = net.op("where", net.op("greater", share, 0), part, 0)
             total = part if total is None else net.op("add", total, part)
@@ -59,11 +73,14 @@ def routed(sizes: Sizes, router: Router) -> Feed:
 
 def _shares(net: Net, x: Value, router: Router, layer: int) -> Value:
     """What part of each word's result each expert has, 0 for those not chosen: [batch, time, experts]."""
-    batch, time, width = x.shape
+    batch, time, _ = x.shape
     wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-    scores = net.op("linear", x, net.tensor("router", (router.experts, width), layer=layer))
-    shares = net.op("softmax", net.cast(scores, wide), axis=-1)
+    shares = net.cast(net.linear(x, "router", router.experts, bias=router.bias, layer=layer), wide)
+    if router.among == "all":
+        shares = net.op("softmax", shares, axis=-1)
     best, which = net.b.add("topk", (shares,), {"k": router.chosen, "axis": -1}, names=("best", "experts"))
+    if router.among == "chosen":
+        best = net.op("softmax", best, axis=-1)
     if router.normed:
         best = net.op("divide", best, net.op("sum", best, axis=(-1,), keepdims=True))
     nothing = net.op("full", shape=(batch, time, router.experts), fill_value=0.0, dtype=wide)
@@ -74,9 +91,13 @@ def _expert(net: Net, x: Value, sizes: Sizes, router: Router, layer: int, expert
     """One expert's result; in some files all of a layer's experts are one tensor, as they are in the library's modules."""
     if not net.has("experts_gate_up", "", layer=layer):
         return gated(sizes, roles=("expert_gate", "expert_up", "expert_down"), expert=expert)(net, x, layer)
+    return _one_of(net, x, sizes, router, layer, expert)
+
+
+def _one_of(net: Net, x: Value, sizes: Sizes, router: Router, layer: int, expert: int, ending: str = "") -> Value:
     count, width, inner = router.experts, sizes.width, sizes.inner
-    both = net.tensor("experts_gate_up", (count, 2 * inner, width), "", layer=layer)
-    down = net.tensor("experts_down", (count, width, inner), "", layer=layer)
+    both = net.tensor("experts_gate_up", (count, 2 * inner, width), ending, layer=layer)
+    down = net.tensor("experts_down", (count, width, inner), ending, layer=layer)
     fused = net.op("linear", x, net.op("select", both, axis=0, index=expert))
     gate, up = net.b.add("split", (fused,), {"sizes": (inner, inner), "axis": -1}, names=("gate", "up"))
     return net.op("linear", net.op("multiply", net.activation(gate, sizes.activation), up), net.op("select", down, axis=0, index=expert))
@@ -134,6 +155,41 @@ def olmoe(config: Config, sizes: Sizes) -> Style:
                  bias=bias, out_bias=bias, normed="projection", clip=clip_of(config))
 
 
+def granitemoe(config: Config, sizes: Sizes) -> Style:
+    """Granite's factors, and shares of the chosen experts' scores."""
+    for name, usual in (("mlp_bias", False), ("sliding_window", None)):
+        config.only(name, usual)
+    router = replace(read_router(config, 8, 2, False), among="chosen")
+    return replace(granite(config, sizes), feed=routed(sizes, router, partial(_one_of, ending="weight")))
+
+
+def gpt_oss(config: Config, sizes: Sizes) -> Style:
+    """A score for nothing beside each head's; experts with biases and bounds."""
+    router = replace(read_router(config, 128, 4, False), among="chosen", bias=True)
+    alpha, limit = config.number("swiglu_alpha", 1.702), config.number("swiglu_limit", 7.0, above=0)
+    bias = config.flag("attention_bias", True)
+    spans = windows(config, [layer % 2 == 0 for layer in range(sizes.layers)], window_of(config, 128))
+    return Style(rms(config.number("rms_norm_eps", 1e-5)), routed(sizes, router, partial(_bounded, alpha, limit)), spans, bias=bias,
+                 out_bias=bias, sinks=True)
+
+
+def _bounded(alpha: float, limit: float, net: Net, x: Value, sizes: Sizes, router: Router, layer: int, expert: int) -> Value:
+    """((up + 1) · gate · sigmoid(alpha · gate)) · down, gate and up bounded, and in turn in one tensor."""
+
+    def projected(x: Value, role: str, width: int) -> Value:
+        weight = net.tensor(role, (router.experts, x.shape[-1], width), "", layer=layer)
+        offset = net.tensor(f"{role}_bias", (router.experts, width), "", layer=layer)
+        return net.op("add", net.op("matmul", x, net.op("select", weight, axis=0, index=expert)),
+                      net.op("select", offset, axis=0, index=expert))
+
+    batch, time, _ = x.shape
+    both = net.op("reshape", projected(x, "experts_gate_up", 2 * sizes.inner), shape=(batch, time, sizes.inner, 2))
+    gate, up = net.b.add("unstack", (both,), {"axis": 3}, names=("gate", "up"))
+    gate, up = net.op("clip", gate, None, limit), net.op("clip", up, -limit, limit)
+    hidden = net.op("multiply", gate, net.op("sigmoid", net.op("multiply", gate, alpha)))
+    return projected(net.op("multiply", net.op("add", up, 1), hidden), "experts_down", sizes.width)
+
+
 INSIDE = "layers.{layer}.mlp"
 EXPERTS = {"router": f"{INSIDE}.gate", "experts_gate_up": f"{INSIDE}.experts.gate_up_proj",
            "experts_down": f"{INSIDE}.experts.down_proj",
@@ -147,4 +203,11 @@ MIXTRAL = family("mixtral", "Mixtral", mixtral, usual=Usual(groups=8, theta=1e6)
     "expert_up": f"{OLDER}.experts.{{expert}}.w3", "expert_down": f"{OLDER}.experts.{{expert}}.w2"})
 QWEN2_MOE = family("qwen2_moe", "Qwen2Moe", qwen2_moe, usual=Usual(groups=16), names={**EXPERTS, **SHARED})
 QWEN3_MOE = family("qwen3_moe", "Qwen3Moe", qwen3_moe, usual=Usual(groups=4), names=EXPERTS)
-OLMOE = family("olmoe", "Olmoe", olmoe, names=EXPERTS, without=("text-classification", "token-classification", "question-answering"))
+OLMOE = family("olmoe", "Olmoe", olmoe, names=EXPERTS, without=ONLY_WORDS)
+GRANITEMOE = family("granitemoe", "GraniteMoe", granitemoe, without=ONLY_WORDS, names={
+    "router": f"{OLDER}.router.layer", "experts_gate_up": f"{OLDER}.input_linear", "experts_down": f"{OLDER}.output_linear"})
+GPT_OSS = family("gpt_oss", "GptOss", gpt_oss, without=("question-answering",), names={
+    **EXPERTS, "router": f"{INSIDE}.router", "experts_gate_up_bias": f"{INSIDE}.experts.gate_up_proj_bias",
+    "experts_down_bias": f"{INSIDE}.experts.down_proj_bias", "sinks": "layers.{layer}.self_attn.sinks"},
+    usual=Usual(size=64, groups=8, theta=150000.0, rope={"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                                                         "truncate": False, "original_max_position_embeddings": 4096}))

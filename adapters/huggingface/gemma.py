@@ -13,6 +13,7 @@ import numpy as np
 from adapters.huggingface.causal import Sizes, Style, Usual, family, gated, rms_from_one
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import window_of, windows
+from adapters.huggingface.llama_kin import ONLY_WORDS
 from adapters.huggingface.rotary import parameters_by_type, rotary
 
 
@@ -42,12 +43,18 @@ def gemma2(config: Config, sizes: Sizes) -> Style:
 
 def gemma3(config: Config, sizes: Sizes) -> Style:
     config.only("attn_logit_softcapping")  # which the library has a field for, and leaves out
+    config.get("_sliding_window_pattern")  # what the library keeps beside the layers' types
     every = config.size("sliding_window_pattern", 6)
     style = _bounded(config, sizes, [(layer + 1) % every != 0 for layer in range(sizes.layers)], (None, None))
     kinds = {"full_attention": ("rope_theta", 1e6), "sliding_attention": ("rope_local_base_freq", 10000.0)}
     turned = ["full_attention" if window is None else "sliding_attention" for window in style.windows]
     turns = {name: rotary(config, fields, sizes.size) for name, fields in parameters_by_type(config, kinds).items() if name in turned}
     return replace(style, normed="heads", turns=turns, turned=turned)
+
+
+def vaultgemma(config: Config, sizes: Sizes) -> Style:
+    """Gemma 2 without the norms after each part."""
+    return replace(gemma2(config, sizes), place="before")
 
 
 USUAL = Usual(size=256, groups=4, activation="gelu_pytorch_tanh", activation_field="hidden_activation")
@@ -58,5 +65,6 @@ AROUND = {"attention_out_norm": "layers.{layer}.post_attention_layernorm", "inne
 GEMMA = family("gemma", "Gemma", gemma, without=("question-answering",),
                usual=Usual(size=256, groups=16, activation="gelu_pytorch_tanh", meant={"gelu": "gelu_pytorch_tanh"}))
 GEMMA2 = family("gemma2", "Gemma2", gemma2, usual=USUAL, names=AROUND, without=("question-answering",))
+VAULTGEMMA = family("vaultgemma", "VaultGemma", vaultgemma, usual=USUAL, names={"inner_norm": AROUND["inner_norm"]}, without=ONLY_WORDS)
 GEMMA3 = family("gemma3_text", "Gemma3", gemma3, usual=USUAL, names=AROUND, without=("question-answering", "token-classification"),
                 endings={"feature-extraction": "TextModel", "text-classification": "TextForSequenceClassification"})

@@ -25,6 +25,7 @@ HEADS = {"lm_head": "lm_head", "score": "score", "token_score": "classifier", "s
 def build(net: Net, task: str) -> None:
     config = net.config
     refuse_encoder(config)
+    config.get("is_decoder")  # which the library does not read
     width, heads, layers = config.size("hidden_size"), config.size("num_attention_heads"), config.size("num_hidden_layers")
     longest, size, eps = config.size("max_position_embeddings"), head_size(config), config.number("layer_norm_eps", 1e-5)
     inner, activation = config.size("intermediate_size"), config.choice("hidden_act", ACTIVATIONS, "gelu")

@@ -1,7 +1,8 @@
-"""GPT-J (Wang 2021) and CodeGen (Nijkamp et al. 2022), rotated in pairs of neighbours; GPT-Neo and GPT-BigCode, with a table."""
+"""GPT-J (Wang 2021) and CodeGen (Nijkamp et al. 2022), rotated in pairs of neighbours; GPT-Neo, GPT-BigCode and BioGPT, with a table."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from adapters.huggingface.alibi import CLASSIFIER
@@ -51,7 +52,7 @@ def gpt_neo(config: Config, sizes: Sizes) -> Style:
     config.only("attention_layers", kinds)
     window = config.size("window_size", 256)
     return Style(layer_norm(config.number("layer_norm_epsilon", 1e-5)), plain(sizes),
-                 [window if kind == "local" else None for kind in kinds], out_bias=True, scale=1.0, learned=True,
+                 [window if kind == "local" else None for kind in kinds], out_bias=True, scale=1.0, learned=0,
                  turned=[None] * sizes.layers, tie=True)
 
 
@@ -60,7 +61,15 @@ def gpt_bigcode(config: Config, sizes: Sizes) -> Style:
         config.get(name)  # where to round, not what to compute
     return Style(layer_norm(config.number("layer_norm_epsilon", 1e-5)), plain(sizes), [None] * sizes.layers,
                  split=by_group, bias=True, out_bias=True,
-                 scale=None if config.flag("scale_attn_weights", True) else 1.0, learned=True, turned=[None] * sizes.layers, tie=True)
+                 scale=None if config.flag("scale_attn_weights", True) else 1.0, learned=0, turned=[None] * sizes.layers, tie=True)
+
+
+def biogpt(config: Config, sizes: Sizes) -> Style:
+    """Its norms keep the library's eps, whatever the config says."""
+    config.get("layer_norm_eps")
+    embedded = math.sqrt(sizes.width) if config.flag("scale_embedding", True) else None
+    return Style(layer_norm(1e-5), plain(sizes), [None] * sizes.layers, bias=True, out_bias=True, embedded=embedded, learned=2,
+                 turned=[None] * sizes.layers, tie=True)
 
 
 def own_heads(config: Config, usual: Usual) -> Sizes:
@@ -101,3 +110,9 @@ GPT_NEO = family("gpt_neo", "GPTNeo", gpt_neo, usual=replace(USUAL, inner="inter
 GPT_BIGCODE = family("gpt_bigcode", "GPTBigCode", gpt_bigcode, usual=replace(USUAL, activation="gelu_pytorch_tanh"), read=bigcode_sizes,
                      heads=CLASSIFIER, renamed=RENAMED, leftovers=MASKS, without=("question-answering",),
                      names={**NAMES, **INNER, "query_key_value": f"{LAYER}.attn.c_attn", "attention_out": f"{LAYER}.attn.c_proj"})
+BIOGPT = family("biogpt", "BioGpt", biogpt, usual=Usual(activation="gelu"), read=own_heads, prefixes=("biogpt.",),
+                heads={**CLASSIFIER, "lm_head": "output_projection"}, leftovers=("output_projection.*", "classifier.*"),
+                without=("question-answering",),
+                names={"positions": "embed_positions", "attention_norm": "layers.{layer}.self_attn_layer_norm",
+                       "attention_out": "layers.{layer}.self_attn.out_proj", "inner_norm": "layers.{layer}.final_layer_norm",
+                       "up": "layers.{layer}.fc1", "down": "layers.{layer}.fc2", "norm": "layer_norm"})

@@ -22,6 +22,7 @@ def mistral(config: Config, sizes: Sizes) -> Style:
 
 
 def _qwen_windows(config: Config, layers: int) -> list[int | None]:
+    config.get("sliding_window")  # in use or not
     window = window_of(config, 4096) if config.flag("use_sliding_window", False) else None
     first = config.size("max_window_layers", 28, least=0)
     return windows(config, [window is not None and layer >= first for layer in range(layers)], window)

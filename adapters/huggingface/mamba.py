@@ -1,9 +1,11 @@
-"""Mamba (Gu and Dao 2023): a state space for each channel, whose pace, input and output depend on the word."""
+"""Mamba (Gu and Dao 2023): a state space for each channel, whose pace, input and output depend on the word; and Falcon Mamba."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import Sequence as Words
@@ -17,7 +19,8 @@ from converter.builder import GraphBuilder, Value
 MIXER = "layers.{layer}.mixer"
 
 
-def build(net: Net, task: str) -> None:
+def build(normed: bool, net: Net, task: str) -> None:
+    """`normed`: pace, input and output of the state have norms without parameters."""
     config = net.config
     width, layers, eps = config.size("hidden_size"), config.size("num_hidden_layers"), config.number("layer_norm_epsilon", 1e-5)
     residual = wide(net) if config.flag("residual_in_fp32", True) else net.dtype
@@ -27,8 +30,8 @@ def build(net: Net, task: str) -> None:
     words = words_of(net)
     x = net.embedding(words.ids, "words", config.size("vocab_size"), width)
     for layer in range(layers):
-        normed = net.rms_norm(net.cast(x), "layer_norm", eps, layer=layer)
-        mixed = _mixer(net, words, normed, config, layer)
+        given = net.rms_norm(net.cast(x), "layer_norm", eps, layer=layer)
+        mixed = _mixer(net, words, given, config, layer, normed)
         x = net.op("add", net.cast(x, residual), net.cast(mixed, residual), name=f"layer_{layer}")
     head(net, words, net.rms_norm(net.cast(x), "norm", eps), task, tie=True)
 
@@ -39,7 +42,7 @@ def _masked(net: Net, x: Value) -> Value:
     return x if mask is None else net.op("multiply", x, net.op("expand_dims", net.cast(mask), axis=(2,)))
 
 
-def _mixer(net: Net, words: Words, x: Value, config: Config, layer: int) -> Value:
+def _mixer(net: Net, words: Words, x: Value, config: Config, layer: int, normed: bool) -> Value:
     """The selective state space of one layer, [batch, time, width]."""
     width = config.size("hidden_size")
     inner, numbers, rank = (config.size("intermediate_size", int(config.number("expand", 2, above=0) * width)),
@@ -52,6 +55,9 @@ def _mixer(net: Net, words: Words, x: Value, config: Config, layer: int) -> Valu
     parts = net.linear(x, "selected", rank + 2 * numbers, bias=False, layer=layer)
     pace, into, out = net.b.add("split", (parts,), {"sizes": (rank, numbers, numbers), "axis": -1}, names=("pace", "into", "out"))
     kind = wide(net)
+    if normed:
+        eps = config.number("mixer_rms_eps", 1e-6)
+        pace, into, out = (net.op("rms_norm", item, None, normalized_shape=item.shape[-1:], eps=eps) for item in (pace, into, out))
     offset = net.cast(net.tensor("pace", (inner,), "bias", layer=layer), kind)
     pace = net.op("linear", pace, net.tensor("pace", (inner, rank), layer=layer))
     pace = net.op("softplus", net.op("add", net.cast(pace, kind), offset))
@@ -88,16 +94,17 @@ def _convolved(net: Net, words: Words, x: Value, config: Config, layer: int) -> 
     return net.op("permute_dims", x, axes=(0, 2, 1))
 
 
-FAMILY = Family(
+MAMBA = Family(
     classes={"mamba": "Mamba"},
     names={"words": "embeddings", "layer_norm": "layers.{layer}.norm", "inner": f"{MIXER}.in_proj", "convolution": f"{MIXER}.conv1d",
            "selected": f"{MIXER}.x_proj", "pace": f"{MIXER}.dt_proj", "decay": f"{MIXER}.A_log", "skip": f"{MIXER}.D",
            "outer": f"{MIXER}.out_proj", "norm": "norm_f"},
     heads={"lm_head": "lm_head"},
     tasks=READ,
-    build=build,
+    build=partial(build, False),
     prefixes=("backbone.",),
     leftovers=("lm_head.*",),
     legacy=(("embeddings.weight", "embedding.weight"),),
     caches=True,
 )
+FALCON_MAMBA = replace(MAMBA, classes={"falcon_mamba": "FalconMamba"}, build=partial(build, True))

@@ -1,4 +1,4 @@
-"""Families with layer norms and rotary positions: Phi, Persimmon, StableLM, StarCoder2, Nemotron."""
+"""Families with layer norms and rotary positions: Phi, Persimmon, StableLM, StarCoder2, Nemotron, Jais 2."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from adapters.huggingface.causal import Norm, Sizes, Style, Usual, by_group, family, gated, layer_norm, layer_norm_from_one, plain
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import window_of
+from adapters.huggingface.llama_kin import ONLY_WORDS
 from adapters.huggingface.net import Net
 from converter.builder import Value
 
@@ -57,6 +58,12 @@ def nemotron(config: Config, sizes: Sizes) -> Style:
                  [None] * sizes.layers, bias=bias, out_bias=bias)
 
 
+def jais2(config: Config, sizes: Sizes) -> Style:
+    bias = config.flag("attention_bias", True)
+    return Style(layer_norm(config.number("layer_norm_eps", 1e-5)), plain(sizes, bias=config.flag("mlp_bias", True)),
+                 [None] * sizes.layers, bias=bias, out_bias=bias)
+
+
 HEAD_NORMS = {"query_norm": "layers.{layer}.self_attn.q_layernorm", "key_norm": "layers.{layer}.self_attn.k_layernorm"}
 DENSE = {**HEAD_NORMS, "attention_out": "layers.{layer}.self_attn.dense", "norm": "final_layernorm"}
 
@@ -69,4 +76,5 @@ STABLELM = family("stablelm", "StableLm", stablelm, usual=Usual(groups=32, fract
                   names={role: f"{name}.norms.{{head}}" for role, name in HEAD_NORMS.items()})
 STARCODER2 = family("starcoder2", "Starcoder2", starcoder2, usual=Usual(groups=2, activation="gelu_pytorch_tanh"),
                     without=("question-answering",), names={"up": "layers.{layer}.mlp.c_fc", "down": "layers.{layer}.mlp.c_proj"})
+JAIS2 = family("jais2", "Jais2", jais2, usual=Usual(activation="relu2"), without=ONLY_WORDS)
 NEMOTRON = family("nemotron", "Nemotron", nemotron, usual=Usual(activation="relu2", fraction=0.5))

@@ -43,12 +43,13 @@ class Rotary:
 
 
 def parameters(config: Config, fraction: float | None = None, base: str = "rope_theta", share: str = "partial_rotary_factor", *,
-               theta: float = 10000.0) -> Config:
+               theta: float = 10000.0, usual: Mapping[str, Any] | None = None) -> Config:
     """The fields of rotary positions, which have lain in three places: `rope_parameters`, `rope_scaling`, and beside them.
 
     fraction: the part of a head that is rotated by default; None where the library rotates all of it, whatever a config says.
+    usual: what holds where a config has no such fields.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict(usual or {})
     for name in ("rope_parameters", "rope_scaling"):
         value = config.get(name)
         if value is not None and not isinstance(value, dict):
