@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from converter.ir import Node, Operand
 from converter.rewriting.rewriter import Rewriter, rule
 
@@ -21,9 +23,14 @@ def _with_number(r: Rewriter, operand: Operand, op: str, number: float) -> Opera
         pairs.append((node.inputs[1], node.inputs[0]))
     for x, other in pairs:
         value = r.uniform(other)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isclose(value, number, rel_tol=CLOSE):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and _is(value, number):
             return x
     return None
+
+
+def _is(value: float, number: float) -> bool:
+    """Whether a spelled-out constant is the formula's, or that rounded to float32, as files of float32 hold it."""
+    return math.isclose(value, number, rel_tol=CLOSE) or value == float(np.float32(number))
 
 
 def _cube_of(r: Rewriter, operand: Operand) -> Operand:

@@ -26,17 +26,18 @@ from converter.parameters import ParameterStore
 
 Rule = Callable[["Rewriter", Node], "str | Node | None"]
 _RULES: dict[str, list[Rule]] = {}
+_LIFTING: dict[str, list[Rule]] = {}
 
 # Constants past this many elements are not looked into.
 SMALL = 1 << 16
 
 
-def rule(*operators: str) -> Callable[[Rule], Rule]:
-    """Registers a rule for nodes of these operators."""
+def rule(*operators: str, lifting: bool = False) -> Callable[[Rule], Rule]:
+    """Registers a rule for nodes of these operators. One that is `lifting` is for graphs whose layers were written as arithmetic."""
 
     def register(function: Rule) -> Rule:
         for name in operators:
-            _RULES.setdefault(name, []).append(function)
+            (_LIFTING if lifting else _RULES).setdefault(name, []).append(function)
         return function
 
     return register
@@ -53,7 +54,9 @@ def _load() -> None:
 class Rewriter:
     """The pass: what has been emitted, and what rules ask about it."""
 
-    def __init__(self, graph: Graph, specs: Mapping[str, TensorSpec], parameters: ParameterStore, constants: frozenset[str]) -> None:
+    def __init__(self, graph: Graph, specs: Mapping[str, TensorSpec], parameters: ParameterStore, constants: frozenset[str],
+                 lift: bool = False) -> None:
+        self.rules = {name: [*_RULES.get(name, ()), *(_LIFTING.get(name, ()) if lift else ())] for name in _RULES.keys() | _LIFTING.keys()}
         self.graph, self.parameters, self.constants = graph, parameters, constants
         self.specs = dict(specs)
         self.nodes: list[Node] = []
@@ -76,7 +79,7 @@ class Rewriter:
 
     def _visit(self, node: Node) -> None:
         for _ in range(8):
-            for function in _RULES.get(node.op, ()):
+            for function in self.rules.get(node.op, ()):
                 answer = function(self, node)
                 if isinstance(answer, str):
                     self.same[node.outputs[0]] = answer  # type: ignore[index]
@@ -169,14 +172,15 @@ class Rewriter:
 
 
 def simplify(graph: Graph, specs: Mapping[str, TensorSpec], parameters: ParameterStore,
-             constants: frozenset[str] = frozenset()) -> tuple[Graph, dict[str, TensorSpec]]:
+             constants: frozenset[str] = frozenset(), *, lift: bool = False) -> tuple[Graph, dict[str, TensorSpec]]:
     """The graph with fewer nodes and the same outputs, and the spec of every value in it.
 
     Args:
         specs: the spec of every value in the graph.
         parameters: where the values of `constants` are read.
         constants: names of parameters whose values are part of the graph, and not of a checkpoint.
+        lift: whether to read layers out of arithmetic that a framework's own trace would have kept whole.
     """
     _load()
-    rewriter = Rewriter(graph, specs, parameters, constants)
+    rewriter = Rewriter(graph, specs, parameters, constants, lift)
     return rewriter.run(), rewriter.specs
