@@ -1,4 +1,6 @@
-"""The table neutral operator -> lowering, filled by the modules of `adapters/onnx/ops`, one per family.
+"""The tables neutral operator -> lowering, and operator of ONNX -> reader.
+
+The first is filled by the modules of `adapters/onnx/ops`, one per family:
 
     @lowers("linear")
     def linear(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -6,6 +8,14 @@
 
 A lowering takes what the operator's kernel takes: operands as `Tensor` (a literal number is already a constant), absent
 ones as None, and attributes as keywords with their defaults filled in; sizes are `int` or `Expr`.
+
+The second is filled by the modules of `adapters/onnx/readers`:
+
+    @reads("Gemm")
+    def gemm(g: Reader, a: Item, b: Item, c: Item | None = None, *, alpha: float = 1.0, …) -> Value:
+
+A reader takes the operands of a node as `Item`, absent ones as None, and its attributes as keywords, whose defaults are
+ONNX's; operators of other domains than ONNX's own are called by it, `com.microsoft.FusedMatMul`.
 """
 
 from __future__ import annotations
@@ -24,3 +34,14 @@ lowers = _LOWERINGS.register
 def lowerings() -> Mapping[str, Callable[..., Any]]:
     """Every lowering by operator."""
     return _LOWERINGS
+
+
+_READERS = Table("adapters.onnx.readers", "is read twice")
+
+reads = _READERS.register
+"""Registers a reader for operators of ONNX."""
+
+
+def readers() -> Mapping[str, Callable[..., Any]]:
+    """Every reader by the operator's name."""
+    return _READERS

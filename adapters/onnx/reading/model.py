@@ -1,0 +1,216 @@
+"""An ONNX file of another origin as a neutral model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.inliner
+
+from adapters.onnx.initializers import Initializers
+from adapters.onnx.load import FROM_ONNX, text_of
+from adapters.onnx.reading.items import SMALL, Item
+from adapters.onnx.reading.names import input_sizes
+from adapters.onnx.reading.parameters import MADE_UP, ForeignParameters
+from adapters.onnx.reading.reader import STANDARD, Reader
+from adapters.onnx.registry import readers
+from converter.builder import GraphBuilder
+from converter.checking import check
+from converter.errors import FormatError, UnsupportedError
+from converter.ir import DimRange, Graph, GraphOutput, Model, Node
+from converter.rewriting import simplify
+
+OLDEST = 7
+"""The oldest version of ONNX's operators that is read."""
+
+
+def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
+    """The neutral model that an ONNX file of another origin computes.
+
+    Raises:
+        UnsupportedError: operators, dtypes or kinds of values that cannot be read; all are listed.
+        FormatError, GraphError: a damaged file.
+    """
+    versions = {("" if item.domain in STANDARD else text_of(item.domain)): item.version for item in proto.opset_import}
+    if not OLDEST <= versions.get("", 1) <= onnx.defs.onnx_opset_version():
+        raise UnsupportedError("a version of ONNX's operators that is not read", received=str(versions.get("", 1)),
+                               expected=f"{OLDEST} to {onnx.defs.onnx_opset_version()}",
+                               fix="convert it with onnx.version_converter, or install a newer onnx")
+    proto = inline_functions(proto)
+    graph = proto.graph
+    initializers = Initializers(proto, path) if graph.initializer or graph.sparse_initializer else None
+    store = ForeignParameters(initializers)
+    reader = Reader(GraphBuilder(text_of(graph.name) or "model"), versions, store)
+    notes: list[str] = []
+    given = _declare_inputs(reader, graph, notes)
+    _declare_initializers(reader, graph, initializers, given)
+    reader.walk(graph)
+    reader.finish()
+    names = _declare_outputs(reader, graph)
+    built = _with_file_names(reader.builder.graph(), names)
+    used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
+    store.keep(used)
+    constants = frozenset(name for name in store.constants if name in used)
+    specs = {names.get(name, name): spec for name, spec in reader.builder.specs.items()}
+    built, _ = simplify(built, specs, store, constants, lift=True)
+    used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
+    store.keep(used)
+    check(built, store)
+    origin: dict[str, Any] = {"framework": f"ONNX of {text_of(proto.producer_name) or 'an unknown producer'} "
+                                           f"{text_of(proto.producer_version)}".strip()[:120],
+                              "opset": {name or "ai.onnx": version for name, version in sorted(versions.items())}}
+    if notes:
+        origin["notes"] = notes
+    return Model(built, store, (), {"source": origin}, frozenset(store.constants) & frozenset(used))
+
+
+def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without functions of its own, and without those operators that ONNX itself writes as functions and have no reader."""
+    if proto.functions:
+        check_functions(proto)
+        proto = onnx.inliner.inline_local_functions(proto)
+    versions = {item.domain: item.version for item in proto.opset_import}
+    known = readers()
+    if not any(_has_function(node, versions) for node in nodes_of(proto.graph) if node.domain in STANDARD and node.op_type not in known):
+        return proto
+    # The inliner leaves out defaults that a node does not name.
+    filled = onnx.ModelProto()
+    filled.CopyFrom(proto)
+    for node in nodes_of(filled.graph):
+        if node.domain in STANDARD and node.op_type not in known and _has_function(node, versions):
+            schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1))
+            given = {item.name for item in node.attribute}
+            node.attribute.extend(item.default_value for name, item in schema.attributes.items()
+                                  if name not in given and item.default_value.type)
+    try:
+        own = [("", name) for name in known if "." not in name]
+        return onnx.inliner.inline_selected_functions(filled, own, exclude=True, inline_schema_functions=True)
+    except Exception:  # whatever the library's C++ raises
+        return proto  # the operators are refused by name then
+
+
+MOST = 1_000_000
+"""Nodes that a graph may have once its functions are written out."""
+
+
+def check_functions(proto: onnx.ModelProto) -> None:
+    """Raises `FormatError` for functions that call themselves, or that would be written out to too many nodes."""
+    bodies = {(item.domain, item.name): item for item in proto.functions}
+    counts: dict[tuple[str, str], int] = {}
+
+    def count(key: tuple[str, str], above: tuple[tuple[str, str], ...]) -> int:
+        if key in above or len(above) > 200:
+            raise FormatError("a damaged ONNX file: a function calls itself", where=f"function {key[1]!r}"[:100])
+        if key not in counts:
+            counts[key] = total(bodies[key].node, (*above, key))
+        return counts[key]
+
+    def total(nodes: Iterable[onnx.NodeProto], above: tuple[tuple[str, str], ...]) -> int:
+        found = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            found += count(key, above) if key in bodies else 1
+            for attribute in node.attribute:
+                found += sum(total(inner.node, above) for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs))
+            if found > MOST:
+                raise FormatError("an ONNX file whose functions grow too large", expected=f"at most {MOST} nodes")
+        return found
+
+    total(proto.graph.node, ())
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a graph and of the graphs within it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from nodes_of(inner)
+
+
+def _has_function(node: onnx.NodeProto, versions: Mapping[str, int]) -> bool:
+    if not onnx.defs.has(node.op_type, node.domain):
+        return False
+    try:
+        schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1))
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
+
+
+def _declare_inputs(reader: Reader, graph: onnx.GraphProto, notes: list[str]) -> set[str]:
+    """The inputs that are no initializers, with their sizes. Gives their names."""
+    held = {tensor.name for tensor in graph.initializer} | {item.values.name for item in graph.sparse_initializer}
+    inputs = [item for item in graph.input if item.name not in held]
+    if any(item.name in held for item in graph.input):
+        notes.append("inputs that are initializers too are constants")
+    unfit = {text_of(item.name): _kind(item) for item in inputs if item.type.tensor_type.elem_type not in FROM_ONNX}
+    without: list[str] = []
+    sizes, empty = input_sizes(inputs, without.append)
+    unfit |= {name: "it has no shape" for name in without if name not in unfit}
+    if unfit:
+        raise UnsupportedError(f"{len(unfit)} inputs cannot be read", expected="tensors of numbers whose axes are known",
+                               items=[{"operator": name, "reason": reason} for name, reason in unfit.items()])
+    for item in inputs:
+        name = text_of(item.name)
+        reader.values[name] = Item.of(reader.builder.input(name, FROM_ONNX[item.type.tensor_type.elem_type], sizes[name]))
+    reader.builder.dims.update({name: DimRange(min=0) for name in empty})
+    return set(reader.values)
+
+
+def _kind(item: onnx.ValueInfoProto) -> str:
+    kind = item.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return f"it is no tensor but {str(kind or 'nothing').removesuffix('_type')}"
+    number = item.type.tensor_type.elem_type
+    return f"it is of the dtype {onnx.TensorProto.DataType.Name(number) if number in onnx.TensorProto.DataType.values() else number}"
+
+
+def _declare_initializers(reader: Reader, graph: onnx.GraphProto, initializers: Initializers | None, given: set[str]) -> None:
+    if initializers is None:
+        return
+    for name in initializers.names():
+        spec = initializers.spec(name)
+        shape = tuple(int(size) for size in spec.shape)  # type: ignore[arg-type]
+        count = 1
+        for size in shape:
+            count *= size
+        known = initializers.read(name) if count <= SMALL else None
+
+        def make(name: str = name, spec: Any = spec) -> Any:
+            reader.store.plain[name] = None
+            return reader.builder.parameter(name, spec.dtype, spec.shape)
+
+        if count == 1 and known is not None and MADE_UP.search(name):
+            reader.values[name] = reader.constant_item(known, name)  # a number of the code, and no weight
+        else:
+            reader.values[name] = Item(spec.dtype, shape, None, known, make, name)
+
+
+def _declare_outputs(reader: Reader, graph: onnx.GraphProto) -> dict[str, str]:
+    """The outputs; gives what values of the neutral graph are called in the file, where they have names there."""
+    for output in graph.output:
+        found = reader.lookup(text_of(output.name))
+        if not isinstance(found, Item):
+            raise UnsupportedError("an output that is no tensor", received=text_of(output.name))
+        reader.builder.output(text_of(output.name), reader.tensor(found))
+    own = {name: item.value.name for name, item in reader.values.items() if isinstance(item, Item) and item.value is not None}
+    ports = {port.name for port in reader.builder.graph().inputs}
+    made = {value for value in reader.builder.specs if value not in reader.builder.parameters and value not in ports}
+    names: dict[str, str] = {}
+    for name, value in own.items():
+        if value in made and value not in names and name not in reader.builder.specs:
+            names[value] = name
+    return names
+
+
+def _with_file_names(graph: Graph, names: dict[str, str]) -> Graph:
+    def renamed(values: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(names.get(item, item) if isinstance(item, str) else item for item in values)
+
+    nodes = tuple(Node(node.op, renamed(node.inputs), renamed(node.outputs), node.attributes, node.source) for node in graph.nodes)
+    outputs = tuple(GraphOutput(item.name, item.spec, names.get(item.value, item.value)) for item in graph.outputs)
+    return replace(graph, nodes=nodes, outputs=outputs)

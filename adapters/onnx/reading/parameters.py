@@ -1,0 +1,95 @@
+"""The parameters of a model that was read from an ONNX file of another origin."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from adapters.onnx.initializers import Initializers
+from converter.ir import DType, TensorSpec
+from converter.parameters import Array, ParameterStore
+
+MADE_UP = re.compile(r"(onnx::|/|val_|_val|tensor_|const)|\A[\W\d_]*\Z|\A[A-Za-z]?_?\d+\Z")
+"""Names that exporters make up for weights whose own are lost."""
+
+
+Step = tuple[Any, ...]
+"""How a parameter is made of an initializer: `("transpose", axes)`, `("select", axis, index)`, `("part", axis, start, stop)`,
+`("blocks", axis, order)`: as many equal blocks as there are in the order, in that order."""
+
+
+def arrange(values: Array, steps: tuple[Step, ...]) -> Array:
+    """An initializer in the layout of a parameter."""
+    for kind, *given in steps:
+        if kind == "transpose":
+            values = values.transpose(given[0])
+        elif kind == "select":
+            values = np.take(values, given[1], given[0])
+        elif kind == "part":
+            values = values[(slice(None),) * given[0] + (slice(given[1], given[2]),)]
+        elif kind == "blocks":
+            blocks = np.split(values, len(given[1]), given[0])
+            values = np.concatenate([blocks[index] for index in given[1]], given[0])
+        else:
+            raise ValueError(f"unknown step {kind!r}")
+    return values
+
+
+class ForeignParameters(ParameterStore):
+    """Initializers as they lie, some of them in another layout, and constants that were made while the graph was read.
+
+    `arranged` maps an initializer and the steps of a layout to the parameter that holds it so; `constants` holds the others.
+    """
+
+    def __init__(self, initializers: Initializers | None) -> None:
+        self._initializers = initializers
+        self.arranged: dict[tuple[str, tuple[Step, ...]], str] = {}
+        self.constants: dict[str, Array] = {}
+        self.plain: dict[str, None] = {}
+        """Initializers that are parameters as they lie."""
+
+    def name_for(self, initializer: str, stem: str) -> str:
+        """What a weight is called: its own name, or one after where it is used, where its own was made up by an exporter."""
+        return stem if stem and MADE_UP.search(initializer) else initializer
+
+    def keep(self, used: set[str]) -> None:
+        """Forgets the parameters that nothing uses."""
+        self.plain = {name: None for name in self.plain if name in used}
+        self.arranged = {key: name for key, name in self.arranged.items() if name in used}
+        self.constants = {name: values for name, values in self.constants.items() if name in used}
+
+    def _places(self) -> dict[str, tuple[str, tuple[Step, ...]]]:
+        return {name: key for key, name in self.arranged.items()}
+
+    def names(self) -> tuple[str, ...]:
+        return (*self.plain, *self.arranged.values(), *self.constants)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.plain or name in self.constants or name in self.arranged.values()
+
+    def spec(self, name: str) -> TensorSpec:
+        if name in self.constants:
+            values = self.constants[name]
+            return TensorSpec(DType.of(values.dtype), values.shape)
+        if name in self.plain and self._initializers is not None:
+            return self._initializers.spec(name)
+        found = self._places().get(name)
+        if found is None or self._initializers is None:
+            raise self.unknown(name)
+        spec = self._initializers.spec(found[0])
+        return TensorSpec(spec.dtype, arrange(np.broadcast_to(np.int8(0), tuple(spec.shape)), found[1]).shape)  # type: ignore[arg-type]
+
+    def read(self, name: str) -> Array:
+        if name in self.constants:
+            values = self.constants[name].view()
+        elif name in self.plain and self._initializers is not None:
+            return self._initializers.read(name)
+        else:
+            found = self._places().get(name)
+            if found is None or self._initializers is None:
+                raise self.unknown(name)
+            values = np.ascontiguousarray(arrange(self._initializers.read(found[0]), found[1]))
+        values.flags.writeable = False
+        return values
