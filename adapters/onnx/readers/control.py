@@ -1,0 +1,143 @@
+"""Branches and loops: `If`, `Loop`, `Scan`, and optional values that are known to be there or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+
+from adapters.onnx.reading.bodies import read_body
+from adapters.onnx.reading.items import Item, is_numeric
+from adapters.onnx.reading.reader import Reader
+from adapters.onnx.registry import reads
+from converter.builder import Value
+from converter.ir import DType
+
+
+def _inlined(g: Reader, graph: onnx.GraphProto) -> tuple[Any, ...]:
+    """A branch that always runs, as nodes of the graph around it. Its names are its own."""
+    outer = dict(g.values)
+    g.read_initializers(graph)
+    g.walk(graph)
+    found = tuple(g.results(graph))
+    g.values = outer
+    return found
+
+
+@reads("If")
+def if_(g: Reader, condition: Item, *, then_branch: onnx.GraphProto, else_branch: onnx.GraphProto) -> tuple[Any, ...]:
+    """A branch alone where the condition is known, else both in a `cond`."""
+    known = g.known(condition)
+    if known is not None and is_numeric(known):
+        return _inlined(g, then_branch if bool(known.reshape(-1)[0]) else else_branch)
+    bodies = [read_body(g, branch, []) for branch in (then_branch, else_branch)]
+    captured = {name: value for body in bodies for name, value in body.captured.items()}
+    graphs = [body.graph([], captured) for body in bodies]
+    if [value.spec for value in bodies[0].results] != [value.spec for value in bodies[1].results]:
+        raise g.refuse("branches whose results have other dtypes or shapes")
+    return g.add("cond", _scalar(g, condition), *captured.values(), then_branch=graphs[0], else_branch=graphs[1])
+
+
+@reads("Scan")
+def scan(g: Reader, *items: Item, body: onnx.GraphProto, num_scan_inputs: int, scan_input_axes: Sequence[int] | None = None,
+         scan_input_directions: Sequence[int] | None = None, scan_output_axes: Sequence[int] | None = None,
+         scan_output_directions: Sequence[int] | None = None) -> tuple[Value, ...]:
+    if g.version < 9:
+        raise g.refuse("Scan with a batch, of version 8")
+    states, sequences = items[:len(items) - num_scan_inputs], [g.tensor(item) for item in items[len(items) - num_scan_inputs:]]
+    for number, item in enumerate(sequences):
+        axis = g.axis(scan_input_axes[number], item.rank) if scan_input_axes else 0
+        if axis:
+            item = g.op("permute_dims", item, axes=(axis, *(at for at in range(item.rank) if at != axis)))
+        if scan_input_directions and scan_input_directions[number]:
+            item = g.op("flip", item, axis=(0,))
+        sequences[number] = item
+    begin = [g.tensor(item) for item in states]
+    inner = read_body(g, body, [*((item.dtype, item.shape) for item in begin), *((item.dtype, item.shape[1:]) for item in sequences)])
+    found = list(g.add("scan", *begin, *sequences, *inner.captured.values(), states=len(begin), sequences=len(sequences),
+                       body=inner.graph(inner.inputs, inner.captured)))
+    for number in range(len(begin), len(found)):
+        place = number - len(begin)
+        if scan_output_directions and scan_output_directions[place]:
+            found[number] = g.op("flip", found[number], axis=(0,))
+        if scan_output_axes and scan_output_axes[place]:
+            rank = found[number].rank
+            axis = g.axis(scan_output_axes[place], rank)
+            order = [*range(1, rank)]
+            order.insert(axis, 0)
+            found[number] = g.op("permute_dims", found[number], axes=tuple(order))
+    return tuple(found)
+
+
+@reads("Loop")
+def loop(g: Reader, trips: Item | None, condition: Item | None, *items: Any, body: onnx.GraphProto) -> tuple[Value, ...]:
+    """A known number of steps whose condition stays true is a `scan`, else, without stacked results, a `while_loop`."""
+    known = None if condition is None else g.known(condition)
+    steps = None if trips is None else g.known(trips)
+    stacked = len(body.output) - 1 - len(items)
+    if any(not isinstance(item, Item) for item in items):
+        raise g.refuse("a loop that carries a sequence")
+    begin = [g.tensor(item) for item in items]
+    kinds = [(DType.INT64, ()), (DType.BOOL, ()), *((item.dtype, item.shape) for item in begin)]
+    endless = condition is None or known is not None and bool(known.reshape(-1)[0])
+    if endless and steps is not None and _stays_true(body):
+        (count,) = g.sizes(trips, "a number of steps")
+        if isinstance(count, int) and count > 0 or not isinstance(count, int):
+            inner = read_body(g, body, kinds)
+            number = g.op("arange", start=0, stop=count, step=1, dtype=DType.INT64)
+            graph = inner.as_scan()
+            return g.add("scan", *begin, number, *inner.captured.values(), states=len(begin), sequences=1, body=graph)
+    if stacked:
+        raise g.refuse("a loop whose number of steps only a run knows, with a result of each step")
+    inner = read_body(g, body, kinds)
+    first = g.op("full", shape=(), fill_value=True, dtype=DType.BOOL) if condition is None else _scalar(g, condition)
+    number = g.op("full", shape=(), fill_value=0, dtype=DType.INT64)
+    limit = g.op("full", shape=(), fill_value=(1 << 62), dtype=DType.INT64) if trips is None else g.cast(_scalar(g, trips), DType.INT64)
+    going, body_graph = inner.as_while()
+    found = g.add("while_loop", number, first, *begin, limit, *inner.captured.values(), carried=2 + len(begin), condition=going,
+                  body=body_graph)
+    return found[2:]
+
+
+def _scalar(g: Reader, item: Item) -> Value:
+    value = g.tensor(item)
+    return g.op("reshape", value, shape=()) if value.rank else value
+
+
+def _stays_true(body: onnx.GraphProto) -> bool:
+    """Whether a body gives back the condition that it was given, or a constant that is true."""
+    name, given = body.output[0].name, body.input[1].name
+    for _ in range(len(body.node)):
+        if name == given:
+            return True
+        makers = [node for node in body.node if name in node.output]
+        if not makers or makers[0].op_type not in ("Identity", "Cast", "Constant"):
+            break
+        if makers[0].op_type == "Constant":
+            held = [item for item in makers[0].attribute if item.name == "value"]
+            return bool(held) and bool(onnx.numpy_helper.to_array(held[0].t).all())
+        name = makers[0].input[0]
+    held = [item for item in body.initializer if item.name == name]
+    return bool(held) and bool(onnx.numpy_helper.to_array(held[0]).all())
+
+
+@reads("Optional")
+def optional(g: Reader, item: Any = None, *, type: object = None) -> Any:
+    return item if item is not None else Absent()
+
+
+class Absent:
+    """An optional value that is not there."""
+
+
+@reads("OptionalHasElement")
+def has_element(g: Reader, item: Any = None) -> Value:
+    return g.op("full", shape=(), fill_value=item is not None and not isinstance(item, Absent), dtype=DType.BOOL)
+
+
+@reads("OptionalGetElement")
+def get_element(g: Reader, item: Any) -> Any:
+    if isinstance(item, Absent):
+        raise g.refuse("the element of an optional value that is not there")
+    return item

@@ -1,0 +1,106 @@
+"""Products of matrices."""
+
+from __future__ import annotations
+
+import re
+
+from adapters.onnx.reading.items import Item
+from adapters.onnx.reading.reader import Reader
+from adapters.onnx.registry import reads
+from converter.builder import Value
+from converter.ir import DType
+
+TURNED = (("transpose", (1, 0)),)
+
+
+def weight_name(g: Reader, kind: str = "weight") -> str:
+    """`encoder.layer.0.query.weight` for a node called `/encoder/layer.0/query/MatMul`, or whose metadata names its module.
+
+    Empty where the file says neither. `/features/features.0/Conv` names what a part is in anew.
+    """
+    told = next((item.value for item in g.node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), None)
+    if told is not None:
+        names = re.findall(r"'([^']*)'", told)
+        return ".".join(filter(None, [*names[-2:-1], kind])) if len(names) > 1 else ""
+    scopes: list[str] = []
+    for part in [item for item in g.node.name.split("/") if item][:-1]:
+        if scopes and part.startswith(f"{scopes[-1]}."):
+            scopes.pop()
+        scopes.append(part)
+    return ".".join(filter(None, [*scopes, kind])) if scopes else ""
+
+
+@reads("MatMul")
+def matmul(g: Reader, x: Item, y: Item) -> Value:
+    """With a matrix of weights it is a linear layer, whose weight has a row for each output."""
+    if y.initializer is not None and len(y.shape) == 2 and g.rank(x) > 0 and not g.dtype(x).is_integer:
+        weight = g.arranged(y, TURNED, weight_name(g))
+        if weight is not None:
+            return g.op("linear", x, weight)
+    return g.op("matmul", x, y)
+
+
+@reads("Gemm")
+def gemm(g: Reader, a: Item, b: Item, c: Item | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0,
+         broadcast: int = 0) -> Value:
+    """alpha · a · b + beta · c, a and b transposed first where it says so."""
+    left = g.op("permute_dims", a, axes=(1, 0)) if transA else g.tensor(a)
+    bias = c if c is not None and len(c.shape) == 1 and alpha == beta == 1 else None
+    if transB:
+        weight = g.tensor(b) if b.initializer is not None else None
+    else:
+        weight = g.arranged(b, TURNED, weight_name(g))
+    if weight is not None and not g.dtype(a).is_integer and (bias is None or g.shape(bias)[0] == weight.shape[0]):
+        found = g.op("linear", left, weight, bias)
+        added = bias is not None
+    else:
+        right = g.op("permute_dims", b, axes=(1, 0)) if transB else g.tensor(b)
+        found, added = g.op("matmul", left, right), False
+    if alpha != 1:
+        found = g.op("multiply", found, g.like(alpha, found))
+    if c is None or added:
+        return found
+    return g.op("add", found, c if beta == 1 else g.op("multiply", c, g.like(beta, c)))
+
+
+@reads("Einsum")
+def einsum(g: Reader, *items: Item, equation: str) -> Value:
+    return g.op("einsum", *items, equation=equation.replace(" ", ""))
+
+
+@reads("Det")
+def det(g: Reader, x: Item) -> Value:
+    return g.op("det", x)
+
+
+@reads("com.microsoft.FusedMatMul")
+def fused_matmul(g: Reader, x: Item, y: Item, *, alpha: float = 1.0, transA: int = 0, transB: int = 0, transBatchA: int = 0,
+                 transBatchB: int = 0) -> Value:
+    if transBatchA or transBatchB:
+        raise g.refuse("transposed batches")
+
+    def turned(item: Item) -> Value:
+        rank = g.rank(item)
+        return g.op("permute_dims", item, axes=(*range(rank - 2), rank - 1, rank - 2))
+
+    found = g.op("matmul", turned(x) if transA else x, turned(y) if transB else y)
+    return found if alpha == 1 else g.op("multiply", found, g.like(alpha, found))
+
+
+@reads("MatMulInteger")
+def matmul_integer(g: Reader, x: Item, y: Item, x_zero: Item | None = None, y_zero: Item | None = None) -> Value:
+    """Products of 8-bit integers less their zero points, in int32."""
+    left, right = centred(g, x, x_zero, -2), centred(g, y, y_zero, -1)
+    return g.op("matmul", left, right)
+
+
+def centred(g: Reader, x: Item, zero: Item | None, axis: int | None) -> Value:
+    """x less its zero point, in int32; a vector of zero points lies along `axis`."""
+    value = g.cast(x, DType.INT32)
+    if zero is None:
+        return value
+    point = g.cast(zero, DType.INT32)
+    if point.rank == 1 and axis is not None and point.shape[0] != 1:
+        place = axis % value.rank
+        point = g.op("reshape", point, shape=tuple(point.shape[0] if at == place else 1 for at in range(value.rank)))
+    return g.op("subtract", value, point)
