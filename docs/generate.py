@@ -10,6 +10,7 @@ from converter.opset import OPSET, AttributeSpec, Operator, operators
 from docs.faults import page as faults_page
 from docs.image_models import image_models_page
 from docs.live_models import live_models_page
+from docs.onnx_reading import onnx_reading_page
 from docs.suites import section
 from docs.sweeps import section as sweeps_section
 
@@ -87,7 +88,7 @@ def coverage_page() -> str:
 
 
 PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "live_models.md": live_models_page,
-         "image_models.md": image_models_page}
+         "image_models.md": image_models_page, "onnx_reading.md": onnx_reading_page}
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ def test_an_edited_onnx_file_is_judged_by_what_it_computes(here: Path) -> None:
     weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * np.float32(1.001)).tobytes()
     onnx.save(proto, "bad.onnx")
     run("verify", "m.json", "bad.onnx", code=1)
-    run("verify", "bad.onnx", code=2)
+    run("verify", "bad.onnx")  # by itself it is a model like others
 
 
 def test_a_source_of_other_names_and_narrower_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,4 @@
-"""ONNX files in: those that were written here, which carry the model that they came from.
-
-An ONNX file of another origin holds a graph of ONNX's operators, which is another thing than the neutral model.
-"""
+"""ONNX files in: those that were written here, which carry the model that they came from, and, by `adapters.onnx.reading`, others."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ import onnx
 from adapters.onnx.layouts import Layout
 from adapters.onnx.lowering import ONNX_DTYPES
 from adapters.onnx.origin import DOCUMENT, LAYOUTS, NODES, fingerprint
-from converter.errors import ConverterError, FormatError, ParameterError, UnsupportedError
+from converter.errors import ConverterError, FormatError, ParameterError
 from converter.format.json_encoding import verify_digest
 from converter.format.reading import read_document
 from converter.format.tensors import beside
@@ -28,11 +25,13 @@ from converter.parameters import ParameterStore
 Array = np.ndarray[Any, Any]
 MAX_STEPS = 16
 """Steps of a layout; those that are written have three at most."""
-FROM_ONNX: dict[int, DType] = {number: dtype for dtype, number in ONNX_DTYPES.items()}
+FROM_ONNX: dict[int, DType] = {**{number: dtype for dtype, number in ONNX_DTYPES.items()},
+                               **{getattr(onnx.TensorProto, dtype.value.upper().replace("_", "")): dtype for dtype in DType
+                                  if "float8" in dtype.value and hasattr(onnx.TensorProto, dtype.value.upper().replace("_", ""))}}
 
 
 def load_onnx(path: str | Path, *, verify: bool | None = None) -> Model:
-    """The model in an ONNX file that was written here: the same graph, parameters, aliases and digest.
+    """The model in an ONNX file: of one that was written here the same graph, parameters, aliases and digest; of another what it computes.
 
     Args:
         path: the file.
@@ -40,7 +39,7 @@ def load_onnx(path: str | Path, *, verify: bool | None = None) -> Model:
             True: the file must have one; False: no.
 
     Raises:
-        UnsupportedError: an ONNX file of another origin.
+        UnsupportedError: a file of another origin with operators, dtypes or kinds of values that cannot be read; all are listed.
         FormatError: not an ONNX file, a damaged one, or one that was edited after it was written.
     """
     path = Path(path)
@@ -59,10 +58,9 @@ def _load(path: Path, verify: bool | None) -> Model:
         raise FormatError("not an ONNX file, or a damaged one: it holds no graph or no IR version")
     notes = {text_of(entry.key): text_of(entry.value) for entry in proto.metadata_props}
     if DOCUMENT not in notes:
-        raise UnsupportedError("an ONNX file that was not written here", received=f"producer {proto.producer_name or 'unknown'!r}",
-                               expected="a file that carries its neutral model in its metadata",
-                               fix="convert the model that it came from, where that is PyTorch's; its tensors alone are read by "
-                                   "convert onnx-to-safetensors and onnx-to-torch")
+        from adapters.onnx.reading.model import read_foreign
+
+        return read_foreign(proto, path)
     parts = read_document(notes[DOCUMENT].encode("utf-8"), ("constant", "alias"))
     layouts = _layouts(notes.get(LAYOUTS, "{}"), parts.specs)
     unread = (item for training in proto.training_info for item in training.initialization.initializer)

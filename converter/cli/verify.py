@@ -175,22 +175,39 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model]) -> t
             things = things or dict(traced)
             rows += _against_checkpoint(next(iter(things.values())), file, None, label)
             continue
+        session = _file_session(file)
         try:
+            if session is not None and (things or traced) and _is_foreign(file):
+                raise FormatError("a file of another origin, whose layers have other names")
             things[label], changed = _load(file, quiet)
             if changed is not None:
                 rows.append(failure("model", label, "digest", changed))
         except DigestError:
             raise
         except (FormatError, UnsupportedError) as error:
-            # Any ONNX file with the model's inputs and outputs can be judged by what it computes.
-            if not (things or traced) or Path(file).suffix.lower() != ".onnx":
+            # Any file of a runtime's own format, with the model's inputs and outputs, can be judged by what it computes.
+            if not (things or traced) or session is None:
                 raise
             things = things or dict(traced)
             warn(f"{file} is judged by what it computes alone: {error.message}", quiet)
-        session = _file_session(file)
         if session is not None:
             things[f"{label} as it lies"] = session
     return things, rows
+
+
+def _is_foreign(file: str) -> bool:
+    """Whether a file of a format that others write too was not written here."""
+    from converter.discovery import format_of, requiring, resolve
+
+    form = format_of(Path(file), to="load")
+    if form.tensors is None:
+        return False
+    function = resolve(form.tensors, form.extra)
+    with requiring(form.extra):
+        try:
+            return function(file) is not None
+        except (FormatError, UnsupportedError):
+            return False  # the file's own reader says what is wrong
 
 
 def _is_checkpoint(file: str) -> bool:
