@@ -137,8 +137,9 @@ class _Narrowing:
         if len(own) > 1 and self._require(place, condition, above):
             return
         narrowed = _narrowed(condition, {**found, **above}, own, traced)
-        if len(own) == 1 and narrowed[own[0]].max is not None and found[own[0]].max is None and self._require(
-                place, condition, above, narrowed):
+        ended = len(own) == 1 and narrowed[own[0]].max is not None and found[own[0]].max is None
+        stepped = len(own) == 1 and narrowed[own[0]].step != found[own[0]].step
+        if (ended or stepped) and self._require(place, condition, above, narrowed):
             return
         for name in own:
             if narrowed[name].min == above[name].min != found[name].min and narrowed[name].step == 1:

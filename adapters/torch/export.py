@@ -141,6 +141,8 @@ def _without_refused(module: torch.nn.Module, arguments: dict[str, Any], name: s
         except ConverterError as another:
             error = another
             continue
+        if not program.model.graph.dims:
+            return None  # those of the first axes alone may be more
         kept = ", ".join(f"axis {axis} of {port!r}" for port, axis in sorted(fixed))
         return replace(program, notes=(*program.notes, Concern(f"{kept} stay{'s' * (len(fixed) == 1)} fixed: {'; '.join(reasons)}")))
     return None

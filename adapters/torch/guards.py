@@ -22,6 +22,7 @@ from adapters.torch.decisions import Decision
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
 _DECISIONS = f"{_HERE}/decisions.py"
+_VIEWS = f"{_HERE}/views.py"
 
 # Which memory a tensor lies in, and how: by file, the functions that ask for nothing else.
 _OF_MEMORY = {
@@ -71,8 +72,10 @@ def guards_of(exported: ExportedProgram) -> tuple[list[Decision], list[Decision]
             of_memory = getattr(frame, "name", None) in _OF_MEMORY.get(inside, ())
             if of_memory and not isinstance(guard.expr, sympy.Eq):
                 continue
-            decision = Decision(guard.expr, True, f"{inside}, {getattr(frame, 'name', '')}".strip(", "), environment)
-            (doubtful if of_memory or inside == name or inside in (*_CALLS, _META) or _is_not_one(guard.expr) else certain).append(decision)
+            place = "the shape of a view" if name == _VIEWS else f"{inside}, {getattr(frame, 'name', '')}".strip(", ")
+            decision = Decision(guard.expr, True, place, environment)
+            unsure = of_memory or inside == name != _VIEWS or inside in (*_CALLS, _META) or _is_not_one(guard.expr)
+            (doubtful if unsure else certain).append(decision)
     return certain, doubtful
 
 

@@ -11,6 +11,7 @@ from adapters.torch.effort import require_time
 from adapters.torch.free_sizes import Names, Shortfall, takes
 from adapters.torch.inputs import Unnamed, identifier, resized
 from adapters.torch.programs import Roll, Traced
+from adapters.torch.requirements import tester
 from adapters.torch.specializing import Axis
 from adapters.torch.trials import agrees_at
 from converter.builder import GraphBuilder
@@ -174,12 +175,14 @@ def _limits(found: Traced, traced: int) -> tuple[int, int | None]:
         involved = [item for item in decision.condition.free_symbols if item in fixed] if isinstance(decision.answer, bool) else []
         if not involved:
             continue
-        others = {item: decision.environment.backed_var_to_val.get(item) for item in decision.condition.free_symbols if item not in fixed}
+        known = decision.environment.backed_var_to_val
+        others = {str(item): known.get(item) for item in decision.condition.free_symbols if item not in fixed}
         if None in others.values():
             continue
+        holds = tester(decision.condition)
         near = {int(number) + more for number in decision.condition.atoms() if number.is_Integer for more in (-1, 0, 1)}
         for size in sorted({*range(1, LARGEST), *(number for number in near if number > 0)}):
-            if bool(decision.condition.subs({**others, **dict.fromkeys(involved, size)})) is decision.answer:
+            if holds({**others, **dict.fromkeys(map(str, involved), size)}) is decision.answer:
                 continue
             if size < traced:
                 low = max(low, size + 1)

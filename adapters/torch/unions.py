@@ -25,8 +25,11 @@ def size_symbol(name: str) -> Any:
 
 
 def holds_at(condition: Any, sizes: Mapping[str, int]) -> bool:
-    """Whether a condition holds at given sizes; not where it cannot be told."""
-    found = condition.subs({symbol: sizes[str(symbol)] for symbol in condition.free_symbols if str(symbol) in sizes})
+    """Whether a condition holds at given sizes; not where it cannot be told, as where it divides by zero."""
+    try:
+        found = condition.subs({symbol: sizes[str(symbol)] for symbol in condition.free_symbols if str(symbol) in sizes})
+    except ZeroDivisionError:
+        return False
     return bool(found) if found in (sympy.true, sympy.false) else False
 
 
