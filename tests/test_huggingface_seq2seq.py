@@ -207,7 +207,7 @@ def test_a_text_word_by_word(name: str, runtime: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["reference", "numpy", "onnxruntime"])
-@pytest.mark.parametrize("name", ["bart", "whisper", "gpt2", "opt"])
+@pytest.mark.parametrize("name", ["bart", "whisper", "gpt2", "opt", "gpt_neo", "gpt_bigcode", "biogpt", "falcon with biases by place"])
 def test_words_beyond_the_positions_are_refused(name: str, runtime: str, tmp_path: Path) -> None:
     """The ranges of past and time allow a sum beyond the table of positions; no runtime takes a row that is not there."""
     model = from_folder(save(positioned(name), tmp_path), cache=True, take=None if name != "opt" else "input_ids")
@@ -218,11 +218,19 @@ def test_words_beyond_the_positions_are_refused(name: str, runtime: str, tmp_pat
         converter.session(model, runtime).run(inputs)
 
 
+@pytest.mark.parametrize("name", ["mt5", "mbart"])
+def test_a_class_says_the_model_type(name: str, tmp_path: Path) -> None:
+    """Types that share a file with another one, which computes otherwise."""
+    module = made(name, "ForConditionalGeneration")
+    model = from_folder(save(module, tmp_path, model_type=None))
+    compare(model, module, given(model, 2, 5, 4, "right"), what=name)
+
+
 def positioned(name: str) -> Any:
     """A generator with a table of positions."""
     if name == "whisper":
         return speech.whisper("ForConditionalGeneration")
-    return made(name, "ForConditionalGeneration") if name == "bart" else decoders.made(name, decoders.causal(name))
+    return made(name, "ForConditionalGeneration") if name == "bart" else decoders.made(name, "ForCausalLM")
 
 
 # The command line --------------------------------------------------------------------------------------------------------

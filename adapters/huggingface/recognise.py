@@ -104,7 +104,8 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
     task, title = _task(family, model_type, config, family.sentences if words else task)
     if cache and not family.can_cache(task):
         raise UnsupportedError("only a language model has a key-value cache", where=where, received=f"{title}, {task}")
-    net = Net(family, Config(fields, where, family.renamed, config.asked), {name: store.spec(name) for name in store.names()}, title,
+    given = Config({**fields, "model_type": model_type}, where, family.renamed, config.asked)
+    net = Net(family, given, {name: store.spec(name) for name in store.names()}, title,
               take=_inputs(family.takes(task, cache), take), cache=cache)
     net.notes += notes
     try:
