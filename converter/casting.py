@@ -21,6 +21,7 @@ import numpy as np
 from converter.checking import check, infer_node
 from converter.errors import ConverterError, ParameterError, UnsupportedError
 from converter.ir import DType, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
+from converter.mapped import FileRange
 from converter.parameters import Array, ParameterStore
 
 TARGETS = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32)
@@ -121,6 +122,9 @@ class CastParameters(ParameterStore):
     def sha256(self, name: str) -> str:
         name = self.alias_of(name) or name
         return self._store.sha256(name) if self._target(name) is None else super().sha256(name)
+
+    def file_range(self, name: str) -> FileRange | None:
+        return self._store.file_range(name) if self._target(name) is None else None
 
     def read(self, name: str) -> Array:
         values, target = self._store.read(name), self._target(name)

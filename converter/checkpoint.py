@@ -15,6 +15,7 @@ from converter.discovery import Format, format_of, formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, UnsafePickleError
 from converter.ir import TensorSpec
 from converter.kinds import PROGRAM, SHARD, kind_by_name, kind_of_file, kind_of_folder, names_in
+from converter.mapped import FileRange
 from converter.naming import NameOptions, PartedParameters
 from converter.parameters import Array, ParameterStore
 from converter.side_files import read_small
@@ -269,8 +270,8 @@ class ShardedParameters(ParameterStore):
     def read(self, name: str) -> Array:
         return self._shard(name).read(name)
 
-    def read_private(self, name: str) -> Array:
-        return self._shard(name).read_private(name)
+    def file_range(self, name: str) -> FileRange | None:
+        return self._shard(name).file_range(name)
 
     def sha256(self, name: str) -> str:
         return self._shard(name).sha256(name)
@@ -306,6 +307,9 @@ class SelectedParameters(ParameterStore):
 
     def read(self, name: str) -> Array:
         return self._store.read(self._known(name))
+
+    def file_range(self, name: str) -> FileRange | None:
+        return self._store.file_range(self._known(name))
 
     def sha256(self, name: str) -> str:
         return self._store.sha256(self._known(name))

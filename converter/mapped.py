@@ -1,58 +1,199 @@
-"""A file mapped into memory for reading, whose pages leave the process again once the next piece is asked for."""
+"""Files that tensors are read from: by system calls, which a file that shrinks cannot hurt, or mapped, so that processes share pages.
+
+A mapped page whose file has been cut off ends the process when it is touched. So whatever passes over tensors (conversions, digests,
+looks) reads them, and only what holds them for long (a session) maps them. A file that has another length or another time of change
+than when it was opened is refused by every read, and by sessions before and after each run.
+"""
 
 from __future__ import annotations
 
 import mmap
 import os
 import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from converter.errors import FormatError
+from converter.ir import DType, TensorSpec
+
 Array = np.ndarray[Any, Any]
 
-PAGE = mmap.PAGESIZE
-LARGE = 1 << 20
-"""Pieces below this stay resident: dropping them costs more than it saves."""
+PIECE = 3 << 20
+"""Bytes that are read at a time where the whole is not needed: whole elements, and whole groups of base64."""
+LARGE = 32 << 20
+"""Bytes of a tensor from which on it is passed on in pieces."""
+
+
+class OpenFile:
+    """A file as it was when it was opened. One that is replaced by a new one under its name goes on being what it was."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._number)
+        state = os.fstat(self._number)
+        self.size, self._changed = state.st_size, state.st_mtime_ns
+
+    def check(self) -> None:
+        """Raises `FormatError` where the file has been cut, extended or written over since."""
+        state = os.fstat(self._number)
+        if (state.st_size, state.st_mtime_ns) != (self.size, self._changed):
+            raise FormatError("the file was changed while it was in use", where=self.path, expected=f"{self.size} bytes, as it was opened",
+                              received=f"{state.st_size} bytes, written to since",
+                              fix="open it again; to replace a file that is in use, rename another one over it")
+
+    def read_into(self, out: Array, offset: int) -> None:
+        """Fills uint8 data from `offset` on. Raises `FormatError` where the file is no longer what it was."""
+        self.fill(out, offset)
+        self.check()
+
+    def fill(self, out: Array, offset: int) -> None:
+        """`read_into` without the check, which has to follow."""
+        done, data = 0, memoryview(out)  # type: ignore[arg-type]
+        while done < len(data):
+            count = _read_at(self._number, data[done:], offset + done)
+            if not count:
+                break
+            done += count
+
+    def map(self) -> mmap.mmap:
+        found = _Mapping(self._number, 0, access=mmap.ACCESS_READ)
+        found.file = self
+        return found
+
+
+_SEEKING = threading.Lock()
+
+
+def _read_at(number: int, out: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(number, [out], offset)
+    with _SEEKING:
+        os.lseek(number, offset, os.SEEK_SET)
+        data = os.read(number, len(out))
+    out[:len(data)] = data
+    return len(data)
+
+
+class _Mapping(mmap.mmap):
+    file: OpenFile
 
 
 class MappedFile:
-    """The bytes of a file as views of one read-only mapping, so that processes share one copy in the page cache.
-
-    `view` drops the pages of the large piece that it gave before. A view stays valid: its pages come back, from the page
-    cache, when they are touched again.
-    """
+    """The bytes of a file: `read` copies them, `view` maps them."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        with Path(path).open("rb") as file:
-            self.size = os.fstat(file.fileno()).st_size
-            # An empty file cannot be mapped.
-            self._map: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
-            self._private: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if self.size else b""
-        # Each thread drops what it asked for itself.
-        self._held = threading.local()
+        self.file = OpenFile(path)
+        self.size = self.file.size
+        self._map: mmap.mmap | None = None
 
-    def private(self, offset: int, size: int) -> Array:
-        """uint8[size], writable: pages that are written to become the process's own, and the file stays as it is."""
+    def check_range(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise ValueError(f"bytes {offset} to {offset + size} of a file of {self.size}")
-        return np.frombuffer(self._private, np.uint8, size, offset) if size else np.empty(0, np.uint8)
+
+    def read(self, offset: int, size: int) -> Array:
+        """uint8[size], writable, which nothing else sees. Raises `ValueError` for a piece that reaches past the end."""
+        self.check_range(offset, size)
+        out = np.empty(size, np.uint8)
+        self.file.read_into(out, offset)
+        return out
 
     def view(self, offset: int, size: int) -> Array:
-        """uint8[size], read-only. Raises `ValueError` for a piece that reaches past the end."""
-        if offset < 0 or size < 0 or offset + size > self.size:
-            raise ValueError(f"bytes {offset} to {offset + size} of a file of {self.size}")
-        self.drop()
-        if size >= LARGE:
-            self._held.last = (offset, size)
-        return np.frombuffer(self._map, np.uint8, size, offset) if size else np.empty(0, np.uint8)
+        """uint8[size], read-only: a view of the one mapping of the file. Raises `ValueError` as `read`."""
+        self.check_range(offset, size)
+        if not size:
+            return np.empty(0, np.uint8)
+        self.file.check()
+        if self._map is None:
+            self._map = self.file.map()
+        return np.frombuffer(self._map, np.uint8, size, offset)
 
-    def drop(self) -> None:
-        """Drops the pages of the piece that `view` gave this thread last."""
-        last = getattr(self._held, "last", None)
-        if last is not None and hasattr(mmap, "MADV_DONTNEED"):
-            offset, size = last
-            start = offset - offset % PAGE
-            self._map.madvise(mmap.MADV_DONTNEED, start, offset + size - start)
-        self._held.last = None
+    def pieces(self, offset: int, size: int) -> Iterator[memoryview]:
+        """The bytes, `PIECE` at a time; each is gone with the next."""
+        self.check_range(offset, size)
+        buffer = np.empty(min(size, PIECE), np.uint8)
+        for start in range(0, size, PIECE):
+            piece = buffer[:min(PIECE, size - start)]
+            self.file.read_into(piece, offset + start)
+            yield memoryview(piece)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """Where a file holds a tensor's values just as they are used: little-endian, in C order."""
+
+    file: MappedFile
+    offset: int
+    size: int
+
+    def read(self) -> Array:
+        return self.file.read(self.offset, self.size)
+
+    def view(self) -> Array:
+        return self.file.view(self.offset, self.size)
+
+    def pieces(self) -> Iterator[memoryview]:
+        return self.file.pieces(self.offset, self.size)
+
+    def columns(self, rows: int, start: int, stop: int) -> Array:
+        """uint8[rows, stop - start]: those bytes of each of so many rows of one length."""
+        self.file.check_range(self.offset, self.size)
+        found, width = np.empty((rows, stop - start), np.uint8), self.size // rows
+        for row in range(rows):
+            self.file.file.fill(found[row], self.offset + row * width + start)
+        self.file.file.check()
+        return found
+
+
+def usable_range(file: MappedFile, offset: int, spec: TensorSpec) -> FileRange | None:
+    """The range of a tensor that lies at `offset`, little-endian and in C order; None where its values have to be checked or moved."""
+    size = spec.dtype.itemsize
+    for axis in spec.shape:
+        size *= int(axis)  # type: ignore[arg-type]
+    if spec.dtype is DType.BOOL or not size or not np.little_endian or offset % spec.dtype.numpy.alignment:
+        return None
+    return FileRange(file, offset, size)
+
+
+def mapped_files(arrays: Iterable[Array]) -> tuple[OpenFile, ...]:
+    """The files that any of the arrays is a view of."""
+    found: dict[int, OpenFile] = {}
+    for array in arrays:
+        base: Any = array
+        while isinstance(base, (np.ndarray, memoryview)):
+            base = base.base if isinstance(base, np.ndarray) else base.obj
+        if isinstance(base, _Mapping):
+            found[id(base.file)] = base.file
+    return tuple(found.values())
+
+
+def file_text(path: Path) -> tuple[Any, Any]:
+    """A file's bytes twice: to be scanned once, and to be read from later, in slices. Small files are held in memory."""
+    opened = MappedFile(path)
+    if opened.size <= PIECE:
+        data = opened.read(0, opened.size).tobytes()
+        return data, data
+    return opened.file.map(), FileText(opened)
+
+
+class FileText:
+    """A file's bytes by slices, each read when it is asked for."""
+
+    def __init__(self, file: MappedFile) -> None:
+        self._file = file
+
+    def __len__(self) -> int:
+        return self._file.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._file.size)
+        return self._file.read(start, max(0, stop - start)).tobytes()
+
+    def rfind(self, text: bytes, start: int, stop: int) -> int:
+        found = self[start:stop].rfind(text)
+        return found if found < 0 else start + found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from converter.errors import ConverterError
 from converter.ir import TensorSpec
+from converter.mapped import FileRange
 from converter.parameters import Array, ParameterStore
 from converter.state_dict import RenamedParameters, some
 
@@ -97,9 +98,9 @@ class PartedParameters(ParameterStore):
         part, inner = self._place(name)
         return part.read(inner)
 
-    def read_private(self, name: str) -> Array:
+    def file_range(self, name: str) -> FileRange | None:
         part, inner = self._place(name)
-        return part.read_private(inner)
+        return part.file_range(inner)
 
     def sha256(self, name: str) -> str:
         part, inner = self._place(name)

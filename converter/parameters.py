@@ -12,12 +12,13 @@ import numpy as np
 
 from converter.errors import ParameterError
 from converter.ir import DType, TensorSpec
+from converter.mapped import FileRange
 
 Array = np.ndarray[Any, Any]
 
 
 class ParameterStore(ABC):
-    """An ordered set of named tensors. Subclasses read from memory, a mapped checkpoint, JSON, or HDF5.
+    """An ordered set of named tensors. Subclasses read from memory, a checkpoint, JSON, or HDF5.
 
     `key` is the entry of a checkpoint that they lie under, None where they are the whole of it; `notes` what a person should
     know of where they come from.
@@ -38,9 +39,31 @@ class ParameterStore(ABC):
     def read(self, name: str) -> Array:
         """The values, C-contiguous and read-only, little-endian. Raises `ParameterError` for an unknown name."""
 
+    def file_range(self, name: str) -> FileRange | None:
+        """Where a file holds the values just as `read` gives them, so that they can be passed on in pieces, or mapped; or None."""
+        return None
+
     def read_private(self, name: str) -> Array:
-        """The values, C-contiguous and writable, which nothing else sees: a copy, or a copy-on-write view of a mapped file."""
-        return self.read(name).copy()
+        """The values as `read` gives them, but writable, and seen by nothing else."""
+        found = self.file_range(name)
+        return self.read(name).copy() if found is None else self._as_tensor(name, found.read())
+
+    def mapped(self, name: str) -> Array:
+        """The values as `read` gives them, for whoever holds them for long: views of a mapped file where that is possible.
+
+        Processes share the memory of these. The file must not be cut off while they are in use: `mapped_files` finds and checks it.
+        """
+        found = self.file_range(name)
+        return self.read(name) if found is None else self._as_tensor(name, found.view())
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """The values' little-endian bytes in C order, in pieces, each of which is gone with the next."""
+        found = self.file_range(name)
+        return iter([as_bytes(self.read(name))]) if found is None else found.pieces()
+
+    def _as_tensor(self, name: str, data: Array) -> Array:
+        spec = self.spec(name)
+        return data.view(spec.dtype.numpy).reshape(spec.shape)
 
     def alias_of(self, name: str) -> str | None:
         """The earlier name whose memory `name` shares (tied weights), or None."""
@@ -50,8 +73,10 @@ class ParameterStore(ABC):
         """Hexadecimal SHA-256 of the values' little-endian bytes in C order."""
         cache: dict[str, str] = self.__dict__.setdefault("_sha256", {})
         if name not in cache:
-            values = self.read(name)
-            cache[name] = hashlib.sha256(as_bytes(values)).hexdigest()
+            digest = hashlib.sha256()
+            for piece in self.pieces(name):
+                digest.update(piece)
+            cache[name] = digest.hexdigest()
         return cache[name]
 
     def __iter__(self) -> Iterator[str]:

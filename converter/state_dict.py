@@ -9,6 +9,7 @@ from typing import Any
 
 from converter.errors import FormatError, UnsafePickleError
 from converter.ir import TensorSpec
+from converter.mapped import FileRange
 from converter.parameters import Array, ParameterStore
 
 KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
@@ -304,8 +305,8 @@ class RenamedParameters(ParameterStore):
     def read(self, name: str) -> Array:
         return self._store.read(self._place(name))
 
-    def read_private(self, name: str) -> Array:
-        return self._store.read_private(self._place(name))
+    def file_range(self, name: str) -> FileRange | None:
+        return self._store.file_range(self._place(name))
 
     def sha256(self, name: str) -> str:
         return self._store.sha256(self._place(name))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
 CORE = ("errors", "dims", "conditions", "ir", "parameters", "sizes", "opset", "attributes", "checking", "ops", "builder", "recorded",
-        "generator")
+        "generator", "mapped")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
@@ -25,7 +25,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "generator": (),
     "recorded": ("errors", "generator", "ir"),
     "ir": ("conditions", "dims", "errors", "parameters", "recorded"),
-    "parameters": ("ir", "errors", "dims"),
+    "parameters": ("ir", "errors", "dims", "mapped"),
     "sizes": ("conditions", "dims", "errors", "ir"),
     "opset": ("errors", "ops"),
     "attributes": ("dims", "errors", "ir", "opset"),
@@ -35,15 +35,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "rewriting": (*CORE,),
     "rolling": (*CORE, "rewriting"),
     "reference": ("errors", "dims", "ir", "parameters", "sizes", "opset", "attributes", "checking"),
-    "format": (*CORE, "mapped"),
+    "format": (*CORE,),
     "discovery": ("errors", "ir"),
-    "mapped": (),
+    "mapped": ("errors", "ir"),
     "side_files": ("errors",),
     "npz": ("errors", "side_files"),
-    "state_dict": ("errors", "ir", "parameters"),
-    "naming": ("errors", "ir", "parameters", "state_dict"),
+    "state_dict": ("errors", "ir", "mapped", "parameters"),
+    "naming": ("errors", "ir", "mapped", "parameters", "state_dict"),
     "matching": (*CORE, "casting", "format", "naming", "state_dict"),
-    "checkpoint": ("discovery", "errors", "ir", "kinds", "naming", "parameters", "side_files", "state_dict"),
+    "checkpoint": ("discovery", "errors", "ir", "kinds", "mapped", "naming", "parameters", "side_files", "state_dict"),
     "kinds": (),
     "casting": (*CORE,),
     "folding": (*CORE, "format"),

@@ -169,7 +169,7 @@ def test_processes_share_one_mapping_of_the_parameters(big: Path, tmp_path: Path
                "lines = Path('/proc/self/maps').read_text().splitlines()\n"
                "spans = [line.split()[0].split('-') for line in lines if line.endswith('m.h5')]\n"
                "spans = [(int(a, 16), int(b, 16)) for a, b in spans]\n"
-               "arrays = [model.parameters.read(name) for name in model.parameters]\n"
+               "arrays = [model.parameters.mapped(name) for name in model.parameters]\n"
                "inside = [any(a <= array.ctypes.data and array.ctypes.data + array.nbytes <= b for a, b in spans) for array in arrays]\n"
                "print(json.dumps({'inside': inside, 'own': own() - before}))")
     workers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "m.h5")], cwd=tmp_path, stdout=subprocess.PIPE, text=True,

@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from converter.errors import FormatError
 from converter.mapped import MappedFile
@@ -90,14 +89,14 @@ class Archive:
         start = info.header_offset
         if start < 0 or start + _LOCAL.size > end:
             raise FormatError("an entry outside of the archive", where=place, received=f"at {start} of {end} bytes", fix=COPY)
-        signature, _, flags, method, *_, length, extra = _LOCAL.unpack(self.file.view(start, _LOCAL.size).tobytes())
+        signature, _, flags, method, *_, length, extra = _LOCAL.unpack(self.file.read(start, _LOCAL.size).tobytes())
         offset = start + _LOCAL.size + length + extra
         if signature != MAGIC or method != info.compress_type or flags & _ENCRYPTED:
             raise FormatError("an entry is not where the directory says", where=place, fix=COPY)
         if offset + info.compress_size > end:
             raise FormatError("an entry reaches past the end of the archive", where=place, expected=f"at most {max(0, end - offset)} bytes",
                               received=f"{info.compress_size} bytes", fix=COPY)
-        local = self.file.view(start + _LOCAL.size, length).tobytes()
+        local = self.file.read(start + _LOCAL.size, length).tobytes()
         if local.decode("utf-8" if flags & _UTF8 else "cp437", "replace") != info.orig_filename:
             raise FormatError("an entry has two names", where=place, received=repr(local[:60]), fix=COPY)
         return Entry(name, offset, info.compress_size, deflated, info.CRC), start
@@ -110,14 +109,14 @@ class Archive:
         entry = self.entries[PICKLE]
         if entry.size > MAX_PICKLE:
             raise FormatError("the pickle is too large", where=PICKLE, expected=f"at most {MAX_PICKLE} bytes", received=str(entry.size))
-        return memoryview(self.file.view(entry.offset, entry.size).tobytes())
+        return memoryview(self.file.read(entry.offset, entry.size).tobytes())
 
     def text(self, name: str) -> str | None:
         """A small entry's text, None where there is none."""
         entry = self.entries.get(name)
         if entry is None:
             return None
-        return self.file.view(entry.offset, min(entry.size, MAX_SMALL)).tobytes().decode("ascii", "replace").strip()
+        return self.file.read(entry.offset, min(entry.size, MAX_SMALL)).tobytes().decode("ascii", "replace").strip()
 
     @property
     def is_script(self) -> bool:
@@ -141,8 +140,10 @@ class Archive:
         if key in self._checked:
             return
         entry = self.entries[f"data/{key}"]
-        data: Any = self.file.view(entry.offset, entry.size)
-        if entry.crc and zlib.crc32(data) != entry.crc:
+        found = 0
+        for piece in self.file.pieces(entry.offset, entry.size) if entry.crc else ():
+            found = zlib.crc32(piece, found)
+        if found != entry.crc:
             raise FormatError("the bytes of a storage are not those that were written", where=_place(entry.name),
                               expected=f"CRC-32 {entry.crc:08x}", fix=COPY)
         self._checked.add(key)

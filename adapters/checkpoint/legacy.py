@@ -36,7 +36,7 @@ class LegacyFile:
 
     def __init__(self, path: Path) -> None:
         self.file = MappedFile(path)
-        self._position = self.file.view(0, min(BEFORE + len(MAGIC), self.file.size)).tobytes().index(MAGIC) + len(MAGIC)
+        self._position = self.file.read(0, min(BEFORE + len(MAGIC), self.file.size)).tobytes().index(MAGIC) + len(MAGIC)
         sizes: dict[str, tuple[int, int]] = {}
 
         def storage_of(key: str, count: int, width: int) -> None:
@@ -75,7 +75,7 @@ class LegacyFile:
         if start + count * width > self.file.size:
             raise FormatError("the file is cut short", where=where, expected=f"{start + count * width} bytes at least",
                               received=f"{self.file.size} bytes", fix=COPY)
-        held = int.from_bytes(self.file.view(self._position, 8).tobytes(), "little", signed=True)
+        held = int.from_bytes(self.file.read(self._position, 8).tobytes(), "little", signed=True)
         if held != count:
             raise FormatError("a storage of another length than the pickle says", where=where, expected=f"{count} elements",
                               received=f"{held} elements", fix=COPY)

@@ -55,7 +55,7 @@ def _json(archive: Archive, name: str) -> Any:
     if entry.size > LARGEST or entry.deflated:
         raise FormatError("too large for what it should be", where=name, expected=f"at most {LARGEST} bytes", received=str(entry.size))
     try:
-        return json.loads(archive.file.view(entry.offset, entry.size).tobytes())
+        return json.loads(archive.file.read(entry.offset, entry.size).tobytes())
     except (ValueError, RecursionError) as error:
         raise FormatError("not JSON", where=name, received=str(error)[:120]) from error
 

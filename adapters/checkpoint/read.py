@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from adapters.checkpoint.unpickle import unpickle
 from converter.discovery import formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
 from converter.ir import DType, TensorSpec
+from converter.mapped import FileRange, usable_range
 from converter.parameters import Array, ParameterStore
 from converter.state_dict import find_state_dict
 
@@ -91,26 +92,30 @@ class CheckpointParameters(ParameterStore):
         return super().sha256(self._aliases.get(name, name))
 
     def read(self, name: str) -> Array:
-        values = self._values(self._tensor(name), name, self._archive.file.view)
+        values = self._values(self._tensor(name), name)
         values.flags.writeable = False
         return values
 
-    def read_private(self, name: str) -> Array:
-        values = self._values(self._tensor(name), name, self._archive.file.private)
-        return values if values.flags.writeable else values.copy()
+    def file_range(self, name: str) -> FileRange | None:
+        tensor = self._tensor(name)
+        plain = all(size == 1 or stride == math.prod(tensor.shape[axis + 1:])
+                    for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.strides, strict=True)))
+        if 0 in tensor.shape or not plain or tensor.conj or tensor.neg or (self._big and tensor.dtype.itemsize > 1):
+            return None
+        self._archive.check_storage(tensor.storage.key)
+        start = self._archive.offset(tensor.storage.key) + tensor.storage.start + tensor.offset * tensor.dtype.itemsize
+        return usable_range(self._archive.file, start, self.spec(name))
 
-    def _values(self, tensor: TensorRef, name: str, view: Callable[[int, int], Array]) -> Array:
+    def _values(self, tensor: TensorRef, name: str) -> Array:
         dtype, width = tensor.dtype, tensor.dtype.itemsize
         if 0 in tensor.shape:
             return np.empty(tensor.shape, dtype.numpy)
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
         self._archive.check_storage(tensor.storage.key)
         start = self._archive.offset(tensor.storage.key) + tensor.storage.start
-        data = view(start + tensor.offset * width, (last + 1) * width)
+        data = self._archive.file.read(start + tensor.offset * width, (last + 1) * width)
         if dtype is DType.BOOL and data.max() > 1:
             raise FormatError("a bool that is neither 0 nor 1", where=f"tensor {name[:80]!r}", received=str(int(data.max())))
-        if data.ctypes.data % dtype.numpy.alignment:
-            data = data.copy()
         # The small floats' dtypes are none of NumPy's own, which is all that as_strided takes: it moves bits instead.
         bits = data.view(dtype.numpy if dtype.is_complex else f"u{width}")
         values: Array = np.lib.stride_tricks.as_strided(bits, tensor.shape, [stride * width for stride in tensor.strides])

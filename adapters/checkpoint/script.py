@@ -74,7 +74,7 @@ def _declarations(archive: Archive) -> Declared:
     for name, entry in archive.entries.items():
         if not name.startswith("code/") or not name.endswith(".py"):
             continue
-        data = archive.file.view(entry.offset, entry.size).tobytes()
+        data = archive.file.read(entry.offset, entry.size).tobytes()
         if entry.deflated:
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, left)

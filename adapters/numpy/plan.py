@@ -78,8 +78,13 @@ class Plan:
             if name in used:
                 target = parameters.alias_of(name) or name
                 if target not in loaded:
-                    loaded[target] = parameters.read(target)
+                    loaded[target] = parameters.mapped(target)
                 self._constants[self._slot(name)] = loaded[target]
+
+    @property
+    def constants(self) -> tuple[Array, ...]:
+        """The arrays that every run reads."""
+        return tuple(self._constants.values())
 
     def _step(self, node: Node, specs: Mapping[str, Any], drop: set[str]) -> Step:
         operator = lookup(node.op)

@@ -9,6 +9,7 @@ import numpy as np
 
 from adapters.numpy.plan import Plan
 from converter.ir import Model
+from converter.mapped import mapped_files
 from converter.sizes import check_inputs
 
 Array = np.ndarray[Any, Any]
@@ -17,19 +18,27 @@ Array = np.ndarray[Any, Any]
 class NumpySession:
     """`run(inputs) -> {name: array}` in NumPy alone.
 
-    Parameters are read once, when the session is made (mapped, where the store maps them).
+    Parameters are read once, when the session is made: mapped, where a file holds them as they are used.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self._plan = Plan(model.graph, model.parameters)
+        self._files = mapped_files(self._plan.constants)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The outputs by name, in the graph's order.
 
         Raises:
             RunError: the inputs do not fit the graph, or a node fails on them.
+            FormatError: a file that holds parameters was changed since the session was made.
         """
+        self._check_files()
         arrays, bindings = check_inputs(self.model.graph, inputs)
         outputs = self._plan.run([arrays[port.name] for port in self.model.graph.inputs], bindings)
+        self._check_files()
         return {port.name: array for port, array in zip(self.model.graph.outputs, outputs, strict=True)}
+
+    def _check_files(self) -> None:
+        for file in self._files:
+            file.check()

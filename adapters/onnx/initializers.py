@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from adapters.onnx.load import FROM_ONNX, external_values, text_of
+from adapters.onnx.load import FROM_ONNX, ExternalFiles, text_of
 from adapters.onnx.origin import DOCUMENT
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import TensorSpec
@@ -54,7 +54,7 @@ class Initializers(ParameterStore):
     """
 
     def __init__(self, proto: onnx.ModelProto, path: Path) -> None:
-        self._path = path
+        self._path, self._beside = path, ExternalFiles(path)
         self._tensors: dict[str, onnx.TensorProto] = {}
         graph = proto.graph
         for tensor in graph.initializer:
@@ -99,7 +99,7 @@ class Initializers(ParameterStore):
         field = FIELDS.get(tensor.data_type, "int32_data")
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.HasField("raw_data"):
             external = tensor.data_location == onnx.TensorProto.EXTERNAL
-            data: Any = external_values(tensor, self._path) if external else np.frombuffer(tensor.raw_data, np.uint8)
+            data: Any = self._beside.find(tensor).read() if external else np.frombuffer(tensor.raw_data, np.uint8)
             if data.size != nbytes:
                 raise FormatError("the values do not fit the shape", expected=f"{nbytes} bytes", received=f"{data.size} bytes")
             return data.view(spec.dtype.numpy)

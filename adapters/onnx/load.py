@@ -18,8 +18,9 @@ from adapters.onnx.origin import DOCUMENT, LAYOUTS, NODES, fingerprint
 from converter.errors import ConverterError, FormatError, ParameterError
 from converter.format.json_encoding import verify_digest
 from converter.format.reading import read_document
-from converter.format.tensors import beside
+from converter.format.tensors import beside, byte_count
 from converter.ir import DType, Model, TensorSpec
+from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import ParameterStore
 
 Array = np.ndarray[Any, Any]
@@ -123,7 +124,7 @@ class OnnxParameters(ParameterStore):
     def __init__(self, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
                  layouts: Mapping[str, tuple[tuple[str, ...], Layout]], tensors: Mapping[str, onnx.TensorProto], path: Path) -> None:
         self._specs, self._aliases, self._tensors, self._path = dict(specs), dict(aliases), dict(tensors), path
-        self._layouts = dict(layouts)
+        self._layouts, self._beside = dict(layouts), ExternalFiles(path)
         self._place = {source: name for name, (sources, _) in layouts.items() for source in sources}
         missing = [name for name in specs if self._place.get(name, aliases.get(name, name)) not in tensors]
         if missing:
@@ -155,6 +156,14 @@ class OnnxParameters(ParameterStore):
             return self._read(self._aliases.get(name, name), spec)
         except ConverterError as error:
             raise error.within(str(self._path)) from error
+
+    def file_range(self, name: str) -> FileRange | None:
+        spec, name = self.spec(name), self._aliases.get(name, name)
+        tensor = self._tensors.get(name)
+        if name in self._place or tensor is None or tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return None
+        found = self._beside.find(tensor)
+        return usable_range(found.file, found.offset, spec) if found.size == byte_count(spec) else None
 
     def _read(self, name: str, spec: TensorSpec) -> Array:
         if name not in self._place:
@@ -192,7 +201,7 @@ class OnnxParameters(ParameterStore):
         if dtype is None:
             raise FormatError("a dtype that cannot be read", where=name, received=str(tensor.data_type))
         external = tensor.data_location == onnx.TensorProto.EXTERNAL
-        data = external_values(tensor, self._path) if external else np.frombuffer(tensor.raw_data, np.uint8)
+        data = self._beside.find(tensor).read() if external else np.frombuffer(tensor.raw_data, np.uint8)
         nbytes = dtype.itemsize * math.prod(tensor.dims)
         if data.size != nbytes:
             raise FormatError("an initializer's values do not fit its shape", where=name, expected=f"{nbytes} bytes",
@@ -200,21 +209,25 @@ class OnnxParameters(ParameterStore):
         return data.view(dtype.numpy).reshape(tuple(tensor.dims))
 
 
-def external_values(tensor: onnx.TensorProto, file: Path) -> Array:
-    """uint8[bytes]: the values of an initializer that lie in a file beside its ONNX file."""
-    place = {text_of(entry.key): text_of(entry.value) for entry in tensor.external_data}
-    path = beside(file.parent, place.get("location", ""), f"initializer {text_of(tensor.name)[:80]!r}")
-    try:
-        offset, length = int(place.get("offset", "0")), int(place["length"]) if "length" in place else None
-        size = path.stat().st_size
-    except (ValueError, OSError) as error:
-        raise FormatError("the values beside the file cannot be read", where=tensor.name, received=str(error)[:160],
-                          fix="keep the file of values beside the .onnx file") from error
-    length = size - offset if length is None else length
-    if offset < 0 or length < 0 or offset + length > size:
-        raise FormatError("the file of values is too short", where=f"{path}, {tensor.name}", expected=f"{offset + length} bytes",
-                          received=str(size))
-    if not length:
-        return np.zeros(0, np.uint8)
-    values = np.asarray(np.memmap(path, np.uint8, "r", offset=offset, shape=(length,)))
-    return values if values.ctypes.data % 16 == 0 else values.copy()
+class ExternalFiles:
+    """The files beside an ONNX file that hold values of its initializers, each as it was when it was first read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files: dict[Path, MappedFile] = {}
+
+    def find(self, tensor: onnx.TensorProto) -> FileRange:
+        """Where an initializer's values are. Raises `FormatError` for a place outside of the folder or of the file."""
+        place = {text_of(entry.key): text_of(entry.value) for entry in tensor.external_data}
+        path = beside(self._path.parent, place.get("location", ""), f"initializer {text_of(tensor.name)[:80]!r}")
+        try:
+            offset, length = int(place.get("offset", "0")), int(place["length"]) if "length" in place else None
+            file = self._files[path] if path in self._files else self._files.setdefault(path, MappedFile(path))
+        except (ValueError, OSError) as error:
+            raise FormatError("the values beside the file cannot be read", where=tensor.name, received=str(error)[:160],
+                              fix="keep the file of values beside the .onnx file") from error
+        length = file.size - offset if length is None else length
+        if offset < 0 or length < 0 or offset + length > file.size:
+            raise FormatError("the file of values is too short", where=f"{path}, {tensor.name}", expected=f"{offset + length} bytes",
+                              received=str(file.size))
+        return FileRange(file, offset, length)

@@ -17,9 +17,8 @@ import hashlib
 import onnx
 
 from converter.format.digest import ModelDigest, graph_digest
-from converter.format.writing import Pieces, check_model, document_pieces, example_pieces, parameter_pieces
+from converter.format.writing import Pieces, Values, check_model, document_pieces, example_pieces, parameter_pieces
 from converter.ir import Example, Model
-from converter.parameters import Array
 
 DOCUMENT = "neutral-model.document"
 LAYOUTS = "neutral-model.layouts"
@@ -44,7 +43,7 @@ def describe(proto: onnx.ModelProto, model: Model) -> None:
         entry.key, entry.value = key, value
 
 
-def _elsewhere(name: str, array: Array) -> Pieces:
+def _elsewhere(name: str, values: Values) -> Pieces:
     yield from ()
 
 

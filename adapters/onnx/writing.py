@@ -18,8 +18,9 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 
-from adapters.onnx.layouts import Initializer
+from adapters.onnx.layouts import Initializer, Layout
 from adapters.onnx.lowering import Lowering
+from converter.mapped import LARGE, FileRange
 from converter.parameters import Array, as_bytes
 
 _GRAPH_FIELD = 7  # ModelProto.graph
@@ -34,6 +35,7 @@ PAGE = 4096
 # Values are put in another order in blocks of about this many bytes.
 BLOCK = 16 << 20
 CACHE_LINE = 64
+TRANSPOSED = Layout((("transpose", (1, 0)),))
 UNREAD = b"parameters that no node reads"
 # Small tensors stay in the ONNX file: shape inference and checkers look at them.
 INLINE = 1024
@@ -149,6 +151,13 @@ def _write_around(file: BinaryIO, proto: onnx.ModelProto, initializers: int) -> 
 
 def values_of(item: Initializer, lowering: Lowering) -> Iterable[memoryview]:
     """An initializer's little-endian bytes; one that is a view in another order is put in order a block at a time."""
+    place = lowering.parameters.file_range(item.sources[0]) if nbytes(item) >= LARGE else None
+    if place is not None and item.layout.is_plain:
+        yield from place.pieces()
+        return
+    if place is not None and item.layout == TRANSPOSED:
+        yield from _columns(place, item)
+        return
     values = item.layout.apply([lowering.parameters.read(name) for name in item.sources])
     if values.flags.c_contiguous or values.nbytes <= BLOCK:
         yield as_bytes(_in_order(values))
@@ -157,6 +166,17 @@ def values_of(item: Initializer, lowering: Lowering) -> Iterable[memoryview]:
     rows = max(64, BLOCK * len(values) // values.nbytes)
     for start in range(0, len(values), rows):
         yield as_bytes(_in_order(values[start:start + rows]))
+
+
+def _columns(place: FileRange, item: Initializer) -> Iterable[memoryview]:
+    """A transposed matrix, a block of the file's columns at a time."""
+    columns, rows = _shape(item)
+    width = max(CACHE_LINE, BLOCK // (rows * item.spec.dtype.itemsize))
+    for start in range(0, columns, width):
+        stop = min(columns, start + width)
+        size = item.spec.dtype.itemsize
+        block = place.columns(rows, start * size, stop * size).view(f"V{size}")
+        yield as_bytes(_in_order(block.T))
 
 
 def _in_order(values: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Safetensors files in: memory-mapped, a tensor at a time, with everything that the header says checked first.
+"""Safetensors files in, a tensor at a time, with everything that the header says checked first.
 
 The file is an 8-byte little-endian length, a JSON header of that length, and the tensors' bytes
 (https://huggingface.co/docs/safetensors/index#format).
@@ -7,7 +7,6 @@ The file is an 8-byte little-endian length, a JSON header of that length, and th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from adapters.safetensors.dtypes import FROM_FILE
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
-from converter.mapped import MappedFile
+from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import ParameterStore
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +31,7 @@ FORMAT_KEY, FORMAT = "format", "pt"
 
 
 class SafetensorsParameters(ParameterStore):
-    """The tensors of a mapped safetensors file, in the order of its header.
+    """The tensors of a safetensors file, in the order of its header.
 
     `safetensors.torch.save_model` writes tied weights once and notes `{the other name: the kept name}` in the metadata;
     such a name is an alias here.
@@ -69,24 +68,19 @@ class SafetensorsParameters(ParameterStore):
         return self._entry(name)[0]
 
     def read(self, name: str) -> Array:
-        result = self._values(name, self._file.view)
-        result.flags.writeable = False
-        return result
-
-    def read_private(self, name: str) -> Array:
-        values = self._values(name, self._file.private)
-        return values if values.flags.writeable else values.copy()
-
-    def _values(self, name: str, view: Callable[[int, int], Array]) -> Array:
         spec, start, end = self._entry(name)
-        values = view(self._start + start, end - start)
+        values = self._file.read(self._start + start, end - start)
         if spec.dtype is DType.BOOL and values.size and values.max() > 1:
             raise FormatError("a bool that is neither 0 nor 1", where=f"{self._path}, tensor {name[:80]!r}",
                               received=str(int(values.max())))
-        if values.ctypes.data % max(spec.dtype.itemsize, 1):
-            values = values.copy()
-        result = values.view(spec.dtype.numpy.newbyteorder("<")).reshape(spec.shape)  # type: ignore[arg-type]
-        return result if np.little_endian else result.astype(spec.dtype.numpy)
+        result: Array = values.view(spec.dtype.numpy.newbyteorder("<")).reshape(spec.shape)
+        result = result if np.little_endian else result.astype(spec.dtype.numpy)
+        result.flags.writeable = False
+        return result
+
+    def file_range(self, name: str) -> FileRange | None:
+        spec, start, _ = self._entry(name)
+        return usable_range(self._file, self._start + start, spec)
 
 
 def load_safetensors(path: str | Path) -> SafetensorsParameters:

@@ -10,7 +10,7 @@ from adapters.safetensors.read import FORMAT, FORMAT_KEY, MAX_RANK, METADATA
 from converter.errors import UnsupportedError
 from converter.format.atomic import atomic_path
 from converter.ir import TensorSpec
-from converter.parameters import ParameterStore, as_bytes
+from converter.parameters import ParameterStore
 
 ALIGNMENT = 8
 
@@ -50,7 +50,8 @@ def save_safetensors(parameters: ParameterStore, path: str | Path) -> None:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in layout:
-            file.write(as_bytes(parameters.read(name)))
+            for piece in parameters.pieces(name):
+                file.write(piece)
 
 
 def _unwritable(name: str, rank: int) -> str | None:

@@ -68,7 +68,7 @@ def hold(module: GraphModule, model: Model, names: Collection[str], *, held_as_b
     for name in names:
         first = store.alias_of(name) or name
         if first not in tensors:
-            values = to_tensor(store.read(first))
+            values = to_tensor(store.read_private(first), copy=False)
             learned = name not in held_as_buffers and first not in held_as_buffers
             tensors[first] = torch.nn.Parameter(values) if learned else values
         paths[name] = _register(module, name, tensors[first], name not in model.constants, own=f"parameter_{len(paths)}")

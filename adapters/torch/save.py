@@ -19,7 +19,7 @@ def save_state_dict(parameters: ParameterStore, path: str | Path) -> None:
     for name in parameters.names():
         target = parameters.alias_of(name)
         if target is None:
-            tensors[name] = to_tensor(parameters.read(name))
+            tensors[name] = to_tensor(parameters.read_private(name), copy=False)
     ordered = OrderedDict((name, tensors[parameters.alias_of(name) or name]) for name in parameters.names())
     # Into a file object: given a path, torch.save writes the file's name into the archive.
     with atomic_path(path) as temporary, temporary.open("wb") as file:

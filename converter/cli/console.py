@@ -14,6 +14,7 @@ import click
 from converter.cli.guard import end_if_asked
 from converter.errors import shown
 from converter.ir import TensorSpec
+from converter.mapped import FileRange
 from converter.parameters import Array, ParameterStore
 
 
@@ -106,12 +107,21 @@ class Watched(ParameterStore):
             return ""
         return f", {remaining(elapsed * (self._total - seen) / seen)} left"
 
+    def file_range(self, name: str) -> FileRange | None:
+        found = self._store.file_range(name)
+        if found is not None:
+            self._tell(name, found.size)
+        return found
+
     def read(self, name: str) -> Array:
-        end_if_asked()
         values = self._store.read(name)
+        self._tell(name, values.nbytes)
+        return values
+
+    def _tell(self, name: str, nbytes: int) -> None:
+        end_if_asked()
         if name not in self._done:
             self._done.add(name)
-            self._seen += values.nbytes
+            self._seen += nbytes
             seen = min(self._seen, self._total)
             self._update(f"{self._text}  {size(seen)} of {size(self._total)}{self._left(seen)}")
-        return values

@@ -25,7 +25,7 @@ from converter.equivalence.preparing import given_cases, prepare
 from converter.equivalence.recording import sample_verdict, settled
 from converter.equivalence.report import Report, Row, Stage, failure, row
 from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, Source, first_line
-from converter.errors import ConverterError, MissingDependencyError
+from converter.errors import ConverterError, FormatError, MissingDependencyError
 from converter.ir import Model
 
 Array = np.ndarray[Any, Any]
@@ -346,7 +346,9 @@ def _judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runti
 
 
 def _refuse_verdict(runtime: str, error: BaseException) -> None:
-    """Raises `ConverterError` where the machine, and not the model, is what a runtime fails on: no disk, no memory."""
+    """Raises `ConverterError` where the model is not what a runtime fails on: no disk, no memory, a file that was changed."""
+    if isinstance(error, FormatError):
+        raise error
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (OSError, MemoryError)):

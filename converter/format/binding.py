@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from converter.errors import ParameterError
 from converter.ir import TensorSpec
+from converter.mapped import FileRange
 from converter.parameters import Array, ParameterStore
 
 LISTED = 50
@@ -40,9 +41,9 @@ class BoundParameters(ParameterStore):
         self.spec(name)
         return self._store.read(self._places[name])
 
-    def read_private(self, name: str) -> Array:
+    def file_range(self, name: str) -> FileRange | None:
         self.spec(name)
-        return self._store.read_private(self._places[name])
+        return self._store.file_range(self._places[name])
 
     def sha256(self, name: str) -> str:
         self.spec(name)
@@ -141,8 +142,8 @@ class _Joined(ParameterStore):
     def read(self, name: str) -> Array:
         return self._home(name).read(name)
 
-    def read_private(self, name: str) -> Array:
-        return self._home(name).read_private(name)
+    def file_range(self, name: str) -> FileRange | None:
+        return self._home(name).file_range(name)
 
     def sha256(self, name: str) -> str:
         return self._home(name).sha256(name)

@@ -15,9 +15,8 @@ from converter.format.hdf5_values import GROUP, HDF5Values, ValueWriter, opened,
 from converter.format.json_encoding import verify_digest
 from converter.format.limits import FORMAT
 from converter.format.reading import read_document
-from converter.format.writing import Pieces, Progress, check_model, document_pieces, example_pieces, parameter_pieces
+from converter.format.writing import Pieces, Progress, Values, check_model, document_pieces, example_pieces, parameter_pieces
 from converter.ir import Model
-from converter.parameters import Array
 
 DOCUMENT = "document"
 
@@ -34,8 +33,8 @@ def save_hdf5(model: Model, target: str | os.PathLike[str], *, progress: Progres
     check_model(model)
     digest = ModelDigest(model.graph)
     with atomic_path(target) as temporary, ValueWriter(temporary) as writer:
-        def elsewhere(name: str, array: Array) -> Pieces:
-            writer.write(name, array)
+        def elsewhere(name: str, values: Values) -> Pieces:
+            writer.write(name, values.spec, values.pieces())
             yield from ()
 
         text = b"".join(document_pieces(

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,9 @@ import numpy as np
 
 from converter.errors import FormatError, MissingDependencyError
 from converter.format.hdf5_heaps import refuse_ring
-from converter.format.tensors import byte_count, from_bytes
+from converter.format.tensors import byte_count, from_bytes, integers
 from converter.ir import DType, TensorSpec
-from converter.mapped import MappedFile
+from converter.mapped import LARGE, FileRange, MappedFile, usable_range
 from converter.parameters import Array, ParameterStore
 
 try:
@@ -131,20 +131,33 @@ class ValueWriter:
                     raise
         self._reserved = needed
 
-    def write(self, name: str, array: Array) -> None:
-        """One tensor, C-contiguous and little-endian. Raises `OSError` when the disk is full."""
-        stored = storage_dtype(DType.of(array.dtype))
-        data = array.reshape(-1).view(stored).reshape(array.shape)
-        self.reserve(data.nbytes)
+    def write(self, name: str, spec: TensorSpec, pieces: Iterable[memoryview]) -> None:
+        """One tensor, whose bytes come in C order, little-endian. Raises `OSError` when the disk is full."""
+        stored, link, shape = storage_dtype(spec.dtype), dataset_name(name).encode("utf-8"), integers(spec)
+        self.reserve(byte_count(spec))
+        if byte_count(spec) < LARGE:
+            data = b"".join(pieces)
+            with _disk():
+                self.group.create_dataset(link, data=np.frombuffer(data, stored).reshape(shape))
+            return
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         with _disk():
-            self.group.create_dataset(dataset_name(name).encode("utf-8"), data=data)
+            dataset = h5py.h5d.create(self.group.id, link, h5py.h5t.py_create(stored), h5py.h5s.create_simple(shape), plan)
+        # The library takes whole tensors, or parts along axes: pieces go to the place that it has chosen.
+        with self._path.open("r+b", buffering=0) as file:
+            file.seek(dataset.get_offset())
+            for piece in pieces:
+                while piece:
+                    piece = piece[file.write(piece):]
 
 
 class HDF5Values(ParameterStore):
-    """Parameters in an HDF5 file, mapped: a read costs nothing until the values are used.
+    """Parameters in an HDF5 file.
 
     Args:
-        path: the file, which must not be changed in place while the store is in use.
+        path: the file. Reads after a change of it in place are errors.
         specs: what the document declares, for every name, aliases too.
         aliases: the name that a name shares; it has no dataset of its own.
         only: whether the file may hold no other datasets.
@@ -192,24 +205,16 @@ class HDF5Values(ParameterStore):
         return super().sha256(self.alias_of(name) or name)
 
     def read(self, name: str) -> Array:
-        array = self._values(name, self._file.view)
+        spec = self.spec(name)
+        name = self._aliases.get(name, name)
+        data = self._file.read(self._offsets[name], byte_count(spec))
+        array = from_bytes(data, spec, f"{self._path}, parameters[{name[:80]!r}]")
         array.flags.writeable = False
         return array
 
-    def read_private(self, name: str) -> Array:
-        array = self._values(name, self._file.private)
-        return array if array.flags.writeable else array.copy()
-
-    def _values(self, name: str, view: Callable[[int, int], Array]) -> Array:
+    def file_range(self, name: str) -> FileRange | None:
         spec = self.spec(name)
-        name = self._aliases.get(name, name)
-        data = view(self._offsets[name], byte_count(spec))
-        if not self._aligned(spec, name):
-            data = data.copy()
-        return from_bytes(data, spec, f"{self._path}, parameters[{name[:80]!r}]")
-
-    def _aligned(self, spec: TensorSpec, name: str) -> bool:
-        return self._offsets[name] % max(1, spec.dtype.numpy.alignment) == 0
+        return usable_range(self._file, self._offsets[self._aliases.get(name, name)], spec)
 
 
 def plain_member(group: Any, name: str, kind: type, where: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import mmap
 import os
 import shutil
 import sys
@@ -20,10 +19,11 @@ from converter.format.atomic import STDOUT, atomic_pair, atomic_path, open_descr
 from converter.format.digest import ModelDigest, check_digest, graph_digest, model_digest
 from converter.format.document import check_aliases
 from converter.format.reading import DocumentParts, check_parameters, listed, read_document
-from converter.format.tensors import TensorEntry, beside, decode_entry, integers, write_values
+from converter.format.tensors import TensorEntry, beside, decode_entry, integers, write_base64, write_values
 from converter.format.writing import (
     Pieces,
     Progress,
+    Values,
     check_model,
     document_pieces,
     example_pieces,
@@ -33,6 +33,7 @@ from converter.format.writing import (
     string_text,
 )
 from converter.ir import Graph, Model, TensorSpec
+from converter.mapped import file_text
 from converter.parameters import Array, ParameterStore
 
 ENCODINGS = ("auto", "values", "base64", "file")
@@ -71,9 +72,9 @@ def save_json(model: Model, target: Target, *, encoding: str = "auto", progress:
         return document_pieces(model.graph, parameters, examples, model.metadata,
                                lambda: {"graph": graph_digest(model.graph), "model": digest.value()})
 
-    def inside(name: str, array: Array) -> Pieces:
+    def inside(name: str, values: Values) -> Pieces:
         yield b", "
-        yield from write_values(array, "values" if readable else "base64", "      ")
+        yield from write_values(values.array, "values", "      ") if readable else write_base64(values.pieces())
 
     if encoding == "file":
         _save_beside(model, target, digest, progress, text)
@@ -92,8 +93,8 @@ def _save_beside(model: Model, target: Target, digest: ModelDigest, progress: Pr
     written: set[str] = set()
     with atomic_pair(target, "weights.h5") as pair:
         with ValueWriter(pair.values) as writer:
-            def elsewhere(name: str, array: Array) -> Pieces:
-                writer.write(name, array)
+            def elsewhere(name: str, values: Values) -> Pieces:
+                writer.write(name, values.spec, values.pieces())
                 written.add(name)
                 yield from ()
 
@@ -149,7 +150,7 @@ def _open_target(target: Target) -> Iterator[BinaryIO]:
 
 
 class JsonParameters(ParameterStore):
-    """Parameters in a mapped JSON text: each is decoded when it is read, a piece at a time."""
+    """Parameters in a JSON text: each is decoded when it is read, a piece at a time."""
 
     def __init__(self, data: Any, entries: Mapping[str, TensorEntry], label: str, directory: Path | None) -> None:
         self._data, self._entries, self._label = data, dict(entries), label
@@ -279,17 +280,17 @@ def load_graph(source: Source) -> tuple[Graph, dict[str, TensorSpec], dict[str, 
 
 
 def _read(source: Source) -> tuple[DocumentParts, Any, str, Path | None]:
-    data, label, directory = _mapped(source)
+    scanned, data, label, directory = _opened(source)
     try:
-        return read_document(data), data, label, directory
+        return read_document(scanned), data, label, directory
     except ConverterError as error:
         raise error.within(label) from None
     except RecursionError as error:
         raise FormatError("lists and objects within each other, too deep", where=label) from error
 
 
-def _mapped(source: Source) -> tuple[Any, str, Path | None]:
-    """The text of a source, mapped, with a name for errors and the directory that it lies in."""
+def _opened(source: Source) -> tuple[Any, Any, str, Path | None]:
+    """The text of a source, to scan and to read values from, with a name for errors and the directory that it lies in."""
     if isinstance(source, (str, os.PathLike)) and os.fspath(source) != STDOUT:
         path = Path(source)
         try:
@@ -297,23 +298,18 @@ def _mapped(source: Source) -> tuple[Any, str, Path | None]:
                 raise FormatError("a named pipe, which may have no writer", where=str(path), fix="read it from standard input: - < PIPE")
             with path.open("rb") as file:
                 if path.is_file():
-                    return _map(file), str(path), path.parent
-                return _spooled(file), str(path), None
+                    return *file_text(path), str(path), path.parent
+                return *_spooled(file), str(path), None
         except (OSError, ValueError) as error:
             raise FormatError(f"cannot read ({getattr(error, 'strerror', None) or error})", where=str(path)) from error
     if isinstance(source, (str, os.PathLike)) and sys.stdin is None:
         raise FormatError("standard input is closed", fix="name a file")
     stream: BinaryIO = sys.stdin.buffer if isinstance(source, (str, os.PathLike)) else source
-    return _spooled(stream), "the input" if isinstance(source, (str, os.PathLike)) else "the file", None
+    return *_spooled(stream), "the input" if isinstance(source, (str, os.PathLike)) else "the file", None
 
 
-def _spooled(stream: BinaryIO) -> Any:
-    with tempfile.TemporaryFile() as file:
+def _spooled(stream: BinaryIO) -> tuple[Any, Any]:
+    with tempfile.NamedTemporaryFile() as file:
         shutil.copyfileobj(stream, file, 1 << 20)
         file.flush()
-        return _map(file)
-
-
-def _map(file: Any) -> Any:
-    # An empty file cannot be mapped.
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
+        return file_text(Path(file.name))

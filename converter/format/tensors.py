@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,10 +168,15 @@ def write_values(array: Array, how: str, indent: str) -> Iterator[bytes]:
         yield b'"values":' + (b"\n" + indent.encode() if array.ndim > 1 and array.size else b" ")
         yield from encode_values(array, indent)
         return
+    yield from write_base64([as_bytes(array)])
+
+
+def write_base64(data: Iterable[memoryview]) -> Iterator[bytes]:
+    """`"base64": "..."` of bytes that come in pieces, all but the last of a multiple of three bytes."""
     yield b'"base64": "'
-    data = as_bytes(array)
-    for start in range(0, len(data), _BASE64_CHUNK):
-        yield binascii.b2a_base64(data[start:start + _BASE64_CHUNK], newline=False)
+    for piece in data:
+        for start in range(0, len(piece), _BASE64_CHUNK):
+            yield binascii.b2a_base64(piece[start:start + _BASE64_CHUNK], newline=False)
     yield b'"'
 
 

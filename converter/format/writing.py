@@ -19,6 +19,7 @@ from converter.format.limits import FORMAT, MAX_DEPTH, MAX_INTEGER_BITS
 from converter.format.reading import check_examples, check_parameters, listed
 from converter.format.tensors import byte_count, write_values
 from converter.ir import DType, Example, Graph, Model, TensorSpec
+from converter.mapped import LARGE
 from converter.parameters import ParameterStore, as_bytes
 from converter.recorded import Sample
 
@@ -117,9 +118,29 @@ def document_pieces(graph: Graph, parameters: Iterable[tuple[str, Pieces]], exam
     yield b',\n  "digest": {\n' + digests + b"\n  }\n}\n"
 
 
-def parameter_pieces(store: ParameterStore, constants: Collection[str], values: Callable[[str, Array], Pieces],
+class Values:
+    """A parameter's values while it is written: at hand as `array`, or too large for that and read in pieces."""
+
+    def __init__(self, store: ParameterStore, name: str) -> None:
+        self._store, self._name, self.spec = store, name, store.spec(name)
+        self._is_large = byte_count(self.spec) >= LARGE and store.file_range(name) is not None
+        self._read = None if self._is_large else read_checked(store, name)
+
+    @property
+    def array(self) -> Array:
+        return read_checked(self._store, self._name) if self._read is None else self._read
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The little-endian bytes in C order; each piece is gone with the next."""
+        return self._store.pieces(self._name) if self._read is None else iter([as_bytes(self._read)])
+
+    def sha256(self) -> str:
+        return self._store.sha256(self._name) if self._read is None else hashlib.sha256(as_bytes(self._read)).hexdigest()
+
+
+def parameter_pieces(store: ParameterStore, constants: Collection[str], values: Callable[[str, Values], Pieces],
                      digest: ModelDigest, progress: Progress | None) -> Iterator[tuple[str, Pieces]]:
-    """Every parameter's name and members, each read once, hashed, and forgotten. `values` gives the members that hold them."""
+    """Every parameter's name and members, each read, hashed, and forgotten. `values` gives the members that hold them."""
 
     def members(name: str) -> Pieces:
         spec, alias = store.spec(name), store.alias_of(name)
@@ -128,25 +149,21 @@ def parameter_pieces(store: ParameterStore, constants: Collection[str], values: 
             digest.add(name, spec, alias=alias)
             yield b', "alias": ' + string_text(alias)
         elif byte_count(spec) < HASHED_ASIDE:
-            array = read_checked(store, name)
-            digest.add(name, spec, _hexadecimal(array))
-            yield from values(name, array)
+            found = Values(store, name)
+            digest.add(name, spec, found.sha256())
+            yield from values(name, found)
         else:
             # One thread hashes while the other writes.
-            array = read_checked(store, name)
+            found = Values(store, name)
             with ThreadPoolExecutor(1) as aside:
-                found = aside.submit(_hexadecimal, array)
-                yield from values(name, array)
-                digest.add(name, spec, found.result())
+                hashed = aside.submit(found.sha256)
+                yield from values(name, found)
+                digest.add(name, spec, hashed.result())
         if progress is not None:
             progress(name, byte_count(spec) if alias is None else 0)
 
     for name in store.names():
         yield name, members(name)
-
-
-def _hexadecimal(array: Array) -> str:
-    return hashlib.sha256(as_bytes(array)).hexdigest()
 
 
 def string_text(text: str) -> bytes:
