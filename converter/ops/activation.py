@@ -48,7 +48,8 @@ def relu(x: Array) -> Array:
 def gelu(x: Array, *, approximate: Literal["none", "tanh"] = "none") -> Array:
     """x · Φ(x), Φ the normal distribution's cumulative function: torch.nn.functional.gelu.
 
-    `approximate="none"`: x/2 · (1 + erf(x / √2)). `"tanh"`: x/2 · (1 + tanh(√(2/π) · (x + 0.044715·x³))).
+    `approximate="none"`: x/2 · (1 + erf(x / √2)). `"tanh"`: x/2 · (1 + tanh(√(2/π) · (x + 0.044715·x³))). Of infinity it is
+    infinity, and NaN of minus infinity, as in torch but for its vectorised float32, which gives NaN of both.
     """
     if approximate == "tanh":
         return _within(x, lambda x: 0.5 * x * (1 + np.tanh(x.dtype.type(math.sqrt(2 / math.pi)) * (x + 0.044715 * x * x * x))))

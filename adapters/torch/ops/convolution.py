@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from adapters.torch.importer import Importer
+from adapters.torch.ops.manipulation import reshaped
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
+from converter.dims import Dim, floor_divide
 
 CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
 TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -37,8 +39,10 @@ def trimmed(values: tuple[int, ...], neutral: int | tuple[int, ...]) -> tuple[in
 @imports("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", "aten.conv1d.padding", "aten.conv2d.padding",
          "aten.conv3d.padding")
 def convolve(g: Importer, input: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0,
-             dilation: Any = 1, groups: int = 1) -> Value:
-    require_fixed_weight(g, weight)
+             dilation: Any = 1, groups: Dim = 1) -> Value:
+    free = not isinstance(groups, int) or not isinstance(weight.shape[0], int)
+    if not free or weight.rank > 4:
+        require_fixed_weight(g, weight)
     axes = weight.rank - 2
     stride, dilation = fixed(g, stride, axes, "the stride"), fixed(g, dilation, axes, "the dilation")
     if padding == "same":
@@ -49,8 +53,30 @@ def convolve(g: Importer, input: Value, weight: Value, bias: Value | None = None
         pads = before if before == after else before + after
     else:
         pads = fixed(g, 0 if padding == "valid" else padding, axes, "the padding")
+    if free:
+        return _free_groups(g, input, weight, bias, stride, pads, dilation, groups)
     return g.op("convolution", input, weight, bias, stride=trimmed(stride, 1), padding=trimmed(pads, 0),
                 dilation=trimmed(dilation, 1), groups=groups)
+
+
+def _free_groups(g: Importer, x: Value, weight: Value, bias: Value | None, stride: tuple[int, ...], pads: tuple[int, ...],
+                 dilation: tuple[int, ...], groups: Dim) -> Value:
+    """A convolution whose groups, or whose number of filters, is a size of the input, as where each image has filters of its own:
+    the columns of windows times a matrix for each group."""
+    if not all(isinstance(size, int) for size in weight.shape[1:]) or len(pads) > len(stride):
+        raise g.refuse("the sizes of the weight, or zeros on one side, are not fixed")
+    line = weight.rank == 3
+    _, channels, *kernel = weight.shape
+    x = g.op("expand_dims", x, axis=(2,)) if line else x
+    x = reshaped(g, x, (x.shape[0] * groups, channels, *x.shape[2:]))
+    window: dict[str, Any] = {name: ((neutral,) if line else ()) + values for name, values, neutral in (
+        ("kernel_size", tuple(kernel), 1), ("dilation", dilation, 1), ("padding", pads, 0), ("stride", stride, 1))}
+    columns = g.op("im2col", x, **window)
+    shape = g.result_shape()
+    columns = reshaped(g, columns, (shape[0], groups, *columns.shape[1:]))
+    matrices = reshaped(g, weight, (groups, floor_divide(weight.shape[0], groups), columns.shape[2]))
+    result = reshaped(g, g.op("matmul", matrices, columns), shape)
+    return result if bias is None else g.op("add", result, reshaped(g, bias, (shape[1], *[1] * (weight.rank - 2))))
 
 
 @imports("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
