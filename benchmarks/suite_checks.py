@@ -245,6 +245,7 @@ class _Promoting(TorchFunctionMode):
 def others(case: SuiteCase, program: Program, flat: list[Array | None],
            truth: list[Array]) -> list[tuple[dict[str, Array], list[Array], list[Array]]]:
     """Runs at sizes that were not traced: every free dim two larger, and the first one 1. Only those that torch can run."""
+    from converter.conditions import unmet
     from converter.dims import evaluate
     from converter.dims import symbols as symbols_of
     from converter.sizes import check_inputs
@@ -261,6 +262,8 @@ def others(case: SuiteCase, program: Program, flat: list[Array | None],
     plain = all(np.isfinite(array).all() for array in truth if array.dtype.kind in "fc")
     for sizes in ({name: size + 2 for name, size in bindings.items()}, single):
         if not sizes or sizes == bindings or any(size not in graph.dims[name] for name, size in sizes.items() if name in graph.dims):
+            continue
+        if unmet(graph.requires, sizes):  # refused at the door, as the model says
             continue
         specs = {port.name: port.spec for port in graph.inputs}
         arrays: list[Array | None] = []

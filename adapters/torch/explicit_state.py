@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 from torch.export import Dim
 
 from adapters.torch.export import Prepared
-from adapters.torch.inputs import flat_names
+from adapters.torch.inputs import call, flat_names
 from adapters.torch.memory import Memory, Slot, evaluation
 from adapters.torch.state import copied, find_state, fingerprint, names_of, put, value_of
 from converter.errors import ConverterError, UnsupportedError
@@ -208,7 +208,7 @@ def _after_a_call(ready: Prepared, slots: Sequence[Slot], memory: Memory,
         for slot, value in (given or {}).items():
             put(slot, copied(value))
         with torch.no_grad():
-            result = ready.module(*ready.args, **ready.kwargs)
+            result = call(ready.module, ready.args, ready.kwargs)
         return ([leaf.detach().clone() for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)],
                 [copied(value_of(slot)) for slot in slots])
     finally:

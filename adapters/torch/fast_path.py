@@ -19,6 +19,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
+from adapters.torch.inputs import call
 from adapters.torch.memory import unchanged
 
 ENCODER, LAYER, ATTENTION = nn.TransformerEncoder.forward, nn.TransformerEncoderLayer.forward, nn.MultiheadAttention.forward
@@ -137,7 +138,7 @@ def note_fast_path(module: nn.Module, args: Any, kwargs: Any, notes: list[str]) 
         for enabled in (True, False):
             torch.backends.mha.set_fastpath_enabled(enabled)
             with unchanged(module), torch.no_grad():
-                results.append([leaf for leaf in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(leaf, Tensor)])
+                results.append([leaf for leaf in pytree.tree_leaves(call(module, args, kwargs)) if isinstance(leaf, Tensor)])
     except Exception:  # the trace says what fails
         return
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from adapters.torch.inputs import Unnamed, call_arguments, resized
+from adapters.torch.inputs import Unnamed, call, call_arguments, resized
 from adapters.torch.memory import evaluation, unchanged
 from adapters.torch.notes import Concern
 from adapters.torch.retracing import sizes_of
@@ -132,7 +132,7 @@ def takes(module: torch.nn.Module, arguments: Mapping[str, Any]) -> bool:
     args, kwargs = call_arguments(module, arguments)
     try:
         with evaluation(module), quiet(), unchanged(module), torch.no_grad():
-            module(*args, **kwargs)
+            call(module, args, kwargs)
     except Exception:  # a module raises anything at a size that it does not allow
         return False
     return True

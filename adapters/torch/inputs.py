@@ -56,6 +56,12 @@ def call_arguments(module: torch.nn.Module, bound: Mapping[str, Any]) -> tuple[l
     return args, kwargs
 
 
+def call(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Any:
+    """What a module gives for copies of its arguments, of which it may change its own: a sum in place, a cache that grows."""
+    own = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (tuple(args), dict(kwargs or {})))
+    return module(*own[0], **own[1])
+
+
 def flat_names(tree: Any) -> list[str]:
     """A name for each leaf of nested arguments: `past.0.key` for `{"past": [{"key": …}]}`; a one-name path stays bare."""
     return [".".join(str(_key(step)) for step in path if _key(step) != "") for path, _ in pytree.tree_flatten_with_path(tree)[0]]

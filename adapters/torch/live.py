@@ -17,7 +17,7 @@ from adapters.torch.dtypes import to_tensor
 from adapters.torch.effort import SECONDS, Effort, budget
 from adapters.torch.explicit_state import with_explicit_state, with_pairs, with_state_sizes
 from adapters.torch.export import Program, from_exported, prepared, traced
-from adapters.torch.inputs import bind_arguments, call_arguments
+from adapters.torch.inputs import bind_arguments, call, call_arguments
 from adapters.torch.memory import evaluation, unchanged
 from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
@@ -195,7 +195,7 @@ def _first_accepted(module: torch.nn.Module, drawn: Iterator[Mapping[str, Array]
         args, kwargs = _call(module, arrays)
         try:
             with evaluation(module, own=True), unchanged(module), torch.no_grad():
-                module(*args, **kwargs)
+                call(module, args, kwargs)
         except Exception as error:  # a module may raise anything at a size that it does not allow
             failure = failure or (arrays, error)
             continue

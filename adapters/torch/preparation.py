@@ -15,7 +15,7 @@ import torch.utils._pytree as pytree
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from adapters.torch.inputs import bind_arguments, flat_names
+from adapters.torch.inputs import bind_arguments, call, flat_names
 from adapters.torch.memory import unchanged
 from adapters.torch.quantization import refuse_observers
 from converter.errors import ConverterError, UnsupportedError
@@ -66,7 +66,7 @@ def initialized(module: torch.nn.Module, args: Any, kwargs: Any, notes: list[str
         return
     try:
         with torch.no_grad():
-            module(*args, **(kwargs or {}))
+            call(module, args, kwargs)
     except Exception as error:  # a module may raise anything
         raise UnsupportedError("lazy layers without parameters, and the module fails on its example", where=type(module).__name__,
                                received=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}",
@@ -149,7 +149,7 @@ def from_script(module: torch.jit.ScriptModule, args: Any, kwargs: Any, notes: l
     for item in (module, plain):
         with unchanged(item), torch.no_grad():
             results.append([leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
-                            for leaf in pytree.tree_leaves(item(*args, **(kwargs or {})))])
+                            for leaf in pytree.tree_leaves(call(item, args, kwargs))])
     wanted, found = results
     same = len(wanted) == len(found) and all(torch.allclose(torch.as_tensor(a), torch.as_tensor(b), 1e-4, 1e-5, equal_nan=True)
                                              for a, b in zip(wanted, found, strict=True))

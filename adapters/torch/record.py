@@ -11,7 +11,7 @@ import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import as_tensor, to_numpy, to_tensor
 from adapters.torch.export import Program
-from adapters.torch.inputs import call_arguments, flat_names
+from adapters.torch.inputs import call, call_arguments, flat_names
 from adapters.torch.memory import evaluation, unchanged
 from converter.errors import ConverterError
 from converter.ir import Example
@@ -84,7 +84,7 @@ def run_module(program: Program, arguments: Mapping[str, Any], inputs: Mapping[s
     bound = pytree.tree_unflatten(filled, structure)
     args, kwargs = call_arguments(program.module, bound)
     with evaluation(program.module), unchanged(program.module), torch.no_grad():
-        result = program.module(*args, **kwargs)
+        result = call(program.module, args, kwargs)
     values = pytree.tree_leaves(result)
     names = program.output_names
     if len(values) != len(names):

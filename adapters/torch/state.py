@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 
 from adapters.torch.caches import register_caches
 from adapters.torch.held_values import PLAIN, bind_name, names_in_reach, same_values
+from adapters.torch.inputs import call
 from adapters.torch.memory import Memory, Slot
 from adapters.torch.notes import Concern
 from converter.errors import UnsupportedError
@@ -43,23 +44,21 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
     register_caches()
     states = torch.get_rng_state(), np.random.get_state()
 
-    def call() -> list[torch.Tensor]:
+    def again() -> list[torch.Tensor]:
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
-        # Copies of the arguments, of which a module may change its own: a cache grows by a call.
-        own = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (tuple(args), dict(kwargs)))
-        return _outputs(module(*own[0], **own[1]))
+        return _outputs(call(module, args, kwargs))
 
     try:
         with torch.no_grad():
-            first = call()
+            first = again()
             changed = memory.changed()
             if not changed:
                 return State()
             if memory.uncounted():
                 raise _refuse_data(names_of(memory.uncounted(), module), module)
             prints, values = {slot: fingerprint(value_of(slot)) for slot in changed}, [{slot: copied(value_of(slot)) for slot in changed}]
-            same = _equal(first, call())
+            same = _equal(first, again())
             values.append({slot: copied(value_of(slot)) for slot in changed})
             slots = list(dict.fromkeys([*changed, *memory.changed()]))
             kept = [slot for slot in slots if not same or slot not in prints or _is_registered(slot)
@@ -68,7 +67,7 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
             def is_read(slot: Slot, value: Any) -> bool:
                 memory.restore()
                 put(slot, copied(value))
-                return not _equal(first, call()) or any(fingerprint(value_of(other)) != before for other, before in prints.items())
+                return not _equal(first, again()) or any(fingerprint(value_of(other)) != before for other, before in prints.items())
 
             kept = [slot for slot in kept if slot not in prints or _is_registered(slot) or not _is_copied(values[0][slot])
                     or len(slots) > PROBED or any(is_read(slot, held[slot]) for held in values)]

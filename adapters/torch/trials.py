@@ -19,7 +19,7 @@ import torch.utils._pytree as pytree
 from adapters.torch.domains import Domain
 from adapters.torch.dtypes import to_numpy
 from adapters.torch.effort import Effort, current
-from adapters.torch.inputs import call_arguments
+from adapters.torch.inputs import call, call_arguments
 from adapters.torch.memory import unchanged
 from adapters.torch.requirements import failing
 from adapters.torch.retracing import at_sizes, points, sizes_of
@@ -58,7 +58,7 @@ def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, e
     args, kwargs = call_arguments(module, changed)
     try:
         with unchanged(module), torch.no_grad():
-            wanted = [_array(leaf) for leaf in pytree.tree_leaves(module(*args, **kwargs))]
+            wanted = [_array(leaf) for leaf in pytree.tree_leaves(call(module, args, kwargs))]
     except Exception:  # a module raises anything at a size that it does not allow
         return None
     try:
