@@ -210,6 +210,7 @@ def test_config_fields_that_are_not_known(changes: dict[str, Any], said: str, tm
     ("gpt_neo", {"attention_types": [[["global", "near"], 1]]}, "'attention_types'"),
     ("gpt_neo", {"attention_types": "global"}, "'attention_types'"),
     ("gpt_neo", {"attention_layers": ["local", "local"]}, "'attention_layers'"),
+    ("lfm2", {"layer_types": ["conv", "sliding_attention"]}, "'layer_types'"),
     ("smollm3", {"no_rope_layers": [1]}, "'no_rope_layers'"),
     ("cohere2", {"use_qk_norm": True}, "'use_qk_norm'"),
     ("gemma3_text", {"attn_logit_softcapping": 3.0}, "'attn_logit_softcapping'"),

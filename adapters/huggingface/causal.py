@@ -53,6 +53,8 @@ class Norm(Protocol):
 
 # [batch, time, width] of a layer to the same: net, x, the layer.
 Feed = Callable[[Net, Value, int], Value]
+# The same, in the place of attention: net, the words, x, the layer.
+Mixer = Callable[[Net, decoders.Sequence, Value, int], Value]
 # Query, key and value, [batch, heads, time, size] each: net, x, whether the projection has a bias, the sizes, the layer.
 Split = Callable[[Net, Value, bool, "Sizes", int], tuple[Value, Value, Value]]
 
@@ -106,6 +108,7 @@ class Style:
     turns: rotary positions by name, None for those of the config; turned: the name for each layer, None for none.
     biased: what is added to scores; sinks: each head has a score beside those of keys, for nothing. first_norm: of the words' vectors.
     learned: a table of positions is added to the words' vectors, with so many rows before the first word's; None for no table.
+    mixers: what layers have in the place of attention, by the layer.
     from_norm: what a part makes is added to what it was given, not to what the norm before it was given.
     """
 
@@ -135,6 +138,7 @@ class Style:
     learned: int | None = None
     first_norm: bool = False
     from_norm: bool = False
+    mixers: Mapping[int, Mixer] = field(default_factory=dict)
 
 
 def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable[[Config, Usual], Sizes], net: Net, task: str) -> None:
@@ -149,23 +153,34 @@ def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable
         turns = {"": rotary(config, parameters(config, usual.fraction, theta=usual.theta, usual=usual.rope), sizes.size)}
     turns = turns or {}
     grows = any(item.growth is not None for item in turns.values())
-    words = sequence(net, None if grows else longest, sizes.layers, sizes.groups, sizes.size)
+    cached = [layer for layer in range(sizes.layers) if layer not in style.mixers]
+    words = sequence(net, None if grows else longest, cached, sizes.groups, sizes.size)
     places = {name: angles(net, turns[name], words.past, words.total, taken(net, "position_ids"), name)
               for name in dict.fromkeys(turned) if name is not None}
     bias = None if style.biased is None else net.op("where", words.order(None), style.biased(net, words, sizes), -math.inf, name="bias")
     x = _embedded(net, words, style, sizes, longest)
     for layer in range(sizes.layers):
         normed = x if style.place == "after" else style.norm(net, x, "attention_norm", layer=layer)
-        query, key, value = heads_of(net, normed, style, sizes, layer)
-        name = turned[layer]
-        if name is not None:
-            query, key = (rotate(net, item, *places[name], style.interleaved) for item in (query, key))
-        query, key, value = _normed(net, (query, key, value), style, "turned", layer)
-        seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap,
-                      bias=bias, sinks=net.tensor("sinks", (sizes.heads,), "", layer=layer) if style.sinks else None)
-        seen = net.linear(seen, "attention_out", sizes.width, bias=style.out_bias, layer=layer)
+        if layer in style.mixers:
+            seen = style.mixers[layer](net, words, normed, layer)
+        else:
+            name = turned[layer]
+            seen = _attention(net, words, normed, style, sizes, layer, None if name is None else places[name], bias)
         x = _added(net, style, x, seen, normed, layer)
     head(net, words, style.norm(net, x, "norm"), task, tie=style.tie, cap=style.last_cap, scale=style.scores, bias=style.lm_bias)
+
+
+def _attention(net: Net, words: decoders.Sequence, x: Value, style: Style, sizes: Sizes, layer: int,
+               places: tuple[Value, Value] | None, bias: Value | None) -> Value:
+    """What attention sees, [batch, time, width]. `places`: cosines and sines; `bias`: what is added to scores."""
+    query, key, value = heads_of(net, x, style, sizes, layer)
+    if places is not None:
+        query, key = (rotate(net, item, *places, style.interleaved) for item in (query, key))
+        query, key, value = _normed(net, (query, key, value), style, "turned", layer)
+    sinks = net.tensor("sinks", (sizes.heads,), "", layer=layer) if style.sinks else None
+    seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap, bias=bias,
+                  sinks=sinks)
+    return net.linear(seen, "attention_out", sizes.width, bias=style.out_bias, layer=layer)
 
 
 def _embedded(net: Net, words: decoders.Sequence, style: Style, sizes: Sizes, longest: int | None) -> Value:

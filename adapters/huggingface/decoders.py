@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from adapters.huggingface.config import Config
@@ -93,10 +93,10 @@ class Sequence:
         return found[0], found[1]
 
 
-def sequence(net: Net, longest: int | None, layers: int, heads: int, size: int) -> Sequence:
+def sequence(net: Net, longest: int | None, layers: int | Collection[int], heads: int, size: int) -> Sequence:
     """Declares the inputs: the words, their mask, their positions, and the cache [batch, heads, past, size] of each layer.
 
-    longest: how many words, with those of the cache, the model can have; None for any number.
+    longest: how many words, with those of the cache, the model can have; None for any number. layers: how many, or those with a cache.
     """
     net.dim("batch", None)
     net.dim("time", longest)
@@ -110,7 +110,7 @@ def sequence(net: Net, longest: int | None, layers: int, heads: int, size: int) 
             net.b.input(name, DType.INT64, ["batch", past + time if name == "attention_mask" else time])
     cached = {}
     if net.cache:
-        for layer in range(layers):
+        for layer in range(layers) if isinstance(layers, int) else layers:
             for part in ("key", "value"):
                 name = f"past_key_values.{layer}.{part}"
                 cached[name] = net.b.input(name, net.dtype, ["batch", heads, past, size])

@@ -58,6 +58,7 @@ MODULES = {
     "gpt_bigcode": "gptj:GPT_BIGCODE",
     "mamba": "mamba:MAMBA",
     "falcon_mamba": "mamba:FALCON_MAMBA",
+    "lfm2": "lfm2",
     "rwkv": "rwkv",
     "ernie4_5": "llama_kin:ERNIE4_5",
     "cwm": "llama_kin:CWM",

@@ -93,6 +93,7 @@ def cwm(config: Config, sizes: Sizes) -> Style:
 
 def hunyuan(config: Config, sizes: Sizes) -> Style:
     """Heads have their norms after they are turned; an `alpha` stretches the base of the frequencies once and for all."""
+    config.get("eod_token_id")
     bias, fields = config.flag("attention_bias", False), parameters(config)
     if fields.get("rope_type") == "dynamic" and fields.get("alpha"):
         if sizes.size <= 2:

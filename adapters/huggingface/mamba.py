@@ -10,10 +10,9 @@ from functools import partial
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import Sequence as Words
 from adapters.huggingface.decoders import head
-from adapters.huggingface.encoders import taken
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
-from adapters.huggingface.recurrent import READ, keep, scanned, state_of, wide, words_of
+from adapters.huggingface.recurrent import READ, convolved, keep, masked, scanned, state_of, wide, words_of
 from converter.builder import GraphBuilder, Value
 
 MIXER = "layers.{layer}.mixer"
@@ -36,22 +35,17 @@ def build(normed: bool, net: Net, task: str) -> None:
     head(net, words, net.rms_norm(net.cast(x), "norm", eps), task, tie=True)
 
 
-def _masked(net: Net, x: Value) -> Value:
-    """Zero at words that the mask hides, [batch, time, width]."""
-    mask = taken(net, "attention_mask")
-    return x if mask is None else net.op("multiply", x, net.op("expand_dims", net.cast(mask), axis=(2,)))
-
-
 def _mixer(net: Net, words: Words, x: Value, config: Config, layer: int, normed: bool) -> Value:
     """The selective state space of one layer, [batch, time, width]."""
     width = config.size("hidden_size")
     inner, numbers, rank = (config.size("intermediate_size", int(config.number("expand", 2, above=0) * width)),
                             config.size("state_size", 16), config.get("time_step_rank", "auto"))
     rank = math.ceil(width / 16) if rank == "auto" else config.size("time_step_rank")
+    kernel, conv_bias = config.size("conv_kernel", 4, least=2), config.flag("use_conv_bias", True)
     bias, activation = config.flag("use_bias", False), config.choice("hidden_act", ACTIVATIONS, "silu")
-    both = net.linear(_masked(net, x), "inner", 2 * inner, bias=bias, layer=layer)
+    both = net.linear(masked(net, words, x), "inner", 2 * inner, bias=bias, layer=layer)
     x, gate = net.b.add("split", (both,), {"sizes": (inner, inner), "axis": -1}, names=("hidden", "gate"))
-    x = _masked(net, net.activation(_convolved(net, words, x, config, layer), activation))
+    x = masked(net, words, net.activation(convolved(net, words, x, kernel, conv_bias, layer), activation))
     parts = net.linear(x, "selected", rank + 2 * numbers, bias=False, layer=layer)
     pace, into, out = net.b.add("split", (parts,), {"sizes": (rank, numbers, numbers), "axis": -1}, names=("pace", "into", "out"))
     kind = wide(net)
@@ -78,20 +72,6 @@ def _select(b: GraphBuilder, states: Sequence[Value], given: Sequence[Value], re
     kept = b.op("multiply", states[0], b.op("exp", b.op("multiply", b.op("expand_dims", pace, axis=(2,)), rest[0])))
     state = b.op("add", kept, b.op("multiply", b.op("expand_dims", paced, axis=(2,)), b.op("expand_dims", into, axis=(1,))))
     return (state,), b.op("squeeze", b.op("matmul", state, b.op("expand_dims", out, axis=(2,))), axis=(2,))
-
-
-def _convolved(net: Net, words: Words, x: Value, config: Config, layer: int) -> Value:
-    """Each channel's last few words weighted and summed, [batch, time, channels]; the cache has those before the first."""
-    kernel, (batch, time, channels) = config.size("conv_kernel", 4, least=2), x.shape
-    x = net.op("permute_dims", x, axes=(0, 2, 1))
-    if net.cache:
-        past = state_of(net, layer, "conv", (batch, channels, kernel - 1), net.dtype)
-        x = net.op("concat", past, x, axis=2)
-        keep(words, layer, "conv", net.op("slice", x, axes=(2,), starts=(time,), stops=(None,)))
-    weight = net.tensor("convolution", (channels, 1, kernel), layer=layer)
-    bias = net.tensor("convolution", (channels,), "bias", layer=layer) if config.flag("use_conv_bias", True) else None
-    x = net.op("convolution", x, weight, bias, groups=channels, padding=[] if net.cache else [kernel - 1, 0])
-    return net.op("permute_dims", x, axes=(0, 2, 1))
 
 
 MAMBA = Family(

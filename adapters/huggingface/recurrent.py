@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from adapters.huggingface.decoders import TASKS, UNBOUNDED
 from adapters.huggingface.decoders import Sequence as Words
+from adapters.huggingface.encoders import taken
 from adapters.huggingface.net import Net
 from converter.builder import GraphBuilder, Value
 from converter.dims import Dim
@@ -53,6 +54,30 @@ def scanned(net: Net, states: Sequence[Value], sequences: Sequence[Value], rest:
         inner.output(f"output_{place}", value)
     *last, all_of_them = net.b.add("scan", operands, {"states": count, "sequences": len(firsts), "body": inner.graph()})
     return (*last, net.op("permute_dims", all_of_them, axes=(1, 0, *range(2, all_of_them.rank))))
+
+
+def masked(net: Net, words: Words, x: Value) -> Value:
+    """Zero at words that the mask hides, [batch, time, width]."""
+    mask = taken(net, "attention_mask")
+    if mask is None:
+        return x
+    if mask.shape[1] != words.time:
+        mask = net.op("slice", mask, axes=(1,), starts=(words.past,), stops=(None,))
+    return net.op("multiply", x, net.op("expand_dims", net.cast(mask), axis=(2,)))
+
+
+def convolved(net: Net, words: Words, x: Value, kernel: int, bias: bool, layer: int) -> Value:
+    """Each channel's last `kernel` words weighted and summed, [batch, time, channels]; the cache has those before the first."""
+    batch, time, channels = x.shape
+    x = net.op("permute_dims", x, axes=(0, 2, 1))
+    if net.cache:
+        past = state_of(net, layer, "conv", (batch, channels, kernel - 1), net.dtype)
+        x = net.op("concat", past, x, axis=2)
+        keep(words, layer, "conv", net.op("slice", x, axes=(2,), starts=(time,), stops=(None,)))
+    weight = net.tensor("convolution", (channels, 1, kernel), layer=layer)
+    offset = net.tensor("convolution", (channels,), "bias", layer=layer) if bias else None
+    x = net.op("convolution", x, weight, offset, groups=channels, padding=[] if net.cache else [kernel - 1, 0])
+    return net.op("permute_dims", x, axes=(0, 2, 1))
 
 
 def wide(net: Net) -> DType:
