@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import converter
-from converter import ConversionWarning, ConverterError, UnsupportedError
+from converter import ConversionWarning, ConverterError, RunError, UnsupportedError
 from converter.cli.inputs import draw_examples, fixed_sizes, parse_inputs
 
 RUNTIMES = ("reference", "numpy", "onnxruntime", "torch")
@@ -55,12 +55,20 @@ class Loop(nn.Module):
 
 
 class Positions(nn.Module):
-    def __init__(self) -> None:
+    """A table of 16 positions, looked up or cut; or a length that the code refuses."""
+
+    def __init__(self, way: str) -> None:
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(9, 4), nn.Embedding(16, 4)
+        self.table, self.way = nn.Embedding(16, 4), way
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.tokens(x) + self.positions(torch.arange(x.shape[1]))
+        if self.way == "looked up":
+            return x + self.table(torch.arange(x.shape[1]))
+        if self.way == "cut":
+            return x + self.table.weight[:x.shape[1]]
+        if x.shape[1] > 16:
+            raise ValueError("too long")
+        return x * 2
 
 
 class Cached(nn.Module):
@@ -115,11 +123,19 @@ def test_a_size_that_nobody_named_is_a_warning_where_the_module_takes_others() -
     assert any("axis 1 of 'x' stays fixed at 6" in note for note in model.metadata["notes"])
 
 
-def test_an_end_of_the_modules_own_is_no_error() -> None:
-    example = (torch.zeros(2, 6, dtype=torch.int64),)
-    model = converter.from_torch(Positions(), example, dims={"x": ["batch", "time"]})
-    assert model.graph.dims["time"].max == 16
-    assert any("time is 16 or less" in note for note in model.metadata["notes"])
+@pytest.mark.parametrize("way", ["looked up", "cut", "refused"])
+def test_an_end_of_the_modules_own_is_no_error_and_told(way: str) -> None:
+    module, example = Positions(way).eval(), (torch.randn(2, 5, 4),)
+    with pytest.warns(ConversionWarning, match=r"'seq' \(axis 1 of 'x'\) ends at 16, where the module's own code or weights end"):
+        model = converter.from_torch(module, example, dims={"x": ["batch", "seq", 4]})
+    assert model.graph.dims["seq"].max == 16
+    assert any("ends at 16" in note for note in model.metadata["notes"])
+    assert_equal(model, module, (torch.randn(1, 16, 4),), (torch.randn(3, 1, 4),))
+    with pytest.raises(RunError, match="seq"):
+        converter.session(model, "numpy").run({"x": np.zeros((1, 17, 4), np.float32)})
+    # Where it was asked for with its end, or by nobody, it is no surprise.
+    ended = converter.from_torch(module, example, dims={"x": [Dim("batch"), Dim("seq", max=16), 4]})
+    assert ended.graph.dims["seq"].max == converter.from_torch(module, example).graph.dims["x_1"].max == 16
 
 
 def test_two_names_for_one_size() -> None:

@@ -37,7 +37,7 @@ FIRST, SECOND, LAST = 0.5, 0.75, 0.75
 LEAST = 2.0
 """Seconds that a trace has, however little is left."""
 
-BACKSTOP = 6.0
+BACKSTOP = 10.0
 """So many seconds on the clock count as one: a budget ends there where the thread gets no processor."""
 
 TICK = 0.05

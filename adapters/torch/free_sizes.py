@@ -217,10 +217,12 @@ def why(item: Shortfall, own: bool, place: Place | None) -> str:
 
 
 def describe_all(short: list[Shortfall], own: set[Shortfall], places: Mapping[Axis, Place]) -> list[str]:
-    """Notes on all that falls short; what the module itself would take is a concern."""
+    """Notes on all that falls short; what the module itself would take is a concern, and so is an end to a size that was asked for."""
     notes: list[str] = []
     for item in short:
         if item in own and _is_its_own(item):
+            if item.name is not None and isinstance(item.size, DimRange):
+                notes.append(Concern(f"{item.describe()}, where the module's own code or weights end"))
             continue  # the note on the range says it, and the shapes themselves
         note = f"{item.describe()}: {why(item, item in own, _place_of(item, places))}"
         notes.append(note if item in own else Concern(note))
