@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import converter
-from converter.errors import UnsupportedError
 from tests import support_torchvision
 
 pytestmark = pytest.mark.skipif(not support_torchvision.INSTALLED, reason=support_torchvision.REASON)
@@ -45,15 +45,49 @@ def bilinear(image: Array, y: float, x: float) -> Array:
             + dy * (1 - dx) * image[:, bottom, left] + dy * dx * image[:, bottom, right])
 
 
-def loops_roi_align(x: Array, rois: Array, scale: float, size: tuple[int, int], ratio: int, aligned: bool) -> Array:
-    out = np.zeros((len(rois), x.shape[1], *size))
+def loops_roi_align(x: Array, rois: Array, scale: float, size: tuple[int, int], ratio: int, aligned: bool, by_bin: bool = False) -> Array:
+    out = np.zeros((len(rois), x.shape[1] // (size[0] * size[1] if by_bin else 1), *size))
     for k, (image, *edges) in enumerate(rois):
         x1, y1, x2, y2 = (edge * scale - 0.5 * aligned for edge in edges)
         width, height = (x2 - x1, y2 - y1) if aligned else (max(x2 - x1, 1), max(y2 - y1, 1))
-        for i, j, a, b in np.ndindex(*size, ratio, ratio):
-            out[k, :, i, j] += bilinear(x[int(image)], y1 + (i + (a + 0.5) / ratio) * height / size[0],
-                                        x1 + (j + (b + 0.5) / ratio) * width / size[1]) / ratio ** 2
+        rows, columns = (ratio, ratio) if ratio > 0 else (int(np.ceil(height / size[0])), int(np.ceil(width / size[1])))
+        for i, j, a, b in np.ndindex(*size, rows, columns):
+            values = x[int(image), i * size[1] + j::size[0] * size[1]] if by_bin else x[int(image)]
+            out[k, :, i, j] += bilinear(values, y1 + (i + (a + 0.5) / rows) * height / size[0],
+                                        x1 + (j + (b + 0.5) / columns) * width / size[1]) / (rows * columns)
     return out
+
+
+def rounded(value: float) -> int:
+    """Half away from 0, as C rounds."""
+    return int(np.sign(value) * np.floor(abs(value) + 0.5))
+
+
+def loops_pool(x: Array, rois: Array, scale: float, size: tuple[int, int], by_bin: bool) -> tuple[Array, Array]:
+    """The maxima of bins and their places, or the means of bins that have channels of their own, and which."""
+    _, channels, *image_size = x.shape
+    depth = channels // (size[0] * size[1]) if by_bin else channels
+    out, places = np.zeros((len(rois), depth, *size)), np.full((len(rois), depth, *size), -1)
+    for k, (image, *edges) in enumerate(rois):
+        left, top, right, bottom = (rounded(edge * scale) for edge in edges)
+        starts, lengths = (top, left), [max(end - start + (not by_bin), 1) for start, end in ((top, bottom), (left, right))]
+        for i, j in np.ndindex(*size):
+            spans = []
+            for start, length, bin_, bins, limit in zip(starts, lengths, (i, j), size, image_size, strict=True):
+                most = limit - by_bin
+                low, high = int(np.floor(bin_ * length / bins)) + start, int(np.ceil((bin_ + 1) * length / bins)) + start
+                spans.append(slice(min(max(low, 0), most), min(max(high, 0), most)))
+            for c in range(depth):
+                source = (c * size[0] + i) * size[1] + j if by_bin else c
+                part = x[int(image), source][tuple(spans)]
+                if by_bin:
+                    places[k, c, i, j] = source
+                    out[k, c, i, j] = part.mean() if part.size else 0.0
+                elif part.size:
+                    row, column = np.unravel_index(part.argmax(), part.shape)
+                    out[k, c, i, j] = part[row, column]
+                    places[k, c, i, j] = (row + spans[0].start) * image_size[1] + column + spans[1].start
+    return out, places
 
 
 def loops_deform(x: Array, offset: Array, mask: Array, weight: Array, bias: Array, stride: int, pad: int, dilation: int) -> Array:
@@ -78,7 +112,7 @@ def loops_deform(x: Array, offset: Array, mask: Array, weight: Array, bias: Arra
     return out
 
 
-def assert_computes(module: nn.Module, calls: list[tuple[Tensor, ...]], wanted: Any) -> None:
+def assert_computes(module: nn.Module, calls: Sequence[tuple[Tensor, ...]], wanted: Any) -> None:
     """Every runtime gives what loops give, at sizes not traced too; nothing is recorded, as torch has no kernel to run."""
     support_torchvision.models()
     model = converter.from_torch(module.eval(), calls[0], examples=False)
@@ -117,10 +151,10 @@ class Regions(nn.Module):
         return torch.ops.torchvision.roi_align(x, rois, 0.5, 3, 2, self.ratio, self.aligned)
 
 
-def regions(images: int, count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+def regions(images: int, count: int, height: int, width: int, channels: int = 4) -> tuple[Tensor, Tensor]:
     corner = torch.rand(count, 2) * 12 - 3
     rois = torch.cat([torch.randint(0, images, (count, 1)).float(), corner, corner + torch.rand(count, 2) * 24], 1)
-    return torch.randn(images, 4, height, width), rois
+    return torch.randn(images, channels, height, width), rois
 
 
 @pytest.mark.parametrize("aligned", [False, True])
@@ -130,10 +164,46 @@ def test_roi_align(aligned: bool) -> None:
                     lambda x, rois: loops_roi_align(x, rois, 0.5, (3, 2), 2, aligned))
 
 
-def test_roi_align_with_as_many_samples_as_a_region_needs_is_refused() -> None:
+@pytest.mark.parametrize("aligned", [False, True])
+def test_roi_align_with_as_many_samples_as_a_region_needs(aligned: bool) -> None:
+    torch.manual_seed(0)
+    assert_computes(Regions(aligned, -1), [regions(2, 5, 8, 9), regions(3, 7, 6, 11), regions(1, 1, 4, 5)],
+                    lambda x, rois: loops_roi_align(x, rois, 0.5, (3, 2), 0, aligned))
+
+
+class Pooled(nn.Module):
+    """One of torchvision's poolings of regions, with both of its results."""
+
+    def __init__(self, name: str, *ratio: int) -> None:
+        super().__init__()
+        self.function, self.ratio = getattr(torch.ops.torchvision, name), ratio
+
+    def forward(self, x: Tensor, rois: Tensor) -> Tensor:
+        values, places = self.function(x, rois, 0.5, 3, 2, *self.ratio)
+        return torch.stack([values, places.to(values.dtype)])
+
+
+@pytest.mark.parametrize("ratio", [2, 0])
+def test_ps_roi_align(ratio: int) -> None:
+    torch.manual_seed(0)
     support_torchvision.models()
-    with pytest.raises(UnsupportedError, match="sampling_ratio"):
-        converter.from_torch(Regions(True, -1), regions(2, 5, 8, 9), examples=False)
+
+    def wanted(x: Array, rois: Array) -> Array:
+        found = loops_roi_align(x, rois, 0.5, (3, 2), ratio, True, by_bin=True)
+        return np.stack([found, np.broadcast_to(np.arange(x.shape[1]).reshape(found.shape[1:]), found.shape)])
+
+    assert_computes(Pooled("ps_roi_align", ratio), [regions(2, 5, 8, 9, 12), regions(3, 7, 6, 11, 12)], wanted)
+
+
+@pytest.mark.parametrize("name", ["roi_pool", "ps_roi_pool"])
+def test_poolings_of_regions(name: str) -> None:
+    torch.manual_seed(0)
+    support_torchvision.models()
+    calls = [regions(2, 5, 8, 9, 12), regions(3, 7, 6, 11, 12), regions(1, 6, 4, 3, 12)]
+    calls[1][1][:, 1:] = calls[1][1][:, 1:].round()  # halves, once they are scaled
+    calls[2][1][0, 1:] = torch.tensor([40.0, 40.0, 50.0, 50.0])  # outside of the image
+    calls[2][1][1, 1:] = torch.tensor([5.0, 5.0, -7.0, -3.0])  # right of its own right side
+    assert_computes(Pooled(name), calls, lambda x, rois: np.stack(loops_pool(x, rois, 0.5, (3, 2), name != "roi_pool")))
 
 
 class Deformed(nn.Module):
