@@ -138,17 +138,17 @@ class Layers:
         return self.builder.op(name, *inputs, **attributes)
 
     def convolution(self, x: Value, name: str, out: int | None, kernel: Pair, stride: Pair = 1, padding: Pair | None = None,
-                    groups: int = 1, bias: bool = False) -> Value:
+                    groups: int = 1, bias: bool = False, dilation: int = 1) -> Value:
         """`nn.Conv2d`. `out` None: as many as there are. `padding` None: what keeps the size at stride 1."""
         kernel, stride = pair(kernel), pair(stride)
-        padding = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2) if padding is None else pair(padding)
+        padding = (dilation * (kernel[0] - 1) // 2, dilation * (kernel[1] - 1) // 2) if padding is None else pair(padding)
         if out is None:
             out = self.shape(f"{name}.weight")[0]
         channels = size(x, 1)
         weight = self.parameter(f"{name}.weight", out, channels // groups, *kernel)
         offset = self.parameter(f"{name}.bias", out) if bias else None
         return self.op("convolution", x, weight, offset, stride=() if stride == (1, 1) else stride,
-                       padding=() if padding == (0, 0) else padding, groups=groups)
+                       padding=() if padding == (0, 0) else padding, dilation=() if dilation == 1 else pair(dilation), groups=groups)
 
     def batch_norm(self, x: Value, name: str) -> Value:
         """`nn.BatchNorm2d` in evaluation mode."""
@@ -189,6 +189,19 @@ class Layers:
         features = size(x, -1)
         return self.op("layer_norm", x, self.parameter(f"{name}.weight", features), self.parameter(f"{name}.bias", features),
                        normalized_shape=(features,), eps=eps)
+
+    def attend(self, qkv: Value, heads: int, normed: Callable[[Value, str], Value] | None = None) -> Value:
+        """What `[batch, length, 3 · width]`, queries, keys and values, see of each other: `[batch, length, width]`.
+
+        `normed`: what is done to the queries, "q", and to the keys, "k", of each head.
+        """
+        batch, length, width = qkv.shape[0], qkv.shape[1], size(qkv, -1) // 3
+        qkv = self.op("reshape", qkv, shape=(batch, length, 3, heads, width // heads))
+        query, key, value = self.builder.add("unstack", (self.op("permute_dims", qkv, axes=(2, 0, 3, 1, 4)),), {"axis": 0})
+        if normed is not None:
+            query, key = normed(query, "q"), normed(key, "k")
+        x = self.op("permute_dims", self.op("scaled_dot_product_attention", query, key, value), axes=(0, 2, 1, 3))
+        return self.op("reshape", x, shape=(batch, length, width))
 
     def max_pool(self, x: Value, kernel: int, stride: int, padding: int = 0, ceil: bool = False) -> Value:
         """`nn.MaxPool2d`."""

@@ -16,7 +16,7 @@ class DenseNet:
     """`growth`: channels that each layer adds. `first`: channels before the first block."""
 
     growth: int
-    layers: tuple[int, int, int, int]
+    layers: tuple[int, ...]
     first: int
 
 
@@ -28,11 +28,11 @@ VARIANTS = {
 }
 
 
-def build(net: Layers, variant: DenseNet) -> Value:
-    """The class scores, `[batch, classes]`."""
+def features(net: Layers, variant: DenseNet, image: Value) -> Value:
+    """The last map of features, before the pool."""
     # Published files, made before names could hold no dots, say norm.1 where the module says norm1.
     dot = "." if net.has("features.denseblock1.denselayer1.norm.1.weight") else ""
-    x = net.conv_norm(net.image("features.conv0"), "features.conv0", "features.norm0", variant.first, 7, 2, activation=relu)
+    x = net.conv_norm(image, "features.conv0", "features.norm0", variant.first, 7, 2, activation=relu)
     x = net.max_pool(x, 3, 2, 1)
     for block, layers in enumerate(variant.layers, 1):
         for layer in range(1, layers + 1):
@@ -46,7 +46,12 @@ def build(net: Layers, variant: DenseNet) -> Value:
             y = relu(net, net.batch_norm(x, f"{name}.norm"))
             channels = size(y, 1)
             x = net.avg_pool(net.convolution(y, f"{name}.conv", channels // 2, 1), 2, 2)
-    return net.linear(net.global_pool(relu(net, net.batch_norm(x, "features.norm5"))), "classifier")
+    return relu(net, net.batch_norm(x, "features.norm5"))
+
+
+def build(net: Layers, variant: DenseNet) -> Value:
+    """The class scores, `[batch, classes]`."""
+    return net.linear(net.global_pool(features(net, variant, net.image("features.conv0"))), "classifier")
 
 
 FAMILY = Family("DenseNet", ("features.conv0.weight", "features.norm5.weight", "classifier.weight"), VARIANTS, build)

@@ -33,13 +33,9 @@ VARIANTS = {
 
 
 def _attention(net: Layers, x: Value, name: str, variant: ViT) -> Value:
-    batch, length, width = x.shape
     qkv = net.op("linear", x, net.parameter(f"{name}.in_proj_weight", 3 * variant.width, variant.width),
                  net.parameter(f"{name}.in_proj_bias", 3 * variant.width))
-    qkv = net.op("reshape", qkv, shape=(batch, length, 3, variant.heads, variant.width // variant.heads))
-    query, key, value = net.builder.add("unstack", (net.op("permute_dims", qkv, axes=(2, 0, 3, 1, 4)),), {"axis": 0})
-    x = net.op("permute_dims", net.op("scaled_dot_product_attention", query, key, value), axes=(0, 2, 1, 3))
-    return net.linear(net.op("reshape", x, shape=(batch, length, width)), f"{name}.out_proj", variant.width)
+    return net.linear(net.attend(qkv, variant.heads), f"{name}.out_proj", variant.width)
 
 
 def build(net: Layers, variant: ViT) -> Value:
