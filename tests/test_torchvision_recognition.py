@@ -57,13 +57,17 @@ def test_a_folder_of_timm_is_what_its_config_says(architecture: str, tmp_path: P
         expected = module(x).numpy()
     for path in (folder, folder / "pytorch_model.bin"):
         model = converter.from_checkpoint(path)
+        assert model.metadata["source"]["framework"] == "timm"
         assert "timm's resnet18" in model.metadata["source"]["assumed"][0]
         np.testing.assert_allclose(converter.session(model).run({"x": x.numpy()})["output"], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("architecture", "fields", "part"), [
     ("resnetaa18", {}, "timm's resnetaa18"), ("resnet50", {}, "timm's resnet50"), ("resnet18", {"global_pool": "max"}, "global_pool"),
-    ("resnet18", {"model_args": {"output_stride": 8}}, "output_stride"), ("vit_tiny", {}, "timm's vit_tiny")])
+    ("resnet18", {"model_args": {"features_only": True}}, "features_only"), ("vit_tiny", {}, "timm's vit_tiny"),
+    ("resnet18", {"num_classes": 6}, r"fc.weight is float32\[5, 512\], not float32\[6, 512\]"),
+    ("resnet18", {"model_args": {"in_chans": 1}}, "conv1.weight"), ("resnet18", {"model_args": {"layers": [2, 2, 2, 1 << 40]}}, "'layers'"),
+    ("resnet18", {"model_args": {"cardinality": 7}}, "cardinality 1"), ("resnet18", {"model_args": {"act_layer": "sinc"}}, "activation")])
 def test_a_folder_of_another_model_of_timm_is_refused(architecture: str, fields: Any, part: str, tmp_path: Path) -> None:
     folder = timm_folder(tmp_path, architecture, **fields)
     for path in (folder, folder / "pytorch_model.bin"):

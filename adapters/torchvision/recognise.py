@@ -8,15 +8,14 @@ from functools import cache
 
 from adapters.torchvision import families as package
 from adapters.torchvision.family import Family, Fit, Specs, fits
-from adapters.torchvision.timm import SAME, timm_architecture
+from adapters.torchvision.timm.arguments import OTHERWISE
+from adapters.torchvision.timm.recognise import timm_model
 from converter.errors import FormatError, UnsupportedError
 from converter.format import Architecture
 from converter.matching import without_training
 from converter.parameters import InMemoryParameters
 from converter.recognition import Checkpoint, Recognised
 from converter.state_dict import unwrapped, wrappers_of
-
-OTHERWISE = "give the graph (--architecture graph.json), or the code that builds the module (--module PKG.MOD:CALLABLE)"
 
 
 @cache
@@ -62,25 +61,17 @@ def recognise(checkpoint: Checkpoint, variant: str | None = None) -> Recognised 
     store = without_training(checkpoint.store)
     parts = wrappers_of(store.names())
     specs = {unwrapped(name, parts): store.spec(name) for name in store.names()}
-    found, reasons = candidates(specs)
     where = str(checkpoint.path)
+    said = timm_model(checkpoint.path, specs, variant)
+    if said is not None:
+        return said
+    found, reasons = candidates(specs)
     if not found:
-        named = timm_architecture(checkpoint.path)
-        if named is not None:
-            reasons.append(f"config.json says that it is timm's {named}")
         if reasons:
             raise UnsupportedError("the checkpoint is of no published architecture", where=where, received="; ".join(reasons),
                                    fix=OTHERWISE)
         return None
     names = [fit.name for fit in found]
-    named = timm_architecture(checkpoint.path)
-    if named is not None:
-        found = [fit for fit in found if fit.name == SAME.get(named)]
-        if not found:
-            raise UnsupportedError(f"config.json says that the model is timm's {named}, whose names and shapes are those of "
-                                   f"{' or '.join(names)}, and which is another model or may be", where=where, expected=", ".join(SAME),
-                                   received=named, fix=OTHERWISE)
-        names = [fit.name for fit in found]
     if variant is not None:
         found = [fit for fit in found if fit.name == variant]
         if not found:
@@ -90,13 +81,12 @@ def recognise(checkpoint: Checkpoint, variant: str | None = None) -> Recognised 
         listed = "; ".join(f"{fit.name}: {', '.join(fit.assumptions) or 'as published'}" for fit in found)
         raise FormatError("names and shapes do not say everything that the model computes", where=where, received=listed,
                           fix="confirm it: " + " or ".join(f"--variant {name}" for name in names))
-    return _recognised(found[0], specs, named)
+    return _recognised(found[0], specs)
 
 
-def _recognised(fit: Fit, specs: Specs, timm: str | None) -> Recognised:
-    assumed = (f"taken for torchvision's {fit.name} by the names and shapes of its tensors" + (
-        f", and timm's {timm} by its config.json" if timm is not None else
-        ": strides, dilations, pools and activations leave no trace in these, and are assumed to be as published"))
+def _recognised(fit: Fit, specs: Specs) -> Recognised:
+    assumed = (f"taken for torchvision's {fit.name} by the names and shapes of its tensors: strides, dilations, pools and activations "
+               "leave no trace in these, and are assumed to be as published")
     notes = [assumed, *fit.assumptions]
     used = {name for node in fit.graph.nodes for name in node.names}
     left = [name for name in specs if name not in used and not name.endswith(".num_batches_tracked")]
