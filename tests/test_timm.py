@@ -36,6 +36,12 @@ SAMPLE: list[tuple[str, dict[str, Any]]] = [
     ("vit_small_patch14_reg4_dinov2", {"depth": 1, "img_size": 56, "dynamic_img_size": True}),
     ("vit_base_patch16_clip_224", {"depth": 1, "img_size": 32, "embed_dim": 96, "num_classes": 0}),
     ("deit_tiny_distilled_patch16_224", {"depth": 1, "img_size": 32}),
+    ("test_efficientnet", {"output_stride": 16}),
+    ("tf_mobilenetv3_small_minimal_100", {"num_classes": 0}),
+    ("lcnet_050", {"global_pool": "max"}),
+    ("mobilenetv4_conv_small_035", {"in_chans": 4}),
+    ("regnetx_002", {"output_stride": 8}),
+    ("regnetz_005", {}),
 ]
 
 

@@ -66,6 +66,11 @@ def _arguments(row: Mapping[str, Any], fields: Mapping[str, Any], where: str) ->
               **{key: own[key] for key in ("num_classes", "input_size", "fixed_input_size") if own.get(key) is not None}}
     if fields.get("num_classes") is not None:
         config["num_classes"] = fields["num_classes"]
+    # What is not a number or a name stands in the table only.
+    odd = [key for key, value in given.items() if not _plain(value) and not (key == "block_args" and row["class"] == "ResNet")]
+    if odd:
+        raise UnsupportedError("arguments that change what the architecture computes, or may", where=where, received=", ".join(odd)[:200],
+                               fix=OTHERWISE)
     size = config["input_size"]
     if not isinstance(size, list) or len(size) != 3:
         raise FormatError("not the size of an image", where=where, expected="input_size: [channels, height, width]",
@@ -75,6 +80,11 @@ def _arguments(row: Mapping[str, Any], fields: Mapping[str, Any], where: str) ->
                **({"global_pool": own["global_pool"]} if own is not fields and own.get("global_pool") is not None else {})}
     # A name on the top level is what the saved module had; timm does not read it.
     return Arguments({**implied, **row["arguments"], **given}, where, fields.get("global_pool"))
+
+
+def _plain(value: Any) -> bool:
+    scalar = (bool, int, float, str, type(None))
+    return isinstance(value, scalar) or isinstance(value, list) and all(isinstance(item, scalar) for item in value)
 
 
 def _object(fields: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:

@@ -97,6 +97,15 @@ class Net(Layers):
             pads.append((total // 2, total - total // 2))
         return self.op("pad", x, pads=tuple(pads))
 
+    def halved(self, x: Value, stride: int, dilation: int) -> Value:
+        """The mean of 2 by 2 in a stride's place, or beside a dilation, where it keeps the size."""
+        if stride == 1 and dilation == 1:
+            return x
+        if dilation > 1:
+            x = self.op("pad", x, pads=((0, 0), (0, 0), (0, 1), (0, 1)))
+        step = stride if dilation == 1 else 1
+        return self.op("avg_pool", x, kernel=(2, 2), stride=(step, step), ceil_mode=True, count_include_pad=False)
+
     def blur(self, x: Value, stride: int, mode: str = "reflect") -> Value:
         """A 3x3 binomial filter (Zhang 2019)."""
         channels = size(x, 1)

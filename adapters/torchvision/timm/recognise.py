@@ -20,6 +20,9 @@ from converter.recognition import Recognised
 BUILDERS: Mapping[str, str] = {
     "ConvNeXt": "convnext",
     "DenseNet": "densenet",
+    "EfficientNet": "efficientnet",
+    "MobileNetV3": "efficientnet",
+    "RegNet": "regnet",
     "ResNet": "resnet",
     "VisionTransformer": "vit",
     "VisionTransformerDistilled": "vit",

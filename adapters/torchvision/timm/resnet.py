@@ -58,12 +58,7 @@ def _spread(net: Net, x: Value, name: str, norm: str, out: int, blocks: Blocks, 
 def _shortcut(net: Net, x: Value, name: str, out: int, blocks: Blocks, step: Step) -> Value:
     stride, dilation = step.stride, step.dilation
     if blocks.averaged:
-        if dilation > 1:
-            x = net.op("pad", x, pads=((0, 0), (0, 0), (0, 1), (0, 1)))
-        if stride != 1 or dilation > 1:
-            step_by = stride if dilation == 1 else 1
-            x = net.op("avg_pool", x, kernel=(2, 2), stride=(step_by, step_by), ceil_mode=True, count_include_pad=False)
-        x = net.convolution(x, f"{name}.1", out, 1)
+        x = net.convolution(net.halved(x, stride, dilation), f"{name}.1", out, 1)
         return net.norm(x, f"{name}.2", blocks.norm, 1)
     kernel = 1 if stride == 1 and dilation == 1 else blocks.down
     spread = step.first if kernel > 1 else 1

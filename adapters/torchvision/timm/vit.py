@@ -110,11 +110,10 @@ def latent_pool(net: Net, x: Value, name: str, heads: int, hidden: int, norm: Ki
 def patches(net: Net, width: int, bias: bool) -> Value:
     """The image's patches, in rows: `[batch, patches, width]`."""
     image, patch = net.arguments.sizes("img_size", 224, 2), net.arguments.sizes("patch_size", 16, 2)
-    if any(side % step for side, step in zip(image, patch, strict=True)):
+    # Positions are resized for images of another size; at this one, nothing is. What is left of a patch is cut off.
+    free = (net.arguments.flag("dynamic_img_size"), net.arguments.flag("dynamic_img_pad"))
+    if any(free) and any(side % step for side, step in zip(image, patch, strict=True)):
         raise net.arguments.refuse("img_size", f"whole patches of {patch[0]} by {patch[1]}")
-    # Positions are resized for images of another size; at this one, nothing is.
-    net.arguments.flag("dynamic_img_size")
-    net.arguments.flag("dynamic_img_pad")
     x = net.convolution(net.picture(*image), "patch_embed.proj", width, (patch[0], patch[1]), (patch[0], patch[1]), 0, bias=bias)
     count = (image[0] // patch[0]) * (image[1] // patch[1])
     return net.op("permute_dims", net.op("reshape", x, shape=(x.shape[0], width, count)), axes=(0, 2, 1))
