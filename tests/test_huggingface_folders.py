@@ -268,6 +268,17 @@ def test_older_fields_of_rotary_positions(tmp_path: Path) -> None:
     compare(from_folder(tmp_path), module, tokens(2, 7, VOCABULARY))
 
 
+@pytest.mark.parametrize("name", ["falcon", "falcon with shared keys", "falcon with biases by place"])
+def test_a_config_with_the_fewest_fields(name: str, tmp_path: Path) -> None:
+    """As Falcon's own folders have it: without what is so by default."""
+    module = decoders.made(name, "ForCausalLM", ffn_hidden_size=64, activation="gelu", max_position_embeddings=2048)
+    forget(save(module, tmp_path), "max_position_embeddings", "ffn_hidden_size", "activation", "rope_parameters",
+           "num_ln_in_parallel_attn", "tie_word_embeddings")
+    model = from_folder(tmp_path)
+    assert model.graph.dims["time"].max == 2048
+    compare(model, module, tokens(2, 7, VOCABULARY, padding="left"), seen_only=True)
+
+
 def test_older_fields_of_two_sets_of_rotary_positions(tmp_path: Path) -> None:
     """Gemma 3's, as its first configs had them."""
     module = decoders.made("gemma3_text scaled", "ForCausalLM")

@@ -117,6 +117,7 @@ def mpt_sizes(config: Config, usual: Usual) -> Sizes:
 
 def falcon(config: Config, sizes: Sizes) -> Style:
     """The first ones add linear biases, the later have rotary positions; the newest have shared keys, and norms for each part."""
+    config.get("multi_query")  # which the newer architecture has nothing of
     newer, beside = config.flag("new_decoder_architecture", False), config.flag("parallel_attn", True)
     norms = config.optional_size("num_ln_in_parallel_attn") or (2 if newer else 1)
     if norms > 2 or (norms == 2) != newer and not (newer and norms == 1):
@@ -165,7 +166,8 @@ BLOCK = "blocks.{layer}"
 
 BLOOM = family("bloom", "Bloom", bloom, read=bloom_sizes, usual=Usual(bounded=False), names=NAMES, heads=CLASSIFIER, optional=(),
                renamed={"hidden_size": "n_embed", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"})
-FALCON = family("falcon", "Falcon", falcon, read=falcon_sizes, names=NAMES, heads=CLASSIFIER, renamed={"hidden_size": "n_embed"})
+FALCON = family("falcon", "Falcon", falcon, read=falcon_sizes, usual=Usual(longest=2048), names=NAMES, heads=CLASSIFIER,
+                renamed={"hidden_size": "n_embed"})
 MPT = family("mpt", "Mpt", mpt, read=mpt_sizes, heads=CLASSIFIER, optional=(),
              renamed={"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers",
                       "max_position_embeddings": "max_seq_len"},

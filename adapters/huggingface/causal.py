@@ -78,7 +78,7 @@ class Usual:
 
     fraction: the part of a head that is rotated; None for families that rotate all of it and have no field for it.
     rope: the fields of rotary positions. meant: activations that mean another one here.
-    bounded: whether `max_position_embeddings` bounds what a model can read.
+    bounded: whether `max_position_embeddings` bounds what a model can read; longest: what it is, for a config that does not say it.
     inner: the field of the feed-forward part's size, `times` the width where that is null.
     """
 
@@ -91,6 +91,7 @@ class Usual:
     rope: Mapping[str, Any] = field(default_factory=dict)
     meant: Mapping[str, str] = field(default_factory=dict)
     bounded: bool = True
+    longest: int | None = None
     inner: str = "intermediate_size"
     times: int | None = None
 
@@ -146,7 +147,8 @@ def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable
     refuse_encoder(config)
     sizes = read(config, usual)
     style = styled(config, sizes)
-    longest = config.size("max_position_embeddings") if usual.bounded else None
+    given = () if usual.longest is None else (usual.longest,)
+    longest = config.size("max_position_embeddings", *given) if usual.bounded else None
     turned = [""] * sizes.layers if style.turned is None else style.turned
     turns = style.turns
     if turns is None and any(name is not None for name in turned):
