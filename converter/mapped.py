@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 
 PIECE = 3 << 20
 """Bytes that are read at a time where the whole is not needed: whole elements, and whole groups of base64."""
-LARGE = 32 << 20
+LARGE = 4 << 20
 """Bytes of a tensor from which on it is passed on in pieces."""
 
 
@@ -49,17 +49,13 @@ class OpenFile:
 
     def read_into(self, out: Array, offset: int) -> None:
         """Fills uint8 data from `offset` on. Raises `FormatError` where the file is no longer what it was."""
-        self.fill(out, offset)
-        self.check()
-
-    def fill(self, out: Array, offset: int) -> None:
-        """`read_into` without the check, which has to follow."""
         done, data = 0, memoryview(out)  # type: ignore[arg-type]
         while done < len(data):
             count = _read_at(self._number, data[done:], offset + done)
             if not count:
                 break
             done += count
+        self.check()
 
     def map(self) -> mmap.mmap:
         found = _Mapping(self._number, 0, access=mmap.ACCESS_READ)
@@ -92,20 +88,20 @@ class MappedFile:
         self.size = self.file.size
         self._map: mmap.mmap | None = None
 
-    def check_range(self, offset: int, size: int) -> None:
+    def _check_range(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise ValueError(f"bytes {offset} to {offset + size} of a file of {self.size}")
 
     def read(self, offset: int, size: int) -> Array:
         """uint8[size], writable, which nothing else sees. Raises `ValueError` for a piece that reaches past the end."""
-        self.check_range(offset, size)
+        self._check_range(offset, size)
         out = np.empty(size, np.uint8)
         self.file.read_into(out, offset)
         return out
 
     def view(self, offset: int, size: int) -> Array:
         """uint8[size], read-only: a view of the one mapping of the file. Raises `ValueError` as `read`."""
-        self.check_range(offset, size)
+        self._check_range(offset, size)
         if not size:
             return np.empty(0, np.uint8)
         self.file.check()
@@ -113,12 +109,13 @@ class MappedFile:
             self._map = self.file.map()
         return np.frombuffer(self._map, np.uint8, size, offset)
 
-    def pieces(self, offset: int, size: int) -> Iterator[memoryview]:
-        """The bytes, `PIECE` at a time; each is gone with the next."""
-        self.check_range(offset, size)
-        buffer = np.empty(min(size, PIECE), np.uint8)
-        for start in range(0, size, PIECE):
-            piece = buffer[:min(PIECE, size - start)]
+    def pieces(self, offset: int, size: int, unit: int = 1) -> Iterator[memoryview]:
+        """The bytes, about `PIECE` and whole units at a time; each piece is gone with the next."""
+        self._check_range(offset, size)
+        step = max(unit, PIECE - PIECE % unit)
+        buffer = np.empty(min(size, step), np.uint8)
+        for start in range(0, size, step):
+            piece = buffer[:min(step, size - start)]
             self.file.read_into(piece, offset + start)
             yield memoryview(piece)  # type: ignore[arg-type]
 
@@ -137,17 +134,8 @@ class FileRange:
     def view(self) -> Array:
         return self.file.view(self.offset, self.size)
 
-    def pieces(self) -> Iterator[memoryview]:
-        return self.file.pieces(self.offset, self.size)
-
-    def columns(self, rows: int, start: int, stop: int) -> Array:
-        """uint8[rows, stop - start]: those bytes of each of so many rows of one length."""
-        self.file.check_range(self.offset, self.size)
-        found, width = np.empty((rows, stop - start), np.uint8), self.size // rows
-        for row in range(rows):
-            self.file.file.fill(found[row], self.offset + row * width + start)
-        self.file.file.check()
-        return found
+    def pieces(self, unit: int = 1) -> Iterator[memoryview]:
+        return self.file.pieces(self.offset, self.size, unit)
 
 
 def usable_range(file: MappedFile, offset: int, spec: TensorSpec) -> FileRange | None:

@@ -1,1 +1,1 @@
-"""PyTorch's zip checkpoints read with NumPy alone: a strict archive reader, a strict unpickler, mapped tensors."""
+"""PyTorch's zip checkpoints read with NumPy alone: a strict archive reader, a strict unpickler, tensors as they are asked for."""

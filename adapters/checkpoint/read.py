@@ -1,4 +1,4 @@
-"""Checkpoints in without PyTorch: the state_dict of a file that `torch.save` wrote, its tensors mapped."""
+"""Checkpoints in without PyTorch: the state_dict of a file that `torch.save` wrote, its tensors as they are asked for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _GROWTH, _ROOM = 64, 256 << 20
 
 
 class CheckpointParameters(ParameterStore):
-    """The tensors of a checkpoint. Reading one gives a view of the mapped file, a copy where it is not contiguous.
+    """The tensors of a checkpoint, read as they are asked for.
 
     Two names with the same storage, offset, shape, strides and dtype are one tensor: the later is an alias.
 

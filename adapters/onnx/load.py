@@ -214,20 +214,23 @@ class ExternalFiles:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._files: dict[Path, MappedFile] = {}
+        self._files: dict[str, MappedFile] = {}
 
     def find(self, tensor: onnx.TensorProto) -> FileRange:
         """Where an initializer's values are. Raises `FormatError` for a place outside of the folder or of the file."""
         place = {text_of(entry.key): text_of(entry.value) for entry in tensor.external_data}
-        path = beside(self._path.parent, place.get("location", ""), f"initializer {text_of(tensor.name)[:80]!r}")
+        location = place.get("location", "")
         try:
             offset, length = int(place.get("offset", "0")), int(place["length"]) if "length" in place else None
-            file = self._files[path] if path in self._files else self._files.setdefault(path, MappedFile(path))
+            file = self._files.get(location)
+            if file is None:
+                path = beside(self._path.parent, location, f"initializer {text_of(tensor.name)[:80]!r}")
+                file = self._files.setdefault(location, MappedFile(path))
         except (ValueError, OSError) as error:
             raise FormatError("the values beside the file cannot be read", where=tensor.name, received=str(error)[:160],
                               fix="keep the file of values beside the .onnx file") from error
         length = file.size - offset if length is None else length
         if offset < 0 or length < 0 or offset + length > file.size:
-            raise FormatError("the file of values is too short", where=f"{path}, {tensor.name}", expected=f"{offset + length} bytes",
-                              received=str(file.size))
+            raise FormatError("the file of values is too short", where=f"{file.file.path}, {tensor.name}",
+                              expected=f"{offset + length} bytes", received=str(file.size))
         return FileRange(file, offset, length)

@@ -34,6 +34,8 @@ _RAW_DATA_FIELD = 9  # TensorProto.raw_data
 PAGE = 4096
 # Values are put in another order in blocks of about this many bytes.
 BLOCK = 16 << 20
+# A matrix that a file holds is read so often to be transposed.
+PASSES = 8
 CACHE_LINE = 64
 TRANSPOSED = Layout((("transpose", (1, 0)),))
 UNREAD = b"parameters that no node reads"
@@ -169,14 +171,19 @@ def values_of(item: Initializer, lowering: Lowering) -> Iterable[memoryview]:
 
 
 def _columns(place: FileRange, item: Initializer) -> Iterable[memoryview]:
-    """A transposed matrix, a block of the file's columns at a time."""
+    """A transposed matrix, a block of the file's columns at a time, each from one pass over the file."""
     columns, rows = _shape(item)
-    width = max(CACHE_LINE, BLOCK // (rows * item.spec.dtype.itemsize))
+    size = item.spec.dtype.itemsize
+    bits = np.dtype(f"u{size}" if size <= 8 else "c16")
+    width = -(-columns * max(BLOCK, place.size // PASSES) // place.size)
+    buffer = np.empty((min(width, columns), rows), bits)
     for start in range(0, columns, width):
-        stop = min(columns, start + width)
-        size = item.spec.dtype.itemsize
-        block = place.columns(rows, start * size, stop * size).view(f"V{size}")
-        yield as_bytes(_in_order(block.T))
+        block, done = buffer[:columns - start], 0
+        for piece in place.pieces(columns * size):
+            band = np.frombuffer(piece, bits).reshape(-1, columns)
+            block[:, done:done + len(band)] = band[:, start:start + width].T
+            done += len(band)
+        yield as_bytes(block)
 
 
 def _in_order(values: Array) -> Array:

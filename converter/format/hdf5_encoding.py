@@ -48,7 +48,7 @@ def save_hdf5(model: Model, target: str | os.PathLike[str], *, progress: Progres
 
 
 def load_hdf5(path: str | os.PathLike[str], *, verify: bool | None = None) -> Model:
-    """The model in an HDF5 file. Parameters stay in the file, which must not be changed in place, until they are used.
+    """The model in an HDF5 file. Parameters stay in the file until they are used; one that was changed by then is an error.
 
     Args:
         path: the file.

@@ -200,7 +200,7 @@ class JsonParameters(ParameterStore):
 
 
 def load_json(source: Source, *, verify: bool | None = None) -> Model:
-    """The model in a JSON file. Parameters stay in the file, which must not be changed in place, until they are read.
+    """The model in a JSON file. Parameters stay in the file until they are read; one that was changed by then is an error.
 
     Args:
         source: a path, `"-"` for standard input, or a binary file object.
