@@ -25,12 +25,13 @@ from converter.format.atomic import atomic_path
 
 RECORD = Path(__file__).parent.parent / "docs" / "timm_models.json"
 TOLERANCE = 1e-9
-RIGHT, REFUSED, WRONG = "right", "refused", "wrong"
+RIGHT, SHAPES, REFUSED, WRONG = "right", "shapes", "refused", "wrong"
+LARGEST = 40_000_000
+"""Parameters of a module whose numbers are compared; of a larger one that cannot be made smaller, names and shapes are."""
 
 # Arguments that leave few blocks of each kind, and for transformers few features and patches.
 SMALL: dict[str, dict[str, Any]] = {
-    "ResNet": {"layers": [2, 2, 2, 1]}, "ConvNeXt": {"depths": [1, 2, 1, 1]}, "SwinTransformer": {"depths": [2, 2, 2, 2]},
-    "SwinTransformerV2": {"depths": [2, 2, 2, 2]}, "ResNetV2": {"layers": [2, 1, 2, 1]},
+    "ResNet": {"layers": [2, 2, 2, 1]}, "ConvNeXt": {"depths": [1, 2, 1, 1]},
 }
 
 
@@ -40,6 +41,8 @@ def small(name: str) -> dict[str, Any]:
 
     row = table()[name]
     arguments = row["arguments"]
+    if row["class"].startswith("Swin"):
+        return {"depths": [2, 2, 2, 2], "embed_dim": 8 * arguments["num_heads"][0]}
     if row["class"] not in ("VisionTransformer", "VisionTransformerDistilled", "Eva"):
         return SMALL.get(row["class"], {})
     patch = arguments.get("patch_size", 16)
@@ -64,6 +67,9 @@ def module(name: str, **arguments: Any) -> Any:
 
 def config(name: str, **arguments: Any) -> dict[str, Any]:
     """What timm writes beside a checkpoint of an architecture."""
+    from tests.support_torchvision import models
+
+    models()
     import timm
 
     own = timm.get_pretrained_cfg(name)
@@ -89,7 +95,7 @@ def compare(name: str, folder: Path, sizes: int = 2, **arguments: Any) -> tuple[
     channels, *sides = (size if isinstance(size, int) else 0 for size in model.graph.inputs[0].spec.shape[1:])
     session = converter.session(model, "numpy")
     worst = None
-    images = [(1, *sides)] if all(sides) else [(2, 96, 64), (1, 75, 129), (1, 64, 65)][:sizes]
+    images = [(1, *sides)] if all(sides) else [(2, 64, 32), (1, 75, 65)][:sizes]
     for batch, height, width in images:
         x = torch.randn(batch, channels, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         try:
@@ -109,8 +115,8 @@ def compare(name: str, folder: Path, sizes: int = 2, **arguments: Any) -> tuple[
     return (RIGHT, f"{worst:.0e}") if worst <= TOLERANCE else (WRONG, f"off by {worst:.1e} of the largest value")
 
 
-def whole(name: str) -> str | None:
-    """Why the graph over the names and shapes of the whole module is refused; None where it is not."""
+def whole(name: str) -> tuple[str | None, int]:
+    """Why the graph over the names and shapes of the whole module is refused, None where it is not; and its number of parameters."""
     import torch
 
     from adapters.torchvision.timm.folder import described
@@ -118,26 +124,28 @@ def whole(name: str) -> str | None:
     from converter.errors import ConverterError
     from converter.ir import TensorSpec
 
-    with torch.device("meta"):
-        made = module(name)
-    specs = {key: TensorSpec.of(str(value.dtype).partition(".")[2], tuple(value.shape)) for key, value in made.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config(name)), encoding="utf-8")
         try:
             said = described(Path(folder), BUILDERS)
             if said is None:
-                return "not timm's"
+                return "not timm's", 0
+            with torch.device("meta"):
+                made = module(name)
+            specs = {key: TensorSpec.of(str(value.dtype).partition(".")[2], tuple(value.shape)) for key, value in made.state_dict().items()}
             graph_of(said, specs)
         except ConverterError as error:
-            return " ".join(str(error).split()).replace(folder, "")
-    return None
+            return " ".join(str(error).split()).replace(f"{folder}/", ""), 0
+    return None, sum(value.numel() for value in made.parameters())
 
 
 def examine(name: str) -> tuple[str, str]:
-    """A row: right, refused or wrong, and why."""
-    refused = whole(name)
+    """A row: right, shapes (those alone were compared), refused or wrong, and why."""
+    refused, count = whole(name)
     if refused is not None:
         return REFUSED, refused
+    if count > LARGEST and not small(name):
+        return SHAPES, f"{count / 1e6:.0f} million parameters"
     with tempfile.TemporaryDirectory() as folder:
         status, reason = compare(name, Path(folder), **small(name))
     return (WRONG, f"the small one is refused: {reason}") if status == REFUSED else (status, reason)
@@ -149,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="patterns of names; default: all")
     parser.add_argument("--class", dest="classes", nargs="+", help="timm's classes; default: all")
-    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--record", action="store_true", help="put the rows in docs/timm_models.json, beside those of other runs")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = []
@@ -162,10 +170,13 @@ def main() -> None:
             status, reason = WRONG, f"crash: {type(error).__name__}: {error}"[:200]
         rows.append({"class": row["class"], "name": name, "status": status, "reason": reason[:300]})
         print(f"{status:8} {name:50} {reason[:220]}", flush=True)
-    print({status: sum(row["status"] == status for row in rows) for status in (RIGHT, REFUSED, WRONG)})
+    print({status: sum(row["status"] == status for row in rows) for status in (RIGHT, SHAPES, REFUSED, WRONG)})
     if options.record:
         import importlib.metadata
 
+        kept = json.loads(RECORD.read_text(encoding="utf-8"))["rows"] if RECORD.exists() else []
+        found = {row["name"]: row for row in [*kept, *rows]}
+        rows = sorted((row for name, row in found.items() if name in table()), key=lambda row: (row["class"], row["name"]))
         with atomic_path(RECORD) as temporary:
             held = {"versions": {"torch": importlib.metadata.version("torch"), "timm": "1.0.31"}, "rows": rows}
             temporary.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")

@@ -22,10 +22,10 @@ pytestmark = pytest.mark.skipif(not support_torchvision.INSTALLED, reason=suppor
 # A name, arguments that are written into the config, and what they are to show.
 SAMPLE: list[tuple[str, dict[str, Any]]] = [
     ("test_resnet", {}),
-    ("resnetblur18", {"layers": [1, 1, 1, 1]}),
+    ("resnetblur18", {"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64]}),
     ("seresnextaa101d_32x8d", {"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64]}),
     ("resnet50d", {"layers": [1, 1, 1, 2], "output_stride": 8, "channels": [32, 32, 64, 64]}),
-    ("resnet18", {"layers": [1, 1, 1, 2], "output_stride": 16, "global_pool": "catavgmax", "in_chans": 1}),
+    ("resnet18", {"layers": [1, 1, 1, 2], "channels": [32, 32, 64, 64], "output_stride": 16, "global_pool": "catavgmax", "in_chans": 1}),
     ("ecaresnet26t", {"layers": [1, 1, 1, 1], "num_classes": 0, "channels": [32, 32, 64, 64]}),
     ("densenet121", {"block_config": [1, 2, 1, 2], "num_classes": 7}),
     ("test_convnext", {}),
@@ -42,6 +42,9 @@ SAMPLE: list[tuple[str, dict[str, Any]]] = [
     ("mobilenetv4_conv_small_035", {"in_chans": 4}),
     ("regnetx_002", {"output_stride": 8}),
     ("regnetz_005", {}),
+    ("swin_tiny_patch4_window7_224", {"depths": [2, 2, 2, 2], "embed_dim": 24, "num_heads": [1, 2, 3, 4], "img_size": [72, 100]}),
+    ("swinv2_tiny_window8_256", {"depths": [2, 2, 2, 2], "embed_dim": 24, "num_heads": [1, 2, 3, 4], "img_size": [72, 220],
+                                 "num_classes": 0}),
 ]
 
 
@@ -55,7 +58,7 @@ def test_a_folder_gives_what_timms_module_gives(name: str, arguments: dict[str, 
 @pytest.mark.parametrize("name", [name for name, row in table().items() if row["class"] in BUILDERS])
 def test_every_architecture_is_right_or_refused(name: str) -> None:
     status, reason = timm_models.examine(name)
-    assert status in (timm_models.RIGHT, timm_models.REFUSED), reason
+    assert status != timm_models.WRONG, reason
 
 
 def test_the_table_is_timms(tmp_path: Path) -> None:

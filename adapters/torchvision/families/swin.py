@@ -43,24 +43,26 @@ VARIANTS = {
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """A stage's map of `height` x `width` tokens in windows of `side`: `rows` x `columns` of them."""
+    """A stage's map of `height` x `width` tokens in windows of `sides`: `rows` x `columns` of them, moved by `shifts`."""
 
     height: Dim
     width: Dim
-    side: int
+    sides: tuple[int, int]
+    shifts: tuple[Dim, Dim]
 
     @property
     def rows(self) -> Dim:
-        return (self.height + self.side - 1) // self.side
+        return (self.height + self.sides[0] - 1) // self.sides[0]
 
     @property
     def columns(self) -> Dim:
-        return (self.width + self.side - 1) // self.side
+        return (self.width + self.sides[1] - 1) // self.sides[1]
 
-    @property
-    def shifts(self) -> tuple[Dim, Dim]:
-        """Half a window down and right; 0 where there is one window only."""
-        return minimum(self.side // 2, (self.rows - 1) * self.side), minimum(self.side // 2, (self.columns - 1) * self.side)
+
+def _windows(height: Dim, width: Dim, side: int) -> Windows:
+    """Windows that are moved by half of one down and right, by 0 where there is one window only."""
+    down, right = (minimum(side // 2, ((length + side - 1) // side - 1) * side) for length in (height, width))
+    return Windows(height, width, (side, side), (down, right))
 
 
 def _regions(net: Layers, count: Dim, shift: Dim, side: int) -> Value:
@@ -68,12 +70,13 @@ def _regions(net: Layers, count: Dim, shift: Dim, side: int) -> Value:
     return net.op("clip", net.op("arange", start=shift - count * side, stop=shift, dtype=DType.INT64), -1, 0)
 
 
-def _mask(net: Layers, windows: Windows) -> Value:
+def mask_of(net: Layers, windows: Windows) -> Value:
     """-100 between tokens of a window that are no neighbours in the image: `[windows, 1, tokens, tokens]`."""
-    side, tokens, count = windows.side, windows.side**2, windows.rows * windows.columns
+    high, wide = windows.sides
+    tokens, count = high * wide, windows.rows * windows.columns
     down, right = windows.shifts
-    rows = net.op("reshape", _regions(net, windows.rows, down, side), shape=(windows.rows, 1, side, 1))
-    columns = net.op("reshape", _regions(net, windows.columns, right, side), shape=(1, windows.columns, 1, side))
+    rows = net.op("reshape", _regions(net, windows.rows, down, high), shape=(windows.rows, 1, high, 1))
+    columns = net.op("reshape", _regions(net, windows.columns, right, wide), shape=(1, windows.columns, 1, wide))
     region = net.op("add", net.op("multiply", rows, 2), columns)
     query, key = (net.op("reshape", region, shape=(count, 1, *shape)) for shape in ((tokens, 1), (1, tokens)))
     apart = net.op("not_equal", query, key)
@@ -107,31 +110,45 @@ def _query_key_value(net: Layers, x: Value, name: str, variant: Swin) -> Value:
 
 
 def _attention(net: Layers, x: Value, name: str, variant: Swin, heads: int, windows: Windows, mask: Value | None) -> Value:
-    batch, height, width, channels = *x.shape[:3], size(x, -1)
-    rows, columns, side, depth = windows.rows, windows.columns, windows.side, channels // heads
-    below, beside = rows * side - height, columns * side - width
-    down, right = windows.shifts
-    x = net.op("pad", x, pads=((0, 0), (0, below), (0, beside), (0, 0)))
+    height, width = x.shape[1:3]
+    x = padded(net, x, windows)
     if mask is not None:
-        x = net.op("roll", x, shift=(-down, -right), axis=(1, 2))
-    qkv = net.op("reshape", _query_key_value(net, x, name, variant), shape=(batch, rows, side, columns, side, 3, heads, depth))
+        x = net.op("roll", x, shift=tuple(-shift for shift in windows.shifts), axis=(1, 2))
+    y = in_windows(net, _query_key_value(net, x, name, variant), name, heads, windows, _position_bias(net, name, variant, heads), mask,
+                   variant.second)
+    if mask is not None:
+        y = net.op("roll", y, shift=windows.shifts, axis=(1, 2))
+    return net.op("slice", y, axes=(1, 2), starts=(0, 0), stops=(height, width), steps=(1, 1))
+
+
+def padded(net: Layers, x: Value, windows: Windows) -> Value:
+    """The map, completed with zeros to whole windows."""
+    below, beside = windows.rows * windows.sides[0] - windows.height, windows.columns * windows.sides[1] - windows.width
+    return net.op("pad", x, pads=((0, 0), (0, below), (0, beside), (0, 0)))
+
+
+def in_windows(net: Layers, qkv: Value, name: str, heads: int, windows: Windows, bias: Value, mask: Value | None, cosine: bool) -> Value:
+    """What the tokens of each window see of each other, and `{name}.proj`, over a padded map.
+
+    `qkv`: queries, keys and values, `[batch, height, width, 3 · channels]`. `bias`: `[heads, tokens, tokens]`. `cosine`: v2's attention.
+    """
+    batch, channels = qkv.shape[0], size(qkv, -1) // 3
+    rows, columns, (high, wide), depth = windows.rows, windows.columns, windows.sides, channels // heads
+    qkv = net.op("reshape", qkv, shape=(batch, rows, high, columns, wide, 3, heads, depth))
     qkv = net.op("permute_dims", qkv, axes=(5, 0, 1, 3, 6, 2, 4, 7))
-    qkv = net.op("reshape", qkv, shape=(3, batch, rows * columns, heads, side * side, depth))
+    qkv = net.op("reshape", qkv, shape=(3, batch, rows * columns, heads, high * wide, depth))
     query, key, value = net.builder.add("unstack", (qkv,), {"axis": 0})
-    bias, scale = _position_bias(net, name, variant, heads), None
-    if variant.second:
+    scale = None
+    if cosine:
         # Cosine attention: the angle between query and key, times a learned factor of at most 100.
         factor = net.op("exp", net.op("clip", net.parameter(f"{name}.logit_scale", heads, 1, 1), None, 4.605170185988092))
         query, key, scale = net.op("multiply", _unit(net, query), factor), _unit(net, key), 1.0
     if mask is not None:
         bias = net.op("add", bias, mask)
     y = net.op("scaled_dot_product_attention", query, key, value, bias, scale=scale)
-    y = net.op("reshape", y, shape=(batch, rows, columns, heads, side, side, depth))
+    y = net.op("reshape", y, shape=(batch, rows, columns, heads, high, wide, depth))
     y = net.op("permute_dims", y, axes=(0, 1, 4, 2, 5, 3, 6))
-    y = net.linear(net.op("reshape", y, shape=(batch, rows * side, columns * side, channels)), f"{name}.proj", channels)
-    if mask is not None:
-        y = net.op("roll", y, shift=(down, right), axis=(1, 2))
-    return net.op("slice", y, axes=(1, 2), starts=(0, 0), stops=(height, width), steps=(1, 1))
+    return net.linear(net.op("reshape", y, shape=(batch, rows * high, columns * wide, channels)), f"{name}.proj", channels)
 
 
 def _unit(net: Layers, x: Value) -> Value:
@@ -154,7 +171,7 @@ def _block(net: Layers, x: Value, name: str, variant: Swin, heads: int, windows:
     return net.op("add", x, _mlp(net, net.layer_norm(x, f"{name}.norm2", EPS), f"{name}.mlp"))
 
 
-def _merge(net: Layers, x: Value, name: str, variant: Swin) -> Value:
+def merge(net: Layers, x: Value, name: str, second: bool) -> Value:
     """Four tokens to one of twice the channels; an odd row or column is completed with zeros."""
     batch, height, width, channels = *x.shape[:3], size(x, -1)
     rows, columns = (height + 1) // 2, (width + 1) // 2
@@ -162,7 +179,7 @@ def _merge(net: Layers, x: Value, name: str, variant: Swin) -> Value:
     x = net.op("reshape", x, shape=(batch, rows, 2, columns, 2, channels))
     x = net.op("permute_dims", x, axes=(0, 1, 3, 4, 2, 5))
     x = net.op("reshape", x, shape=(batch, rows, columns, 4 * channels))
-    if variant.second:
+    if second:
         return net.layer_norm(net.linear(x, f"{name}.reduction", 2 * channels, bias=False), f"{name}.norm", EPS)
     return net.linear(net.layer_norm(x, f"{name}.norm", EPS), f"{name}.reduction", 2 * channels, bias=False)
 
@@ -173,9 +190,9 @@ def build(net: Layers, variant: Swin) -> Value:
     x = net.layer_norm(net.op("permute_dims", x, axes=(0, 2, 3, 1)), "features.0.2", EPS)
     for stage, depth in enumerate(variant.depths):
         if stage:
-            x = _merge(net, x, f"features.{2 * stage}", variant)
-        windows = Windows(x.shape[1], x.shape[2], variant.window)
-        mask = _mask(net, windows)
+            x = merge(net, x, f"features.{2 * stage}", variant.second)
+        windows = _windows(x.shape[1], x.shape[2], variant.window)
+        mask = mask_of(net, windows)
         for block in range(depth):
             name = f"features.{2 * stage + 1}.{block}"
             x = _block(net, x, name, variant, variant.heads * 2**stage, windows, mask if block % 2 else None)

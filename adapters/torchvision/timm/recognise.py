@@ -24,6 +24,8 @@ BUILDERS: Mapping[str, str] = {
     "MobileNetV3": "efficientnet",
     "RegNet": "regnet",
     "ResNet": "resnet",
+    "SwinTransformer": "swin",
+    "SwinTransformerV2": "swin",
     "VisionTransformer": "vit",
     "VisionTransformerDistilled": "vit",
 }
