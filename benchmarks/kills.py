@@ -30,8 +30,9 @@ import converter
 from converter.format import save_graph
 
 LAYERS, WIDTH = 8, 512
-EXTERNAL = ("import sys, converter\nfrom adapters.onnx.export import save_onnx\n"
-            "save_onnx(converter.from_checkpoint(sys.argv[1], 'graph.json'), 'out/m.onnx', external=True)")
+EXTERNAL = ("import sys, converter\nfrom adapters.onnx.export import save_onnx\nfrom converter.cli.guard import failures\n"
+            "with failures(False, False):\n"
+            "    save_onnx(converter.from_checkpoint(sys.argv[1], 'graph.json'), 'out/m.onnx', external=True)")
 
 
 def _convert(name: str, output: str, *more: str) -> Callable[[int], list[str]]:

@@ -341,7 +341,9 @@ def file_metadata(files: Sequence[Path], root: Path) -> dict[str, Any]:
 
 
 def _name_in(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix() if root in file.parents else file.name
+    name = file.relative_to(root).as_posix() if root in file.parents else file.name
+    # Bytes that are no UTF-8 are shown as escapes: documents hold text.
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Source(Mapping[str, Any]):

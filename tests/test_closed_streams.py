@@ -10,6 +10,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+import converter
+
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "fixtures" / "format" / "doubled.json"
 
@@ -57,3 +59,13 @@ def test_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert "\\udcff.json" in (tmp_path / "r.html").read_text("utf-8")
     assert ET.parse(tmp_path / "r.xml").getroot().attrib["failures"] == "0"
+
+
+def test_a_checkpoint_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.json")).write_bytes(MODEL.read_bytes())
+    for command in ((b"json-to-safetensors", b"\xff.json", b"-o", b"\xff.safetensors"),
+                    (b"safetensors-to-json", b"\xff.safetensors", b"--architecture", b"\xff.json", b"-o", b"\xfe.json")):
+        found = subprocess.run([sys.executable, "-m", "converter", *command], cwd=tmp_path, capture_output=True, check=False,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert found.returncode == 0, found.stderr
+    assert converter.load(tmp_path / os.fsdecode(b"\xfe.json")).metadata["source"]["file"] == "\\udcff.safetensors"
