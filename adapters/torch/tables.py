@@ -2,12 +2,14 @@
 
 A window `hann_window(x.shape[1])`, frequencies, `linspace(0, 1, width)`, `triu_indices`: a trace fixes the size there, or has no
 importer. While `free_tables()` is active they are traced as what they compute, in float64 where they are floats; so are
-`diff` of several orders, `fill_diagonal_`, `cdist`, which changes its way of computing above 25 rows, `istft` to a length,
-`one_hot` and `bincount` to a number of classes, and the functions of `math` of a number computed from sizes.
+`diff` of several orders, `tensor_split` into a number of parts, `fill_diagonal_`, `cdist`, which changes its way of computing
+above 25 rows, `istft` to a length, `one_hot` and `bincount` to a number of classes, and the functions of `math` of a number
+computed from sizes.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -141,6 +143,17 @@ def _diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = Non
     return result
 
 
+def _tensor_split(input: Tensor, *given: Any, **named: Any) -> tuple[Tensor, ...]:
+    """Parts as equal as can be, the first ones longer by one: torch.tensor_split, whose C++ decides which those are."""
+    count = given[0] if given else named.get("indices_or_sections", named.get("sections"))
+    dim = given[1] if len(given) > 1 else named.get("dim", 0)
+    if not isinstance(count, int) or count < 2 or not holds_sizes(input.shape[dim]):
+        return torch.tensor_split(input, *given, **named)
+    size, axis = input.shape[dim], dim % input.dim()
+    edges = [place * (size // count) + torch.sym_min(place, size % count) for place in range(count)]  # type: ignore[no-untyped-call]
+    return tuple(input[(*[slice(None)] * axis, slice(start, stop))] for start, stop in itertools.pairwise([*edges, None]))
+
+
 # Counts --------------------------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +210,7 @@ FREE: Mapping[Any, Callable[..., Any]] = {
     torch.tril_indices: _triangle_indices(torch.tril_indices, torch.tril),
     torch.triu_indices: _triangle_indices(torch.triu_indices, torch.triu),
     Tensor.fill_diagonal_: _fill_diagonal, torch.cdist: _cdist, torch.diff: _diff, Tensor.diff: _diff,
+    torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split,
     torch.nn.functional.one_hot: _one_hot, torch.bincount: _bincount, Tensor.bincount: _bincount,
     torch.istft: _istft, Tensor.istft: _istft,
 }
