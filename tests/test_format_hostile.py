@@ -338,7 +338,7 @@ def test_bool_bytes_are_0_or_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    ('"version": "1.0"', '"version": "1.0", "version": "1.0"'), ('"name": "classifier"', '"name": "a", "name": "b"'),
+    ('"version": "1.2"', '"version": "1.2", "version": "1.2"'), ('"name": "classifier"', '"name": "a", "name": "b"'),
     ('"shift": {', '"shift": {"dtype": "float32", "shape": [], "values": 1}, "shift": {'),
     ('"shift": {"dtype": "float32",', '"shift": {"dtype": "float32", "dtype": "float32",'),
     ('"values": 0.25', '"values": 0.25, "values": 0.5'), ('"made_by": ', '"made_by": "x", "made_by": '),

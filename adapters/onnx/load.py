@@ -14,7 +14,7 @@ import onnx
 
 from adapters.onnx.layouts import Layout
 from adapters.onnx.lowering import ONNX_DTYPES
-from adapters.onnx.origin import DOCUMENT, LAYOUTS, NODES, fingerprint
+from adapters.onnx.origin import DIGEST, DOCUMENT, LAYOUTS, NODES, fingerprint
 from converter.errors import ConverterError, FormatError, ParameterError
 from converter.format.json_encoding import verify_digest
 from converter.format.reading import read_document
@@ -59,6 +59,10 @@ def _load(path: Path, verify: bool | None) -> Model:
         raise FormatError("not an ONNX file, or a damaged one: it holds no graph or no IR version")
     notes = {text_of(entry.key): text_of(entry.value) for entry in proto.metadata_props}
     if DOCUMENT not in notes:
+        if notes.keys() & {LAYOUTS, DIGEST, NODES}:
+            raise FormatError("an ONNX file that was written here has lost the model that it came from",
+                              expected=f"the metadata {DOCUMENT!r}",
+                              fix="get the file again; if the change is meant, remove the other metadata of neutral-model too")
         from adapters.onnx.reading.model import read_foreign
 
         return read_foreign(proto, path)

@@ -16,7 +16,7 @@ import hashlib
 
 import onnx
 
-from converter.format.digest import ModelDigest, graph_digest
+from converter.format.digest import ModelDigest
 from converter.format.writing import Pieces, Values, check_model, document_pieces, example_pieces, parameter_pieces
 from converter.ir import Example, Model
 
@@ -36,7 +36,7 @@ def describe(proto: onnx.ModelProto, model: Model) -> None:
     document = b"".join(document_pieces(
         model.graph, parameter_pieces(model.parameters, model.constants, _elsewhere, digest, None),
         example_pieces(examples, "base64") if examples else None, model.metadata,
-        lambda: {"graph": graph_digest(model.graph), "model": digest.value()}))
+        lambda: digest.members(model.constants, examples, model.metadata)))
     for key, value in {DOCUMENT: document.decode("utf-8"), DIGEST: digest.value(),
                        NODES: fingerprint(proto.graph, frozenset())}.items():
         entry = proto.metadata_props.add()

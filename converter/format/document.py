@@ -10,7 +10,7 @@ from converter.conditions import Condition, ordered, parse_condition
 from converter.dims import Dim, Expr, parse
 from converter.errors import ConverterError, FormatError
 from converter.format.fields import describe, fixed_shape, members, name_of, typed
-from converter.format.limits import CONDITIONS_VERSION, FIRST_VERSION, MAX_CONDITIONS, MAX_GRAPH_DEPTH, MAX_RANK, MAX_SIZE
+from converter.format.limits import MAX_CONDITIONS, MAX_GRAPH_DEPTH, MAX_RANK, MAX_SIZE
 from converter.format.literals import number_from_document, number_to_document
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Node, Operand, TensorSpec
 from converter.opset import lookup
@@ -96,11 +96,6 @@ def subgraphs(graph: Graph) -> list[Graph]:
 def required_opset(graph: Graph) -> int:
     """The first opset that knows every operator of a graph and its sub-graphs."""
     return max([1, *(lookup(node.op).since for node in graph.nodes), *map(required_opset, subgraphs(graph))])
-
-
-def required_version(graph: Graph) -> tuple[int, int]:
-    """The first version of the format that has every member of a graph and its sub-graphs."""
-    return max([CONDITIONS_VERSION if graph.requires else FIRST_VERSION, *map(required_version, subgraphs(graph))])
 
 
 # Document to graph -------------------------------------------------------------------------------------------------

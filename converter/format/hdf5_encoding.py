@@ -10,7 +10,7 @@ import numpy as np
 
 from converter.errors import ConverterError, FormatError
 from converter.format.atomic import atomic_path
-from converter.format.digest import ModelDigest, graph_digest
+from converter.format.digest import ModelDigest
 from converter.format.hdf5_values import GROUP, HDF5Values, ValueWriter, opened, plain_dataset
 from converter.format.json_encoding import verify_digest
 from converter.format.limits import FORMAT
@@ -40,7 +40,7 @@ def save_hdf5(model: Model, target: str | os.PathLike[str], *, progress: Progres
         text = b"".join(document_pieces(
             model.graph, parameter_pieces(model.parameters, model.constants, elsewhere, digest, progress),
             example_pieces(model.examples, "base64") if model.examples else None, model.metadata,
-            lambda: {"graph": graph_digest(model.graph), "model": digest.value()}))
+            lambda: digest.members(model.constants, model.examples, model.metadata)))
         writer.reserve(len(text))
         writer.file.attrs["format"] = FORMAT
         writer.file.create_dataset(DOCUMENT, data=np.frombuffer(text, np.uint8))

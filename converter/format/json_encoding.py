@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from converter.errors import ConverterError, FormatError
 from converter.format.aside import WriterAside
 from converter.format.atomic import STDOUT, atomic_pair, atomic_path, open_descriptor
-from converter.format.digest import ModelDigest, check_digest, graph_digest, model_digest
+from converter.format.digest import ModelDigest, check_digest, graph_digest, hash_model
 from converter.format.document import check_aliases
 from converter.format.reading import DocumentParts, check_parameters, listed, read_document
 from converter.format.tensors import TensorEntry, beside, decode_entry, integers, write_base64, write_values
@@ -70,7 +70,7 @@ def save_json(model: Model, target: Target, *, encoding: str = "auto", progress:
 
     def text(parameters: Iterable[tuple[str, Pieces]]) -> Pieces:
         return document_pieces(model.graph, parameters, examples, model.metadata,
-                               lambda: {"graph": graph_digest(model.graph), "model": digest.value()})
+                               lambda: digest.members(model.constants, model.examples, model.metadata))
 
     def inside(name: str, values: Values) -> Pieces:
         yield b", "
@@ -120,6 +120,10 @@ def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Target, *,
     check_aliases(specs, aliases)
     check_parameters(graph, specs)
     digest = graph_digest(graph)
+    marked = [] if constants is None else [name for name in specs if name in constants]
+
+    def digests() -> dict[str, str]:
+        return {"graph": digest, "document": _hash_declared(graph, specs, aliases, constants).document(marked, (), metadata or {})}
 
     def members(name: str, spec: TensorSpec) -> Pieces:
         constant = constants is not None and name in constants
@@ -133,7 +137,18 @@ def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Target, *,
 
     parameters = ((name, members(name, spec)) for name, spec in specs.items())
     with _open_target(target) as out:
-        out.writelines(document_pieces(graph, parameters, None, metadata or {}, lambda: {"graph": digest}))
+        out.writelines(document_pieces(graph, parameters, None, metadata or {}, digests))
+    return digest
+
+
+def _hash_declared(graph: Graph, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
+                   constants: ParameterStore | None) -> ModelDigest:
+    """The digests of a graph without values: of its parameters those of `constants` have some."""
+    digest = ModelDigest(graph)
+    for name, spec in specs.items():
+        alias = aliases.get(name)
+        held = None if alias is not None or constants is None or name not in constants else constants.sha256(name)
+        digest.add(name, spec, held, alias)
     return digest
 
 
@@ -236,11 +251,21 @@ def load_json(source: Source, *, verify: bool | None = None) -> Model:
 
 def verify_digest(model: Model, parts: DocumentParts, verify: bool | None) -> None:
     """Raises `DigestError` when a model is not the one that its document's digest names; see `load_json` for `verify`."""
-    if verify is False or (verify is None and "model" not in parts.digest):
-        return
-    if "model" not in parts.digest:
+    if verify is True and "model" not in parts.digest:
         raise FormatError("the file holds no digest of the model to verify", expected='"digest": {"model": "sha256:..."}')
-    check_digest("model", parts.digest["model"], model_digest(model))
+    if verify is False or not parts.digest.keys() & {"model", "document"}:
+        return
+    found = hash_model(model)
+    if "model" in parts.digest:
+        check_digest("model", parts.digest["model"], found.value())
+    check_document(parts, found)
+
+
+def check_document(parts: DocumentParts, found: ModelDigest) -> None:
+    """Raises `DigestError` when a document does not say what its digest of the document names."""
+    if "document" in parts.digest:
+        check_digest("document (examples, metadata, lines of code, or the table of parameters)", parts.digest["document"],
+                     found.document(parts.constants, parts.examples, parts.metadata))
 
 
 @dataclass(frozen=True)
@@ -267,7 +292,14 @@ def load_architecture(source: Source) -> Architecture:
     without = [name for name, entry in constant.items() if entry.source is None]
     if without:
         raise FormatError("constants without values", where=label, received=listed(without, 5))
-    return Architecture(parts.graph, parts.specs, parts.aliases, parts.metadata, JsonParameters(data, constant, label, directory))
+    held = JsonParameters(data, constant, label, directory)
+    if "model" not in parts.digest:
+        # A whole model's digests cover values, which nobody asks for here.
+        try:
+            check_document(parts, _hash_declared(parts.graph, parts.specs, parts.aliases, held))
+        except ConverterError as error:
+            raise error.within(label) from None
+    return Architecture(parts.graph, parts.specs, parts.aliases, parts.metadata, held)
 
 
 def load_graph(source: Source) -> tuple[Graph, dict[str, TensorSpec], dict[str, str], dict[str, Any]]:

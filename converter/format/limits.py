@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 FORMAT = "neutral-model"
-VERSION = (1, 1)
-FIRST_VERSION, CONDITIONS_VERSION = (1, 0), (1, 1)
+VERSION = (1, 2)
 
 MAX_NAME_BYTES = 4096
 MAX_RANK = 32

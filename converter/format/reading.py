@@ -179,7 +179,7 @@ class _Reader:
         typed(value, dict, "metadata")
 
     def _digest(self, value: Any) -> None:
-        for name, digest in members(value, "digest", (), ("graph", "model")).items():
+        for name, digest in members(value, "digest", (), ("graph", "model", "document")).items():
             hexadecimal = typed(digest, str, f"digest.{name}").removeprefix("sha256:")
             if not digest.startswith("sha256:") or len(hexadecimal) != 64 or set(hexadecimal) - set("0123456789abcdef"):
                 raise FormatError("not a digest", where=f"digest.{name}", expected='"sha256:" and 64 hexadecimal digits',

@@ -9,15 +9,27 @@ from typing import Any
 import numpy as np
 
 from converter.errors import FormatError
-from converter.format.document import parameter_spec
+from converter.format.document import parameter_spec, spec_to_document
 from converter.format.fields import describe, fixed_shape, members, typed
 from converter.format.tensors import integers
-from converter.ir import DType
+from converter.ir import DType, Example, TensorSpec
 from converter.recorded import KINDS, STATISTICS, Draw, Sample
 
 Array = np.ndarray[Any, Any]
 
 MAX_SEED = (1 << 64) - 1
+
+
+def recorded_members(example: Example) -> dict[str, Any]:
+    """`samples` and `drawn` of an example: what it holds in place of all values."""
+    samples = {name: {"shape": list(item.shape), "seed": str(item.seed), "statistics": dict(item.statistics)}
+               for name, item in example.outputs.items() if isinstance(item, Sample)}
+    drawn = {}
+    for name, draw in example.draws.items():
+        array = np.asarray(example.inputs[name])
+        drawn[name] = {**spec_to_document(TensorSpec(DType.of(array.dtype), array.shape)), "kind": draw.kind, "seed": str(draw.seed),
+                       **({} if draw.kind == "normal" else {"low": draw.low, "high": draw.high})}
+    return {"samples": samples, "drawn": drawn}
 
 
 def read_samples(document: Any, outputs: Mapping[str, Array], where: str) -> dict[str, Sample]:

@@ -13,10 +13,11 @@ import numpy as np
 
 from converter.errors import FormatError, ParameterError
 from converter.format.digest import ModelDigest
-from converter.format.document import graph_from_document, graph_to_document, required_opset, required_version, spec_to_document
+from converter.format.document import graph_from_document, graph_to_document, required_opset, spec_to_document
 from converter.format.fields import name_of
-from converter.format.limits import FORMAT, MAX_DEPTH, MAX_INTEGER_BITS
+from converter.format.limits import FORMAT, MAX_DEPTH, MAX_INTEGER_BITS, VERSION
 from converter.format.reading import check_examples, check_parameters, listed
+from converter.format.samples import recorded_members
 from converter.format.tensors import byte_count, write_values
 from converter.ir import DType, Example, Graph, Model, TensorSpec
 from converter.mapped import LARGE
@@ -97,7 +98,7 @@ def document_pieces(graph: Graph, parameters: Iterable[tuple[str, Pieces]], exam
                     digest: Callable[[], Mapping[str, str]]) -> Pieces:
     """The text of a document, in pieces. `parameters` are names with their members; `digest` is asked for at the end."""
     graph_member = graph_text(graph)
-    major, minor = required_version(graph)
+    major, minor = VERSION
     yield (f'{{\n  "format": "{FORMAT}",\n  "version": "{major}.{minor}",\n  "opset": {required_opset(graph)},\n'
            ).encode()
     yield graph_member + b',\n  "parameters": {'
@@ -200,24 +201,12 @@ def example_pieces(examples: Iterable[Example], how: str) -> Pieces:
                 yield b"}"
                 separator = b",\n      "
             yield b"}"
-        for key, described in _recorded_members(example).items():
+        for key, described in recorded_members(example).items():
             if described:
                 yield b",\n     " + _text(key) + b": " + _text(described)
         yield b',\n     "made_by": ' + _text(str(example.made_by)) + b"}"
         opening = b","
     yield b"\n  ]" if opening == b"," else b"[]"
-
-
-def _recorded_members(example: Example) -> dict[str, Any]:
-    """`samples` and `drawn` of an example: what it holds in place of all values."""
-    samples = {name: {"shape": list(item.shape), "seed": str(item.seed), "statistics": dict(item.statistics)}
-               for name, item in example.outputs.items() if isinstance(item, Sample)}
-    drawn = {}
-    for name, draw in example.draws.items():
-        array = np.asarray(example.inputs[name])
-        drawn[name] = {**spec_to_document(TensorSpec(DType.of(array.dtype), array.shape)), "kind": draw.kind, "seed": str(draw.seed),
-                       **({} if draw.kind == "normal" else {"low": draw.low, "high": draw.high})}
-    return {"samples": samples, "drawn": drawn}
 
 
 def read_checked(store: ParameterStore, name: str) -> Array:

@@ -84,5 +84,5 @@ def _unstack(x: TensorSpec, axis: int) -> tuple[TensorSpec, ...]:
 
 @op(infer=_unstack, outputs=None)
 def unstack(x: Array, *, axis: int) -> tuple[Array, ...]:
-    """Each slice of x along `axis`, without that axis. Array API: unstack; torch.unbind."""
+    """Each slice of x along `axis`, without that axis: a fixed size of at most 16,384. Array API: unstack; torch.unbind."""
     return tuple(np.moveaxis(x, axis, 0))
