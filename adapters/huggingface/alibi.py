@@ -20,6 +20,9 @@ from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
 from converter.ir import DType
 
+# A slope is made for each head, and for Falcon a number for each head and place.
+MOST_HEADS = 1 << 12
+MOST_PLACES = 1 << 17
 Slopes = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -90,6 +93,8 @@ def bloom(config: Config, sizes: Sizes) -> Style:
 
 def bloom_sizes(config: Config, usual: Usual) -> Sizes:
     width, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    if heads > MOST_HEADS:
+        raise config.refuse("num_attention_heads", f"at most {MOST_HEADS}", heads)
     if width % heads:
         raise config.refuse("num_attention_heads", f"a divisor of hidden_size, {width}", heads)
     return Sizes(width, config.size("num_hidden_layers"), heads, heads, width // heads, 4 * width, ACTIVATIONS["gelu_new"])
@@ -124,6 +129,8 @@ def falcon(config: Config, sizes: Sizes) -> Style:
         raise config.refuse("num_ln_in_parallel_attn", "1, or 2 for new_decoder_architecture", norms)
     if newer and not beside:
         raise config.refuse("parallel_attn", "true for new_decoder_architecture", beside)
+    if config.flag("alibi", False) and config.size("max_position_embeddings", 2048) > MOST_PLACES:
+        raise config.refuse("max_position_embeddings", f"at most {MOST_PLACES}", config.get("max_position_embeddings"))
     bias, eps, alibi = config.flag("bias", False), config.number("layer_norm_epsilon", 1e-5), config.flag("alibi", False)
     return Style(_falcon_norm(eps) if norms == 2 else layer_norm(eps), plain(sizes, bias=bias), [None] * sizes.layers,
                  "before" if not beside else "apart" if norms == 2 else "beside", by_group, bias=bias, out_bias=bias,

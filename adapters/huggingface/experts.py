@@ -35,13 +35,19 @@ class Router:
     bias: bool = False
 
 
-def read_router(config: Config, experts: int, chosen: int, normed: bool | None = None) -> Router:
+# A graph has nodes for each expert of each layer.
+MOST_EXPERTS = 1 << 16
+
+
+def read_router(config: Config, layers: int, experts: int, chosen: int, normed: bool | None = None) -> Router:
     """The router of a config; `experts` and `chosen` by default; normed: where the library leaves no choice."""
     names = [name for name in ("num_experts", "num_local_experts") if config.get(name) is not None]
     counts = {config.size(name) for name in names} or {experts}
     if len(counts) > 1:
         raise config.refuse("num_local_experts", "as many as num_experts", sorted(counts))
     (count,), many = counts, config.size("num_experts_per_tok", chosen)
+    if count * layers > MOST_EXPERTS:
+        raise config.refuse(names[0] if names else "num_experts", f"at most {MOST_EXPERTS} experts in all layers", count)
     if many > count:
         raise config.refuse("num_experts_per_tok", f"at most {count}, the number of experts", many)
     for name in ("router_aux_loss_coef", "router_jitter_noise", "output_router_logits"):
@@ -114,13 +120,13 @@ def by_layer(config: Config, sizes: Sizes, router: Router, sparse: Feed) -> Feed
 
 def mixtral(config: Config, sizes: Sizes) -> Style:
     config.only("attention_bias", False)
-    return Style(rms(config.number("rms_norm_eps", 1e-5)), routed(sizes, read_router(config, 8, 2, True)),
+    return Style(rms(config.number("rms_norm_eps", 1e-5)), routed(sizes, read_router(config, sizes.layers, 8, 2, True)),
                  [window_of(config, None)] * sizes.layers)
 
 
 def qwen2_moe(config: Config, sizes: Sizes) -> Style:
     """One more expert, which each word has a share of as a gate says."""
-    router, inner = read_router(config, 60, 4), config.size("moe_intermediate_size", 1408)
+    router, inner = read_router(config, sizes.layers, 60, 4), config.size("moe_intermediate_size", 1408)
     experts, shared = routed(replace(sizes, inner=inner), router), config.size("shared_expert_intermediate_size", 5632)
     always = gated(replace(sizes, inner=shared), roles=("shared_gate", "shared_up", "shared_down"))
 
@@ -137,7 +143,7 @@ def qwen2_moe(config: Config, sizes: Sizes) -> Style:
 
 
 def qwen3_moe(config: Config, sizes: Sizes) -> Style:
-    router, inner = read_router(config, 128, 8), config.size("moe_intermediate_size", 768)
+    router, inner = read_router(config, sizes.layers, 128, 8), config.size("moe_intermediate_size", 768)
     config.only("layer_types", ["full_attention"] * sizes.layers)
     config.get("sliding_window")
     config.get("max_window_layers")  # which the library does not read
@@ -151,7 +157,7 @@ def olmoe(config: Config, sizes: Sizes) -> Style:
     config.only("head_dim", sizes.width // sizes.heads)
     config.only("sliding_window")
     bias = config.flag("attention_bias", False)
-    return Style(rms(config.number("rms_norm_eps", 1e-5)), routed(sizes, read_router(config, 64, 8)), [None] * sizes.layers,
+    return Style(rms(config.number("rms_norm_eps", 1e-5)), routed(sizes, read_router(config, sizes.layers, 64, 8)), [None] * sizes.layers,
                  bias=bias, out_bias=bias, normed="projection", clip=clip_of(config))
 
 
@@ -159,13 +165,13 @@ def granitemoe(config: Config, sizes: Sizes) -> Style:
     """Granite's factors, and shares of the chosen experts' scores."""
     for name, usual in (("mlp_bias", False), ("sliding_window", None)):
         config.only(name, usual)
-    router = replace(read_router(config, 8, 2, False), among="chosen")
+    router = replace(read_router(config, sizes.layers, 8, 2, False), among="chosen")
     return replace(granite(config, sizes), feed=routed(sizes, router, partial(_one_of, ending="weight")))
 
 
 def gpt_oss(config: Config, sizes: Sizes) -> Style:
     """A score for nothing beside each head's; experts with biases and bounds."""
-    router = replace(read_router(config, 128, 4, False), among="chosen", bias=True)
+    router = replace(read_router(config, sizes.layers, 128, 4, False), among="chosen", bias=True)
     alpha, limit = config.number("swiglu_alpha", 1.702), config.number("swiglu_limit", 7.0, above=0)
     bias = config.flag("attention_bias", True)
     spans = windows(config, [layer % 2 == 0 for layer in range(sizes.layers)], window_of(config, 128))

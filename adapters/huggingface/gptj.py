@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import islice
 
 from adapters.huggingface.alibi import CLASSIFIER
 from adapters.huggingface.causal import Sizes, Style, Usual, by_group, family, layer_norm, plain, read_sizes
@@ -44,7 +45,7 @@ def gpt_neo(config: Config, sizes: Sizes) -> Style:
     """Scores are not scaled; layers with a window in turn with those without."""
     types = config.get("attention_types", [[["global", "local"], 12]])
     try:
-        kinds = [kind for names, count in types for _ in range(count) for kind in names][:sizes.layers + 1]
+        kinds = list(islice((kind for names, count in types for _ in range(count) for kind in names), sizes.layers + 1))
     except (TypeError, ValueError) as error:
         raise config.refuse("attention_types", '[[["global", "local"], 12]]', types) from error
     if len(kinds) != sizes.layers or any(kind not in ("global", "local") for kind in kinds):

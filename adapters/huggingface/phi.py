@@ -11,6 +11,9 @@ from adapters.huggingface.llama_kin import ONLY_WORDS
 from adapters.huggingface.net import Net
 from converter.builder import Value
 
+# A graph has nodes for each of StableLM's norms of heads.
+MOST_NORMS = 1 << 10
+
 
 def phi(config: Config, sizes: Sizes) -> Style:
     """One norm before both parts, side by side; even the scores of words have a bias."""
@@ -40,6 +43,8 @@ def norms_of_heads(eps: float) -> Norm:
 
 def stablelm(config: Config, sizes: Sizes) -> Style:
     eps = config.number("layer_norm_eps", 1e-5)
+    if config.flag("qk_layernorm", False) and sizes.heads > MOST_NORMS:
+        raise config.refuse("num_attention_heads", f"at most {MOST_NORMS}, which have a norm each", sizes.heads)
     return Style(layer_norm(eps), gated(sizes), [None] * sizes.layers,
                  "beside" if config.flag("use_parallel_residual", False) else "before", bias=config.flag("use_qkv_bias", False),
                  normed="heads" if config.flag("qk_layernorm", False) else "", head_norm=norms_of_heads(eps))
