@@ -11,6 +11,7 @@ from adapters.huggingface.families import MODULES, family_of
 from adapters.huggingface.family import Family, Inputs
 from adapters.huggingface.lora import adapter_file, merged
 from adapters.huggingface.net import Net
+from adapters.huggingface.quantized import FIELD, as_floats
 from converter.checkpoint import checkpoint_files, existing, load_parameters
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.format import Architecture
@@ -24,11 +25,11 @@ OTHERWISE = "convert the module itself: --module PKG.MOD:CALLABLE, or converter.
 
 
 def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = False, take: str | None = None,
-              model_type: str | None = None, base: str | None = None) -> Recognised | None:
+              model_type: str | None = None, base: str | None = None, dequantize: bool = False) -> Recognised | None:
     """The model of a folder. Sentence-transformers' folders give sentence embeddings, unless another task is asked for.
 
     `model_type`: what the model is where config.json does not say it, as those of transformers 2 and before do not. `base`: of a
-    LoRA adapter's folder, that of the model it is merged into.
+    LoRA adapter's folder, that of the model it is merged into. `dequantize`: quantised weights are read as floats.
 
     Raises:
         UnsupportedError: a model type, a class, or a value of a config field that is not known.
@@ -37,9 +38,9 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
     from adapters.huggingface.sentence import TASK, is_sentence_folder, sentence_encoder
 
     if base is not None or adapter_file(checkpoint.path) is not None and not (checkpoint.path / "config.json").is_file():
-        return _adapted(checkpoint, base, task, take, cache, model_type)
+        return _adapted(checkpoint, base, task, take, cache, model_type, dequantize)
     if is_sentence_folder(checkpoint.path) and task in (None, TASK):
-        return sentence_encoder(checkpoint, take)
+        return sentence_encoder(checkpoint, take, dequantize)
     if not (checkpoint.path / "config.json").is_file():
         return None
     fields = read_object(checkpoint.path / "config.json")
@@ -47,13 +48,13 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
         return None  # timm's
     if task == TASK:
         raise FormatError("the folder does not say how sentences are pooled", where=str(checkpoint.path), expected="modules.json")
-    store = plain(checkpoint.store)
+    store = as_floats(plain(checkpoint.store), checkpoint.path, dequantize)
     net, title = network(checkpoint.path, store, task, take, cache, model_type=model_type)
     return recognised(net, title, store)
 
 
 def _adapted(checkpoint: Checkpoint, base: str | None, task: str | None, take: str | None, cache: bool,
-             model_type: str | None) -> Recognised:
+             model_type: str | None, dequantize: bool) -> Recognised:
     """A LoRA adapter merged into its base, whose config.json says what the model is."""
     file = adapter_file(checkpoint.path)
     if file is None:
@@ -67,7 +68,7 @@ def _adapted(checkpoint: Checkpoint, base: str | None, task: str | None, take: s
     if not (folder / "config.json").is_file():
         raise FormatError("the base is no folder with a config.json", where=base)
     transposed = (model_type or read_object(folder / "config.json").get("model_type")) == "gpt2"
-    store = merged(plain(load_parameters(folder)), checkpoint.path, transposed=transposed)
+    store = merged(as_floats(plain(load_parameters(folder)), folder, dequantize), checkpoint.path, transposed=transposed)
     net, title = network(folder, store, task, take, cache, model_type=model_type)
     return recognised(net, title, store, (*checkpoint_files(folder), file))
 
@@ -87,10 +88,10 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
     fields = read_object(file)
     where = str(file)
     config = Config(fields, where)
-    for name, reason in (("auto_map", "the model's code lies beside the weights and would have to be run"),
-                         ("quantization_config", "quantised weights are not recognised")):
-        if config.get(name):
-            raise UnsupportedError(reason, where=where, received=name, fix=OTHERWISE)
+    if config.get("auto_map"):
+        raise UnsupportedError("the model's code lies beside the weights and would have to be run", where=where, received="auto_map",
+                               fix=OTHERWISE)
+    config.get(FIELD)  # told of by `as_floats`
     own, notes = config.get("model_type"), []
     if own is not None and model_type is not None and own != model_type:
         raise FormatError("the folder says that the model is of another type", where=where, expected=repr(own)[:80], received=model_type)

@@ -12,6 +12,7 @@ from typing import Any
 from adapters.huggingface.config import Config, read_json, read_object
 from adapters.huggingface.encoders import taken
 from adapters.huggingface.net import Net
+from adapters.huggingface.quantized import as_floats
 from adapters.huggingface.recognise import OTHERWISE, network, plain, recognised
 from converter.builder import Value
 from converter.checkpoint import ShardedParameters, checkpoint_files, load_parameters
@@ -45,7 +46,7 @@ def is_sentence_folder(folder: Path) -> bool:
     return folder.is_dir() and (folder / PIPELINE).is_file()
 
 
-def sentence_encoder(checkpoint: Checkpoint, take: str | None = None) -> Recognised:
+def sentence_encoder(checkpoint: Checkpoint, take: str | None = None, dequantize: bool = False) -> Recognised:
     """The whole pipeline as one graph: words in, `sentence_embedding` [batch, size] out.
 
     Where the pooling leaves the prompt out, the graph also takes `prompt_length`, int64[]: the prompt's number of words, those
@@ -67,7 +68,8 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None) -> Recogni
     settings = base / "sentence_bert_config.json"
     if settings.is_file():
         Config(read_object(settings), str(settings)).only("transformer_task", "feature-extraction")
-    store = plain(load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle, names=checkpoint.names))
+    store = as_floats(plain(load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle, names=checkpoint.names)), base,
+                      dequantize)
     names = (take or f"input_ids,attention_mask,{PROMPT}").split(",")
     net, title = network(base, store, None, ",".join(name for name in names if name.strip() != PROMPT), False, words=True)
     vectors = {WORDS: net.outputs["last_hidden_state"]}

@@ -1,0 +1,231 @@
+"""Folders of quantised weights: what is read is bit for bit what each library's own formula gives for what its own layout packs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+import converter
+from converter import reference
+from converter.cli.main import cli
+from converter.errors import ConverterError, FormatError, UnsupportedError
+from tests.huggingface_support import change_config, save, tokens
+from tests.test_huggingface_encoders import VOCABULARY, made
+
+Tensors = dict[str, torch.Tensor]
+LAYER = "layer.0.output.dense"
+
+
+def words(columns: list[list[int]], bits: int) -> torch.Tensor:
+    """Rows of integers, the first in the lowest bits of one long number, cut into words of 32 bits: int32 [rows, words]."""
+    made = []
+    for row in columns:
+        number = sum(value << (bits * place) for place, value in enumerate(row))
+        count = -(-len(row) * bits // 32)
+        made.append([(number >> (32 * place)) & 0xFFFFFFFF for place in range(count)])
+    return torch.from_numpy(np.array(made, np.uint32).view(np.int32))
+
+
+def drawn(high: int, *shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def scales(*shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(1)) / 50 + 1e-3).to(dtype)
+
+
+def gptq(weight: torch.Tensor, bits: int, form: str) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    out, width = weight.shape
+    integers, zeros, scale = drawn(1 << bits, width, out), drawn(1 << bits, 4, out, seed=2), scales(4, out)
+    index = drawn(4, width, seed=3).int()
+    kept = zeros.clone()
+    zeros = zeros + (form == "gptq")
+    packed = words(integers.T.tolist(), bits).T.contiguous()
+    parts = {"qweight": packed, "qzeros": words(kept.tolist(), bits), "scales": scale, "g_idx": index}
+    expected = (scale[index.long()] * (integers - zeros[index.long()])).T
+    return parts, expected, {"quant_method": "gptq", "bits": bits, "group_size": width // 4, "desc_act": True, "checkpoint_format": form}
+
+
+def awq(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    out, width = weight.shape
+    integers, zeros, scale = drawn(16, width, out), drawn(16, 2, out, seed=2), scales(2, out)
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+
+    def packed(values: torch.Tensor) -> torch.Tensor:
+        return words(values.reshape(len(values), -1, 8)[..., order].reshape(len(values), -1).tolist(), 4)
+
+    group = width // 2
+    expected = ((integers - zeros.repeat_interleave(group, 0)) * scale.repeat_interleave(group, 0)).T
+    return ({"qweight": packed(integers), "qzeros": packed(zeros), "scales": scale}, expected,
+            {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"})
+
+
+def eight_bits(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    largest = weight.float().abs().amax(1)
+    integers = torch.round(weight.float() * 127 / largest[:, None]).to(torch.int8)
+    expected = (integers * largest.view(-1, 1) * 7.874015718698502e-3).to(torch.float16)
+    return ({"weight": integers, "SCB": largest, "weight_format": torch.tensor(0, dtype=torch.uint8)}, expected,
+            {"quant_method": "bitsandbytes", "load_in_8bit": True})
+
+
+def four_bits(weight: torch.Tensor, kind: str, nested: bool, dtype: torch.dtype,
+              block: int) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    flat, count = weight.float().reshape(-1), weight.numel()
+    table = torch.linspace(-1, 1, 16) ** 3
+    largest = torch.tensor([part.abs().max() for part in flat.split(block)])
+    index = drawn(16, count)
+    packed = (index[0::2] << 4 | torch.nn.functional.pad(index, (0, count % 2))[1::2]).to(torch.uint8).reshape(-1, 1)
+    state: dict[str, Any] = {"quant_type": kind, "blocksize": block, "dtype": str(dtype).removeprefix("torch."),
+                             "shape": list(weight.shape)}
+    parts = {"weight": packed, "weight.absmax": largest, "weight.quant_map": table}
+    if nested:
+        inner, offset = 256, float(largest.mean())
+        places, levels, steps = drawn(256, len(largest), seed=4), torch.linspace(-1, 1, 256), torch.rand(-(-len(largest) // inner))
+        parts |= {"weight.absmax": places.to(torch.uint8), "weight.nested_absmax": steps, "weight.nested_quant_map": levels}
+        state |= {"nested_blocksize": inner, "nested_dtype": "float32", "nested_offset": offset}
+        largest = torch.cat([levels[part] * step for part, step in zip(places.split(inner), steps, strict=True)]) + offset
+    parts[f"weight.quant_state.bitsandbytes__{kind}"] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+    floats = torch.cat([table[part] * step for part, step in zip(index.split(block), largest, strict=True)])
+    return parts, floats.reshape(weight.shape).to(dtype), {
+        "quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_use_double_quant": nested}
+
+
+def fp8(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    high, wide = 12, 10
+    rows, columns = weight.shape
+    grid = scales(-(-rows // high), -(-columns // wide), dtype=torch.float32)
+    small = weight.to(torch.float8_e4m3fn)
+    expected = torch.empty(weight.shape)
+    for row in range(rows):
+        for column in range(columns):
+            expected[row, column] = small[row, column].float() * grid[row // high, column // wide]
+    return ({"weight": small, "weight_scale_inv": grid}, expected.to(torch.float16),
+            {"quant_method": "fp8", "weight_block_size": [high, wide], "activation_scheme": "dynamic"})
+
+
+def compressed(weight: torch.Tensor, dtype: torch.dtype, groups: int) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    small = (weight * 100).to(dtype)
+    scale = scales(weight.shape[0], groups, dtype=torch.bfloat16)
+    expected = small.to(torch.bfloat16) * scale.repeat_interleave(weight.shape[1] // groups, 1)
+    return ({"weight": small, "weight_scale": scale}, expected,
+            {"quant_method": "compressed-tensors", "format": "int-quantized" if dtype is torch.int8 else "float-quantized"})
+
+
+CASES = {
+    **{f"{form} of {bits} bits": lambda weight, bits=bits, form=form: gptq(weight, bits, form)
+       for bits in (2, 3, 4, 8) for form in ("gptq", "gptq_v2")},
+    "awq": awq, "int8": eight_bits, "fp8": fp8,
+    "nf4": lambda weight: four_bits(weight, "nf4", False, torch.float16, 64),
+    "fp4 in float32": lambda weight: four_bits(weight, "fp4", False, torch.float32, 128),
+    "nf4 twice": lambda weight: four_bits(weight, "nf4", True, torch.bfloat16, 4),
+    "nf4 with a short block": lambda weight: four_bits(weight, "nf4", False, torch.bfloat16, 60),
+    "int8 by rows": lambda weight: compressed(weight, torch.int8, 1),
+    "float8 by groups": lambda weight: compressed(weight, torch.float8_e4m3fn, 4),
+}
+
+
+def quantised(folder: Path, case: str) -> torch.Tensor:
+    """A BERT of float16 whose one layer is quantised, and what that layer's weight stands for."""
+    torch.manual_seed(0)
+    module = made("Bert", "Model", hidden_size=32, intermediate_size=64, num_attention_heads=4).half()
+    save(module, folder)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    (name,) = [name for name in tensors if name.endswith(f"{LAYER}.weight")]
+    base = name.removesuffix(".weight")
+    parts, expected, config = CASES[case](tensors.pop(name))
+    save_file({**tensors, **{f"{base}.{part}": values for part, values in parts.items()}}, file)
+    change_config(folder, quantization_config=config, dtype="float16")
+    return expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_quantised_weights_are_the_floats_that_they_stand_for(case: str, tmp_path: Path) -> None:
+    expected = quantised(tmp_path, case)
+    model = converter.from_checkpoint(tmp_path, dequantize=True)
+    (name,) = [name for name in model.parameters.names() if name.endswith(f"{LAYER}.weight")]
+    found = torch.from_numpy(model.parameters.read(name).astype(np.float32))
+    assert torch.equal(found, expected.float())
+    assert str(model.parameters.spec(name).dtype) in str(expected.dtype) or str(model.parameters.spec(name).dtype) == "float32"
+    assert not [name for name in model.parameters.names() if name.rpartition(".")[2] in ("qweight", "scales", "SCB", "absmax", "g_idx")]
+    assert "quantised by" in json.dumps(dict(model.metadata), default=str)
+
+
+def test_a_quantised_folder_computes_what_its_floats_compute(tmp_path: Path) -> None:
+    expected = quantised(tmp_path / "small", "awq")
+    torch.manual_seed(0)
+    module = made("Bert", "Model", hidden_size=32, intermediate_size=64, num_attention_heads=4).half()
+    module.get_submodule(f"encoder.{LAYER}").weight.data = expected
+    save(module, tmp_path / "floats")
+    words = {"input_ids": tokens(2, 7, VOCABULARY)["input_ids"]}
+    ours = reference.run(converter.from_checkpoint(tmp_path / "small", take="input_ids", dequantize=True), words)
+    theirs = reference.run(converter.from_checkpoint(tmp_path / "floats", take="input_ids"), words)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_it_is_asked_for(tmp_path: Path) -> None:
+    quantised(tmp_path, "awq")
+    with pytest.raises(UnsupportedError, match="--dequantize"):
+        converter.from_checkpoint(tmp_path)
+    target = tmp_path / "model.json"
+    result = CliRunner().invoke(cli, ["torch-to-json", str(tmp_path), "--dequantize", "-o", str(target)])
+    assert result.exit_code == 0, result.output
+    assert "activations" in result.output
+    change_config(tmp_path, quantization_config=None)
+    with pytest.raises(FormatError, match="nothing to dequantise"):
+        converter.from_checkpoint(tmp_path, dequantize=True)
+
+
+def test_an_older_autogptq_says_it_beside(tmp_path: Path) -> None:
+    quantised(tmp_path, "gptq of 4 bits")
+    config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    del config["quant_method"]
+    (tmp_path / "quantize_config.json").write_text(json.dumps(config))
+    change_config(tmp_path, quantization_config=None)
+    with pytest.raises(UnsupportedError, match="--dequantize"):
+        converter.from_checkpoint(tmp_path)
+    assert converter.from_checkpoint(tmp_path, dequantize=True)
+
+
+@pytest.mark.parametrize(("case", "change", "said"), [
+    ("awq", {"version": "gemv"}, "'version'"),
+    ("awq", {"bits": 3}, "'bits'"),
+    ("awq", {"quant_method": "quip"}, "'quant_method'"),
+    ("awq", {"quant_method": "fp8"}, "no tensors"),
+    ("awq", {"quant_method": ["awq"]}, "'quant_method'"),
+    ("gptq of 4 bits", {"bits": 8}, "qzeros"),
+    ("gptq of 4 bits", {"checkpoint_format": "marlin"}, "'checkpoint_format'"),
+    ("fp8", {"weight_block_size": [8, 8]}, "weight_scale_inv"),
+    ("fp8", {"weight_block_size": [0, 8]}, "weight_block_size"),
+    ("int8 by rows", {"format": "pack-quantized"}, "'format'"),
+])
+def test_what_is_not_known_is_refused(case: str, change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    quantised(tmp_path, case)
+    config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    change_config(tmp_path, quantization_config={**config, **change})
+    with pytest.raises(ConverterError) as caught:
+        converter.from_checkpoint(tmp_path, dequantize=True)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("state", [
+    b"", b"[]", b'{"shape": [1, 2]}', b'{"shape": [-4, 8], "blocksize": 64, "dtype": "float16"}',
+    b'{"shape": [1000000, 1000000], "blocksize": 64, "dtype": "float16"}', b'{"shape": [32, 64], "blocksize": 0, "dtype": "float16"}',
+    b'{"shape": [32, 64], "blocksize": 64, "dtype": "float16", "nested_blocksize": 0, "nested_offset": 1}',
+])
+def test_a_state_that_lies_is_refused(state: bytes, tmp_path: Path) -> None:
+    quantised(tmp_path, "nf4")
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    (name,) = [name for name in tensors if "bitsandbytes__" in name]
+    save_file({**tensors, name: torch.tensor(list(state), dtype=torch.uint8)}, file)
+    with pytest.raises(ConverterError):
+        converter.from_checkpoint(tmp_path, dequantize=True)
