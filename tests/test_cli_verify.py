@@ -178,6 +178,31 @@ def test_a_source_of_other_names_and_narrower_floats(tmp_path: Path, monkeypatch
     run("verify", "m.json", "--source", "w.ckpt", code=1)
 
 
+def test_a_source_is_named_as_a_conversion_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--prefix, --rename and --allow-extra; a state_dict in parts is joined; the command that repeats a report says them."""
+    monkeypatch.chdir(tmp_path)
+    builder = converter.GraphBuilder("line")
+    x = builder.input("x", "float32", ["batch", 3])
+    hidden = builder.op("linear", x, builder.parameter("encoder.weight", "float32", [2, 3]))
+    builder.output("y", builder.op("linear", hidden, builder.parameter("decoder.weight", "float32", [2, 2])))
+    save_graph(builder.graph(), builder.parameters, "graph.json")
+    first, second = torch.arange(6.0).reshape(2, 3), torch.arange(4.0).reshape(2, 2)
+    torch.save({"encoder": {"weight": first}, "decoder": {"weight": second}}, "parts.pt")
+    torch.save({"ema.front.weight": first, "ema.decoder.weight": second, "ema.steps": torch.ones(1), "other": torch.ones(2)}, "ema.pt")
+    run("torch-to-json", "parts.pt", "--architecture", "graph.json", "-o", "m.json")
+    assert "0 failed" in run("verify", "m.json", "--source", "parts.pt", "--runtime", "numpy").output
+    told = ("--prefix", "ema", "--rename", "front=encoder", "--allow-extra")
+    run("torch-to-json", "ema.pt", "--architecture", "graph.json", *told, "-o", "e.json")
+    done = json.loads(run("verify", "e.json", "--source", "ema.pt", *told, "--runtime", "numpy", "--json").output)
+    assert done["equivalent"]
+    assert all(word in done["command"] for word in told)
+    run("verify", "e.json", "--source", "ema.pt", "--runtime", "numpy", code=1)
+    run("verify", "e.json", "--source", "ema.pt", "--prefix", "em", "--runtime", "numpy", code=2)
+    run("verify", "e.json", "--allow-extra", code=2)
+    torch.save({"encoder": {"weight": first}, "decoder": {"weight": second + 1}}, "parts.pt")
+    run("verify", "m.json", "--source", "parts.pt", "--runtime", "numpy", code=1)
+
+
 def test_a_live_module_as_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -15,8 +15,10 @@ from converter import discovery
 from converter.checkpoint import existing
 from converter.cli.console import progress, say, warn
 from converter.cli.guard import DIFFERENT, described, guarded, told
+from converter.cli.sources import name_options
 from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
+from converter.naming import NameOptions
 
 HELP = """Judges whether every runtime computes the model, and whether several files hold the same one. Exits 0 when they are
 equivalent, 1 when they are not, 2 when they cannot be judged.
@@ -40,6 +42,9 @@ Examples:
               "several. onnxruntime:CUDAExecutionProvider names a provider. Default: numpy, and onnxruntime where it is installed.")
 @click.option("--source", metavar="CHECKPOINT", help="The checkpoint that the model came from: its parameters must be equal bit for bit.")
 @click.option("--key", metavar="NAME", help="The entry of the checkpoint that holds the state_dict.")
+@click.option("--prefix", metavar="TEXT", help="Of --source, take the tensors whose names begin with it, without it.")
+@click.option("--rename", multiple=True, metavar="OLD=NEW", help="Of --source, put NEW in the place of OLD in its names.")
+@click.option("--allow-extra", is_flag=True, help="Of --source, leave out tensors that the model does not have.")
 @click.option("--module", metavar="PKG.MOD:CALLABLE", help="The code that builds the module, to be run beside the model (with --input).")
 @click.option("--input", "inputs", multiple=True, metavar="NAME:DTYPE[AXES]", help="A tensor that the module takes, as for torch-to-json.")
 @click.option("--state", type=click.Choice(("initial", "explicit")), help="How the module's state was taken, as for torch-to-json.")
@@ -59,14 +64,19 @@ Examples:
 @click.option("-v", "--verbose", is_flag=True, help="Show every comparison, not only those nearest to their limit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @guarded
-def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, module: str | None,
-            inputs: tuple[str, ...], state: str | None, input_files: tuple[str, ...], cases: int, seed: int, nonfinite: bool, memory: str,
-            parts: str | None, locate_seconds: float, html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool,
-            quiet: bool) -> None:
+def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, prefix: str | None,
+            rename: tuple[str, ...], allow_extra: bool, module: str | None, inputs: tuple[str, ...], state: str | None,
+            input_files: tuple[str, ...], cases: int, seed: int, nonfinite: bool, memory: str, parts: str | None, locate_seconds: float,
+            html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
 
     if (inputs or state) and module is None:
         raise click.UsageError(f"--{'input' if inputs else 'state'} belongs to --module.")
+    naming = {"prefix": prefix, "rename": rename, "allow_extra": allow_extra}
+    for name, value in naming.items():
+        if value and source is None:
+            raise click.UsageError(f"--{name.replace('_', '-')} belongs to --source.")
+    names = name_options(naming)
     for name in runtimes:
         _check_runtime(name)
     limit = _bytes(memory)
@@ -76,7 +86,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
             for file in files:
                 existing(file)
             update(f"running {module}" if module else "reading")
-            origin = _source(source, key, module, inputs, state or "initial", quiet)
+            origin = _source(source, key, names, module, inputs, state or "initial", quiet)
             things, rows = _open(files, quiet, {} if origin is None else {str(module): origin.model})
         except DigestError as error:
             if as_json:
@@ -88,10 +98,10 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases, memory=limit,
                         trace=html_file is not None, parts=parts, nonfinite=nonfinite, locate_seconds=locate_seconds)
         report.command = _command(files, seed=seed, cases=cases, nonfinite=nonfinite, runtime=runtimes, source=source, key=key,
-                                  module=module, input=inputs, input_file=input_files)
+                                  **naming, module=module, input=inputs, input_file=input_files)
         report.add(rows)
         if source is not None:
-            report.add(_against_checkpoint(next(iter(things.values())), source, key))
+            report.add(_against_checkpoint(next(iter(things.values())), source, key, names))
     _write(report, html_file, junit_file)
     with told():
         if as_json:
@@ -138,7 +148,7 @@ def _command(files: Sequence[str], **options: Any) -> str:
     words = ["convert", "verify", *files]
     for name, value in options.items():
         if isinstance(value, bool):
-            words += [f"--{name}"] if value else []
+            words += [f"--{name.replace('_', '-')}"] if value else []
             continue
         for item in value if isinstance(value, tuple) else () if value is None else (value,):
             words += [f"--{name.replace('_', '-')}", str(item)]
@@ -173,7 +183,7 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model]) -> t
         label = name if names.count(name) == 1 else file
         if (things or traced) and _is_checkpoint(file):
             things = things or dict(traced)
-            rows += _against_checkpoint(next(iter(things.values())), file, None, label)
+            rows += _against_checkpoint(next(iter(things.values())), file, None, NameOptions(), label)
             continue
         session = _file_session(file)
         try:
@@ -251,7 +261,8 @@ def _file_session(file: str) -> Any:
     return None
 
 
-def _source(source: str | None, key: str | None, module: str | None, inputs: tuple[str, ...], state: str, quiet: bool) -> Any:
+def _source(source: str | None, key: str | None, names: NameOptions, module: str | None, inputs: tuple[str, ...], state: str,
+            quiet: bool) -> Any:
     """The live module as the other side of the proof, or None."""
     from converter.checkpoint import load_parameters
     from converter.cli.inputs import draw_examples, parse_inputs
@@ -261,17 +272,18 @@ def _source(source: str | None, key: str | None, module: str | None, inputs: tup
     if module is None:
         return None
     specs = parse_inputs(inputs)
-    store = None if source is None else load_parameters(source, key)
+    store = None if source is None else load_parameters(source, key, names=names, parts=True)
     built = build_module(module)
     function, extra = live("builder", framework_of(built, "--module"))
     with requiring(extra):
-        result = function(built, store, None, specs, draw_examples(specs), examples=False, state=state)
+        result = function(built, store, None, specs, draw_examples(specs), examples=False, state=state,
+                          allow_extra=names.allow_extra)
         for note in result.notes:
             warn(note, quiet)
         return result.source
 
 
-def _against_checkpoint(model: Model, source: str, key: str | None, label: str | None = None) -> list[Any]:
+def _against_checkpoint(model: Model, source: str, key: str | None, names: NameOptions, label: str | None = None) -> list[Any]:
     """Rows that say whether the model's state_dict is the checkpoint's, bit for bit but for floats that were widened.
 
     Formats that keep a shared tensor once keep one of its names: the others are no tensors that the checkpoint lacks.
@@ -284,11 +296,11 @@ def _against_checkpoint(model: Model, source: str, key: str | None, label: str |
     # As a conversion brings the names to a graph's, and floats to wider ones; what it leaves out is no tensor of the model.
     parameters = model.parameters
     specs = {name: parameters.spec(name) for name in parameters.names() if name not in model.constants}
-    matched = match_names(load_parameters(source, key, parts=True), specs,
+    matched = match_names(load_parameters(source, key, names=names, parts=True), specs, allow_extra=names.allow_extra,
                           needed=[name for name in specs if parameters.alias_of(name) is None])
     held, _ = fit_dtypes(matched.store, specs)
-    names = set(held.names())
-    kept = {parameters.alias_of(name) or name for name in parameters.names() if name in names}
-    second = {name for name in parameters.names() if name not in names and (parameters.alias_of(name) or name) in kept}
+    found = set(held.names())
+    kept = {parameters.alias_of(name) or name for name in parameters.names() if name in found}
+    second = {name for name in parameters.names() if name not in found and (parameters.alias_of(name) or name) in kept}
     return compare_parameters(held, SelectedParameters(parameters, model.constants | second), label or source)
 
