@@ -26,7 +26,7 @@ from converter.format.atomic import atomic_path
 RECORD = Path(__file__).parent.parent / "docs" / "timm_models.json"
 TOLERANCE = 1e-9
 RIGHT, SHAPES, REFUSED, WRONG = "right", "shapes", "refused", "wrong"
-LARGEST = 40_000_000
+LARGEST = 12_000_000
 """Parameters of a module whose numbers are compared; of a larger one that cannot be made smaller, names and shapes are."""
 
 # Arguments that leave few blocks of each kind, and for transformers few features and patches.

@@ -13,6 +13,7 @@ from docs.live_models import live_models_page
 from docs.onnx_reading import onnx_reading_page
 from docs.suites import section
 from docs.sweeps import section as sweeps_section
+from docs.timm_models import timm_models_page
 
 FOLDER = Path(__file__).parent
 
@@ -88,7 +89,8 @@ def coverage_page() -> str:
 
 
 PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "live_models.md": live_models_page,
-         "image_models.md": image_models_page, "onnx_reading.md": onnx_reading_page}
+         "image_models.md": image_models_page, "onnx_reading.md": onnx_reading_page,
+         "timm_models.md": timm_models_page}
 
 
 def main() -> None:

@@ -68,6 +68,7 @@ def test_a_folder_of_timm_is_what_its_config_says(architecture: str, tmp_path: P
     ("resnet18", {"num_classes": 6}, r"fc.weight is float32\[5, 512\], not float32\[6, 512\]"),
     ("resnet18", {"model_args": {"in_chans": 1}}, "conv1.weight"), ("resnet18", {"model_args": {"layers": [2, 2, 2, 1 << 40]}}, "'layers'"),
     ("resnet18", {"model_args": {"cardinality": 7}}, "cardinality 1"), ("resnet18", {"model_args": {"act_layer": "sinc"}}, "activation"),
+    ("resnet18", {"model_args": {"block_args": {"attn_layer": ["se", 3]}}}, "block_args"),
     ("efficientnet_b0", {"model_args": {"block_args": [[[1, {}]]]}}, "block_args"), ("regnetv_040", {}, "model_cfg")])
 def test_a_folder_of_another_model_of_timm_is_refused(architecture: str, fields: Any, part: str, tmp_path: Path) -> None:
     folder = timm_folder(tmp_path, architecture, **fields)

@@ -114,7 +114,10 @@ def build(net: Net, built: str) -> Value:
         raise arguments.refuse("block_args", "attn_layer")
     if inner.get("attn_layer"):
         value = inner["attn_layer"]
-        attention = (value[0].lower(), value[1]) if isinstance(value, list) else (str(value).lower(), {})
+        what, bound = value if isinstance(value, list) and len(value) == 2 else (value, {})
+        if not isinstance(what, str) or not isinstance(bound, dict) or not isinstance(bound.get("rd_ratio", 1 / 16), float):
+            raise arguments.refuse("block_args", ", ".join(ATTENTIONS))
+        attention = what.lower(), bound
     blocks = Blocks(arguments.size("cardinality", 1), arguments.size("base_width", 64), arguments.size("block_reduce_first", 1),
                     arguments.size("down_kernel_size", 1), arguments.flag("avg_down"), arguments.layer("act_layer", "relu")[0],
                     arguments.layer("norm_layer", "batchnorm2d"), arguments.layer("aa_layer", None), attention)
