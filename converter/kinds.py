@@ -32,6 +32,9 @@ def kind_of_file(path: Path) -> Kind | None:
     """What the first bytes of a file say that it is; None where they say nothing. Raises `OSError` where it cannot be read."""
     if not path.is_file():
         return None
+    if path.suffix == ".distcp" or path.name == ".metadata" and _distributed(path.parent, names_in(path.parent)):
+        # Each tensor of such a file is a zip archive of its own: by its first bytes it is a checkpoint of one tensor.
+        return Kind("a part of a distributed checkpoint (FSDP)", _join(path.parent))
     with path.open("rb") as file:
         head = file.read(HEAD)
         size = os.fstat(file.fileno()).st_size
@@ -209,10 +212,14 @@ def _deepspeed(folder: Path, names: Sequence[str]) -> Kind | None:
                 + (f"; or, of ZeRO stages 1 and 2, give {folder / inner[0]}" if inner else ""))
 
 
+def _join(folder: Path) -> str:
+    return ("join its parts where PyTorch is installed: "
+            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pt")
+
+
 def _distributed(folder: Path, names: Sequence[str]) -> Kind | None:
     if any(name.endswith(".distcp") for name in names):
-        return Kind("a distributed checkpoint (FSDP)", "join its parts where PyTorch is installed: "
-                    f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pt")
+        return Kind("a distributed checkpoint (FSDP)", _join(folder))
     inner = [name for name in names if name.startswith("pytorch_model_fsdp_") and (folder / name).is_dir()]
     merge = f"join its parts: accelerate merge-weights {folder / inner[0]} weights" if inner else None
     return Kind("a training run of accelerate with FSDP", merge) if inner else None

@@ -215,3 +215,13 @@ def test_initializers_that_cannot_be_carried(tmp_path: Path) -> None:
     short = numpy_helper.from_array(np.ones(2), "a")
     short.dims[0] = 3
     refused([short], FormatError, "do not fit")
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
+def test_a_file_of_a_distributed_checkpoint_is_no_checkpoint_of_one_tensor(name: str, tmp_path: Path) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    dcp.save({"model": {"weight": torch.ones(2)}}, checkpoint_id=tmp_path)
+    with pytest.raises(FormatError, match=r"a part of a distributed checkpoint .* dcp_to_torch"):
+        load_parameters(tmp_path / name)
