@@ -26,6 +26,8 @@ from typing import Any
 from converter.errors import GraphError
 
 SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+TOKENS = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*+|[0-9]++(?![A-Za-z_])|//|[-+*%()]|,(?!\s*\))|[ \t\r\n])*+", re.ASCII)
+"""What sizes are made of; Python's own parser, which reads them then, also takes 0x10, 1_0, comments and continued lines."""
 RESERVED = frozenset({"max", "min"})
 MAX_TEXT = 2000
 MAX_DEPTH = 60
@@ -414,6 +416,8 @@ def parse(text: str | int) -> Dim:
         raise GraphError("a size expression is too long", expected=f"at most {MAX_TEXT} characters", received=str(len(text)))
     if SYMBOL.match(text) and text not in RESERVED:
         return symbol(text)
+    if not TOKENS.fullmatch(text):
+        raise _not_a_size(text)
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         return _build(tree, text, 0)

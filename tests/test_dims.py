@@ -60,6 +60,7 @@ def test_equal_expressions_are_equal(left: str, right: str) -> None:
 @pytest.mark.parametrize("text", [
     "", "1.5", "batch +", "__import__('os')", "batch ** 2", "a / b", "f(a)", "max(a)", "max(a, b, c)", "a if b else c", "[a]", "a.b",
     "a < b", "True", "'a'", "2a", "(" * 300 + "a" + ")" * 300, "a" * 3000, "lambda: 0", "max", "a // 0",
+    "0x10", "1_0", "0b1", "a # b", "1 + \\\n1", "1 +\f1", "max(a, b,)", "é", "a" * 1999 + "!",
 ])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(GraphError):

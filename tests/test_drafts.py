@@ -20,6 +20,7 @@ from converter.drafting import draft, is_draft, save_draft
 from converter.drafting.layers import table
 from converter.errors import ConverterError, FormatError, GraphError, ParameterError
 from converter.ir import Model
+from converter.parameters import InMemoryParameters
 
 Answers = dict[str, Any]
 
@@ -254,6 +255,19 @@ def test_steps(text: str) -> None:
     x = rand(1, 4, 6)
     (ours,) = reference.run(bound(text, (1, 4, 6)), {"x": x.numpy()}, float_dtype="float64").values()
     assert np.array_equal(ours, STEPS[text](x.double()).numpy()) or np.abs(ours - STEPS[text](x.double()).numpy()).max() < 1e-12
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "single", "1 // batch", "max(batch, 3)", "O"])
+def test_a_dtype_is_one_of_the_format_by_name(dtype: str) -> None:
+    from converter.drafting.document import graph_of
+
+    with pytest.raises(FormatError, match="not a dtype of the format"):
+        graph_of({"format": "neutral-model-draft", "version": "1.0", "input": {"name": "x", "dtype": dtype, "shape": [2]},
+                  "layers": [{"layer": "ReLU"}], "output": "y"})
+
+
+def test_nothing_is_drafted_from_no_tensors() -> None:
+    assert draft(InMemoryParameters({})) is None
 
 
 def test_every_layer_without_tensors_is_compared() -> None:

@@ -61,6 +61,8 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None, dequantize
     if not steps or steps[0][0] != "Transformer":
         raise UnsupportedError("the first module is no transformer", where=where, expected="Transformer",
                                received=steps[0][0] if steps else "no module", fix=OTHERWISE)
+    if any(kind == "Transformer" for kind, _ in steps[1:]):
+        raise UnsupportedError("a second transformer", where=where, expected="one Transformer, the first module", fix=OTHERWISE)
     if not any(kind == "Pooling" for kind, _ in steps):
         raise UnsupportedError("no module pools words", where=where, expected="Pooling", received=", ".join(kind for kind, _ in steps),
                                fix=OTHERWISE)
@@ -132,8 +134,9 @@ def _pool(net: Net, x: Value, config: Config, prompt: bool) -> Value:
     if modes is None:
         modes = [mode for name, mode in MODES.items() if config.flag(name, False)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
-    if not isinstance(modes, list) or not modes or any(mode not in (*POOLINGS, "weightedmean") for mode in modes):
-        raise config.refuse("pooling_mode", ", ".join((*POOLINGS, "weightedmean")), modes, fix=OTHERWISE)
+    known = (*POOLINGS, "weightedmean")
+    if not isinstance(modes, list) or not 0 < len(modes) <= len(known) or any(mode not in known for mode in modes):
+        raise config.refuse("pooling_mode", f"at most {len(known)} of {', '.join(known)}", modes, fix=OTHERWISE)
     mask = taken(net, "attention_mask")
     if mask is None:
         raise UnsupportedError("pooling needs the attention mask", where="take", fix="take input_ids,attention_mask")

@@ -17,6 +17,7 @@ from converter.drafting.layers import Layer, Place, table
 from converter.errors import ConverterError, FormatError
 from converter.format import Architecture
 from converter.format.atomic import atomic_path
+from converter.format.document import dtype_from_document
 from converter.format.fields import describe, members, name_of, typed
 from converter.ir import DimRange, TensorSpec
 from converter.parameters import InMemoryParameters
@@ -220,7 +221,7 @@ def _dims(document: Mapping[str, Any]) -> dict[str, DimRange]:
 
 
 def _dtype(value: Any, where: str) -> str:
-    return typed(value, str, where)
+    return dtype_from_document(value, where).value
 
 
 def _tied(document: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, str]:

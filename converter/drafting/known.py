@@ -47,7 +47,7 @@ def draft(store: ParameterStore, name: str = "Sequential") -> Draft | None:
     """
     specs = _specs(store)
     root = _tree(specs)
-    if undraftable(store):
+    if not specs or undraftable(store):
         return None
     items = list(_items(root, ""))
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "about": ABOUT, "name": name}
