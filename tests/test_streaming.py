@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_progress_says_bytes_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 2.0, 4.0, 4.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("converter.cli.console.time", SimpleNamespace(monotonic=lambda: next(clock)))  # other threads keep theirs
     said: list[str] = []
     watched = Watched(converter.InMemoryParameters({name: np.zeros(250_000, np.float32) for name in "abc"}), said.append, "writing o.h5")
     for name in "aabc":
