@@ -95,6 +95,7 @@ def test_what_an_import_makes_of_an_interrupt(capsys: pytest.CaptureFixture[str]
         work()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "Interrupted; nothing was written.\n"
+    end_if_asked()  # it is over: what runs next in the same process is not asked to end
 
 
 def test_ctrl_c_at_the_start_is_quiet() -> None:

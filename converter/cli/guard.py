@@ -110,6 +110,8 @@ def failures(debug: bool, as_json: bool) -> Iterator[None]:
         message = str(error) if isinstance(error, ConverterError) else explain(error)
         complain(f"Error: {message}")
         sys.exit(BAD_INPUT)
+    finally:
+        _signals.clear()  # whoever calls commands from a program goes on after one was interrupted
 
 
 def complain(text: str) -> None:
