@@ -161,7 +161,10 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 
 def record(rows: list[dict[str, Any]]) -> None:
-    """Writes rows as what `docs/image_models.md` is made from."""
+    """Puts rows into what `docs/image_models.md` is made from, in place of what stood there for the same models."""
+    before = json.loads(RECORD.read_text(encoding="utf-8"))["rows"] if RECORD.exists() else []
+    kept = {(row["suite"], row["name"]): row for row in [*before, *rows]}
+    rows = [kept[key] for key in sorted(kept)]
     versions = {"torch": importlib.metadata.version("torch"), "timm": "1.0.31", "torchvision": "0.28.0"}
     with atomic_path(RECORD) as temporary:
         temporary.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n", encoding="utf-8")
@@ -182,11 +185,11 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         for row in pool.map(lambda job: examine_apart(*job, options.with_exporter, options.limit), jobs):
             rows.append(row)
+            if options.record:
+                record([row])
             print(f"{row['status']:8}{row['suite']}/{row['name']:40} {row['seconds']} s, exporter {row['exporter_seconds']} s  "
                   f"{' × '.join(row['free'])}  {row['reason']}", flush=True)
     print(summary(rows))
-    if options.record:
-        record(rows)
     sys.exit(any(row["status"] == WRONG for row in rows))
 
 
