@@ -1,9 +1,8 @@
-"""Attention and rotary positions: ONNX's own operators, and those that ONNX Runtime's optimizer writes."""
+"""Attention and rotary positions: ONNX's own operators, and what they share with those that ONNX Runtime's optimizer writes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from adapters.onnx.load import FROM_ONNX
 from adapters.onnx.reading.items import Item
@@ -48,20 +47,21 @@ def attention(g: Reader, q: Item, k: Item, v: Item, mask: Item | None = None, pa
         key, value = g.op("concat", past_key, key, axis=2), g.op("concat", past_value, value, axis=2)
     grouped = query.shape[1] != key.shape[1]
     length, source = query.shape[2], key.shape[2]
-    allowed = _allowed(g, length, source, offset, lengths, bool(is_causal), left_window_size, right_window_size)
+    allowed = allowed_pairs(g, length, source, offset, lengths, bool(is_causal), left_window_size, right_window_size)
     bias = None if mask is None else _wide_mask(g, mask, source)
     shows = len(g.node.output) > 3 and bool(g.node.output[3])
     precise = softmax_precision is not None and FROM_ONNX.get(softmax_precision) not in (query.dtype, DType.FLOAT32)
     if not softcap and not shows and not precise:
-        both = _both(g, bias, allowed)
+        both = both_masks(g, bias, allowed)
         found = g.op("scaled_dot_product_attention", query, key, value, both, scale=scale, enable_gqa=grouped)
         return joined(g, found) if flat else found, key, value
-    found, scores = _explicit(g, query, key, value, bias, allowed, scale, softcap, qk_matmul_output_mode,
+    found, scores = explicit_attention(g, query, key, value, bias, allowed, scale, softcap, qk_matmul_output_mode,
                               None if softmax_precision is None else FROM_ONNX.get(softmax_precision))
     return joined(g, found) if flat else found, key, value, scores
 
 
-def _allowed(g: Reader, length: Dim, source: Dim, offset: Dim, lengths: Item | None, causal: bool, left: int, right: int) -> Value | None:
+def allowed_pairs(g: Reader, length: Dim, source: Dim, offset: Dim, lengths: Item | None, causal: bool, left: int,
+                  right: int) -> Value | None:
     """bool, to be broadcast to [batch, heads, length, source]: the pairs that take part whatever the mask says."""
     keys = counted(g, source)
     parts: list[Value] = []
@@ -96,7 +96,7 @@ def _wide_mask(g: Reader, mask: Item, source: Dim) -> Value:
     return g.op("pad", value, pads=(*((0, 0),) * (value.rank - 1), (0, source - width)), value=fill)
 
 
-def _both(g: Reader, bias: Value | None, allowed: Value | None) -> Value | None:
+def both_masks(g: Reader, bias: Value | None, allowed: Value | None) -> Value | None:
     if bias is None or allowed is None:
         return bias if allowed is None else allowed
     if bias.dtype is DType.BOOL:
@@ -104,8 +104,8 @@ def _both(g: Reader, bias: Value | None, allowed: Value | None) -> Value | None:
     return g.op("where", allowed, bias, g.op("full", shape=(), fill_value=-math.inf, dtype=bias.dtype))
 
 
-def _explicit(g: Reader, query: Value, key: Value, value: Value, bias: Value | None, allowed: Value | None, scale: float | None,
-              softcap: float, mode: int, precision: DType | None) -> tuple[Value, Value]:
+def explicit_attention(g: Reader, query: Value, key: Value, value: Value, bias: Value | None, allowed: Value | None, scale: float | None,
+                       softcap: float, mode: int = 0, precision: DType | None = None) -> tuple[Value, Value]:
     """Step by step, where a result in between is asked for, or scores are capped. A row that sees nothing gives zeros."""
     if query.shape[1] != key.shape[1]:
         times = query.shape[1] // key.shape[1]
@@ -175,60 +175,3 @@ def rotary(g: Reader, x: Item, *more: Item | None, interleaved: int = 0, num_hea
     if rest is not None:
         found = g.op("concat", found, rest, axis=3)
     return joined(g, found) if flat else found
-
-
-@reads("com.microsoft.MultiHeadAttention")
-def multi_head_attention(g: Reader, query: Item, key: Item | None = None, value: Item | None = None, bias: Item | None = None,
-                         padding: Item | None = None, added: Item | None = None, past_key: Item | None = None,
-                         past_value: Item | None = None, *, num_heads: int, scale: float | None = None, mask_filter_value: float = -10000.0,
-                         unidirectional: int = 0) -> tuple[Value, ...]:
-    if key is None or value is None or g.rank(query) != 3:
-        raise g.refuse("packed queries, keys and values")
-    parts = [g.tensor(item) for item in (query, key, value)]
-    if bias is not None:
-        sizes = tuple(part.shape[-1] * (part.shape[1] if part.rank == 4 else 1) for part in parts)
-        parts = [g.op("add", part, own) for part, own in zip(parts, g.add("split", bias, sizes=sizes, axis=0), strict=True)]
-    queries, keys, values = (heads_of(g, part, num_heads) for part in parts)
-    offset: Dim = 0
-    if past_key is not None and past_value is not None:
-        offset = g.shape(past_key)[2]
-        keys, values = g.op("concat", past_key, keys, axis=2), g.op("concat", past_value, values, axis=2)
-    mask = None if added is None else g.tensor(added)
-    if padding is not None:
-        if g.rank(padding) != 2:
-            raise g.refuse("a padding mask that is no [batch, source]")
-        seen = g.op("reshape", g.cast(padding, DType.BOOL), shape=(g.shape(padding)[0], 1, 1, g.shape(padding)[1]))
-        low = g.op("where", seen, g.op("full", shape=(), fill_value=0.0, dtype=queries.dtype), g.like(mask_filter_value, queries))
-        mask = low if mask is None else g.op("add", mask, low)
-    if unidirectional:
-        allowed = _allowed(g, queries.shape[2], keys.shape[2], offset, None, True, -1, -1)
-        mask = _both(g, mask, allowed)
-    found = g.op("scaled_dot_product_attention", queries, keys, values, mask, scale=scale)
-    return joined(g, found), keys, values
-
-
-@reads("com.microsoft.Attention")
-def packed_attention(g: Reader, x: Item, weight: Item, bias: Item | None = None, mask: Item | None = None, past: Item | None = None,
-                     added: Item | None = None, *, num_heads: int, unidirectional: int = 0, scale: float | None = None,
-                     mask_filter_value: float = -10000.0, qkv_hidden_sizes: Sequence[int] | None = None, do_rotary: int = 0) -> Value:
-    """One product for queries, keys and values, then heads. A mask of two axes hides keys."""
-    if past is not None or do_rotary:
-        raise g.refuse("a past, or rotary positions")
-    product = g.op("matmul", x, weight)
-    if bias is not None:
-        product = g.op("add", product, bias)
-    total = product.shape[-1]
-    sizes = tuple(qkv_hidden_sizes) if qkv_hidden_sizes else (total // 3,) * 3
-    queries, keys, values = (heads_of(g, part, num_heads) for part in g.add("split", product, sizes=sizes, axis=2))
-    both = None if added is None else g.tensor(added)
-    if mask is not None:
-        if g.rank(mask) not in (2, 3):
-            raise g.refuse("a mask of another form than [batch, source] or [batch, length, source]")
-        shape = g.shape(mask)
-        wide = (shape[0], 1, 1, shape[1]) if len(shape) == 2 else (shape[0], 1, *shape[1:])
-        seen = g.op("reshape", g.cast(mask, DType.BOOL), shape=wide)
-        low = g.op("where", seen, g.op("full", shape=(), fill_value=0.0, dtype=queries.dtype), g.like(mask_filter_value, queries))
-        both = low if both is None else g.op("add", both, low)
-    if unidirectional:
-        both = _both(g, both, _allowed(g, queries.shape[2], keys.shape[2], 0, None, True, -1, -1))
-    return joined(g, g.op("scaled_dot_product_attention", queries, keys, values, both, scale=scale))

@@ -210,19 +210,14 @@ def mish(g: Reader, x: Item) -> Value:
     return g.op("mish", x)
 
 
-@reads("Gelu", "com.microsoft.Gelu")
+@reads("Gelu")
 def gelu(g: Reader, x: Item, *, approximate: str = "none") -> Value:
     return g.op("gelu", x, approximate=approximate)
 
 
 @reads("Swish")
-def swish(g: Reader, x: Item, *, alpha: float = 1.0) -> Value:
+def swish(g: Reader, x: Item | Value, *, alpha: float = 1.0) -> Value:
     return g.op("silu", x) if alpha == 1 else g.op("multiply", x, g.op("sigmoid", g.op("multiply", x, g.like(alpha, x))))
-
-
-@reads("com.microsoft.QuickGelu")
-def quick_gelu(g: Reader, x: Item, *, alpha: float = 1.702) -> Value:
-    return swish(g, x, alpha=alpha)
 
 
 @reads("Softplus")

@@ -73,20 +73,6 @@ def det(g: Reader, x: Item) -> Value:
     return g.op("det", x)
 
 
-@reads("com.microsoft.FusedMatMul")
-def fused_matmul(g: Reader, x: Item, y: Item, *, alpha: float = 1.0, transA: int = 0, transB: int = 0, transBatchA: int = 0,
-                 transBatchB: int = 0) -> Value:
-    if transBatchA or transBatchB:
-        raise g.refuse("transposed batches")
-
-    def turned(item: Item) -> Value:
-        rank = g.rank(item)
-        return g.op("permute_dims", item, axes=(*range(rank - 2), rank - 1, rank - 2))
-
-    found = g.op("matmul", turned(x) if transA else x, turned(y) if transB else y)
-    return found if alpha == 1 else g.op("multiply", found, g.like(alpha, found))
-
-
 @reads("MatMulInteger")
 def matmul_integer(g: Reader, x: Item, y: Item, x_zero: Item | None = None, y_zero: Item | None = None) -> Value:
     """Products of 8-bit integers less their zero points, in int32."""

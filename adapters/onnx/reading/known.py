@@ -51,13 +51,13 @@ def _divide(x: Dim, y: Dim) -> Dim:
     if isinstance(x, (int, Expr)) and isinstance(y, (int, Expr)):
         if isinstance(y, int) and isinstance(x, int):
             return abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
-        if not _never_negative(x) or not _never_negative(y):
+        if not never_negative(x) or not never_negative(y):
             raise _Undecided  # ONNX rounds to zero, and sizes down
         return x // y
     return x / y
 
 
-def _never_negative(x: Dim) -> bool:
+def never_negative(x: Dim) -> bool:
     """Whether a size is none at all values of its symbols; not every one that is so is known to be."""
     return x >= 0 if isinstance(x, int) else all(factor >= 0 for factor in x.terms.values())
 
@@ -65,7 +65,7 @@ def _never_negative(x: Dim) -> bool:
 def _equal(x: Dim, y: Dim) -> bool:
     difference = x - y
     if isinstance(difference, Expr):
-        if isinstance(x, int) and x < 0 and _never_negative(y) or isinstance(y, int) and y < 0 and _never_negative(x):
+        if isinstance(x, int) and x < 0 and never_negative(y) or isinstance(y, int) and y < 0 and never_negative(x):
             return False
         raise _Undecided
     return bool(difference == 0)
