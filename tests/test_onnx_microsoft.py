@@ -2,226 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
 
 import converter
 from converter.errors import UnsupportedError
-
-Array = np.ndarray[Any, Any]
-Draw = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, int]], Array]
-SIZES = ({"batch": 2, "time": 5, "past": 3}, {"batch": 3, "time": 1, "past": 6})
-
-
-def floats(generator: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Array:
-    return generator.normal(size=shape).astype(np.float32)
-
-
-def integers(low: int, high: int, dtype: Any = np.int32) -> Draw:
-    return lambda generator, shape, sizes: generator.integers(low, high, shape).astype(dtype)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A node's operands in order: None for an absent one, a shape for an input, an array for a constant, a text for a size."""
-
-    operator: str
-    operands: Sequence[Any]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    outputs: int = 1
-    draws: Mapping[int, Draw] = field(default_factory=dict)
-    """How operands are drawn that are not floats, by their places."""
-    absent: Sequence[int] = ()
-    """Outputs that are not asked for."""
-    domain: str = "com.microsoft"
-    sizes: Sequence[Mapping[str, int]] = SIZES
-    kinds: Sequence[int] = ()
-    """The outputs' dtypes, which ONNX Runtime does not infer of every operator."""
-    bits: bool = False
-    """Whether results are equal to the bit, and not within a few roundings of float32."""
-
-    def write(self, path: Path) -> Path:
-        inputs, constants, names, before = [], [], [], []
-        for place, operand in enumerate(self.operands):
-            names.append("" if operand is None else f"operand_{place}")
-            if isinstance(operand, (tuple, list)):
-                drawn = self.draws.get(place, floats)(np.random.default_rng(0), (1,), self.sizes[0])
-                inputs.append(helper.make_tensor_value_info(names[-1], helper.np_dtype_to_tensor_dtype(drawn.dtype), operand))
-            elif isinstance(operand, str):  # as files have it: the size of an input's axis
-                inputs.append(helper.make_tensor_value_info(f"sized_{place}", onnx.TensorProto.FLOAT, [operand]))
-                before += [helper.make_node("Shape", [f"sized_{place}"], [f"size_{place}"]),
-                           helper.make_node("Cast", [f"size_{place}"], names[-1:], to=onnx.TensorProto.INT32)]
-            elif operand is not None:
-                constants.append(numpy_helper.from_array(np.asarray(operand), names[-1]))
-        outputs = ["" if place in self.absent else f"output_{place}" for place in range(self.outputs)]
-        node = helper.make_node(self.operator, names, outputs, domain=self.domain, **self.attributes)
-        graph = helper.make_graph([*before, node], "graph", inputs, [onnx.ValueInfoProto(name=name) for name in outputs if name], constants)
-        for output in graph.output if self.kinds else ():
-            output.type.tensor_type.elem_type = self.kinds[int(output.name.removeprefix("output_"))]
-        imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-        onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=9), path)
-        return path
-
-    def draw(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Array]:
-        generator = np.random.default_rng(seed)
-        drawn: dict[str, Array] = {}
-        for place, operand in enumerate(self.operands):
-            if isinstance(operand, str):
-                drawn[f"sized_{place}"] = np.zeros(evaluated(operand, sizes), np.float32)
-            elif isinstance(operand, (tuple, list)):
-                shape = tuple(evaluated(size, sizes) for size in operand)
-                drawn[f"operand_{place}"] = self.draws.get(place, floats)(generator, shape, sizes)
-        return drawn
-
-
-def evaluated(size: int | str, sizes: Mapping[str, int]) -> int:
-    return size if isinstance(size, int) else converter.dims.evaluate(converter.dims.parse(size), sizes)
-
-
-def answers(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [item.name for item in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
-
-
-def hold(case: Case, path: Path) -> converter.Model:
-    """The model that was read, which answers as the kernel does at every size."""
-    model = converter.load(case.write(path))
-    session = converter.session(model)
-    for seed, sizes in enumerate(case.sizes):
-        inputs = case.draw(sizes, seed)
-        expected, found = answers(path, inputs), session.run(inputs)
-        for name, array in expected.items():
-            assert found[name].shape == array.shape and found[name].dtype == array.dtype, (name, found[name].shape, array.shape)
-            if case.bits:
-                np.testing.assert_array_equal(found[name], array, err_msg=name)
-            else:
-                np.testing.assert_allclose(found[name], array, rtol=2e-5, atol=2e-5, err_msg=name)
-    return model
-
-
-rng = np.random.default_rng(1)
-
-
-def weights(*shape: int) -> Array:
-    return (rng.normal(size=shape) / 2).astype(np.float32)
-
-
-X, PACKED = ("batch", "time", 8), {"num_heads": 2}
-KEPT = integers(0, 2)
-ENDS: Draw = lambda generator, shape, sizes: generator.integers(1, sizes["time"] + 1, shape).astype(np.int32)  # noqa: E731
-
-ATTENTION = {
-    "no mask": Case("Attention", [X, weights(8, 24), weights(24)], PACKED),
-    "wider values": Case("Attention", [X, weights(8, 28), weights(28)], {**PACKED, "qkv_hidden_sizes": [8, 8, 12], "scale": 0.3}),
-    "a mask of keys": Case("Attention", [X, weights(8, 24), weights(24), ("batch", "time")], PACKED, draws={3: KEPT}),
-    "a mask of pairs": Case("Attention", [X, weights(8, 24), weights(24), ("batch", "time", "time")], PACKED, draws={3: KEPT}),
-    "where keys end": Case("Attention", [X, weights(8, 24), weights(24), ("batch",)], PACKED, draws={3: ENDS}),
-    "where keys end and start": Case("Attention", [X, weights(8, 24), weights(24), ("2*batch",)], PACKED, draws={3: ENDS}),
-    "a mask that says nothing": Case("Attention", [X, weights(8, 24), weights(24), ("batch", 1)], PACKED, draws={3: KEPT},
-                                     sizes=SIZES[:1]),
-    "causal": Case("Attention", [X, weights(8, 24), weights(24)], {**PACKED, "unidirectional": 1}),
-    "causal and a mask of keys": Case("Attention", [X, weights(8, 24), weights(24), ("batch", "time")],
-                                      {**PACKED, "unidirectional": 1, "mask_filter_value": -3e38}, draws={3: integers(1, 2)}),
-    "a past": Case("Attention", [X, weights(8, 24), weights(24), ("batch", "time + past"), (2, "batch", 2, "past", 4)],
-                   {**PACKED, "unidirectional": 1}, 2, draws={3: KEPT}),
-    "a bias of scores": Case("Attention", [X, weights(8, 24), weights(24), None, None, (1, 2, "time", "time")], PACKED),
-    "a bias of scores and a mask": Case("Attention", [X, weights(8, 24), weights(24), ("batch", "time"), None, ("batch", 1, "time", "time")],
-                                        PACKED, draws={3: KEPT}),
-    "three operands": Case("MultiHeadAttention", [X, ("batch", "source", 8), ("batch", "source", 12)], PACKED,
-                           sizes=[{**item, "source": 4} for item in SIZES]),
-    "a bias of three": Case("MultiHeadAttention", [X, X, X, weights(24)], {**PACKED, "scale": 0.7}),
-    "keys in heads": Case("MultiHeadAttention", [X, ("batch", 2, "past", 4), ("batch", 2, "past", 4)], PACKED),
-    "padding of keys": Case("MultiHeadAttention", [X, X, X, None, ("batch", "time")], PACKED, draws={4: KEPT}),
-    "padding of pairs": Case("MultiHeadAttention", [X, X, X, None, ("batch", "time", "time")], PACKED, draws={4: KEPT}),
-    "where padding starts": Case("MultiHeadAttention", [X, X, X, None, ("batch",)], PACKED, draws={4: ENDS}),
-    "a bias and a cache": Case("MultiHeadAttention", [X, X, X, None, ("batch", "time + past"), (1, 2, "time", "time + past"),
-                                                      ("batch", 2, "past", 4), ("batch", 2, "past", 4)], PACKED, 3, draws={4: KEPT}),
-    "causal with a cache": Case("MultiHeadAttention", [X, X, X, weights(24), None, None, ("batch", 2, "past", 4), ("batch", 2, "past", 4)],
-                                {**PACKED, "unidirectional": 1}, 3),
-    "scores": Case("MultiHeadAttention", [X, X, X, None, ("batch", "time")], PACKED, 4, draws={4: KEPT}, kinds=(1, 1, 1, 1)),
-}
-
-
-@pytest.mark.parametrize("name", ATTENTION)
-def test_attention(name: str, tmp_path: Path) -> None:
-    hold(ATTENTION[name], tmp_path / "m.onnx")
-
-
-# Grouped heads: the cache's used length is each row's own ------------------------------------------------------------------
-
-Q, K = ("batch", "time", 64), ("batch", "time", 32)
-NEW = [Q, K, K]
-CACHE = [("batch", 2, "past", 16), ("batch", 2, "past", 16)]
-TABLES = [weights(24, 8), weights(24, 8)]
-FULL: Draw = lambda generator, shape, sizes: np.full(shape, sizes["time"] + sizes["past"] - 1, np.int32)  # noqa: E731
-USED: Draw = lambda generator, shape, sizes: generator.integers(sizes["time"] - 1, sizes["time"] + sizes["past"], shape).astype(np.int32)  # noqa: E731
-STEP = ({"batch": 2, "time": 1, "past": 3}, {"batch": 3, "time": 1, "past": 6})
-ONCE = ({"batch": 1, "time": 4, "past": 3}, {"batch": 1, "time": 1, "past": 6})
-PROMPT = ({"batch": 2, "time": 5, "past": 0}, {"batch": 3, "time": 3, "past": 0})
-
-
-def grouped(operands: Sequence[Any], draw: Draw = USED, sizes: Any = STEP, more: Sequence[Any] = (), total: str = "time + past",
-            **attributes: Any) -> Case:
-    draws = {5: draw, 9: integers(0, 20, np.int64)}
-    return Case("GroupQueryAttention", [*operands, ("batch",), total, *more], {"num_heads": 4, "kv_num_heads": 2, **attributes}, 3, draws,
-                sizes=sizes)
-
-
-GROUPED = {
-    "a step": grouped([*NEW, *CACHE]),
-    "several steps": grouped([*NEW, *CACHE], FULL, ONCE),
-    "the first step of a cache that is empty": grouped([*NEW, *CACHE], FULL, PROMPT),
-    "a first step padded on the right": grouped([*NEW, *CACHE], lambda r, shape, sizes: r.integers(0, sizes["time"], shape).astype(np.int32),
-                                               PROMPT),
-    "a cache longer than what is used": grouped([*NEW, *CACHE], lambda r, shape, sizes: r.integers(0, 3, shape).astype(np.int32),
-                                               total="past"),
-    "no cache before": grouped([*NEW, None, None], lambda r, shape, sizes: np.full(shape, sizes["time"] - 1, np.int32), PROMPT, total="time"),
-    "packed": grouped([("batch", "time", 128), None, None, *CACHE]),
-    "rotary": grouped([*NEW, *CACHE], more=TABLES, do_rotary=1),
-    "rotary of several steps": grouped([*NEW, *CACHE], FULL, ONCE, TABLES, do_rotary=1, rotary_interleaved=1),
-    "rotary of packed": grouped([("batch", "time", 128), None, None, *CACHE], more=TABLES, do_rotary=1),
-    "rotary at given places": grouped([*NEW, *CACHE], FULL, ONCE, [*TABLES, ("batch", "time")], do_rotary=1),
-    "near keys only": grouped([*NEW, *CACHE], FULL, local_window_size=3),
-    "near keys of several steps": grouped([*NEW, *CACHE], FULL, ONCE, local_window_size=2),
-    "capped": grouped([*NEW, *CACHE], softcap=2.0, scale=0.9),
-    "capped with a bias": grouped([*NEW, *CACHE], FULL, more=[None, None, None, (1, 4, "time", "time + past")], softcap=2.0),
-    "a bias of scores": grouped([*NEW, *CACHE], FULL, ONCE, [None, None, None, (1, 1, "time", "time + past")]),
-    "a sink": grouped([*NEW, *CACHE], more=[None, None, None, None, weights(4)]),
-    "a smooth softmax": grouped([*NEW, *CACHE], smooth_softmax=1),
-    "a sink and a cap": grouped([*NEW, *CACHE], FULL, more=[None, None, None, None, weights(4)], softcap=2.0),
-    "not causal": grouped([*NEW, *CACHE], FULL, ONCE, causal=0),
-}
-
-
-@pytest.mark.parametrize("name", GROUPED)
-def test_grouped_attention(name: str, tmp_path: Path) -> None:
-    hold(GROUPED[name], tmp_path / "m.onnx")
-
-
-def test_grouped_attention_of_normalized_heads(tmp_path: Path) -> None:
-    """As that of queries and keys that were normalized before; the kernel itself has no weights to do it."""
-    plain, (q_weight, k_weight) = grouped([*NEW, *CACHE], more=TABLES, do_rotary=1), (weights(16), weights(16))
-    normal = grouped([*NEW, *CACHE], more=[*TABLES, *[None] * 5, q_weight, k_weight], do_rotary=1, qk_norm_epsilon=1e-4)
-    inputs = plain.draw(STEP[0])
-    found = converter.session(converter.load(normal.write(tmp_path / "normal.onnx"))).run(inputs)
-    for name, weight in (("operand_0", q_weight), ("operand_1", k_weight)):
-        heads = inputs[name].reshape(*inputs[name].shape[:2], -1, 16)
-        root = np.sqrt(np.mean(heads * heads, axis=-1, keepdims=True) + 1e-4)
-        inputs[name] = (heads / root * weight).reshape(inputs[name].shape)
-    for name, array in answers(plain.write(tmp_path / "plain.onnx"), inputs).items():
-        np.testing.assert_allclose(found[name], array, rtol=2e-5, atol=2e-5)
-
+from tests.support_onnx_nodes import KEPT, SIZES, Array, Case, Draw, X, answers, generator_of_weights, hold, integers, matrix, weights
 
 # Layers --------------------------------------------------------------------------------------------------------------------
 
@@ -280,3 +71,161 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name: str, tmp_path: Path) -> None:
     hold(LAYERS[name], tmp_path / "m.onnx")
+
+
+# Integers ------------------------------------------------------------------------------------------------------------------
+
+BYTES, SIGNED = integers(0, 256, np.uint8), integers(-128, 128, np.int8)
+
+
+def step(value: float) -> Array:
+    return np.float32(value)  # type: ignore[return-value]
+
+
+def quantized(operator: str, *operands: Any, draws: Mapping[int, Draw], **options: Any) -> Case:
+    attributes = options.pop("attributes", {})
+    return Case(operator, operands, attributes, options.pop("outputs", 1), draws, bits=True, **options)
+
+
+A = (("batch", 7), step(0.031), np.uint8(117))
+B = (("batch", 7), step(0.047), np.uint8(97))
+C = (step(0.073), np.uint8(33))
+I8 = (("batch", 7), step(0.031), np.int8(-17))
+J8 = ((7,), step(0.047), np.int8(9))
+BOTH = {0: BYTES, 3: BYTES}
+PIXELS = (("batch", 3, "height", 8), step(0.0531), np.uint8(7))
+
+
+QUANTIZED = {
+    "sum": quantized("QLinearAdd", *A, *B, *C, draws=BOTH),
+    "sum of signed, one broadcast": quantized("QLinearAdd", *I8, *J8, step(0.1), np.int8(3), draws={0: SIGNED, 3: SIGNED}),
+    "product": quantized("QLinearMul", *A, *B, *C, draws=BOTH),
+    "product of signed": quantized("QLinearMul", *I8, *J8, step(0.1), np.int8(3), draws={0: SIGNED, 3: SIGNED}),
+    "sigmoid": quantized("QLinearSigmoid", *A, step(1 / 256), np.uint8(0), draws=BOTH),
+    "sigmoid of signed": quantized("QLinearSigmoid", *I8, step(1 / 256), np.int8(-128), draws={0: SIGNED}),
+    "leaky relu": quantized("QLinearLeakyRelu", *A, *C, draws=BOTH, attributes={"alpha": 0.2}),
+    "average": quantized("QLinearAveragePool", *PIXELS, step(0.04), np.uint8(9), draws=BOTH, sizes=PLANES,
+                         attributes={"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}),
+    "average of channels last": quantized("QLinearAveragePool", *PIXELS, step(0.04), np.uint8(9), draws=BOTH, sizes=PLANES,
+                                          attributes={"kernel_shape": [2, 2], "channels_last": 1, "count_include_pad": 1, "pads": [1] * 4}),
+    "whole average": quantized("QLinearGlobalAveragePool", *PIXELS, step(0.04), np.uint8(9), draws=BOTH, sizes=PLANES),
+    "whole average of channels last": quantized("QLinearGlobalAveragePool", *PIXELS, step(0.04), np.uint8(9), draws=BOTH, sizes=PLANES,
+                                                attributes={"channels_last": 1}),
+    "side by side": quantized("QLinearConcat", *C, *A, *B, draws={2: BYTES, 5: BYTES}, attributes={"axis": 1}),
+    "one or the other": quantized("QLinearWhere", ("batch", 7), *A, *B, *C, draws={0: integers(0, 2, bool), 1: BYTES, 4: BYTES}),
+    "a product by its own range": quantized("DynamicQuantizeMatMul", X, matrix(8, 5), step(0.01), np.int8(3), weights(5), draws={}),
+    "a product by its own range, a scale for each column": quantized(
+        "DynamicQuantizeMatMul", X, matrix(8, 5, dtype=np.uint8), abs(weights(5)), matrix(5, dtype=np.uint8), draws={}),
+    "a product of zeros": quantized("DynamicQuantizeMatMul", X, matrix(8, 5), step(0.01), np.int8(3), weights(5),
+                                    draws={0: lambda r, shape, sizes: np.zeros(shape, np.float32)}),
+    "a product to floats": quantized("MatMulIntegerToFloat", X, matrix(8, 5), step(0.02), step(0.01), np.uint8(121), np.int8(3), weights(5),
+                                     draws={0: BYTES}),
+    "a product to floats, a scale for each column": quantized("MatMulIntegerToFloat", X, matrix(8, 5), step(0.02), abs(weights(5)), None,
+                                                              matrix(5), draws={0: SIGNED}),
+    "a layer": quantized("QGemm", ("batch", 7), step(0.02), np.uint8(120), matrix(7, 4), step(0.01), np.int8(3),
+                         generator_of_weights.integers(-999, 999, 4).astype(np.int32), step(0.05), np.uint8(99), draws={0: BYTES}),
+    "a layer to floats": quantized("QGemm", ("batch", 7), step(0.02), np.uint8(120), matrix(4, 7), abs(weights(4)), matrix(4),
+                                   generator_of_weights.integers(-999, 999, 4).astype(np.int32), draws={0: BYTES},
+                                   attributes={"transB": 1, "alpha": 1.5}),
+}
+NEAR = {
+    "softmax": quantized("QLinearSoftmax", *A, step(1 / 256), np.uint8(0), draws=BOTH, attributes={"axis": -1, "opset": 13}),
+    "softmax of signed": quantized("QLinearSoftmax", *I8, step(1 / 256), np.int8(-128), draws={0: SIGNED},
+                                   attributes={"axis": 1, "opset": 12}),
+}
+
+
+# Weights of few bits -------------------------------------------------------------------------------------------------------
+
+
+def packed(rows: int, columns: int, block: int, bits: int, *more: Any, **attributes: Any) -> Case:
+    count = -(-columns // block)
+    table = matrix(rows, count, block * bits // 8, dtype=np.uint8)
+    return Case("MatMulNBits", [("batch", "time", columns), table, *more],
+                {"K": columns, "N": rows, "bits": bits, "block_size": block, **attributes})
+
+
+SCALES = abs(weights(6, 2)) / 8
+FEW = {
+    "4 bits": packed(6, 32, 16, 4, SCALES),
+    "4 bits of flat scales": packed(6, 32, 16, 4, SCALES.reshape(-1)),
+    "4 bits and zero points": packed(6, 32, 16, 4, SCALES, matrix(6, 1, dtype=np.uint8)),
+    "4 bits and an odd number of blocks": packed(6, 48, 16, 4, abs(weights(6, 3)), matrix(12, dtype=np.uint8)),
+    "4 bits, zero points in floats": packed(6, 32, 16, 4, SCALES, weights(6, 2)),
+    "4 bits and a bias": packed(6, 32, 16, 4, SCALES, None, None, weights(6)),
+    "4 bits, columns that end in a block": packed(6, 24, 16, 4, SCALES),
+    "4 bits, blocks of columns named": packed(6, 32, 16, 4, SCALES, None, (np.arange(32) % 2).astype(np.int32)),
+    "2 bits": packed(6, 32, 16, 2, SCALES),
+    "8 bits": packed(6, 32, 16, 8, SCALES / 8),
+    "8 bits and zero points": packed(6, 32, 16, 8, SCALES / 8, matrix(6, 2, dtype=np.uint8)),
+    "rows of 4 bits": Case("GatherBlockQuantized", [matrix(9, 16, dtype=np.uint8), ("batch", "time"), abs(weights(9, 2))],
+                           {"block_size": 16, "bits": 4}, draws={1: integers(0, 9, np.int64)}),
+    "rows of 4 bits and zero points": Case("GatherBlockQuantized", [matrix(9, 16, dtype=np.uint8), ("batch",), abs(weights(9, 2)),
+                                                                    matrix(9, 1, dtype=np.uint8)],
+                                           {"block_size": 16, "bits": 4}, draws={1: integers(0, 9, np.int64)}),
+    "rows of 8 bits": Case("GatherBlockQuantized", [matrix(9, 32, dtype=np.uint8), ("batch", "time"), abs(weights(9, 2)),
+                                                    matrix(9, 2, dtype=np.uint8)],
+                           {"block_size": 16, "bits": 8}, draws={1: integers(0, 9, np.int32)}),
+}
+
+@pytest.mark.parametrize("name", FEW)
+def test_weights_of_few_bits(name: str, tmp_path: Path) -> None:
+    hold(FEW[name], tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_a_softmax_of_integers_is_a_step_from_the_kernel_s_table(name: str, tmp_path: Path) -> None:
+    model = converter.load(NEAR[name].write(path := tmp_path / "m.onnx"))
+    inputs = NEAR[name].draw(SIZES[0])
+    found, expected = converter.session(model).run(inputs)["output_0"], answers(path, inputs)["output_0"]
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_integers_to_the_bit(name: str, tmp_path: Path) -> None:
+    hold(QUANTIZED[name], tmp_path / "m.onnx")
+
+
+# What ONNX has too ---------------------------------------------------------------------------------------------------------
+
+OTHERS = {
+    "above a diagonal": Case("Trilu", [("batch", "time", "time"), np.int64(1)]),
+    "below": Case("Trilu", [("batch", "time", 6)], {"upper": 0}),
+    "padding": Case("Pad", [X, np.array([0, 1, 2, 0, 3, 0]), np.float32(0.5)]),
+    "padding that reflects": Case("Pad", [("batch", 6, 8), np.array([0, 1, 2, 0, 3, 0])], {"mode": "reflect"}),
+    "inverses": Case("Inverse", [("batch", 3, 3)]),
+    "distances": Case("CDist", [("batch", 3), ("time", 3)], {"metric": "euclidean"}),
+    "squares of distances": Case("CDist", [("batch", 3), ("time", 3)]),
+    "distinct elements": Case("Unique", [("time",)], outputs=3, draws={0: integers(0, 4, np.float32)}, sizes=[{"time": 9}, {"time": 4}]),
+    "counts": Case("Range", [np.float32(1), np.float32(4), np.float32(0.5)], sizes=SIZES[:1]),
+    "counts by one": Case("Range", [np.int64(1), np.int64(4)], sizes=SIZES[:1]),
+    "one more axis": Case("ExpandDims", [X, np.int32(-2)]),
+    "rows by indices": Case("GatherND", [X, ("batch", 2)], draws={1: integers(0, 1, np.int64)}),
+    "samples of a grid": Case("GridSample", [("batch", 2, 5, 6), ("batch", 3, 4, 2)], {"mode": "bilinear", "padding_mode": "border"}),
+    "16 bits": Case("QuantizeLinear", [X, step(0.013), np.uint16(30000)], bits=True),
+    "16 bits and back": Case("DequantizeLinear", [X, step(0.013), np.int16(-300)], bits=True,
+                             draws={0: integers(-9999, 9999, np.int16)}),
+    "a convolution of channels last": quantized(
+        "QLinearConv", ("batch", "height", 7, 4), step(0.02), np.uint8(100), matrix(6, 4, 3, 3), step(0.013), np.int8(0), step(0.31),
+        np.uint8(90), draws={0: BYTES}, attributes={"channels_last": 1, "pads": [1, 1, 1, 0]}, sizes=PLANES),
+    "a largest of channels last": quantized("NhwcMaxPool", ("batch", "height", 7, 4), draws={0: BYTES}, sizes=PLANES,
+                                            attributes={"kernel_shape": [2, 3], "strides": [2, 1]}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_onnx_has_too(name: str, tmp_path: Path) -> None:
+    hold(OTHERS[name], tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(("case", "part"), [
+    (Case("FusedGemm", [X, weights(8, 3), weights(3)], {"activation": "Softplus"}), "the activation Softplus"),
+    (Case("CDist", [("batch", 3), ("time", 3)], {"metric": "cosine"}), "the distance cosine"),
+    (Case("DynamicQuantizeLSTM", [X, matrix(1, 8, 16), matrix(1, 4, 16)], {"hidden_size": 4}), "no reader"),
+])
+def test_what_is_not_read_is_named(case: Case, part: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        converter.load(case.write(tmp_path / "m.onnx"))
+    (item,) = caught.value.items
+    assert item["operator"] == f"com.microsoft.{case.operator}"
+    assert re.search(part, str(item["reason"]))

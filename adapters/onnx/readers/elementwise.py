@@ -242,10 +242,10 @@ def thresholded_relu(g: Reader, x: Item, *, alpha: float = 1.0) -> Value:
     return g.op("threshold", x, threshold=alpha, value=0.0)
 
 
-def _normalized(g: Reader, op: str, x: Item, axis: int | None) -> Value:
+def softmax_since(g: Reader, op: str, x: Item | Value, axis: int | None, version: int) -> Value:
     """Along one axis since version 13, before that along all axes from `axis` on at once."""
     rank = g.rank(x)
-    if g.version >= 13 or rank == 0:
+    if version >= 13 or rank == 0:
         return g.op(op, x, axis=-1 if axis is None else axis)
     place = g.axis(1 if axis is None else axis, rank) if rank > 1 or axis not in (None, 1) else 0
     if place == rank - 1:
@@ -257,12 +257,12 @@ def _normalized(g: Reader, op: str, x: Item, axis: int | None) -> Value:
 
 @reads("Softmax")
 def softmax(g: Reader, x: Item, *, axis: int | None = None) -> Value:
-    return _normalized(g, "softmax", x, axis)
+    return softmax_since(g, "softmax", x, axis, g.version)
 
 
 @reads("LogSoftmax")
 def log_softmax(g: Reader, x: Item, *, axis: int | None = None) -> Value:
-    return _normalized(g, "log_softmax", x, axis)
+    return softmax_since(g, "log_softmax", x, axis, g.version)
 
 
 @reads("Hardmax")

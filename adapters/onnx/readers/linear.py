@@ -80,7 +80,7 @@ def matmul_integer(g: Reader, x: Item, y: Item, x_zero: Item | None = None, y_ze
     return g.op("matmul", left, right)
 
 
-def centred(g: Reader, x: Item, zero: Item | None, axis: int | None) -> Value:
+def centred(g: Reader, x: Item | Value, zero: Item | Value | None, axis: int | None) -> Value:
     """x less its zero point, in int32; a vector of zero points lies along `axis`."""
     value = g.cast(x, DType.INT32)
     if zero is None:

@@ -75,10 +75,11 @@ def dequantize_linear(g: Reader, x: Item, scale: Item, zero: Item | None = None,
 
 @reads("DynamicQuantizeLinear")
 def dynamic_quantize(g: Reader, x: Item) -> tuple[Value, Value, Value]:
-    """To uint8 by the tensor's own range, which takes in zero."""
+    """To uint8 by the tensor's own range, which takes in zero; all zeros are in steps of 1."""
     high = g.op("maximum", g.op("max", x), g.like(0, x))
     low = g.op("minimum", g.op("min", x), g.like(0, x))
-    scale = g.op("divide", g.op("subtract", high, low), g.like(255, x))
+    width = g.op("subtract", high, low)
+    scale = g.op("where", g.op("equal", width, g.like(0, x)), g.like(1, x), g.op("divide", width, g.like(255, x)))
     zero = rounded(g, g.op("divide", g.op("negative", low), scale), None, DType.UINT8)
     return rounded(g, g.op("divide", x, scale), zero, DType.UINT8), scale, zero
 
