@@ -122,6 +122,7 @@ class Windows(nn.Module):
         return self.windows(self.second(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
+@pytest.mark.long
 def test_windows_of_an_image_of_any_size() -> None:
     torch.manual_seed(0)
     net = Windows().eval()

@@ -6,6 +6,7 @@ So it may at an example's own sizes, where the trace was made at others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from adapters.torch.retracing import at_sizes, points, sizes_of
 from adapters.torch.unions import Condition, size_symbol
 from converter import reference
 from converter.conditions import unmet
+from converter.dims import evaluate
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, Model
 
@@ -40,9 +42,13 @@ SECONDS, LOOKS, ENOUGH = 20, 3, 2
 many agreements as do."""
 
 
+LARGEST, TIMES = 4096, 16
+"""A trial takes no more elements of input than so many, or so many times those of the example: beyond, one run may take hours."""
+
+
 def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, example: Mapping[str, Any],
               input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> bool | None:
-    """Runs the module and its graph on an example brought to the given sizes. None where the module itself does not run.
+    """Runs the module and its graph on an example brought to the given sizes. None where the module does not run, or they are too large.
 
     Args:
         sizes: of some of the graph's symbols; the others keep the example's.
@@ -50,6 +56,8 @@ def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, e
         input_names, output_names: as in `Program`.
     """
     own = sizes_of(example, model.graph, input_names)
+    if _elements(model, {**own, **sizes}) > max(LARGEST, TIMES * _elements(model, own)):
+        return None
     changed = at_sizes(example, model.graph, input_names, {**own, **sizes})
     if changed is None:
         return None
@@ -69,6 +77,10 @@ def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, e
         return False
     return all(_close(value, found[name])
                for name, value in zip(output_names, wanted, strict=True) if name is not None)
+
+
+def _elements(model: Model, sizes: Mapping[str, int]) -> int:
+    return sum(math.prod(evaluate(size, sizes) for size in port.spec.shape) for port in model.graph.inputs)
 
 
 def _array(leaf: Any) -> Any:
