@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from converter.discovery import Format, format_of, formats, requiring, resolve
+from converter.discovery import Folder, Format, adapters, format_of, formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, UnsafePickleError
 from converter.ir import TensorSpec
 from converter.kinds import PROGRAM, SHARD, kind_by_name, kind_of_file, kind_of_folder, names_in
@@ -65,7 +65,7 @@ def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: b
 
 def _load(path: Path, key: str | None, allow_pickle: bool) -> ParameterStore:
     if path.is_dir():
-        return _load_folder(path)
+        return _load_folder(path, key)
     try:
         return _load_file(path, key)
     except UnsafePickleError:
@@ -151,18 +151,43 @@ def checkpoint_files(path: str | Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     index = _index(path)
-    return list(dict.fromkeys(path / name for name in _weight_map(index).values())) if index is not None else _unindexed(path)
+    if index is not None:
+        return list(dict.fromkeys(path / name for name in _weight_map(index).values()))
+    parted = _parted(path)
+    return parted[1] if parted is not None else _unindexed(path)
 
 
-def _load_folder(folder: Path) -> ParameterStore:
+def _parted(folder: Path) -> tuple[Folder, list[Path]] | None:
+    """The kind of a folder whose tensors lie in pieces, as adapters declare them, and its files; None where it holds whole ones."""
+    if any((folder / name).is_file() for name in WHOLE):
+        return None
+    for item in (item for adapter in adapters().values() for item in adapter.folders):
+        files = resolve(item.files)(folder)
+        if files:
+            return item, files
+    return None
+
+
+def folder_title(path: Path) -> str:
+    """What a folder that holds a checkpoint is called."""
+    parted = None if _index(path) is not None else _parted(path)
+    return "Hugging Face folder" if parted is None else parted[0].title
+
+
+def _load_folder(folder: Path, key: str | None) -> ParameterStore:
     index = _index(folder)
+    parted = None if index is not None else _parted(folder)
+    if parted is not None:
+        found_parts: ParameterStore = resolve(parted[0].load)(folder, key)
+        return found_parts
     if index is None:
         files = _unindexed(folder)
         if len(files) == 1:
-            store = _load_file(files[0], None)
+            store = _load_file(files[0], key)
             if files[0].name not in WHOLE:
                 store.notes = (*store.notes, f"the folder's one checkpoint, {files[0].name}")
             return store
+        _refuse_key(folder, key)
         whole = {file.name: _load_file(file, None) for file in files}
         twice = [name for name, count in Counter(name for store in whole.values() for name in store.names()).items() if count > 1]
         if twice:
@@ -170,6 +195,7 @@ def _load_folder(folder: Path) -> ParameterStore:
         found = ShardedParameters({name: file for file, store in whole.items() for name in store.names()}, whole)
         found.notes = (f"{len(files)} shards without an index, all of them there",)
         return found
+    _refuse_key(folder, key)
     places = _weight_map(index)
     shards: dict[str, ParameterStore] = {}
     for name in dict.fromkeys(places.values()):
@@ -186,6 +212,12 @@ def _load_folder(folder: Path) -> ParameterStore:
                           received="; ".join(f"{label}: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
                                              for label, names in (("missing", missing), ("not in the index", extra)) if names))
     return ShardedParameters(places, shards)
+
+
+def _refuse_key(folder: Path, key: str | None) -> None:
+    if key is not None:
+        raise FormatError("a folder of shards is one state_dict, without entries", where=str(folder), received=f"key {key!r}",
+                          fix="leave the key out")
 
 
 def _index(folder: Path) -> Path | None:

@@ -70,6 +70,19 @@ class Format:
 
 
 @dataclass(frozen=True, slots=True)
+class Folder:
+    """A checkpoint whose tensors lie in pieces in a folder.
+
+    `files(path)` gives the files of one by their names, and None for a folder of another kind; `load(path, key)` the `ParameterStore`.
+    """
+
+    name: str
+    title: str
+    files: str
+    load: str
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """A way to run a model: `session(model)` gives an object whose `run(inputs)` gives `{name: array}`.
 
@@ -131,6 +144,7 @@ class Adapter:
     program_suffixes: tuple[str, ...] = ()
     program_facts: str | None = None
     extra: str | None = None
+    folders: tuple[Folder, ...] = ()
 
 
 NEUTRAL = Adapter(

@@ -34,7 +34,7 @@ def kind_of_file(path: Path) -> Kind | None:
         return None
     if path.suffix == ".distcp" or path.name == ".metadata" and _distributed(path.parent, names_in(path.parent)):
         # Each tensor of such a file is a zip archive of its own: by its first bytes it is a checkpoint of one tensor.
-        return Kind("a part of a distributed checkpoint (FSDP)", _join(path.parent))
+        return Kind("a part of a distributed checkpoint (FSDP)", f"give the folder: {path.parent}")
     with path.open("rb") as file:
         head = file.read(HEAD)
         size = os.fstat(file.fileno()).st_size
@@ -200,6 +200,9 @@ def _adapter(folder: Path, names: Sequence[str]) -> Kind | None:
                 "merge it where peft is installed: PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained('merged')")
 
 
+JOIN_ZERO = "join its parts where DeepSpeed is installed: python zero_to_fp32.py . weights.pt"
+
+
 def _deepspeed(folder: Path, names: Sequence[str]) -> Kind | None:
     states = [name for name in names if re.fullmatch(r"mp_rank_\d+_model_states\.pt", name)]
     steps = [name for name in names if name.startswith("global_step")]
@@ -208,18 +211,19 @@ def _deepspeed(folder: Path, names: Sequence[str]) -> Kind | None:
         return None
     inner = states or [f"{step}/{name}" for step in steps[:1] if (folder / step).is_dir() for name in names_in(folder / step)
                        if name.endswith("model_states.pt")]
-    return Kind("a DeepSpeed checkpoint", "join its parts where DeepSpeed is installed: python zero_to_fp32.py . weights.pt"
-                + (f"; or, of ZeRO stages 1 and 2, give {folder / inner[0]}" if inner else ""))
+    return Kind("a DeepSpeed checkpoint of which parts are missing", "copy or download the whole folder, with the step's "
+                "…_model_states.pt and …_optim_states.pt" + (f"; or, of ZeRO stages 1 and 2, give {folder / inner[0]}" if inner else ""))
 
 
-def _join(folder: Path) -> str:
+def join_distributed(folder: Path) -> str:
+    """What to run, to have the parts of a distributed checkpoint joined by PyTorch."""
     return ("join its parts where PyTorch is installed: "
             f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pt")
 
 
 def _distributed(folder: Path, names: Sequence[str]) -> Kind | None:
     if any(name.endswith(".distcp") for name in names):
-        return Kind("a distributed checkpoint (FSDP)", _join(folder))
+        return Kind("a distributed checkpoint (FSDP) without its index", "copy or download the whole folder, with the file .metadata in it")
     inner = [name for name in names if name.startswith("pytorch_model_fsdp_") and (folder / name).is_dir()]
     merge = f"join its parts: accelerate merge-weights {folder / inner[0]} weights" if inner else None
     return Kind("a training run of accelerate with FSDP", merge) if inner else None

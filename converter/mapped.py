@@ -81,12 +81,21 @@ class _Mapping(mmap.mmap):
 
 
 class MappedFile:
-    """The bytes of a file: `read` copies them, `view` maps them."""
+    """The bytes of a file: `read` copies them, `view` maps them. `start` is where in the file they begin, for a `part` of one."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.file = OpenFile(path)
-        self.size = self.file.size
+        self.start, self.size = 0, self.file.size
         self._map: mmap.mmap | None = None
+        self._whole: MappedFile | None = None
+
+    def part(self, offset: int, size: int) -> MappedFile:
+        """A piece of the file, whose offsets count from its own beginning. Raises `ValueError` for one that reaches past the end."""
+        self._check_range(offset, size)
+        found = object.__new__(MappedFile)
+        found.file, found.start, found.size = self.file, self.start + offset, size
+        found._map, found._whole = None, self._whole or self
+        return found
 
     def _check_range(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.size:
@@ -96,7 +105,7 @@ class MappedFile:
         """uint8[size], writable, which nothing else sees. Raises `ValueError` for a piece that reaches past the end."""
         self._check_range(offset, size)
         out = np.empty(size, np.uint8)
-        self.file.read_into(out, offset)
+        self.file.read_into(out, self.start + offset)
         return out
 
     def view(self, offset: int, size: int) -> Array:
@@ -104,6 +113,8 @@ class MappedFile:
         self._check_range(offset, size)
         if not size:
             return np.empty(0, np.uint8)
+        if self._whole is not None:
+            return self._whole.view(self.start + offset, size)
         self.file.check()
         if self._map is None:
             self._map = self.file.map()
@@ -116,7 +127,7 @@ class MappedFile:
         buffer = np.empty(min(size, step), np.uint8)
         for start in range(0, size, step):
             piece = buffer[:min(step, size - start)]
-            self.file.read_into(piece, offset + start)
+            self.file.read_into(piece, self.start + offset + start)
             yield memoryview(piece)  # type: ignore[arg-type]
 
 
@@ -143,7 +154,7 @@ def usable_range(file: MappedFile, offset: int, spec: TensorSpec) -> FileRange |
     size = spec.dtype.itemsize
     for axis in spec.shape:
         size *= int(axis)  # type: ignore[arg-type]
-    if spec.dtype is DType.BOOL or not size or not np.little_endian or offset % spec.dtype.numpy.alignment:
+    if spec.dtype is DType.BOOL or not size or not np.little_endian or (file.start + offset) % spec.dtype.numpy.alignment:
         return None
     return FileRange(file, offset, size)
 

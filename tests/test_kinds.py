@@ -104,7 +104,7 @@ FOLDERS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "diffusers": (("model_index.json", "unet/config.json", "vae/config.json"), "diffusers", "unet"),
     "adapter": (("adapter_config.json", "adapter_model.safetensors"), "PEFT adapter", "merge"),
     "deepspeed": (("zero_to_fp32.py", "latest", "global_step5/mp_rank_00_model_states.pt"), "DeepSpeed", "mp_rank_00_model_states.pt"),
-    "fsdp": ((".metadata", "__0_0.distcp"), "distributed checkpoint", "dcp_to_torch"),
+    "fsdp": (("__0_0.distcp", "__1_0.distcp"), "distributed checkpoint", ".metadata"),
     "accelerate": (("pytorch_model_fsdp_0/x.distcp",), "FSDP", "merge-weights"),
     "tensorflow": (("config.json", "tf_model.h5"), "TensorFlow's weights only", "from_tf=True"),
     "saved model": (("saved_model.pb", "variables/variables.index"), "SavedModel", "tf2onnx"),
@@ -223,5 +223,5 @@ def test_a_file_of_a_distributed_checkpoint_is_no_checkpoint_of_one_tensor(name:
     import torch.distributed.checkpoint as dcp
 
     dcp.save({"model": {"weight": torch.ones(2)}}, checkpoint_id=tmp_path)
-    with pytest.raises(FormatError, match=r"a part of a distributed checkpoint .* dcp_to_torch"):
+    with pytest.raises(FormatError, match=r"a part of a distributed checkpoint .* give the folder"):
         load_parameters(tmp_path / name)

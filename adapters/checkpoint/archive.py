@@ -6,12 +6,14 @@ entries of newer versions. Nothing is ever unpacked: an entry is a range of the 
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
 import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO, Any, cast
 
 from converter.errors import FormatError
 from converter.mapped import MappedFile
@@ -41,6 +43,35 @@ class Entry:
     """The CRC-32 in the directory; 0 where the file was written without any (`torch.serialization.set_crc32_options`)."""
 
 
+class _Stream(io.RawIOBase):
+    """A file, or a part of one, as `zipfile` reads it."""
+
+    def __init__(self, file: MappedFile) -> None:
+        self._file, self._place = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        place = offset + (0, self._place, self._file.size)[whence]
+        if place < 0:
+            raise ValueError(f"a place before the file's beginning: {place}")
+        self._place = place
+        return place
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._file.size - self._place))
+        buffer[:count] = self._file.read(self._place, count).tobytes() if count else b""
+        self._place += count
+        return count
+
+
 class Archive:
     """The entries of a checkpoint by their names without the folder.
 
@@ -49,10 +80,10 @@ class Archive:
             lie elsewhere than the directory says, names that lead out of the folder), or no checkpoint.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.file = MappedFile(path)
+    def __init__(self, file: MappedFile) -> None:
+        self.file = file
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(cast("IO[bytes]", _Stream(file))) as archive:
                 infos, end = archive.infolist(), archive.start_dir
         except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OverflowError, struct.error, UnicodeDecodeError,
                 RecursionError) as error:

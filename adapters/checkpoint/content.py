@@ -77,15 +77,15 @@ class Plain(dict[Any, Any]):
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptClass:
-    """A class of a TorchScript archive: its path in there."""
+class RecordClass:
+    """A class whose objects are kept with their attributes: of a TorchScript archive, or of a checkpoint's index."""
 
     kind: str
 
 
 @dataclass(slots=True, eq=False)
-class ScriptObject:
-    """An object of a TorchScript archive: its class's path, and its attributes (or whatever else its class keeps)."""
+class Record:
+    """An inert object: its class's path, and its attributes (or whatever else its class keeps). Each equals itself alone."""
 
     kind: str
     state: Any = None
@@ -188,7 +188,7 @@ def check_key(value: Any) -> Any:
         if isinstance(value, complex) or isinstance(value, int) and abs(value) > MAX_KEY:
             raise Malformed("a number as the key of a dict that is no small one")
         return value
-    if isinstance(value, (TensorRef, OtherTensor)):
+    if isinstance(value, (TensorRef, OtherTensor, Record)):
         return value
     raise Malformed(f"a {type(value).__name__} as the key of a dict")
 

@@ -14,6 +14,7 @@ from typing import Any
 from adapters.checkpoint.archive import Archive
 from converter.errors import ConverterError, FormatError
 from converter.ir import DType, TensorSpec
+from converter.mapped import MappedFile
 
 LARGEST = 64 << 20
 GRAPH, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
@@ -31,7 +32,7 @@ def program_facts(path: str | Path) -> dict[str, Any]:
         FormatError: a damaged archive, or one that torch.export did not write.
     """
     try:
-        archive = Archive(Path(path))
+        archive = Archive(MappedFile(path))
         if GRAPH not in archive:
             if "archive_format" not in archive and "serialized_exported_program.json" not in archive:
                 raise FormatError("an archive that torch.export.save did not write", received=", ".join(list(archive.entries)[:5])[:200])

@@ -12,12 +12,12 @@ import numpy as np
 from adapters.checkpoint.archive import COPY, MAGIC, PICKLE, RESAVE, Archive
 from adapters.checkpoint.content import Foreign, OtherTensor, TensorRef
 from adapters.checkpoint.legacy import LegacyFile, is_legacy
-from adapters.checkpoint.script import script_state_dict
+from adapters.checkpoint.script import CLASSES, script_state_dict
 from adapters.checkpoint.unpickle import unpickle
 from converter.discovery import formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
 from converter.ir import DType, TensorSpec
-from converter.mapped import FileRange, usable_range
+from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import Array, ParameterStore
 from converter.state_dict import find_state_dict
 
@@ -50,7 +50,7 @@ class CheckpointParameters(ParameterStore):
         self.key, self.notes = key, notes
         self._archive = archive
         self._big = archive.big
-        _refuse_others(tensors)
+        refuse_others(tensors)
         self._tensors: dict[str, TensorRef] = dict(tensors)
         self._aliases: dict[str, str] = {}
         first: dict[TensorRef, str] = {}
@@ -152,7 +152,7 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
         if not head:
             raise FormatError("the file is empty", expected="a file that torch.save wrote")
         if head.startswith(MAGIC):
-            return _load(Archive(path), key)
+            return _load(Archive(MappedFile(path)), key)
         if is_legacy(head):
             older = LegacyFile(path)
             return CheckpointParameters(older, *_chosen(older.content, older.foreign, key))
@@ -164,9 +164,8 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
         raise (error if (error.where or "").startswith(str(path)) else error.within(str(path))) from error
 
 
-def _load(archive: Archive, key: str | None) -> CheckpointParameters:
-    if not archive.is_script or PICKLE not in archive:
-        archive.refuse_others()
+def content_of(archive: Archive) -> tuple[Any, tuple[str, ...]]:
+    """What an archive's pickle holds, and the classes that it asks for. Raises as `unpickle`, and for storages of another length."""
 
     def storage_of(name: str, count: int, width: int) -> None:
         nbytes = count * width
@@ -177,7 +176,29 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
             raise FormatError("a storage of another length than the pickle says", where=f"data/{name[:80]}", expected=f"{nbytes} bytes",
                               received=f"{entry.size} bytes", fix=COPY)
 
-    content, foreign, _ = unpickle(archive.pickle(), storage_of, scripts=archive.is_script)
+    content, foreign, _ = unpickle(archive.pickle(), storage_of, kept=(CLASSES,) if archive.is_script else ())
+    return content, foreign
+
+
+def open_content(path: Path) -> tuple[Archive | LegacyFile, Any]:
+    """A file that `torch.save` wrote, and what its pickle holds. Raises as `load_checkpoint` does."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC) + 32)
+        if is_legacy(head):
+            older = LegacyFile(path)
+            return older, older.content
+        archive = Archive(MappedFile(path))
+        archive.refuse_others()
+        return archive, content_of(archive)[0]
+    except ConverterError as error:
+        raise error.within(path.name) from error
+
+
+def _load(archive: Archive, key: str | None) -> CheckpointParameters:
+    if not archive.is_script or PICKLE not in archive:
+        archive.refuse_others()
+    content, foreign = content_of(archive)
     if archive.is_script:
         if key is not None:
             raise FormatError("a TorchScript archive is one state_dict, without entries", received=f"key {key!r}", fix="leave the key out")
@@ -216,7 +237,8 @@ def _swapped(values: Array) -> Array:
     return bits.byteswap().view(values.dtype).reshape(values.shape)
 
 
-def _refuse_others(tensors: Mapping[str, Any]) -> None:
+def refuse_others(tensors: Mapping[str, Any]) -> None:
+    """Raises `UnsupportedError` for tensors that cannot be carried, all of them listed, and `FormatError` for those without values."""
     meta = [name for name, value in tensors.items() if isinstance(value, OtherTensor) and "meta" in value.kind]
     if meta:
         raise FormatError("tensors without values (on the meta device)", received=", ".join(meta[:5]),

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.checkpoint.archive import Archive
-from adapters.checkpoint.content import OtherTensor, ScriptObject, TensorRef
+from adapters.checkpoint.content import OtherTensor, Record, TensorRef
 from converter.errors import FormatError, UnsupportedError
 from converter.state_dict import Found
 
+CLASSES = "__torch__."
+"""How the names of an archive's own classes begin."""
 MOST_NAMES = 1_000_000
 MOST_DEPTH = 200
 MOST_CODE = 64 << 20
@@ -38,23 +40,23 @@ def script_state_dict(archive: Archive, content: Any) -> Found:
         FormatError: the archive holds no module, or one without parameters (a frozen one, whose tensors are constants).
         UnsupportedError: objects that keep their weights packed, as quantized modules do.
     """
-    if not isinstance(content, ScriptObject):
+    if not isinstance(content, Record):
         raise FormatError("a TorchScript archive without a module", fix=FIX)
     declared = _declarations(archive)
     tensors: dict[str, Any] = {}
     packed: list[str] = []
-    waiting: list[tuple[str, ScriptObject, int]] = [("", content, 0)]
+    waiting: list[tuple[str, Record, int]] = [("", content, 0)]
     while waiting:
         prefix, item, depth = waiting.pop()
         if not isinstance(item.state, dict):
             packed.append(f"{prefix.rstrip('.') or 'the module'} ({item.kind})")
             continue
         known = declared.get(item.kind)
-        inner: list[tuple[str, ScriptObject, int]] = []
+        inner: list[tuple[str, Record, int]] = []
         for name, value in item.state.items():
             if isinstance(value, (TensorRef, OtherTensor)) and (known is None or name in known):
                 tensors[f"{prefix}{name}"] = value
-            elif isinstance(value, ScriptObject):
+            elif isinstance(value, Record):
                 inner.append((f"{prefix}{name}.", value, depth + 1))
         waiting += reversed(inner)
         if depth > MOST_DEPTH or len(tensors) + len(waiting) > MOST_NAMES:

@@ -19,8 +19,8 @@ from adapters.checkpoint.content import (
     Malformed,
     OtherTensor,
     Plain,
-    ScriptClass,
-    ScriptObject,
+    Record,
+    RecordClass,
     Storage,
     TensorRef,
     check_key,
@@ -36,7 +36,6 @@ MAX_CONTAINERS = 2_000_000
 MAX_MARKS = 1000
 """Containers being filled within each other."""
 MAX_NAME = 500
-SCRIPT = "__torch__."
 _LISTED = 12
 
 
@@ -44,7 +43,7 @@ StorageOf = Callable[[str, int, int], None]
 
 
 def unpickle(data: memoryview, storage_of: StorageOf, *, where: str = "data.pkl",
-             scripts: bool = False) -> tuple[Any, tuple[str, ...], int]:
+             kept: tuple[str, ...] = ()) -> tuple[Any, tuple[str, ...], int]:
     """What a pickle holds: dicts, lists, tuples, sets, numbers, texts, `TensorRef`, `OtherTensor` and `Foreign`.
 
     Beside it the names of the classes and functions outside of the table that it asks for, each of which is a `Foreign`, and
@@ -55,13 +54,13 @@ def unpickle(data: memoryview, storage_of: StorageOf, *, where: str = "data.pkl"
         storage_of: called with each storage's key, its number of elements and their width in bytes; raises for one that the file
             does not hold.
         where: what to call the pickle in errors.
-        scripts: whether objects of TorchScript's own classes are kept as `ScriptObject`.
+        kept: how the names of classes begin whose objects are kept, with their attributes, as inert `Record`s.
 
     Raises:
         UnsafePickleError: it cannot be followed to its end, and names such classes or functions; all are listed. None was imported.
         FormatError: it is damaged, or its tensors do not fit their storages.
     """
-    reader = _Reader(data, storage_of, scripts)
+    reader = _Reader(data, storage_of, kept)
     try:
         content = reader.run()
     except (Malformed, struct.error, IndexError, ValueError, OverflowError, TypeError, UnicodeDecodeError, AttributeError) as error:
@@ -75,8 +74,8 @@ def unpickle(data: memoryview, storage_of: StorageOf, *, where: str = "data.pkl"
 class _Reader:
     """The pickle machine: a stack, the stacks below each mark, and a memo."""
 
-    def __init__(self, data: memoryview, storage_of: StorageOf, scripts: bool) -> None:
-        self.data, self.storage_of, self.scripts = data, storage_of, scripts
+    def __init__(self, data: memoryview, storage_of: StorageOf, kept: tuple[str, ...]) -> None:
+        self.data, self.storage_of, self.kept = data, storage_of, kept
         self.position = self.copied = self.containers = 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
@@ -184,8 +183,8 @@ class _Reader:
             raise Malformed("the name of a class is no name")
         full = f"{module}.{name}"
         found = TABLE.get(full)
-        if found is None and self.scripts and full.startswith(SCRIPT):
-            found = ScriptClass(full)
+        if found is None and full.startswith(self.kept):
+            found = RecordClass(full)
         if found is None:
             full = full if full.isprintable() else ascii(full)
             found = Foreign(full)
@@ -196,8 +195,8 @@ class _Reader:
         """The value that a call would give; only functions of our own table are ever called."""
         if isinstance(function, Foreign):
             return function
-        if isinstance(function, ScriptClass):
-            return ScriptObject(function.kind)
+        if isinstance(function, RecordClass):
+            return Record(function.kind)
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise Malformed(f"a call of a {type(function).__name__}")
         self.count(arguments)
@@ -227,7 +226,7 @@ class _Reader:
         """A value's state. Only a namespace has one; an OrderedDict's `_metadata` and attributes of tensors are left out."""
         state = self.stack.pop()
         target = self.stack[-1]
-        if isinstance(target, ScriptObject):
+        if isinstance(target, Record):
             target.state = state
         elif isinstance(target, Plain):
             if isinstance(state, dict):

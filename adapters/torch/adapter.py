@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from converter.discovery import Adapter, Format, Runtime
+from converter.discovery import Adapter, Folder, Format, Runtime
 
 ADAPTER = Adapter(
     "torch",
     formats=(Format("torch", "PyTorch state_dict", (".pt", ".pth", ".bin", ".ckpt", ".tar"), "parameters",
                     "adapters.checkpoint.read:load_checkpoint", "adapters.torch.save:save_state_dict", extra="torch",
                     fallback="adapters.torch.checkpoint:load_checkpoint", unsafe="adapters.torch.checkpoint:load_pickled", entries=True),),
+    folders=(Folder("distributed", "distributed checkpoint of PyTorch (FSDP)", "adapters.checkpoint.distributed:distributed_files",
+                    "adapters.checkpoint.distributed:load_distributed"),
+             Folder("deepspeed", "checkpoint of DeepSpeed (ZeRO)", "adapters.checkpoint.zero:zero_files",
+                    "adapters.checkpoint.zero:load_zero")),
     runtimes=(Runtime("torch", "PyTorch, as a rebuilt module", "adapters.torch.session:TorchSession", "torch", extra="torch"),),
     modules=("torch.nn.modules.module.Module",),
     tracer="adapters.torch.live:convert",

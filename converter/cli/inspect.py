@@ -47,7 +47,7 @@ def command(file: str, nodes: bool, parameters: bool, no_digest: bool, key: str 
 
 def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str, Any]:
     """Everything that the command shows, as data."""
-    from converter.checkpoint import checkpoint_files, existing, format_of_file
+    from converter.checkpoint import checkpoint_files, existing, folder_title, format_of_file
     from converter.discovery import holds_program
     from converter.format import graph_digest
     from converter.loading import load
@@ -65,7 +65,7 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
         store = checkpoint.store if found is None or found.store is None else found.store
         files = checkpoint_files(file) if found is None or not found.files else found.files
         entry = store.key
-        return {"file": file, "format": "Hugging Face folder" if form is None else form.title,
+        return {"file": file, "format": folder_title(path) if form is None else form.title,
                 "bytes": sum(item.stat().st_size for item in files), **({"key": entry} if entry else {}),
                 "recognised": None if found is None else _as_recognised(found), **({"reason": reason} if reason else {}),
                 "notes": list(store.notes), "parameters": _parameters(store)}
