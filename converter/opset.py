@@ -21,11 +21,12 @@ import pkgutil
 import sys
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from converter.errors import GraphError
+from converter.facts import NOTHING, Facts
 
 OPSET = 1
 
@@ -70,6 +71,7 @@ class Operator:
     infer: Callable[..., Any]
     kernel: Callable[..., Any]
     doc: str
+    facts: Facts
 
 
 _REGISTRY: dict[str, Operator] = {}
@@ -77,7 +79,7 @@ _REGISTRY: dict[str, Operator] = {}
 
 def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), literals: bool = False, since: int = 1,
        binds: Mapping[str, tuple[int, int | None]] | None = None,
-       name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+       facts: Facts = NOTHING, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the decorated kernel as an operator. Its family is the name of its module.
 
     Args:
@@ -88,6 +90,7 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
         binds: for sizes that only the data decide: the attribute that holds such a symbol (default None), and the
             output and axis where a run finds its value; an axis of None is the output itself, which has no axes. The
             kernel is not given these attributes.
+        facts: what else it is.
         name: the operator's name where Python's own name for the function must differ.
     """
 
@@ -108,7 +111,8 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
                 operands.append(OperandSpec(parameter.name, parameter.default is None,
                                             parameter.kind is parameter.VAR_POSITIONAL))
         _REGISTRY[key] = Operator(key, kernel.__module__.rsplit(".", 1)[-1], since, tuple(operands), outputs, attributes,
-                                  literals, binds or {}, infer, kernel, inspect.cleandoc(kernel.__doc__ or ""))
+                                  literals, binds or {}, infer, kernel, inspect.cleandoc(kernel.__doc__ or ""),
+                                  replace(facts, elementwise=facts.elementwise or getattr(infer, "elementwise", False)))
         return kernel
 
     return register
@@ -126,6 +130,16 @@ def operators() -> Mapping[str, Operator]:
     """Every operator by name."""
     _load()
     return _REGISTRY
+
+
+def facts_of(name: str) -> Facts:
+    """What the operator `name` is. Raises `GraphError` as `lookup` does."""
+    return lookup(name).facts
+
+
+def operators_that(holds: Callable[[Operator], bool]) -> frozenset[str]:
+    """The names of the operators that meet a condition."""
+    return frozenset(name for name, operator in operators().items() if holds(operator))
 
 
 def lookup(name: str) -> Operator:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
-CORE = ("errors", "dims", "conditions", "ir", "parameters", "sizes", "opset", "attributes", "checking", "ops", "builder", "recorded",
+CORE = ("errors", "dims", "conditions", "ir", "parameters", "sizes", "facts", "opset", "attributes", "checking", "ops", "builder", "recorded",
         "generator", "mapped")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
@@ -27,10 +27,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ir": ("conditions", "dims", "errors", "parameters", "recorded"),
     "parameters": ("ir", "errors", "dims", "mapped"),
     "sizes": ("conditions", "dims", "errors", "ir"),
-    "opset": ("errors", "ops"),
+    "facts": (),
+    "opset": ("errors", "facts", "ops"),
     "attributes": ("dims", "errors", "ir", "opset"),
     "checking": ("attributes", "dims", "errors", "ir", "opset", "parameters"),
-    "ops": ("errors", "dims", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
+    "ops": ("errors", "dims", "facts", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
     "builder": ("conditions", "errors", "dims", "ir", "opset", "attributes", "checking"),
     "rewriting": (*CORE,),
     "rolling": (*CORE, "rewriting"),

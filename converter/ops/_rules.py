@@ -89,9 +89,16 @@ def require_float(spec: TensorSpec, what: str = "the input", complex_too: bool =
             expected="a float dtype", received=spec)
 
 
+def each(rule: Infer) -> Infer:
+    """Marks the shape rule of element-wise operators, whose operands broadcast."""
+    rule.elementwise = True  # type: ignore[attr-defined]
+    return rule
+
+
 def unary(float_only: bool = False, dtype: DType | None = None) -> Infer:
     """The rule of functions of one tensor that keep its shape."""
 
+    @each
     def infer(x: TensorSpec, **attributes: Any) -> TensorSpec:
         if float_only:
             require_float(x, complex_too=True)
@@ -103,6 +110,7 @@ def unary(float_only: bool = False, dtype: DType | None = None) -> Infer:
 def elementwise(dtype: DType | None = None, *, kinds: Callable[[DType], bool] | None = None) -> Infer:
     """The rule of broadcasting functions: equal dtypes in; that dtype, or `dtype`, out."""
 
+    @each
     def infer(*operands: TensorSpec | None, **attributes: Any) -> TensorSpec:
         present = [operand for operand in operands if operand is not None]
         shared = same_dtype(*present)

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, axis_of, require, require_float, require_rank, require_size, same_dtype, unary
+from converter.ops._rules import Array, axis_of, each, require, require_float, require_rank, require_size, same_dtype, unary
 from converter.ops._spatial import wide
 from converter.ops.special import _erfc64
 from converter.opset import op
@@ -18,6 +19,7 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
 
+@each
 def _numbers(x: TensorSpec, **attributes: Any) -> TensorSpec:
     require(x.dtype is not DType.BOOL and not x.dtype.is_complex, "a dtype that this operator does not take", received=x)
     return x
@@ -37,14 +39,14 @@ def _sigmoid(x: Array) -> Array:
     return y
 
 
-@op(infer=_numbers)
+@op(infer=_numbers, facts=Facts(mirrors=True, finite=True))
 def relu(x: Array) -> Array:
     """max(x, 0)."""
     y: Array = np.maximum(x, x.dtype.type(0))
     return y
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(finite=True))
 def gelu(x: Array, *, approximate: Literal["none", "tanh"] = "none") -> Array:
     """x · Φ(x), Φ the normal distribution's cumulative function: torch.nn.functional.gelu.
 
@@ -57,13 +59,13 @@ def gelu(x: Array, *, approximate: Literal["none", "tanh"] = "none") -> Array:
     return _within(x, lambda x: 0.5 * x * _erfc64((-x * x.dtype.type(math.sqrt(0.5))).astype(np.float64)).astype(x.dtype))
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(finite=True))
 def silu(x: Array) -> Array:
     """x · sigmoid(x)."""
     return _within(x, lambda x: x * _sigmoid(x))
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(finite=True))
 def elu(x: Array, *, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Array:
     """scale · x for x > 0, else scale · alpha · (exp(input_scale · x) - 1): torch.nn.functional.elu."""
     return _within(x, lambda x: np.where(x > 0, scale * x, scale * alpha * np.expm1(np.minimum(input_scale * x, 0))))
@@ -81,7 +83,7 @@ def celu(x: Array, *, alpha: float = 1.0) -> Array:
     return _within(x, lambda x: np.where(x > 0, x, alpha * np.expm1(np.where(x > 0, 0, x) / alpha)))
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(finite=True))
 def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Array:
     """x for x > 0, else negative_slope · x."""
     return _within(x, lambda x: np.where(x > 0, x, x * x.dtype.type(negative_slope)))
@@ -96,7 +98,7 @@ def _prelu(x: TensorSpec, weight: TensorSpec) -> TensorSpec:
     return TensorSpec(same_dtype(x, weight), x.shape)
 
 
-@op(infer=_prelu)
+@op(infer=_prelu, facts=Facts(finite=True))
 def prelu(x: Array, weight: Array) -> Array:
     """x for x > 0, else weight · x: torch.nn.functional.prelu. weight: one slope, or one per channel (axis 1; axis 0 of a vector)."""
     slope = weight.reshape(-1, *[1] * (x.ndim - 2)) if weight.size > 1 else weight.reshape(())
@@ -148,13 +150,13 @@ def hardtanh(x: Array, *, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     return y
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(finite=True))
 def hardsigmoid(x: Array) -> Array:
     """min(max(x + 3, 0), 6) / 6."""
     return _within(x, lambda x: np.minimum(np.maximum(x + 3, 0), 6) / 6)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(finite=True))
 def hardswish(x: Array) -> Array:
     """x · min(max(x + 3, 0), 6) / 6."""
     return _within(x, lambda x: x * np.minimum(np.maximum(x + 3, 0), 6) / 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float
 from converter.ops._spatial import spatial_rank, wide
@@ -32,7 +33,7 @@ def windows(size: int, count: int) -> tuple[Array, Array]:
     return np.minimum(places, np.maximum(end - 1, 0)[:, None]), places < end[:, None]
 
 
-@op(infer=_adaptive_avg_pool)
+@op(infer=_adaptive_avg_pool, facts=Facts(finite=True))
 def adaptive_avg_pool(x: Array, *, size: tuple[Dim, ...]) -> Array:
     """The means of windows that cover each spatial axis: torch.nn.functional.adaptive_avg_pool1d, 2d, 3d.
 
@@ -53,7 +54,7 @@ def _adaptive_max_pool(x: TensorSpec, *, size: tuple[Dim, ...]) -> tuple[TensorS
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
-@op(infer=_adaptive_max_pool, outputs=("y", "indices"))
+@op(infer=_adaptive_max_pool, outputs=("y", "indices"), facts=Facts(carries=(0,)))
 def adaptive_max_pool(x: Array, *, size: tuple[Dim, ...]) -> tuple[Array, Array]:
     """The largest values of the windows of `adaptive_avg_pool`: torch.nn.functional.adaptive_max_pool1d, 2d, 3d.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from converter.facts import ALL, Facts
 from converter.ir import DType
 from converter.ops._rules import Array, elementwise, unary
 from converter.opset import op
@@ -20,61 +21,61 @@ def _boolean(dtype: DType) -> bool:
     return dtype is DType.BOOL
 
 
-@op(infer=elementwise(DType.BOOL), literals=True)
+@op(infer=elementwise(DType.BOOL), literals=True, facts=Facts(compares="equal", wide=ALL))
 def equal(x: Array, y: Array) -> Array:
     """Whether x == y; false where either is NaN."""
     return np.equal(x, y).astype(np.bool_, copy=False)
 
 
-@op(infer=elementwise(DType.BOOL), literals=True)
+@op(infer=elementwise(DType.BOOL), literals=True, facts=Facts(compares="equal", wide=ALL))
 def not_equal(x: Array, y: Array) -> Array:
     """Whether x ≠ y; true where either is NaN."""
     return np.not_equal(x, y).astype(np.bool_, copy=False)
 
 
-@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True)
+@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True, facts=Facts(compares="order", wide=ALL))
 def less(x: Array, y: Array) -> Array:
     """Whether x < y; false where either is NaN."""
     return np.less(x, y).astype(np.bool_, copy=False)
 
 
-@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True)
+@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True, facts=Facts(compares="order", wide=ALL))
 def less_equal(x: Array, y: Array) -> Array:
     """Whether x ≤ y; false where either is NaN."""
     return np.less_equal(x, y).astype(np.bool_, copy=False)
 
 
-@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True)
+@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True, facts=Facts(compares="order", wide=ALL))
 def greater(x: Array, y: Array) -> Array:
     """Whether x > y; false where either is NaN."""
     return np.greater(x, y).astype(np.bool_, copy=False)
 
 
-@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True)
+@op(infer=elementwise(DType.BOOL, kinds=_ordered), literals=True, facts=Facts(compares="order", wide=ALL))
 def greater_equal(x: Array, y: Array) -> Array:
     """Whether x ≥ y; false where either is NaN."""
     return np.greater_equal(x, y).astype(np.bool_, copy=False)
 
 
-@op(infer=elementwise(kinds=_boolean), literals=True)
+@op(infer=elementwise(kinds=_boolean), literals=True, facts=Facts(truth=True))
 def logical_and(x: Array, y: Array) -> Array:
     """Whether both hold. Operands are bool."""
     return np.logical_and(x, y)
 
 
-@op(infer=elementwise(kinds=_boolean), literals=True)
+@op(infer=elementwise(kinds=_boolean), literals=True, facts=Facts(truth=True))
 def logical_or(x: Array, y: Array) -> Array:
     """Whether at least one holds. Operands are bool."""
     return np.logical_or(x, y)
 
 
-@op(infer=elementwise(kinds=_boolean), literals=True)
+@op(infer=elementwise(kinds=_boolean), literals=True, facts=Facts(truth=True))
 def logical_xor(x: Array, y: Array) -> Array:
     """Whether exactly one holds. Operands are bool."""
     return np.logical_xor(x, y)
 
 
-@op(infer=elementwise(kinds=_boolean))
+@op(infer=elementwise(kinds=_boolean), facts=Facts(truth=True))
 def logical_not(x: Array) -> Array:
     """Whether x does not hold. The operand is bool."""
     return np.logical_not(x)

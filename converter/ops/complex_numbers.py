@@ -5,23 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, broadcast_dims, require, require_size, same_dtype
+from converter.ops._rules import Array, broadcast_dims, each, require, require_size, same_dtype
 from converter.opset import op
 
 REAL_OF = {DType.COMPLEX64: DType.FLOAT32, DType.COMPLEX128: DType.FLOAT64}
 COMPLEX_OF = {real: whole for whole, real in REAL_OF.items()}
 
 
+@each
 def _part(x: TensorSpec) -> TensorSpec:
     require(x.dtype.is_complex, "wrong dtype of the input", expected="a complex dtype", received=x)
     return TensorSpec(REAL_OF[x.dtype], x.shape)
 
 
+@each
 def _conj(x: TensorSpec) -> TensorSpec:
     require(x.dtype.is_complex, "wrong dtype of the input", expected="a complex dtype", received=x)
     return x
 
 
+@each
 def _angle(x: TensorSpec) -> TensorSpec:
     require(x.dtype.is_complex or x.dtype.is_float, "wrong dtype of the input", expected="a float or complex dtype", received=x)
     return TensorSpec(REAL_OF.get(x.dtype, x.dtype), x.shape)
@@ -32,6 +35,7 @@ def _complex_of(dtype: DType) -> DType:
     return COMPLEX_OF[dtype]
 
 
+@each
 def _complex(real: TensorSpec, imag: TensorSpec) -> TensorSpec:
     return TensorSpec(_complex_of(same_dtype(real, imag)), broadcast_dims(real.shape, imag.shape))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, Size, require
+from converter.ops._rules import Array, Size, each, require
 from converter.ops.indexing import require_symbol
 from converter.opset import op
 
@@ -14,11 +15,12 @@ LARGEST = (1 << 31) - 1
 """Numbers read from data are sizes up to here, so that products of a few of them are exact in 64 bits."""
 
 
+@each
 def _astype(x: TensorSpec, *, dtype: DType) -> TensorSpec:
     return TensorSpec(dtype, x.shape)
 
 
-@op(infer=_astype)
+@op(infer=_astype, facts=Facts(carries=(0,), flat=True, whole=True, finite=True))
 def astype(x: Array, *, dtype: DType) -> Array:
     """x in another dtype: the Array API's astype.
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, require, require_rank, require_size, same_dtype
 from converter.ops._spatial import (
@@ -52,7 +53,7 @@ def _convolution(x: TensorSpec, weight: TensorSpec, bias: TensorSpec | None, *, 
     return TensorSpec(same_dtype(x, weight, bias), (*x.shape[:-axes - 1], weight.shape[0], *sizes))
 
 
-@op(infer=_convolution)
+@op(infer=_convolution, facts=Facts(finite=True, layer=True))
 def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
                 dilation: tuple[int, ...] = (), groups: int = 1) -> Array:
     """Cross-correlation: torch.nn.functional.conv1d, conv2d, conv3d.
@@ -108,7 +109,7 @@ def _convolution_transpose(x: TensorSpec, weight: TensorSpec, bias: TensorSpec |
     return TensorSpec(same_dtype(x, weight, bias), (*x.shape[:-axes - 1], weight.shape[1] * groups, *sizes))
 
 
-@op(infer=_convolution_transpose)
+@op(infer=_convolution_transpose, facts=Facts(finite=True))
 def convolution_transpose(x: Array, weight: Array, bias: Array | None = None, *, stride: tuple[int, ...] = (),
                           padding: tuple[int, ...] = (), output_padding: tuple[int, ...] = (), dilation: tuple[int, ...] = (),
                           groups: int = 1) -> Array:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from converter.dims import Dim, Expr, floor_divide
+from converter.facts import moves
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require
 from converter.opset import op
@@ -97,13 +98,13 @@ def _triangle(x: TensorSpec, *, k: Dim = 0) -> TensorSpec:
     return x
 
 
-@op(infer=_triangle)
+@op(infer=_triangle, facts=moves(0, fills=True))
 def tril(x: Array, *, k: Dim = 0) -> Array:
     """The matrices [..., rows, columns] with zeros above their k-th diagonal; k = 0 is the main one, k > 0 lies above it."""
     return np.tril(x, k)  # type: ignore[arg-type]
 
 
-@op(infer=_triangle)
+@op(infer=_triangle, facts=moves(0, fills=True))
 def triu(x: Array, *, k: Dim = 0) -> Array:
     """The matrices [..., rows, columns] with zeros below their k-th diagonal; k = 0 is the main one, k > 0 lies above it."""
     return np.triu(x, k)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from converter.facts import ALL, Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, axis_of, require
 from converter.opset import op
@@ -33,7 +34,7 @@ def _wide(x: Array) -> Array:
     return x.astype(np.float64) if DType.of(x.dtype).is_float else x
 
 
-@op(infer=_number)
+@op(infer=_number, facts=Facts(linear=(0,), wide=ALL))
 def cumulative_sum(x: Array, *, axis: int) -> Array:
     """The sums of the elements up to and with each one along `axis`; integers wrap around."""
     wide = _wide(x)
@@ -84,7 +85,7 @@ def _running(x: Array, axis: int, beats: Callable[[Array, Array], Array], extrem
     return values, np.maximum.accumulate(np.where(reached, positions, 0), axis)
 
 
-@op(infer=_extreme, outputs=("values", "indices"))
+@op(infer=_extreme, outputs=("values", "indices"), facts=Facts(carries=(0,)))
 def cummax(x: Array, *, axis: int) -> tuple[Array, Array]:
     """The largest element up to and with each one along `axis`, and its index (int64), of equal ones the last: torch.cummax.
 
@@ -93,7 +94,7 @@ def cummax(x: Array, *, axis: int) -> tuple[Array, Array]:
     return _running(x, axis, np.greater_equal, np.maximum)
 
 
-@op(infer=_extreme, outputs=("values", "indices"))
+@op(infer=_extreme, outputs=("values", "indices"), facts=Facts(carries=(0,)))
 def cummin(x: Array, *, axis: int) -> tuple[Array, Array]:
     """The smallest element up to and with each one along `axis`, and its index (int64), of equal ones the last: torch.cummin.
 

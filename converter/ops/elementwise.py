@@ -8,8 +8,9 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
+from converter.facts import ALL, Facts, moves
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, broadcast_dims, elementwise, require, same_dtype, unary
+from converter.ops._rules import Array, broadcast_dims, each, elementwise, require, same_dtype, unary
 from converter.opset import op
 
 
@@ -28,36 +29,39 @@ def is_inexact(dtype: DType) -> bool:
     return dtype.is_float or dtype.is_complex
 
 
+@each
 def _modulus(x: TensorSpec) -> TensorSpec:
     require(is_number(x.dtype), "a dtype that this operator does not take", received=x)
     real = {DType.COMPLEX64: DType.FLOAT32, DType.COMPLEX128: DType.FLOAT64}
     return TensorSpec(real.get(x.dtype, x.dtype), x.shape)
 
 
+@each
 def _rounding(x: TensorSpec, *, decimals: int = 0) -> TensorSpec:
     require(x.dtype.is_float or x.dtype.is_integer and decimals == 0, "a dtype that this operator does not take",
             expected="a float dtype", received=x)
     return x
 
 
+@each
 def _real_unary(x: TensorSpec) -> TensorSpec:
     require(is_real_number(x.dtype), "a dtype that this operator does not take", expected="a float or integer dtype", received=x)
     return x
 
 
-@op(infer=elementwise(), literals=True)
+@op(infer=elementwise(), literals=True, facts=Facts(linear=ALL, wide=ALL, finite=True))
 def add(x: Array, y: Array) -> Array:
     """x + y."""
     return np.add(x, y)
 
 
-@op(infer=elementwise(kinds=is_number), literals=True)
+@op(infer=elementwise(kinds=is_number), literals=True, facts=Facts(linear=ALL, wide=ALL, finite=True))
 def subtract(x: Array, y: Array) -> Array:
     """x - y."""
     return np.subtract(x, y)
 
 
-@op(infer=elementwise(), literals=True)
+@op(infer=elementwise(), literals=True, facts=Facts(wide=ALL, finite=True))
 def multiply(x: Array, y: Array) -> Array:
     """x * y."""
     return np.multiply(x, y)
@@ -69,7 +73,7 @@ def divide(x: Array, y: Array) -> Array:
     return np.divide(x, y)
 
 
-@op(infer=elementwise(kinds=is_real_number), literals=True)
+@op(infer=elementwise(kinds=is_real_number), literals=True, facts=Facts(wide=(0,), divisor=1))
 def floor_divide(x: Array, y: Array) -> Array:
     """⌊x / y⌋. The float quotient is (x - remainder(x, y)) / y, rounded to an integer, and x / y where y is 0.
 
@@ -78,13 +82,13 @@ def floor_divide(x: Array, y: Array) -> Array:
     return np.floor_divide(x, _divisor(y))
 
 
-@op(infer=elementwise(kinds=is_real_number), literals=True)
+@op(infer=elementwise(kinds=is_real_number), literals=True, facts=Facts(wide=(0,), divisor=1))
 def remainder(x: Array, y: Array) -> Array:
     """x - ⌊x / y⌋ · y: Python's `%`, whose result has the divisor's sign. Integers must not be divided by zero."""
     return np.remainder(x, _divisor(y))
 
 
-@op(infer=elementwise(kinds=is_real_number), literals=True)
+@op(infer=elementwise(kinds=is_real_number), literals=True, facts=Facts(wide=(0,), divisor=1))
 def fmod(x: Array, y: Array) -> Array:
     """x - trunc(x / y) · y: C's `fmod`, whose result has the dividend's sign. Integers must not be divided by zero."""
     return np.fmod(x, _divisor(y))
@@ -105,19 +109,19 @@ def power(x: Array, y: Array) -> Array:
     return np.where(y < 0, inverse, np.power(x, np.maximum(y, 0))).astype(y.dtype)
 
 
-@op(infer=unary())
+@op(infer=unary(), facts=Facts(mirrors=True, linear=(0,), wide=ALL))
 def negative(x: Array) -> Array:
     """-x."""
     return np.negative(x)
 
 
-@op(infer=_modulus)
+@op(infer=_modulus, facts=Facts(mirrors=True, wide=ALL))
 def abs(x: Array) -> Array:
     """|x|; for complex x the modulus, a float."""
     return np.abs(x)
 
 
-@op(infer=unary())
+@op(infer=unary(), facts=Facts(wide=ALL))
 def sign(x: Array) -> Array:
     """-1, 0 or 1 by the sign of x; 0 for NaN. For complex x: x / |x|, and 0 for 0."""
     if x.dtype.kind == "c":
@@ -138,13 +142,13 @@ def reciprocal(x: Array) -> Array:
     return np.divide(np.ones((), x.dtype), x)
 
 
-@op(infer=elementwise(), literals=True)
+@op(infer=elementwise(), literals=True, facts=Facts(carries=ALL, finite=True))
 def maximum(x: Array, y: Array) -> Array:
     """The larger of x and y; NaN where either is NaN."""
     return np.maximum(x, y)
 
 
-@op(infer=elementwise(), literals=True)
+@op(infer=elementwise(), literals=True, facts=Facts(carries=ALL, finite=True))
 def minimum(x: Array, y: Array) -> Array:
     """The smaller of x and y; NaN where either is NaN."""
     return np.minimum(x, y)
@@ -162,19 +166,20 @@ def fmin(x: Array, y: Array) -> Array:
     return np.fmin(x, y)
 
 
-@op(infer=elementwise(kinds=lambda dtype: not dtype.is_complex), literals=True)
+@op(infer=elementwise(kinds=lambda dtype: not dtype.is_complex), literals=True, facts=Facts(carries=ALL, finite=True))
 def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
     """minimum(maximum(x, min), max): NaN stays, and `max` wins over a larger `min`. Either bound may be absent."""
     y = x if min is None else np.maximum(x, min)
     return y if max is None else np.minimum(y, max)
 
 
+@each
 def _where(condition: TensorSpec, x: TensorSpec, y: TensorSpec) -> TensorSpec:
     require(condition.dtype is DType.BOOL, "wrong dtype of the condition", expected="bool", received=condition)
     return TensorSpec(same_dtype(x, y), broadcast_dims(condition.shape, x.shape, y.shape))
 
 
-@op(infer=_where, literals=True)
+@op(infer=_where, literals=True, facts=moves(1, 2))
 def where(condition: Array, x: Array, y: Array) -> Array:
     """x where `condition` (bool) holds, else y."""
     return np.where(condition, x, y)
@@ -241,6 +246,7 @@ def round(x: Array, *, decimals: int = 0) -> Array:
     return np.multiply(np.rint(np.divide(x, scale)), scale)
 
 
+@each
 def _nan_to_num(x: TensorSpec, **attributes: float | None) -> TensorSpec:
     require(not x.dtype.is_complex, "a dtype that this operator does not take", expected="a real dtype", received=x)
     return x

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from converter.facts import Facts, Ids, moves
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, require, require_rank, require_size, same_dtype
 from converter.ops.indexing import require_indices
@@ -18,7 +19,7 @@ def _embedding(indices: TensorSpec, weight: TensorSpec) -> TensorSpec:
     return TensorSpec(weight.dtype, indices.shape + weight.shape[1:])
 
 
-@op(infer=_embedding)
+@op(infer=_embedding, facts=moves(1, ids=Ids(0, 1), finite=True))
 def embedding(indices: Array, weight: Array) -> Array:
     """The rows of a table: torch.nn.functional.embedding.
 
@@ -48,7 +49,7 @@ def _embedding_bag(indices: TensorSpec, weight: TensorSpec, offsets: TensorSpec 
     return TensorSpec(weight.dtype, (bags, weight.shape[1]))
 
 
-@op(infer=_embedding_bag)
+@op(infer=_embedding_bag, facts=Facts(ids=Ids(0, 1)))
 def embedding_bag(indices: Array, weight: Array, offsets: Array | None = None, per_sample_weights: Array | None = None, *,
                   mode: Literal["sum", "mean", "max"] = "sum", include_last_offset: bool = False,
                   padding_idx: int | None = None) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from converter.dims import minimum
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_size, same_dtype
 from converter.ops.complex_numbers import COMPLEX_OF
@@ -24,7 +25,7 @@ def _lu_factor(x: TensorSpec) -> tuple[TensorSpec, TensorSpec]:
     return x, TensorSpec(DType.INT32, (*x.shape[:-2], minimum(*x.shape[-2:])))
 
 
-@op(infer=_lu_factor, outputs=("lu", "pivots"))
+@op(infer=_lu_factor, outputs=("lu", "pivots"), facts=Facts(matrix="factored"))
 def lu_factor(x: Array) -> tuple[Array, Array]:
     """Gaussian elimination with partial pivoting, as LAPACK's getrf packs it: torch.linalg.lu_factor.
 

@@ -6,10 +6,11 @@ import ml_dtypes
 import numpy as np
 
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, elementwise, require_float
+from converter.ops._rules import Array, each, elementwise, require_float
 from converter.opset import op
 
 
+@each
 def _sign(x: TensorSpec) -> TensorSpec:
     require_float(x)
     return TensorSpec(DType.BOOL, x.shape)
@@ -21,6 +22,7 @@ def signbit(x: Array) -> Array:
     return np.signbit(x) & ~np.isnan(x)
 
 
+@each
 def _parts(x: TensorSpec) -> tuple[TensorSpec, TensorSpec]:
     require_float(x)
     return x, TensorSpec(DType.INT32, x.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float, require_rank, require_size, same_dtype
 from converter.ops._spatial import filled, kernel_positions, spatial_rank
@@ -38,7 +39,7 @@ def _starts(samples: Array, length: int, kernel: int, count: int) -> Array:
     return starts
 
 
-@op(infer=_fractional_max_pool, outputs=("y", "indices"))
+@op(infer=_fractional_max_pool, outputs=("y", "indices"), facts=Facts(carries=(0,)))
 def fractional_max_pool(x: Array, samples: Array, *, kernel: tuple[int, ...], size: tuple[int, ...]) -> tuple[Array, Array]:
     """The largest value of windows at pseudo-random places, and where it is: torch.nn.functional.fractional_max_pool2d, 3d.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from converter.facts import Facts
 from converter.ops._rules import Array, elementwise
 from converter.ops.special import in_float64, polynomial, real
 from converter.opset import op
@@ -126,19 +127,19 @@ def _zeta64(s: Array, q: Array) -> Array:
 _lgamma, _digamma = in_float64(_lgamma64), in_float64(_digamma64)
 
 
-@op(infer=real)
+@op(infer=real, facts=Facts(domain=((0.1, 4.0),)))
 def lgamma(x: Array) -> Array:
     """log |Γ(x)|; infinite at 0 and at the negative integers."""
     return _lgamma(x)
 
 
-@op(infer=real)
+@op(infer=real, facts=Facts(domain=((0.1, 4.0),)))
 def digamma(x: Array) -> Array:
     """Γ'(x) / Γ(x); an infinity of the opposite sign at 0, NaN at the negative integers."""
     return _digamma(x)
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((1.1, 4.0), (0.1, 4.0))))
 def zeta(s: Array, q: Array) -> Array:
     """Hurwitz's zeta function ζ(s, q), the sum of (q + k)^-s over k = 0, 1, …: torch.special.zeta.
 

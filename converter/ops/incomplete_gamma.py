@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from converter.facts import Facts
 from converter.ops._rules import Array, elementwise
 from converter.ops.gamma import NEAR, NEAR_TWO, STIRLING, lgamma_positive
 from converter.ops.special import polynomial
@@ -133,7 +134,7 @@ def _incomplete(a: Array, x: Array, which: int) -> Array:
     return found.astype(np.result_type(a, x), copy=False)
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((0.1, 4.0),)))
 def igamma(a: Array, x: Array) -> Array:
     """The regularized lower incomplete gamma function P(a, x), ∫₀ˣ tᵃ⁻¹ e⁻ᵗ dt / Γ(a): torch.special.gammainc.
 
@@ -142,7 +143,7 @@ def igamma(a: Array, x: Array) -> Array:
     return _incomplete(a, x, 0)
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((0.1, 4.0),)))
 def igammac(a: Array, x: Array) -> Array:
     """The regularized upper incomplete gamma function Q(a, x) = 1 - P(a, x): torch.special.gammaincc."""
     return _incomplete(a, x, 1)

@@ -6,6 +6,7 @@ import numpy as np
 
 from converter.dims import Dim, differ
 from converter.errors import GraphError
+from converter.facts import Facts, Ids, moves
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require
 from converter.opset import op
@@ -32,7 +33,7 @@ def _take(x: TensorSpec, indices: TensorSpec, axis: int) -> TensorSpec:
     return TensorSpec(x.dtype, x.shape[:place] + indices.shape + x.shape[place + 1:])
 
 
-@op(infer=_take)
+@op(infer=_take, facts=moves(0, ids=Ids(1, 0, "axis")))
 def take(x: Array, indices: Array, *, axis: int) -> Array:
     """The slices of x at `indices` along `axis`. Array API: take, with indices of any shape.
 
@@ -51,7 +52,7 @@ def _take_along_axis(x: TensorSpec, indices: TensorSpec, axis: int) -> TensorSpe
     return TensorSpec(x.dtype, indices.shape)
 
 
-@op(infer=_take_along_axis)
+@op(infer=_take_along_axis, facts=moves(0, ids=Ids(1, 0, "axis")))
 def take_along_axis(x: Array, indices: Array, *, axis: int) -> Array:
     """y[i, j, k] = x[indices[i, j, k], j, k] for axis 0, and so on: torch.gather (Array API: take_along_axis).
 
@@ -86,7 +87,7 @@ def _index(x: TensorSpec, *indices: TensorSpec | None) -> TensorSpec:
     return TensorSpec(x.dtype, index_shape(x, indices))
 
 
-@op(infer=_index)
+@op(infer=_index, facts=moves(0, ids=Ids(1, onward=True)))
 def index(x: Array, *indices: Array | None) -> Array:
     """x[i, j, …] with tensors of indices: NumPy's and PyTorch's advanced indexing.
 
@@ -106,7 +107,7 @@ def _masked_select(x: TensorSpec, mask: TensorSpec, size: Dim | None = None) -> 
     return TensorSpec(x.dtype, (require_symbol(size), *x.shape[mask.rank:]))
 
 
-@op(infer=_masked_select, binds={"size": (0, 0)})
+@op(infer=_masked_select, binds={"size": (0, 0)}, facts=moves(0))
 def masked_select(x: Array, mask: Array, *, size: Size | None = None) -> Array:
     """x[mask]: the slices of x where `mask` holds, in row-major order. torch.masked_select where the mask has all axes.
 
@@ -134,7 +135,7 @@ def _one_hot(x: TensorSpec, num_classes: int) -> TensorSpec:
     return TensorSpec(DType.INT64, (*x.shape, num_classes))
 
 
-@op(infer=_one_hot)
+@op(infer=_one_hot, facts=Facts(ids=Ids(0, None, "num_classes")))
 def one_hot(x: Array, *, num_classes: int) -> Array:
     """y[…, c] = 1 where x[…] is c, else 0: torch.nn.functional.one_hot. x: integers in [0, num_classes). y: int64."""
     if x.size and not 0 <= x.min() <= x.max() < num_classes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from converter.dims import Dim, differ
+from converter.facts import moves
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, Size, axis_of, require, same_dtype
 from converter.opset import op
@@ -26,7 +27,7 @@ def _concat(*tensors: TensorSpec, axis: int) -> TensorSpec:
     return TensorSpec(dtype, tuple(sizes))
 
 
-@op(infer=_concat)
+@op(infer=_concat, facts=moves(finite=True))
 def concat(*tensors: Array, axis: int) -> Array:
     """Tensors joined along an axis they have. Array API: concat."""
     return np.concatenate(tensors, axis)
@@ -44,7 +45,7 @@ def _stack(*tensors: TensorSpec, axis: int) -> TensorSpec:
     return TensorSpec(dtype, (*sizes[:place], len(tensors), *sizes[place:]))
 
 
-@op(infer=_stack)
+@op(infer=_stack, facts=moves(finite=True))
 def stack(*tensors: Array, axis: int) -> Array:
     """Tensors of one shape joined along a new axis. Array API: stack."""
     return np.stack(tensors, axis)
@@ -61,7 +62,7 @@ def _split(x: TensorSpec, sizes: tuple[Dim, ...], axis: int) -> tuple[TensorSpec
     return tuple(TensorSpec(x.dtype, (*x.shape[:place], size, *x.shape[place + 1:])) for size in sizes)
 
 
-@op(infer=_split, outputs=None)
+@op(infer=_split, outputs=None, facts=moves(0, finite=True))
 def split(x: Array, *, sizes: tuple[Size, ...], axis: int) -> tuple[Array, ...]:
     """x cut along `axis` into consecutive parts of the given sizes, which add up to the axis. torch.split."""
     if sum(sizes) != x.shape[axis]:
@@ -82,7 +83,7 @@ def _unstack(x: TensorSpec, axis: int) -> tuple[TensorSpec, ...]:
     return (TensorSpec(x.dtype, x.shape[:place] + x.shape[place + 1:]),) * count  # type: ignore[operator]
 
 
-@op(infer=_unstack, outputs=None)
+@op(infer=_unstack, outputs=None, facts=moves(0, finite=True))
 def unstack(x: Array, *, axis: int) -> tuple[Array, ...]:
     """Each slice of x along `axis`, without that axis: a fixed size of at most 16,384. Array API: unstack; torch.unbind."""
     return tuple(np.moveaxis(x, axis, 0))

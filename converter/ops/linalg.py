@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.dims import Dim, minimum
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_size, same_dtype
 from converter.ops.complex_numbers import REAL_OF
@@ -39,7 +40,7 @@ def _adjoint(x: Array) -> Array:
     return np.conj(np.swapaxes(x, -1, -2))
 
 
-@op(infer=squares_rule())
+@op(infer=squares_rule(), facts=Facts(matrix="inverted"))
 def inv(x: Array) -> Array:
     """The inverse of each matrix. x: [..., n, n]; a singular matrix is an error."""
     return np.linalg.inv(x)
@@ -70,13 +71,13 @@ def _solve(a: TensorSpec, b: TensorSpec, **attributes: Any) -> TensorSpec:
     return TensorSpec(same_dtype(a, b), (*broadcast_dims(a.shape[:-2], b.shape[:-2]), *b.shape[-2:]))
 
 
-@op(infer=_solve)
+@op(infer=_solve, facts=Facts(matrix="inverted"))
 def solve(a: Array, b: Array) -> Array:
     """x of a · x = b. a: [..., n, n]; b: [..., n, k], leading axes broadcast; x: [..., n, k]. A singular a is an error."""
     return np.linalg.solve(a, b)
 
 
-@op(infer=_solve)
+@op(infer=_solve, facts=Facts(matrix="inverted"))
 def solve_triangular(a: Array, b: Array, *, upper: bool = False, unitriangular: bool = False) -> Array:
     """x of a · x = b, reading only a's lower (or upper) triangle; with unitriangular, its diagonal counts as ones."""
     triangle = np.triu(a) if upper else np.tril(a)
@@ -85,7 +86,7 @@ def solve_triangular(a: Array, b: Array, *, upper: bool = False, unitriangular: 
     return np.linalg.solve(triangle, b)
 
 
-@op(infer=squares_rule())
+@op(infer=squares_rule(), facts=Facts(matrix="definite"))
 def cholesky(x: Array, *, upper: bool = False) -> Array:
     """The lower triangle L of x = L · Lᴴ, or with upper Lᴴ. x: [..., n, n], Hermitian and positive definite, of which
     only the lower (upper) triangle is read."""
@@ -162,7 +163,7 @@ def pinv(x: Array, *, atol: float | None = None, rtol: float | None = None) -> A
     return np.matmul(_adjoint(vh) * inverse[..., None, :], _adjoint(u)).astype(x.dtype, copy=False)
 
 
-@op(infer=squares_rule())
+@op(infer=squares_rule(), facts=Facts(matrix="inverted"))
 def matrix_power(x: Array, *, n: int) -> Array:
     """The product of n copies of each matrix; the identity for 0, powers of the inverse below. x: [..., m, m]."""
     return np.linalg.matrix_power(x, n)

@@ -8,6 +8,7 @@ import string
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
@@ -29,7 +30,7 @@ def _linear(x: TensorSpec, weight: TensorSpec, bias: TensorSpec | None) -> Tenso
     return TensorSpec(dtype, x.shape[:-1] + weight.shape[:-1])
 
 
-@op(infer=_linear)
+@op(infer=_linear, facts=Facts(finite=True, layer=True))
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x · weightᵀ + bias: torch.nn.functional.linear.
 
@@ -50,7 +51,7 @@ def _matmul(x: TensorSpec, y: TensorSpec) -> TensorSpec:
     return TensorSpec(dtype, (*broadcast_dims(x.shape[:-2], y.shape[:-2]), *rows, *columns))
 
 
-@op(infer=_matmul)
+@op(infer=_matmul, facts=Facts(finite=True))
 def matmul(x: Array, y: Array) -> Array:
     """The matrix product x · y, as the Python Array API's and NumPy's matmul.
 

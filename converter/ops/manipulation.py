@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from converter.dims import Dim, differ, product
+from converter.facts import moves
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axes_of, axis_of, broadcast_dims, require
 from converter.opset import op
@@ -21,7 +22,7 @@ def _reshape(x: TensorSpec, shape: tuple[Dim, ...]) -> TensorSpec:
     return TensorSpec(x.dtype, shape)
 
 
-@op(infer=_reshape)
+@op(infer=_reshape, facts=moves(0, flat=True, whole=True, finite=True))
 def reshape(x: Array, *, shape: tuple[Size, ...]) -> Array:
     """The elements of x in row-major order, in another shape. Array API: reshape.
 
@@ -36,7 +37,7 @@ def _permute(x: TensorSpec, axes: tuple[int, ...]) -> TensorSpec:
     return TensorSpec(x.dtype, tuple(x.shape[axis] for axis in axes))
 
 
-@op(infer=_permute)
+@op(infer=_permute, facts=moves(0, whole=True, finite=True))
 def permute_dims(x: Array, *, axes: tuple[int, ...]) -> Array:
     """x with its axes reordered: axis i of the result is axis axes[i] of x. Array API: permute_dims."""
     return np.transpose(x, axes)
@@ -49,7 +50,7 @@ def _expand_dims(x: TensorSpec, axis: tuple[int, ...]) -> TensorSpec:
     return TensorSpec(x.dtype, tuple(1 if place in places else next(sizes) for place in range(rank)))
 
 
-@op(infer=_expand_dims)
+@op(infer=_expand_dims, facts=moves(0, flat=True, whole=True, finite=True))
 def expand_dims(x: Array, *, axis: tuple[int, ...]) -> Array:
     """x with axes of size 1 inserted; `axis` counts in the result. Array API: expand_dims."""
     return np.expand_dims(x, axis)
@@ -63,7 +64,7 @@ def _squeeze(x: TensorSpec, axis: tuple[int, ...]) -> TensorSpec:
     return TensorSpec(x.dtype, tuple(size for place, size in enumerate(x.shape) if place not in places))
 
 
-@op(infer=_squeeze)
+@op(infer=_squeeze, facts=moves(0, flat=True, whole=True, finite=True))
 def squeeze(x: Array, *, axis: tuple[int, ...]) -> Array:
     """x without the named axes, each of size 1. Array API: squeeze."""
     return np.squeeze(x, axis)
@@ -79,7 +80,7 @@ def _broadcast_to(x: TensorSpec, shape: tuple[Dim, ...]) -> TensorSpec:
     return TensorSpec(x.dtype, shape)
 
 
-@op(infer=_broadcast_to)
+@op(infer=_broadcast_to, facts=moves(0, whole=True, finite=True))
 def broadcast_to(x: Array, *, shape: tuple[Size, ...]) -> Array:
     """x repeated along its axes of size 1, and along new leading axes, to `shape`. Array API: broadcast_to."""
     return np.broadcast_to(x, shape)
@@ -90,7 +91,7 @@ def _flip(x: TensorSpec, axis: tuple[int, ...]) -> TensorSpec:
     return x
 
 
-@op(infer=_flip)
+@op(infer=_flip, facts=moves(0, whole=True, finite=True))
 def flip(x: Array, *, axis: tuple[int, ...]) -> Array:
     """x with the order of its elements reversed along the named axes. Array API: flip."""
     return np.flip(x, axis)
@@ -103,7 +104,7 @@ def _roll(x: TensorSpec, shift: tuple[Dim, ...], axis: tuple[int, ...]) -> Tenso
     return x
 
 
-@op(infer=_roll)
+@op(infer=_roll, facts=moves(0, whole=True, finite=True))
 def roll(x: Array, *, shift: tuple[Size, ...], axis: tuple[int, ...]) -> Array:
     """x with its elements moved by `shift` places along each axis; those pushed out at one end enter at the other.
 
@@ -121,7 +122,7 @@ def _tile(x: TensorSpec, repetitions: tuple[Dim, ...]) -> TensorSpec:
     return TensorSpec(x.dtype, tuple(size * item for size, item in zip(sizes, times, strict=True)))
 
 
-@op(infer=_tile)
+@op(infer=_tile, facts=moves(0, whole=True))
 def tile(x: Array, *, repetitions: tuple[Size, ...]) -> Array:
     """x laid side by side `repetitions[i]` times along axis i, axes aligned at the end. Array API: tile."""
     return np.tile(x, repetitions)
@@ -133,7 +134,7 @@ def _repeat_interleave(x: TensorSpec, repeats: Dim, axis: int) -> TensorSpec:
     return TensorSpec(x.dtype, (*x.shape[:place], x.shape[place] * repeats, *x.shape[place + 1:]))
 
 
-@op(infer=_repeat_interleave)
+@op(infer=_repeat_interleave, facts=moves(0))
 def repeat_interleave(x: Array, *, repeats: Size, axis: int) -> Array:
     """Each element along `axis` `repeats` times, the copies side by side: torch.repeat_interleave (Array API: repeat).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, axis_of, require, require_float, require_rank, require_size, same_dtype
 from converter.ops._spatial import wide
@@ -46,7 +47,7 @@ def _batch_norm(x: TensorSpec, running_mean: TensorSpec | None, running_var: Ten
     return _per_channel(x, running_mean, running_var, weight, bias)
 
 
-@op(infer=_batch_norm)
+@op(infer=_batch_norm, facts=Facts(finite=True, statistics=(1, 2)))
 def batch_norm(x: Array, running_mean: Array | None = None, running_var: Array | None = None, weight: Array | None = None,
                bias: Array | None = None, *, eps: float = 1e-5) -> Array:
     """(x - running_mean) / √(running_var + eps) · weight + bias, channel by channel: torch.nn.functional.batch_norm.

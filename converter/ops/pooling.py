@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float, same_dtype
 from converter.ops._spatial import (
@@ -49,7 +50,7 @@ def lowest(dtype: np.dtype[Any]) -> float:
     return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
 
 
-@op(infer=_max_pool, outputs=("y", "indices"))
+@op(infer=_max_pool, outputs=("y", "indices"), facts=Facts(carries=(0,), finite=True))
 def max_pool(x: Array, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
              dilation: tuple[int, ...] = (), ceil_mode: bool = False) -> tuple[Array, Array]:
     """The largest value of each window, and where it is: torch.nn.functional.max_pool1d, 2d, 3d.
@@ -107,7 +108,7 @@ def window_lengths(size: int, count: int, kernel: int, stride: int, pad: tuple[i
     return end - start if include_pad else np.minimum(end, size) - np.maximum(start, 0)
 
 
-@op(infer=_avg_pool)
+@op(infer=_avg_pool, facts=Facts(finite=True))
 def avg_pool(x: Array, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
              ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> Array:
     """The mean of each window: torch.nn.functional.avg_pool1d, 2d, 3d.
@@ -138,7 +139,7 @@ def _max_unpool(x: TensorSpec, indices: TensorSpec, *, size: tuple[Dim, ...]) ->
     return TensorSpec(same_dtype(x), x.shape[:-len(size)] + size)
 
 
-@op(infer=_max_unpool)
+@op(infer=_max_unpool, facts=Facts(carries=(0,), fills=True))
 def max_unpool(x: Array, indices: Array, *, size: tuple[Dim, ...]) -> Array:
     """Puts each value where `max_pool` found it, zeros elsewhere: torch.nn.functional.max_unpool1d, 2d, 3d.
 

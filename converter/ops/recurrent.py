@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
@@ -180,7 +181,7 @@ def _gru_step(entering: Array, state: Sequence[Array], weights: Sequence[Array |
     return ((1 - update) * new + update * state[0],)
 
 
-@op(infer=_rule(1, 1), outputs=("y", "h_n"))
+@op(infer=_rule(1, 1), outputs=("y", "h_n"), facts=Facts(states=((-1.0, 1.0),)))
 def rnn(x: Array, *tensors: Array, nonlinearity: Literal["tanh", "relu"] = "tanh", num_layers: int = 1,
         bidirectional: bool = False, batch_first: bool = False, bias: bool = True, lengths: bool = False) -> tuple[Array, ...]:
     """A stack of Elman layers: h_t = nonlinearity(weight_ih · x_t + bias_ih + weight_hh · h_{t-1} + bias_hh), as torch.nn.RNN.
@@ -201,7 +202,7 @@ def rnn(x: Array, *tensors: Array, nonlinearity: Literal["tanh", "relu"] = "tanh
     return _stack(step, 1, x, tensors, num_layers, bidirectional, batch_first, bias, lengths=lengths)
 
 
-@op(infer=_rule(4, 2), outputs=("y", "h_n", "c_n"))
+@op(infer=_rule(4, 2), outputs=("y", "h_n", "c_n"), facts=Facts(states=((-1.0, 1.0), (-4.0, 4.0))))
 def lstm(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
          bias: bool = True, proj_size: int = 0, lengths: bool = False) -> tuple[Array, ...]:
     """A stack of LSTM layers, as torch.nn.LSTM.
@@ -220,7 +221,7 @@ def lstm(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = F
     return _stack(_lstm_step, 2, x, tensors, num_layers, bidirectional, batch_first, bias, proj_size, lengths)
 
 
-@op(infer=_rule(3, 1), outputs=("y", "h_n"))
+@op(infer=_rule(3, 1), outputs=("y", "h_n"), facts=Facts(states=((-1.0, 1.0),)))
 def gru(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
         bias: bool = True, lengths: bool = False) -> tuple[Array, ...]:
     """A stack of GRU layers, as torch.nn.GRU (the reset gate acts after the recurrent product).

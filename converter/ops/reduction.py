@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import ALL, Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Infer, axes_of, axis_of, require
 from converter.ops.complex_numbers import REAL_OF
@@ -50,14 +51,14 @@ def _number(x: Array, axis: Axes) -> int:
     return int(np.prod([x.shape[place] for place in axes_of(axis, x.ndim)], dtype=np.int64))
 
 
-@op(infer=_reduction("number"))
+@op(infer=_reduction("number"), facts=Facts(linear=(0,), wide=ALL))
 def sum(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """The sum of the elements."""
     wide = _wide(x)
     return np.sum(wide, axis, keepdims=keepdims, dtype=wide.dtype).astype(x.dtype)
 
 
-@op(infer=_reduction("float"))
+@op(infer=_reduction("float"), facts=Facts(linear=(0,)))
 def mean(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """The mean of the elements; NaN for none."""
     total = np.sum(_wide(x), axis, keepdims=keepdims)
@@ -71,13 +72,13 @@ def prod(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     return np.prod(wide, axis, keepdims=keepdims, dtype=wide.dtype).astype(x.dtype)
 
 
-@op(infer=_reduction("ordered"))
+@op(infer=_reduction("ordered"), facts=Facts(carries=(0,)))
 def max(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """The largest element; NaN where one is NaN. There must be at least one."""
     return np.maximum.reduce(x, axis, keepdims=keepdims)  # type: ignore[call-overload]
 
 
-@op(infer=_reduction("ordered"))
+@op(infer=_reduction("ordered"), facts=Facts(carries=(0,)))
 def min(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """The smallest element; NaN where one is NaN. There must be at least one."""
     return np.minimum.reduce(x, axis, keepdims=keepdims)  # type: ignore[call-overload]
@@ -88,7 +89,7 @@ def _position(x: TensorSpec, *, axis: int | None = None, keepdims: bool = False)
     return TensorSpec(DType.INT64, reduced(x.shape, None if axis is None else (axis_of(axis, x.rank),), keepdims))
 
 
-@op(infer=_position)
+@op(infer=_position, facts=Facts(chooses="one", wide=ALL))
 def argmax(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
     """The index (int64) of the largest element along `axis`, or in the flattened tensor; the first of several.
 
@@ -97,7 +98,7 @@ def argmax(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Arra
     return np.argmax(x, axis, keepdims=keepdims).astype(np.int64)
 
 
-@op(infer=_position)
+@op(infer=_position, facts=Facts(chooses="one", wide=ALL))
 def argmin(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
     """The index (int64) of the smallest element along `axis`, or in the flattened tensor; the first of several.
 
@@ -106,13 +107,13 @@ def argmin(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Arra
     return np.argmin(x, axis, keepdims=keepdims).astype(np.int64)
 
 
-@op(infer=_reduction("bool"))
+@op(infer=_reduction("bool"), facts=Facts(truth=True))
 def any(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """Whether at least one element holds."""
     return np.any(x, axis, keepdims=keepdims)
 
 
-@op(infer=_reduction("bool"))
+@op(infer=_reduction("bool"), facts=Facts(truth=True))
 def all(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """Whether every element holds."""
     return np.all(x, axis, keepdims=keepdims)
@@ -185,7 +186,7 @@ def _median(x: TensorSpec, *, axis: int, keepdims: bool = False, ignore_nan: boo
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
-@op(infer=_median, outputs=("values", "indices"))
+@op(infer=_median, outputs=("values", "indices"), facts=Facts(carries=(0,), chooses="one"))
 def median(x: Array, *, axis: int, keepdims: bool = False, ignore_nan: bool = False) -> tuple[Array, Array]:
     """The median along `axis` and its index: torch.median.
 

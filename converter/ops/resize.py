@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, require
 from converter.ops._spatial import spatial_rank, wide
@@ -82,7 +83,7 @@ def weights(incoming: int, outgoing: int, mode: str, align_corners: bool, antial
     return np.clip(lower[:, None] + np.arange(-1, 3), 0, incoming - 1), _cubic(distance, -0.75).astype(dtype)
 
 
-@op(infer=_interpolate)
+@op(infer=_interpolate, facts=Facts(finite=True))
 def interpolate(x: Array, *, size: tuple[Dim, ...], mode: Mode, align_corners: bool = False, antialias: bool = False,
                 scale: tuple[float | None, ...] = ()) -> Array:
     """x at another size: torch.nn.functional.interpolate.

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import Facts, Ids, moves
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require, require_rank, require_size, same_dtype
 from converter.ops.indexing import index_key, index_shape, require_indices, require_symbol
@@ -44,7 +45,7 @@ def _scatter(x: TensorSpec, indices: TensorSpec, values: TensorSpec, axis: int, 
     return TensorSpec(dtype, x.shape)
 
 
-@op(infer=_scatter)
+@op(infer=_scatter, facts=Facts(linear=(0, 2), ids=Ids(1, 0, "axis")))
 def scatter(x: Array, indices: Array, values: Array, *, axis: int, reduction: Reduction = "none",
             include_self: bool = True) -> Array:
     """x with values[i, j, k] put at [indices[i, j, k], j, k] for axis 0, and so on: torch.scatter, torch.scatter_reduce.
@@ -89,7 +90,7 @@ def _index_put(x: TensorSpec, values: TensorSpec, *indices: TensorSpec | None, a
     return TensorSpec(dtype, x.shape)
 
 
-@op(infer=_index_put)
+@op(infer=_index_put, facts=moves(0, 1, ids=Ids(2, onward=True)))
 def index_put(x: Array, values: Array, *indices: Array | None, accumulate: bool = False) -> Array:
     """x with x[i, j, …] = values, or += values with `accumulate`: torch.index_put.
 
@@ -115,7 +116,7 @@ def _masked_scatter(x: TensorSpec, mask: TensorSpec, values: TensorSpec) -> Tens
     return TensorSpec(dtype, x.shape)
 
 
-@op(infer=_masked_scatter)
+@op(infer=_masked_scatter, facts=moves(0, 2))
 def masked_scatter(x: Array, mask: Array, values: Array) -> Array:
     """x with the elements where `mask` holds replaced by the first ones of `values`, in row-major order: torch's masked_scatter.
 

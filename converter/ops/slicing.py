@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.dims import Dim, maximum, minimum
+from converter.facts import moves
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, Size, axes_of, axis_of, require, require_size, same_dtype
 from converter.opset import op
@@ -54,7 +55,7 @@ def _slice(x: TensorSpec, axes: tuple[int, ...], starts: tuple[Dim, ...], stops:
     return TensorSpec(x.dtype, tuple(sizes))
 
 
-@op(infer=_slice, name="slice")
+@op(infer=_slice, name="slice", facts=moves(0, finite=True))
 def slice_(x: Array, *, axes: tuple[int, ...], starts: tuple[Size, ...], stops: tuple[Size | None, ...],
            steps: tuple[Size, ...] | None = None) -> Array:
     """x[start:stop:step] along each of `axes`: Python's slices, except that no bound is clamped.
@@ -75,7 +76,7 @@ def _select(x: TensorSpec, axis: int, index: Dim) -> TensorSpec:
     return TensorSpec(x.dtype, x.shape[:place] + x.shape[place + 1:])
 
 
-@op(infer=_select)
+@op(infer=_select, facts=moves(0, finite=True))
 def select(x: Array, *, axis: int, index: Size) -> Array:
     """The slice of x at `index` along `axis`, without that axis: torch.select. A negative index counts from the end."""
     return np.asarray(np.take(x, index, axis))
@@ -90,7 +91,7 @@ def _slice_scatter(x: TensorSpec, values: TensorSpec, axis: int, start: Dim, sto
     return TensorSpec(dtype, x.shape)
 
 
-@op(infer=_slice_scatter)
+@op(infer=_slice_scatter, facts=moves(0, 1))
 def slice_scatter(x: Array, values: Array, *, axis: int, start: Size, stop: Size | None, step: Size = 1) -> Array:
     """x with the slice start:stop:step along `axis` replaced by `values`, which has that slice's shape: torch.slice_scatter.
 
@@ -128,7 +129,7 @@ def widest(size: int, before: int, after: int, mode: str) -> int | None:
     return max(size - 1, 0) if mode == "reflect" else None if size else 0
 
 
-@op(infer=_pad)
+@op(infer=_pad, facts=moves(0, fills=True, finite=True))
 def pad(x: Array, *, pads: tuple[tuple[Size, Size], ...], mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
         value: bool | int | float = 0) -> Array:
     """x with borders: torch.nn.functional.pad, whose modes "replicate" and "circular" are "edge" and "wrap" here.
@@ -171,7 +172,7 @@ def _diagonal(x: TensorSpec, offset: int = 0, axis1: int = 0, axis2: int = 1) ->
     return TensorSpec(x.dtype, (*(size for axis, size in enumerate(x.shape) if axis not in (first, second)), length))
 
 
-@op(infer=_diagonal)
+@op(infer=_diagonal, facts=moves(0))
 def diagonal(x: Array, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
     """The elements whose index on axis2 is that on axis1 plus `offset`, as a new last axis: torch.diagonal."""
     return np.diagonal(x, offset, axis1, axis2)
@@ -186,7 +187,7 @@ def _diag_embed(x: TensorSpec, offset: int = 0, axis1: int = -2, axis2: int = -1
     return TensorSpec(x.dtype, tuple(size if axis in (first, second) else next(sizes) for axis in range(x.rank + 1)))
 
 
-@op(infer=_diag_embed)
+@op(infer=_diag_embed, facts=moves(0, fills=True))
 def diag_embed(x: Array, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Array:
     """Zeros with the last axis of x on the diagonal `offset` of the planes axis1 × axis2: torch.diag_embed."""
     size = x.shape[-1] + abs(offset)

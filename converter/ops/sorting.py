@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from converter.dims import Dim
+from converter.facts import ALL, Facts
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axis_of, require, require_size, same_dtype
 from converter.ops.indexing import require_symbol
@@ -31,7 +32,7 @@ def _sort(x: TensorSpec, axis: int, descending: bool = False) -> tuple[TensorSpe
     return x, TensorSpec(DType.INT64, x.shape)
 
 
-@op(infer=_sort, outputs=("values", "indices"))
+@op(infer=_sort, outputs=("values", "indices"), facts=Facts(carries=(0,), chooses="several", wide=ALL))
 def sort(x: Array, *, axis: int, descending: bool = False) -> tuple[Array, Array]:
     """x in order along `axis`, and where each element was (int64): torch.sort(stable=True), Array API sort and argsort.
 
@@ -50,7 +51,7 @@ def _topk(x: TensorSpec, k: Dim, axis: int, largest: bool = True) -> tuple[Tenso
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
-@op(infer=_topk, outputs=("values", "indices"))
+@op(infer=_topk, outputs=("values", "indices"), facts=Facts(carries=(0,), chooses="several", wide=ALL))
 def topk(x: Array, *, k: Size, axis: int, largest: bool = True) -> tuple[Array, Array]:
     """The k largest (or smallest) elements along `axis`, the best first, and where they were (int64): torch.topk.
 
@@ -68,7 +69,7 @@ def _mode(x: TensorSpec, axis: int) -> tuple[TensorSpec, TensorSpec]:
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
-@op(infer=_mode, outputs=("values", "indices"))
+@op(infer=_mode, outputs=("values", "indices"), facts=Facts(carries=(0,)))
 def mode(x: Array, *, axis: int) -> tuple[Array, Array]:
     """The most frequent element along `axis`, the smallest of several, and its last place (int64): torch.mode."""
     x = np.moveaxis(x, axis, -1)
@@ -109,7 +110,7 @@ def _isin(x: TensorSpec, values: TensorSpec) -> TensorSpec:
     return TensorSpec(DType.BOOL, x.shape)
 
 
-@op(infer=_isin, literals=True)
+@op(infer=_isin, literals=True, facts=Facts(wide=ALL))
 def isin(x: Array, values: Array) -> Array:
     """Whether each element of x equals some element of `values` (any shape): torch.isin. NaN equals nothing."""
     return np.isin(_ordered(x), _ordered(values))
@@ -123,7 +124,7 @@ def _unique(x: TensorSpec, axis: int | None = None, size: Dim | None = None) -> 
     return TensorSpec(x.dtype, (count, *x.shape[1:])), TensorSpec(DType.INT64, x.shape[:1]), TensorSpec(DType.INT64, (count,))
 
 
-@op(infer=_unique, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)})
+@op(infer=_unique, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)}, facts=Facts(carries=(0,)))
 def unique(x: Array, *, axis: int | None = None, size: Size | None = None) -> tuple[Array, Array, Array]:
     """The distinct elements of x in ascending order, where each element of x is among them, and how often: torch.unique.
 
@@ -141,7 +142,7 @@ def _unique_consecutive(x: TensorSpec, size: Dim | None = None) -> tuple[TensorS
     return TensorSpec(x.dtype, (count, *x.shape[1:])), TensorSpec(DType.INT64, x.shape[:1]), TensorSpec(DType.INT64, (count,))
 
 
-@op(infer=_unique_consecutive, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)})
+@op(infer=_unique_consecutive, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)}, facts=Facts(carries=(0,)))
 def unique_consecutive(x: Array, *, size: Size | None = None) -> tuple[Array, Array, Array]:
     """The first slice of each run of equal ones along axis 0, each slice's run, and the runs' lengths: torch.unique_consecutive.
 

@@ -10,13 +10,15 @@ from functools import wraps
 
 import numpy as np
 
+from converter.facts import Facts
 from converter.ir import TensorSpec
-from converter.ops._rules import Array, elementwise, require_float
+from converter.ops._rules import Array, each, elementwise, require_float
 from converter.opset import op
 
 Kernel = Callable[[Array], Array]
 
 
+@each
 def real(x: TensorSpec) -> TensorSpec:
     require_float(x)
     return x
@@ -168,7 +170,7 @@ def erfc(x: Array) -> Array:
     return _erfc(x)
 
 
-@op(infer=real)
+@op(infer=real, facts=Facts(domain=((-0.95, 0.95),)))
 def erfinv(x: Array) -> Array:
     """The inverse of erf: infinite at -1 and 1, NaN outside."""
     return _erfinv(x)
@@ -180,13 +182,13 @@ def erfcx(x: Array) -> Array:
     return _erfcx(x)
 
 
-@op(infer=real)
+@op(infer=real, facts=Facts(domain=((0.05, 0.95),)))
 def ndtri(p: Array) -> Array:
     """The value below which a normal variable lies with probability p: infinite at 0 and 1, NaN outside: torch.special.ndtri."""
     return _ndtri(p)
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((0.1, 4.0),)))
 def xlogy(x: Array, y: Array) -> Array:
     """x · log(y), 0 where x is 0, and NaN where y is NaN: torch.xlogy."""
     product = np.where(x == 0, np.zeros((), x.dtype), x * np.log(y))

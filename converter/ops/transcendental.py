@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from converter.facts import Facts
 from converter.ops._rules import Array, elementwise, unary
 from converter.opset import op
 
@@ -29,38 +30,38 @@ def exp2(x: Array) -> Array:
     return np.exp2(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((0.1, 4.0),)))
 def log(x: Array) -> Array:
     """The natural logarithm: -inf at 0, NaN below."""
     return np.log(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((-0.75, 4.0),)))
 def log1p(x: Array) -> Array:
     """log(1 + x), exact to rounding near 0."""
     # NumPy's complex log1p is no more exact than its log.
     return np.log1p(x.astype(np.complex128)).astype(x.dtype) if x.dtype == np.complex64 else np.log1p(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((0.1, 4.0),)))
 def log2(x: Array) -> Array:
     """The logarithm to base 2."""
     return np.log2(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((0.1, 4.0),)))
 def log10(x: Array) -> Array:
     """The logarithm to base 10."""
     return np.log10(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((0.0, 4.0),)))
 def sqrt(x: Array) -> Array:
     """The square root; NaN below 0."""
     return np.sqrt(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((0.1, 4.0),)))
 def rsqrt(x: Array) -> Array:
     """1 / √x."""
     return np.divide(np.ones((), x.dtype), np.sqrt(x))
@@ -84,13 +85,13 @@ def tan(x: Array) -> Array:
     return np.tan(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((-0.95, 0.95),)))
 def asin(x: Array) -> Array:
     """The inverse sine, in [-π/2, π/2]."""
     return np.arcsin(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((-0.95, 0.95),)))
 def acos(x: Array) -> Array:
     """The inverse cosine, in [0, π]."""
     return np.arccos(x)
@@ -114,7 +115,7 @@ def cosh(x: Array) -> Array:
     return np.cosh(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(finite=True))
 def tanh(x: Array) -> Array:
     """The hyperbolic tangent."""
     return np.tanh(x)
@@ -126,13 +127,13 @@ def asinh(x: Array) -> Array:
     return np.arcsinh(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((1.05, 4.0),)))
 def acosh(x: Array) -> Array:
     """The inverse hyperbolic cosine; NaN below 1."""
     return np.arccosh(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(domain=((-0.95, 0.95),)))
 def atanh(x: Array) -> Array:
     """The inverse hyperbolic tangent; NaN outside [-1, 1]."""
     return np.arctanh(x)
@@ -156,7 +157,7 @@ def logaddexp(x: Array, y: Array) -> Array:
     return np.logaddexp(x, y)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), facts=Facts(finite=True))
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e⁻ˣ)."""
     one = np.ones((), x.dtype)

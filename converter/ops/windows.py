@@ -6,6 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from converter.dims import Dim
+from converter.facts import Facts, moves
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, Size, axis_of, require, require_rank, require_size
 from converter.opset import op
@@ -22,7 +23,7 @@ def _unfold(x: TensorSpec, axis: int, size: int, step: int) -> TensorSpec:
     return TensorSpec(x.dtype, (*x.shape[:place], (length - size) // step + 1, *x.shape[place + 1:], size))
 
 
-@op(infer=_unfold)
+@op(infer=_unfold, facts=moves(0))
 def unfold(x: Array, *, axis: int, size: int, step: int) -> Array:
     """Windows of `size` elements, `step` apart, along `axis`: torch.Tensor.unfold.
 
@@ -54,7 +55,7 @@ def _im2col(x: TensorSpec, kernel_size: Pair, dilation: Pair = (1, 1), padding: 
     return TensorSpec(x.dtype, (*x.shape[:-3], x.shape[-3] * kernel_size[0] * kernel_size[1], counts[0] * counts[1]))
 
 
-@op(infer=_im2col)
+@op(infer=_im2col, facts=moves(0, fills=True))
 def im2col(x: Array, *, kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0), stride: Pair = (1, 1)) -> Array:
     """The windows of an image as columns: torch.nn.functional.unfold.
 
@@ -81,7 +82,7 @@ def _col2im(x: TensorSpec, output_size: tuple[Dim, Dim], kernel_size: Pair, dila
     return TensorSpec(x.dtype, (*x.shape[:-2], x.shape[-2] // area, *output_size))
 
 
-@op(infer=_col2im)
+@op(infer=_col2im, facts=Facts(linear=(0,)))
 def col2im(x: Array, *, output_size: tuple[Size, Size], kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0),
            stride: Pair = (1, 1)) -> Array:
     """Columns added up into an image: torch.nn.functional.fold.
@@ -112,7 +113,7 @@ def _pixel_shuffle(x: TensorSpec, factor: int) -> TensorSpec:
     return TensorSpec(x.dtype, (*x.shape[:-3], channels // (factor * factor), height * factor, width * factor))
 
 
-@op(infer=_pixel_shuffle)
+@op(infer=_pixel_shuffle, facts=moves(0, whole=True, finite=True))
 def pixel_shuffle(x: Array, *, factor: int) -> Array:
     """[..., C * factor², H, W] to [..., C, H * factor, W * factor]: torch.nn.functional.pixel_shuffle."""
     *lead, channels, height, width = x.shape
@@ -130,7 +131,7 @@ def _pixel_unshuffle(x: TensorSpec, factor: int) -> TensorSpec:
     return TensorSpec(x.dtype, (*x.shape[:-3], channels * factor * factor, height // factor, width // factor))
 
 
-@op(infer=_pixel_unshuffle)
+@op(infer=_pixel_unshuffle, facts=moves(0, whole=True))
 def pixel_unshuffle(x: Array, *, factor: int) -> Array:
     """[..., C, H * factor, W * factor] to [..., C * factor², H, W]: torch.nn.functional.pixel_unshuffle."""
     *lead, channels, height, width = x.shape
@@ -145,7 +146,7 @@ def _channel_shuffle(x: TensorSpec, groups: int) -> TensorSpec:
     return x
 
 
-@op(infer=_channel_shuffle)
+@op(infer=_channel_shuffle, facts=moves(0, whole=True, finite=True))
 def channel_shuffle(x: Array, *, groups: int) -> Array:
     """[N, groups * k, ...] with channel g * k + i moved to i * groups + g: torch.nn.functional.channel_shuffle."""
     y = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
