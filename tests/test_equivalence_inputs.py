@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 
 from converter.builder import GraphBuilder
-from converter.equivalence import roles, ties
 from converter.equivalence.generator import Generator, stream_seed
 from converter.equivalence.inputs import EXTREME, Planner, generate
 from converter.errors import RunError
 from converter.ir import DimRange, Graph
-from converter.opset import operators
 from converter.parameters import InMemoryParameters
 
 
@@ -190,8 +188,3 @@ def test_every_dtype_can_be_drawn(dtype: str) -> None:
     for case in generate(b.graph(), count=5):
         assert case["x"].dtype == b.graph().inputs[0].spec.dtype.numpy
         assert case["x"].shape[1] == 4
-
-
-def test_the_tables_name_operators_that_exist() -> None:
-    named = {*roles.CARRIES, *roles.TABLES, *roles.INDEXED, *roles.DOMAINS, *roles.MASKING}
-    assert named | set(ties.CHOICES) | ties.COMPARISONS | ties.TRANSPARENT <= operators().keys()

@@ -15,7 +15,7 @@ import numpy as np
 from converter.checking import check
 from converter.equivalence.compare import eps_of
 from converter.equivalence.generator import Generator, stream_seed
-from converter.equivalence.ties import EXACT
+from converter.equivalence.ties import gives_exact
 from converter.ir import DType, Model, Node, TensorSpec
 from converter.parameters import ParameterStore
 from converter.reference import run_graph
@@ -75,7 +75,7 @@ def rounding(specs: Mapping[str, TensorSpec], probe: int) -> Callable[[Node, tup
             return np.where(inexact, values * (1 + eps_of(dtype) / 2 * signs(values, stream_seed(probe, "result", name))), values)
 
     def observe(node: Node, results: tuple[Array, ...]) -> tuple[Array, ...]:
-        return results if node.op in EXACT else tuple(map(moved, [*node.outputs, *[None] * (len(results) - len(node.outputs))], results))
+        return results if gives_exact(node) else tuple(map(moved, [*node.outputs, *[None] * (len(results) - len(node.outputs))], results))
 
     return observe
 

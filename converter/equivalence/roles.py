@@ -14,7 +14,7 @@ from converter.attributes import normalize_attributes
 from converter.checking import check
 from converter.dims import Dim, Expr, floor_divide
 from converter.ir import DType, Graph, Node, TensorSpec
-from converter.opset import lookup
+from converter.opset import facts_of, lookup
 from converter.parameters import ParameterStore
 
 Specs = Mapping[str, TensorSpec]
@@ -74,65 +74,6 @@ class _Use:
     sorted: bool = False
 
 
-# Operators that move values about; the positions of the operands that carry them (None: all).
-CARRIES: Mapping[str, tuple[int, ...] | None] = {
-    "reshape": (0,), "permute_dims": (0,), "expand_dims": (0,), "squeeze": (0,), "broadcast_to": (0,), "flip": (0,),
-    "roll": (0,), "tile": (0,), "repeat_interleave": (0,), "slice": (0,), "select": (0,), "split": (0,), "unstack": (0,),
-    "pad": (0,), "concat": None, "stack": None, "where": (1, 2), "astype": (0,), "diagonal": (0,), "unfold": (0,),
-    "tril": (0,), "triu": (0,), "take": (0,), "take_along_axis": (0,), "clip": (0,), "maximum": None, "minimum": None,
-    "max": (0,), "min": (0,), "cummax": (0,), "cummin": (0,), "sort": (0,),
-}
-
-# Of these, those whose other outputs are places or counts.
-VALUES_FIRST = frozenset({"sort", "max", "min", "cummax", "cummin"})
-
-# Operators that keep the elements and their number.
-REARRANGING = frozenset({"reshape", "expand_dims", "squeeze", "permute_dims", "broadcast_to", "astype"})
-
-# Operators that look ids up: (position of the ids, position of the table or None, attribute of the axis, its default).
-TABLES: Mapping[str, tuple[int, int | None, str, Any]] = {
-    "embedding": (0, 1, "", 0), "embedding_bag": (0, 1, "", 0), "take": (1, 0, "axis", 0),
-    "take_along_axis": (1, 0, "axis", -1), "scatter": (1, 0, "axis", 0), "one_hot": (0, None, "num_classes", None),
-}
-
-# Operators whose operands from a position on index the axes of the first, in order.
-INDEXED: Mapping[str, int] = {"index": 1, "index_put": 2}
-
-# Operators that are defined for integers of any size.
-WIDE = frozenset({
-    "add", "subtract", "multiply", "negative", "abs", "sign", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_invert", "equal",
-    "not_equal", "less", "less_equal", "greater", "greater_equal", "sum", "argmax", "argmin", "cumulative_sum", "sort", "topk", "isin",
-})
-
-# Operators whose first operand may be any integer.
-WIDE_FIRST = frozenset({"floor_divide", "remainder", "fmod", "bitwise_left_shift", "bitwise_right_shift"})
-
-# Operators that divide integers by their second operand.
-DIVISIONS = frozenset({"floor_divide", "remainder", "fmod"})
-
-# Operators whose first operand holds matrices that are inverted.
-INVERSIONS = frozenset({"inv", "solve", "solve_triangular", "matrix_power"})
-
-FACTORED = INVERSIONS | {"cholesky", "lu_factor"}
-
-# Operators that choose places, and the output that has them.
-CHOOSES: Mapping[str, int] = {"argmax": 0, "argmin": 0, "topk": 1, "sort": 1, "median": 1}
-
-# Functions that are defined on an interval only.
-DOMAINS: Mapping[str, tuple[float, float]] = {
-    "log": (0.1, 4.0), "log2": (0.1, 4.0), "log10": (0.1, 4.0), "log1p": (-0.75, 4.0), "sqrt": (0.0, 4.0), "rsqrt": (0.1, 4.0),
-    "asin": (-0.95, 0.95), "acos": (-0.95, 0.95), "atanh": (-0.95, 0.95), "acosh": (1.05, 4.0), "erfinv": (-0.95, 0.95),
-    "lgamma": (0.1, 4.0), "digamma": (0.1, 4.0), "xlogy": (0.1, 4.0),
-}
-
-# Recurrent layers: tensors of each direction beside the biases and a projection, and the ranges of their initial states.
-STATES: Mapping[str, tuple[tuple[float, float], ...]] = {"lstm": ((-1.0, 1.0), (-4.0, 4.0)), "gru": ((-1.0, 1.0),), "rnn": ((-1.0, 1.0),)}
-
-COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal"})
-
-MASKING = frozenset({"logical_not", "logical_and", "logical_or", "logical_xor", "any", "all"})
-
-
 def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dict[str, Role]:
     """The role of every input by name. Raises `GraphError` as `converter.checking.check` does."""
     specs = check(graph, parameters)
@@ -151,10 +92,11 @@ def _touchy(graph: Graph, consumers: Mapping[str, list[tuple[Node, int]]]) -> se
     of zeros make such matrices singular, and such choices ties."""
     found: set[str] = set()
     for node in reversed(graph.nodes):
-        chosen = node.outputs[CHOOSES[node.op]:CHOOSES[node.op] + 1] if node.op in CHOOSES else ()
+        facts = facts_of(node.op)
+        chosen = node.outputs[len(lookup(node.op).outputs or ()) - 1:] if facts.chooses else ()
         if found.intersection(filter(None, node.outputs)):
             found.update(node.names)
-        elif node.op in FACTORED and _attribute(node, "n", -1) < 0 or any(consumers.get(str(name)) for name in chosen):
+        elif facts.matrix and _attribute(node, "n", -1) < 0 or any(consumers.get(str(name)) for name in chosen):
             found.update(node.names[:1])
     return found
 
@@ -165,7 +107,7 @@ def _ends(graph: Graph) -> dict[str, Dim]:
     for node in graph.nodes:
         if node.op == "arange" and _attribute(node, "start", 0) == 0 and _attribute(node, "step", 1) == 1:
             ends[str(node.outputs[0])] = _attribute(node, "stop", 0)
-        elif node.op in REARRANGING and isinstance(node.inputs[0], str) and node.inputs[0] in ends:
+        elif facts_of(node.op).whole and isinstance(node.inputs[0], str) and node.inputs[0] in ends:
             ends[str(node.outputs[0])] = ends[node.inputs[0]]
     return ends
 
@@ -181,7 +123,7 @@ def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]
         for node, position in consumers.get(use.value, ()):
             role = _read(role, node, position, use, dtype, specs, ends)
             followed = _follow(node, position, use)
-            if not followed and node.op not in WIDE and (node.op not in WIDE_FIRST or position):
+            if not followed and position not in facts_of(node.op).wide:
                 role = replace(role, wide=False)
             waiting += followed
     return replace(role, wide=False) if role.bounds or role.mask or role.divisor or role.offsets is not None else role
@@ -191,11 +133,12 @@ def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs:
     """What one node says about the values that reach it."""
     if node.op == "searchsorted" and position == 0:
         return replace(role, ordered=True)
-    if node.op == "cholesky":
+    facts = facts_of(node.op)
+    if facts.matrix == "definite":
         return replace(role, matrix="definite")
-    if node.op == "lu_factor":
+    if facts.matrix == "factored":
         return replace(role, unscaled=True)
-    if node.op in INVERSIONS and position == 0 and _attribute(node, "n", -1) < 0:
+    if facts.matrix == "inverted" and position == 0 and _attribute(node, "n", -1) < 0:
         return replace(role, matrix=role.matrix or "regular")
     bound = _table(node, position, specs)
     if dtype.is_float:
@@ -203,14 +146,14 @@ def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs:
             return replace(role, bounds=(*role.bounds, (bound, use.shift)))
         if role.domain is not None:
             return role
-        return replace(role, domain=_state(node, position) if node.op in STATES else DOMAINS.get(node.op))
-    if node.op in DIVISIONS and position == 1:
+        return replace(role, domain=_state(node, position) if facts.states else facts.interval(position))
+    if position == facts.divisor:
         return replace(role, divisor=True)
-    if node.op in STATES:
+    if facts.states:
         # torch packs sequences that are not sorted by length only where it sorts them itself.
         time = specs[str(node.inputs[0])].shape[1 if _attribute(node, "batch_first", False) else 0]
         return replace(role, bounds=(*role.bounds, (time + 1, 0)), low=1, falling=role.falling or not use.sorted)
-    counted = ends.get(str(node.inputs[1 - position])) if node.op in COMPARISONS else None
+    counted = ends.get(str(node.inputs[1 - position])) if facts.compares == "order" else None
     if counted is not None:
         return replace(role, bounds=(*role.bounds, (counted + 1, use.shift)), low=1)
     if node.op == "ctc_loss":
@@ -228,7 +171,7 @@ def _state(node: Node, position: int) -> tuple[float, float] | None:
     """The range of the initial state at this position of a recurrent layer: what such a layer can give."""
     each = 2 + 2 * bool(_attribute(node, "bias", True)) + bool(_attribute(node, "proj_size", 0))
     first = 1 + each * int(_attribute(node, "num_layers", 1)) * (1 + bool(_attribute(node, "bidirectional", False)))
-    ranges = STATES[node.op] if _attribute(node, "nonlinearity", "tanh") == "tanh" else ()
+    ranges = facts_of(node.op).states if _attribute(node, "nonlinearity", "tanh") == "tanh" else ()
     return ranges[position - first] if 0 <= position - first < len(ranges) else None
 
 
@@ -247,24 +190,17 @@ def _sequences(role: Role, node: Node, position: int, specs: Specs) -> Role:
 
 def _table(node: Node, position: int, specs: Specs) -> Dim | None:
     """How many ids the node takes at this position, or None when it looks nothing up there."""
-    if position >= INDEXED.get(node.op, position + 1):
-        operand = node.inputs[0]
-        shape = specs[operand].shape if isinstance(operand, str) else ()
-        axis = position - INDEXED[node.op]
-        return shape[axis] if axis < len(shape) else None
-    if node.op not in TABLES:
+    ids = facts_of(node.op).ids
+    if ids is None or position != ids.at and not (ids.onward and position > ids.at):
         return None
-    ids, table, attribute, default = TABLES[node.op]
-    if position != ids:
+    axis = _attribute(node, ids.axis, lookup(node.op).attributes[ids.axis].default) if isinstance(ids.axis, str) else ids.axis
+    if ids.table is None:
+        return axis if isinstance(axis, (int, Expr)) and not isinstance(axis, bool) and axis != -1 else None
+    table = node.inputs[ids.table]
+    if not isinstance(table, str) or not isinstance(axis, int):
         return None
-    value = _attribute(node, attribute, default)
-    if table is None:
-        return value if isinstance(value, (int, Expr)) and not isinstance(value, bool) and value != -1 else None
-    operand = node.inputs[table]
-    if not isinstance(operand, str) or not isinstance(value, int):
-        return None
-    shape = specs[operand].shape
-    return shape[value] if -len(shape) <= value < len(shape) else None
+    shape, axis = specs[table].shape, axis + (position - ids.at if ids.onward else 0)
+    return shape[axis] if -len(shape) <= axis < len(shape) else None
 
 
 def _attribute(node: Node, name: str, default: Any) -> Any:
@@ -287,13 +223,13 @@ def _masks(node: Node, specs: Specs) -> bool:
     literal = _literal(node)
     if node.op == "astype":
         return _attribute(node, "dtype", None) is DType.BOOL
-    if node.op in ("equal", "not_equal", "greater", "less", "greater_equal", "less_equal"):
+    if facts_of(node.op).compares:
         return literal in (0.0, 1.0)
     if node.op == "subtract":
         return literal == 1.0 and isinstance(node.inputs[0], (int, float))
     if node.op == "multiply":
         return literal is not None and abs(literal) >= LARGE
-    return node.op in MASKING
+    return facts_of(node.op).truth
 
 
 def _follow(node: Node, position: int, use: _Use) -> list[_Use]:
@@ -307,9 +243,8 @@ def _follow(node: Node, position: int, use: _Use) -> list[_Use]:
         return [replace(use, value=name, shift=use.shift + int(literal)) for name in outputs]
     if node.op == "subtract" and literal == 1.0:
         return [replace(use, value=name) for name in outputs]
-    carried = CARRIES.get(node.op, ())
-    if carried is None or position in carried:
-        if node.op in VALUES_FIRST:
-            outputs = [name for name in node.outputs[:1] if name is not None]
-        return [replace(use, value=name, sorted=use.sorted or node.op == "sort") for name in outputs]
-    return []
+    if position not in facts_of(node.op).carries:
+        return []
+    if lookup(node.op).outputs is not None:
+        outputs = [name for name in node.outputs[:1] if name is not None]  # the others are places or counts
+    return [replace(use, value=name, sorted=use.sorted or node.op == "sort") for name in outputs]

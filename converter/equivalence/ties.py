@@ -16,20 +16,9 @@ import numpy as np
 
 from converter.attributes import normalize_attributes
 from converter.ir import Graph, Node
-from converter.opset import lookup
+from converter.opset import facts_of, lookup
 
 Array = np.ndarray[Any, Any]
-
-# Operators that leave the flat order of their operand as it is.
-TRANSPARENT = frozenset({"reshape", "expand_dims", "squeeze", "astype"})
-
-
-# Operators that give some of their operands' values as they are, or with another sign.
-EXACT = frozenset({
-    "reshape", "permute_dims", "expand_dims", "squeeze", "broadcast_to", "flip", "roll", "tile", "repeat_interleave", "slice", "select",
-    "split", "unstack", "concat", "stack", "where", "diagonal", "unfold", "tril", "triu", "take", "take_along_axis", "index", "embedding",
-    "maximum", "minimum", "max", "min", "relu", "abs", "negative", "sort",
-})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +49,14 @@ class TieRule:
         operands = [values[item] if isinstance(item, str) else np.asarray(item, np.float64) for item in self.operands]
         strays = [tolerance[item] if isinstance(item, str) else np.zeros((), np.float64) for item in self.operands]
         attributes = normalize_attributes(lookup(self.node.op), self.node.attributes)
-        if self.node.op not in CHOICES:
+        chooses = facts_of(self.node.op).chooses
+        if not chooses:
             if all(item in self.exact for item in self.names):
                 return np.zeros(truth.shape, bool)
             margin = np.abs(operands[0] - operands[1])
             tied = np.broadcast_to(margin <= strays[0] + strays[1], np.broadcast_shapes(operands[0].shape, operands[1].shape))
             return tied.reshape(truth.shape) if tied.size == truth.size else np.zeros(truth.shape, bool)
-        choice = _one if self.selected else CHOICES[self.node.op]
+        choice = _several if chooses == "several" and not self.selected else _one
         return choice(actual, truth, operands[0], strays[0], attributes)
 
 
@@ -80,35 +70,43 @@ def tie_rules(graph: Graph, floats: Callable[[str], bool]) -> dict[str, TieRule]
             continue
         name = output.value
         selections: list[Node] = []
-        while name in makers and makers[name][0].op in (*TRANSPARENT, "select") and not floats(name):
-            selections += [makers[name][0]] if makers[name][0].op == "select" else []
-            name = makers[name][0].names[0]
+        while name in makers and not floats(name) and (facts_of(makers[name][0].op).flat or makers[name][0].op == "select"):
+            maker, _ = makers[name]
+            selections += [maker] if maker.op == "select" else []
+            name = maker.names[0]
         if name not in makers:
             continue
         node, position = makers[name]
-        chosen = position == 1 if node.op in SECOND else position == 0
+        facts = facts_of(node.op)
+        chosen = facts.chooses and position == len(lookup(node.op).outputs or ()) - 1
         if selections and not _selects(selections, node):
             continue
-        if node.op in COMPARISONS or node.op in CHOICES and chosen:
-            operands = tuple(item for item in node.inputs[:2 if node.op in COMPARISONS else 1]
+        if facts.compares or chosen:
+            operands = tuple(item for item in node.inputs[:2 if facts.compares else 1]
                              if isinstance(item, (str, int, float)))
             if operands and all(floats(item) for item in operands if isinstance(item, str)):
                 rules[output.name] = TieRule(node, operands, bool(selections), frozenset(operands) - made)  # type: ignore[arg-type]
     return rules
 
 
+def gives_exact(node: Node) -> bool:
+    """Whether a node gives some of its operands' values as they are, or with another sign."""
+    facts = facts_of(node.op)
+    return facts.mirrors or bool(facts.carries) and node.op != "astype"
+
+
 def _rounded(graph: Graph) -> set[str]:
     """The values that some rounding may have touched."""
     found: set[str] = set()
     for node in graph.nodes:
-        if node.op not in EXACT or found & set(node.names):
+        if not gives_exact(node) or found & set(node.names):
             found.update(name for name in node.outputs if name is not None)
     return found
 
 
 def _selects(selections: list[Node], node: Node) -> bool:
     """Whether all that is selected is one of the places that a `topk` or `sort` chose, those of the other axes staying."""
-    if len(selections) != 1 or node.op not in ("topk", "sort"):
+    if len(selections) != 1 or facts_of(node.op).chooses != "several":
         return False
     axes = [normalize_attributes(lookup(item.op), item.attributes)["axis"] for item in (*selections, node)]
     # A negative axis cannot be told from another one here, but for the last.
@@ -150,12 +148,3 @@ def _as_extreme(actual: Array, truth: Array, x: Array, stray: Array) -> Array:
     margin = np.abs(np.take_along_axis(x, places, -1) - np.take_along_axis(x, wanted, -1))
     allowed = np.take_along_axis(stray, places, -1) + np.take_along_axis(stray, wanted, -1)
     return np.asarray(inside & (margin <= allowed))
-
-
-CHOICES: Mapping[str, Callable[[Array, Array, Array, Array, Mapping[str, Any]], Array]] = {
-    "argmax": _one, "argmin": _one, "median": _one, "topk": _several, "sort": _several,
-}
-SECOND = frozenset({"topk", "sort", "median"})
-"""Operators whose second output is what they chose."""
-
-COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"})
