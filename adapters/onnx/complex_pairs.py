@@ -17,23 +17,13 @@ import numpy as np
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 from converter.ops.complex_numbers import REAL_OF
+from converter.opset import facts_of
 
 if TYPE_CHECKING:
     from adapters.onnx.lowering import Lowering, Tensor
 
 _COMPLEX: dict[str, Callable[..., Any]] = {}
-
-APART = frozenset({
-    "concat", "stack", "split", "unstack", "reshape", "permute_dims", "expand_dims", "squeeze", "broadcast_to", "flip", "roll", "tile",
-    "repeat_interleave", "repeat_indices", "slice", "select", "slice_scatter", "pad", "diagonal", "diag_embed", "take",
-    "take_along_axis", "index", "where", "tril", "triu", "add", "subtract", "negative", "sum", "mean", "cumulative_sum", "unfold",
-    "scatter", "scatter_nd", "index_put", "index_add", "put_along_axis", "masked_select", "masked_scatter", "im2col", "col2im",
-    "channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "embedding",
-})
-"""Operators that are linear with real coefficients, or move elements: each part by itself."""
-
-NATIVE = frozenset({"real", "imag", "complex", "view_as_complex", "view_as_real", "fftn", "ifftn", "rfftn", "irfftn", "stft", "istft"})
-"""Operators whose own lowerings take and give pairs."""
+_PAIRED: set[Callable[..., Any]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +60,30 @@ def lowers_complex(*operators: str) -> Callable[[Callable[..., Any]], Callable[.
     return register
 
 
+def takes_pairs(lowering: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks an operator's ordinary lowering as one that takes and gives pairs."""
+    _PAIRED.add(lowering)
+    return lowering
+
+
 def lowering_of(g: Lowering, operator: str, ordinary: Callable[..., Any]) -> Callable[..., Any]:
     """What lowers an operator that has complex operands or results. Raises `UnsupportedError` where nothing does."""
     import adapters.onnx.complex_functions
     import adapters.onnx.complex_running
     import adapters.onnx.ops.complex_numbers  # noqa: F401  # all fill the table
 
-    if operator in NATIVE:
+    if ordinary in _PAIRED:
         return ordinary
     if operator in _COMPLEX:
         return _COMPLEX[operator]
-    if operator in APART:
-        return lambda _, *operands, **attributes: apart(g, ordinary, *operands, **attributes)
+    linear = facts_of(operator).linear
+    if linear:
+        def each_part(_: Lowering, *operands: Any, **attributes: Any) -> Any:
+            if any(isinstance(operand, Pair) and position not in linear for position, operand in enumerate(operands)):
+                raise g.refuse("ONNX has no complex arithmetic")
+            return apart(g, ordinary, *operands, **attributes)
+
+        return each_part
     raise g.refuse("ONNX has no complex arithmetic")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tests.op_cases import Case, Input, f32, f64
+from tests.op_cases import Case, Input, f32, f64, i64
 
 
 def c64(*shape: int | str) -> Input:
@@ -97,4 +97,8 @@ CASES = [
     Case("log", lambda x: torch.logsumexp(x, (0, 1), True), c64("batch", 5), name="complex logsumexp kept"),
     Case("log1p", torch.logaddexp, c64("batch", 5), c64(5), name="complex logaddexp"),
     Case("rms_norm", lambda x, w: torch.nn.functional.rms_norm(x, (5,), w), c64("batch", 5), c64(5), name="complex rms_norm"),
+    Case("scatter", lambda x, i, v: x.scatter_reduce(1, i, v, "sum"), c64("batch", 3), i64("batch", 4, low=0, high=3), c64("batch", 4),
+         name="complex sum"),
+    Case("scatter", lambda x, i, v: x.scatter_reduce(1, i, v, "prod"), c64("batch", 3), i64("batch", 4, low=0, high=3), c64("batch", 4),
+         name="complex product", xfail={"onnxruntime": "products of complex numbers at one place are refused"}),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from adapters.onnx.complex_pairs import Pair, join, lowers_complex, split
+from adapters.onnx.complex_pairs import Pair, apart, join, lowers_complex, split, takes_pairs
 from adapters.onnx.kernels import compute, number
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.elementwise import apply, is_negative, select
@@ -18,37 +18,40 @@ from converter.ops.complex_numbers import REAL_OF
 
 
 @lowers("real")
+@takes_pairs
 def real(g: Lowering, x: Pair) -> Tensor:
     return x.real
 
 
 @lowers("imag")
+@takes_pairs
 def imag(g: Lowering, x: Pair) -> Tensor:
     return x.imag
 
 
 @lowers("complex")
+@takes_pairs
 def complex_(g: Lowering, real: Tensor, imag: Tensor) -> Pair:
     shape = g.result.shape
     return Pair(expand(g, real, shape), expand(g, imag, shape))
 
 
 @lowers("view_as_complex")
+@takes_pairs
 def view_as_complex(g: Lowering, x: Tensor) -> Pair:
     return split(g, x)
 
 
 @lowers("view_as_real")
+@takes_pairs
 def view_as_real(g: Lowering, x: Pair) -> Tensor:
     return join(g, x)
 
 
 @lowers("conj")
+@takes_pairs
 def conj(g: Lowering, x: Pair) -> Pair:
     return Pair(x.real, apply(g, "Neg", x.imag))
-
-
-lowers_complex("conj")(conj)
 
 
 @lowers("angle")
@@ -245,3 +248,11 @@ def vector_norm(g: Lowering, x: Pair, **attributes: Any) -> Tensor:
 def var(g: Lowering, x: Pair, **attributes: Any) -> Tensor:
     ordinary = lowerings()["var"]
     return apply(g, "Add", ordinary(g, x.real, **attributes), ordinary(g, x.imag, **attributes))
+
+
+@lowers_complex("scatter")
+def complex_scatter(g: Lowering, *operands: Any, reduction: str, **attributes: Any) -> Pair:
+    if reduction == "multiply":
+        raise g.refuse("ONNX has no complex arithmetic, which products of what is scattered would need")
+    ordinary: Pair = apart(g, lowerings()["scatter"], *operands, reduction=reduction, **attributes)
+    return ordinary

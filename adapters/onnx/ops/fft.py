@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adapters.onnx.complex_pairs import Pair
+from adapters.onnx.complex_pairs import Pair, takes_pairs
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.elementwise import apply
 from adapters.onnx.ops.manipulation import cut
@@ -101,16 +101,19 @@ def _whole(g: Lowering, x: Pair, axes: tuple[int, ...], sizes: Any, norm: str, s
 
 
 @lowers("fftn")
+@takes_pairs
 def fftn(g: Lowering, x: Pair, *, axes: tuple[int, ...], sizes: Any, norm: str) -> Pair:
     return _whole(g, x, axes, sizes, norm, -1)
 
 
 @lowers("ifftn")
+@takes_pairs
 def ifftn(g: Lowering, x: Pair, *, axes: tuple[int, ...], sizes: Any, norm: str) -> Pair:
     return _whole(g, x, axes, sizes, norm, 1)
 
 
 @lowers("rfftn")
+@takes_pairs
 def rfftn(g: Lowering, x: Tensor, *, axes: tuple[int, ...], sizes: Any, norm: str) -> Pair:
     lengths = [x.shape[axis] for axis in axes] if sizes is None else list(sizes)
     y = transform(g, x, axes[-1], lengths[-1], -1, lengths[-1] // 2 + 1)
@@ -120,6 +123,7 @@ def rfftn(g: Lowering, x: Tensor, *, axes: tuple[int, ...], sizes: Any, norm: st
 
 
 @lowers("irfftn")
+@takes_pairs
 def irfftn(g: Lowering, x: Pair, *, axes: tuple[int, ...], sizes: Any, norm: str) -> Tensor:
     lengths = [x.shape[axis] for axis in axes] if sizes is None else list(sizes)
     if sizes is None:
@@ -150,6 +154,7 @@ def _weights(g: Lowering, rows: Dim, size: Dim, dtype: DType) -> Tensor:
 
 
 @lowers("stft")
+@takes_pairs
 def stft(g: Lowering, x: Tensor, window: Tensor | None, *, n_fft: int, hop_length: int, win_length: int | None, normalized: bool,
          onesided: bool) -> Pair:
     """A convolution whose channels are the frequencies' cosines and sines under the window."""
@@ -171,6 +176,7 @@ def stft(g: Lowering, x: Tensor, window: Tensor | None, *, n_fft: int, hop_lengt
 
 
 @lowers("istft")
+@takes_pairs
 def istft(g: Lowering, x: Pair, window: Tensor | None, *, n_fft: int, hop_length: int, win_length: int | None, center: bool,
           normalized: bool, onesided: bool, length: Dim | None) -> Tensor:
     """Transposed convolutions: of the spectrum with windowed waves, and of ones with the squared window."""
