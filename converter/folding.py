@@ -18,11 +18,9 @@ from converter.attributes import filled_attributes, graphs_in
 from converter.checking import check
 from converter.format import model_digest
 from converter.ir import DType, Model, Node, TensorSpec
-from converter.opset import lookup
+from converter.opset import facts_of, lookup
 from converter.parameters import Array, ParameterStore
 
-LAYERS = frozenset({"convolution", "linear"})
-"""Operators of (x, weight, bias) whose weights' first axis is the channels of the result."""
 DTYPES = frozenset({DType.FLOAT32, DType.FLOAT64})
 """Narrower ones would lose in the product what their training had put there."""
 
@@ -79,7 +77,7 @@ def fold(model: Model) -> Model:
     specs = check(graph, store)
     for node in graph.nodes:
         source = makers.get(str(node.inputs[0])) if node.op == "batch_norm" else None
-        if source is None or source.op not in LAYERS or uses[str(node.inputs[0])] != 1:
+        if source is None or not facts_of(source.op).layer or uses[str(node.inputs[0])] != 1:
             continue
         if source.op == "linear" and specs[str(node.inputs[0])].rank != 2:
             continue  # there the channels are not the layer's last axis

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from converter.ir import DType, Node, Operand
+from converter.opset import Operator, operators_that
 from converter.rewriting.rewriter import Rewriter, rule
 from converter.rewriting.shapes import RESHAPES
 
 
-@rule("reshape", "expand_dims", "squeeze", "permute_dims", "broadcast_to", "slice", "take", "take_along_axis", "index", "select", "flip")
+def _moves_only(operator: Operator) -> bool:
+    facts = operator.facts
+    return facts.carries == facts.linear == (0,) and not facts.fills and operator.outputs == ("y",) and not operator.binds
+
+
+@rule(*operators_that(_moves_only))
 def _rearranged_uniform(r: Rewriter, node: Node) -> Node | None:
     value = r.uniform(node.inputs[0])
     if value is None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from converter.ir import Node, Operand
+from converter.opset import operators_that
 from converter.rewriting.rewriter import Rewriter, rule
 
 HALVES, PAIRS = "halves", "pairs"
 """How an axis is cut in two: its first and second half, or its even and odd places."""
 
-ALONE = ("cos", "sin", "astype", "negative")
+ALONE = operators_that(lambda operator: operator.facts.elementwise and len(operator.operands) == 1 and operator.outputs == ("y",))
 SCALED = ("multiply", "divide")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from converter.ir import Node
+from converter.opset import facts_of, operators_that
 from converter.rewriting.rewriter import Rewriter, rule
 
-RESHAPES = ("reshape", "expand_dims", "squeeze")
+RESHAPES = tuple(sorted(operators_that(lambda operator: operator.facts.flat) - {"astype"}))
 
 
 @rule(*RESHAPES)
@@ -46,12 +47,7 @@ def _cast_once(r: Rewriter, node: Node) -> str | None:
     return node.inputs[0] if r.specs[node.inputs[0]] == r.specs[node.outputs[0]] else None  # type: ignore[index,return-value]
 
 
-BROADCASTING = ("add", "subtract", "multiply", "divide", "where", "maximum", "minimum", "power", "equal", "not_equal", "less",
-                "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or",
-                "bitwise_xor", "scaled_dot_product_attention")
-
-
-@rule(*BROADCASTING)
+@rule(*operators_that(lambda operator: operator.facts.elementwise and len(operator.operands) > 1), "scaled_dot_product_attention")
 def _no_broadcast_before_broadcasting(r: Rewriter, node: Node) -> Node | None:
     """An operand need not be expanded for an operator that expands it itself."""
     for index, operand in enumerate(node.inputs):
@@ -72,7 +68,8 @@ def _rows_need_no_flattening(r: Rewriter, node: Node) -> Node | None:
     if len(node.inputs) < 2 or node.outputs[0] is None:
         return None
     others = node.inputs[1:]
-    allowed = {"matmul": (2,), "linear": (1, 2), "add": (0, 1), "multiply": (0, 1)}[node.op]
+    facts = facts_of(node.op)
+    allowed = (0, 1) if facts.elementwise else (1, 2) if facts.layer else (2,)
     if any(item is not None and len(r.shape(item)) not in allowed for item in others):
         return None
     flat = r.maker(node.inputs[0], "reshape")
