@@ -12,17 +12,9 @@ import onnx
 
 from adapters.onnx.lowering import Lowering, Tensor
 from converter.ir import DType, TensorSpec
+from converter.opset import facts_of
 
 SUMMED = (DType.FLOAT32, DType.FLOAT64)
-
-
-FINITE = frozenset({
-    "convolution", "convolution_transpose", "linear", "matmul", "embedding", "batch_norm", "relu", "leaky_relu", "prelu", "elu", "gelu",
-    "silu", "sigmoid", "hardswish", "hardsigmoid", "tanh", "clip", "add", "subtract", "multiply", "maximum", "minimum", "max_pool",
-    "avg_pool", "adaptive_avg_pool", "concat", "stack", "reshape", "permute_dims", "expand_dims", "squeeze", "slice", "select", "split",
-    "unstack", "pad", "flip", "roll", "interpolate", "pixel_shuffle", "channel_shuffle", "astype", "broadcast_to",
-})
-"""Operators that make finite numbers of finite ones, but for overflow."""
 
 
 def may_come(g: Lowering, name: str) -> bool:
@@ -36,7 +28,7 @@ def may_come(g: Lowering, name: str) -> bool:
             continue
         seen.add(item)
         node = makers.get(value)
-        if value in given and not convolved or node is not None and node.op not in FINITE:
+        if value in given and not convolved or node is not None and not facts_of(node.op).finite:
             return True
         waiting += [(operand, convolved or node.op == "convolution") for operand in node.names] if node is not None else []
     return False

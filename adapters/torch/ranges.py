@@ -19,6 +19,7 @@ from converter.dims import symbols as symbols_of
 from converter.errors import GraphError
 from converter.ir import DimRange, Graph, Node, TensorSpec
 from converter.ops.conversion import LARGEST
+from converter.opset import facts_of
 
 FEW = 2
 """Sizes at which some value is empty are tried where there are no more; of more, where slices end before them, the first and the last."""
@@ -192,7 +193,7 @@ def _counter(makers: Mapping[str, Node], node: Node) -> Node | None:
         if maker.op == "arange":
             plain = maker.attributes.get("start", 0) == 0 and maker.attributes.get("step", 1) == 1
             return maker if plain else None
-        if maker.op not in ("reshape", "expand_dims", "broadcast_to", "squeeze"):
+        if not facts_of(maker.op).whole:
             return None
         source = maker.inputs[0]
 

@@ -36,10 +36,7 @@ from converter.conditions import Condition, compare
 from converter.dims import Dim, Expr
 from converter.errors import UnsupportedError
 from converter.ir import DType, Graph, Model, Node
-from converter.opset import lookup
-
-STATISTICS = frozenset({"running_mean", "running_var"})
-"""Operands that hold what a layer observed and not what it learned."""
+from converter.opset import facts_of, lookup
 
 
 def to_module(model: Model) -> GraphModule:
@@ -89,9 +86,8 @@ def buffers(model: Model) -> frozenset[str]:
     if isinstance(noted, (list, tuple)):
         found |= {name for name in noted if isinstance(name, str)}
     for node in model.graph.nodes:
-        for spec, operand in zip(lookup(node.op).operands, node.inputs, strict=False):
-            if spec.name in STATISTICS and isinstance(operand, str):
-                found.add(operand)
+        found.update(operand for position, operand in enumerate(node.inputs)
+                     if position in facts_of(node.op).statistics and isinstance(operand, str))
     for name in model.parameters.names():
         dtype = model.parameters.spec(name).dtype
         if not (dtype.is_float or dtype.is_complex):

@@ -13,6 +13,7 @@ from adapters.torch.recurrent import quiet_projections
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
 from converter.ops.recurrent import count
+from converter.opset import facts_of
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm": ("lstm", {}), "gru": ("gru", {}), "rnn_tanh": ("rnn", {}), "rnn_relu": ("rnn", {"nonlinearity": "relu"}),
@@ -22,12 +23,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 def is_zeros(g: Importer, value: Value) -> bool:
     """Whether a value is made by a `full` of zeros, through operators that only rearrange it."""
     node = g.builder.producer(value)
-    while node is not None and node.op in REARRANGING and isinstance(node.inputs[0], str):
+    while node is not None and facts_of(node.op).whole and isinstance(node.inputs[0], str):
         node = g.builder.producer(Value(node.inputs[0], value.spec))
     return node is not None and node.op == "full" and node.attributes["fill_value"] == 0
-
-
-REARRANGING = frozenset({"reshape", "broadcast_to", "expand_dims", "squeeze", "permute_dims", "astype"})
 
 
 def settings(g: Importer, kind: str, states: Sequence[Value], params: Sequence[Value], bias: bool, layers: int,
