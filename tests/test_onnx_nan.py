@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,11 @@ FUNCTIONS = {
     "with places": lambda x: F.max_pool1d(x, 2, return_indices=True), "double": lambda x: F.max_pool1d(x.double(), 2),
     "normalize": F.normalize, "clamp min": lambda x: x.clamp(min=0.5), "clamp max": lambda x: x.clamp(max=0.5),
     "clamp": lambda x: x.clamp(-1, 1), "elu": F.elu, "relu6": F.relu6,
+    "adaptive": lambda x: F.adaptive_max_pool1d(x, 3), "adaptive to one": lambda x: F.adaptive_max_pool2d(x[None], 1),
+    "adaptive with places": lambda x: F.adaptive_max_pool2d(x[None], (2, 3), return_indices=True),
+    "fractional": lambda x: F.fractional_max_pool2d(x[None], 2, (2, 3), _random_samples=torch.full((1, 1, 2), 0.3)),
+    "log_softmax": lambda x: F.log_softmax(x, -1), "log_softmax of doubles": lambda x: F.log_softmax(x.double(), -1),
+    **{f"distances {p}": partial(lambda x, p: torch.cdist(x, x.flip(0), p), p=p) for p in (0.0, 1.0, 2.0, 3.0, float("inf"))},
 }
 
 

@@ -73,3 +73,19 @@ def spoil(g: Lowering, marked: Tensor, y: Tensor) -> Tensor:
     """`y` with NaN where `marked` is above 0."""
     where = g.node("Greater", marked, g.constant(0.0, DType.FLOAT32), spec=TensorSpec(DType.BOOL, marked.shape))
     return g.node("Where", where, g.constant(float("nan"), y.dtype), y, spec=y.spec)
+
+
+def with_nan(g: Lowering, x: Tensor, pool: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
+    """What `pool` makes of x, maxima or maxima and their places in it, with NaN, and the place of the first one, where a window
+    holds NaN."""
+    found = pool(x)
+
+    def repaired() -> list[Tensor]:
+        marked, *places = pool(marks(g, x))
+        y = spoil(g, marked, found[0])
+        if not places:
+            return [y]
+        holds = g.node("Greater", marked, g.constant(0.0, DType.FLOAT32), spec=TensorSpec(DType.BOOL, marked.shape))
+        return [y, g.node("Where", holds, places[0], found[1], spec=places[0].spec)]
+
+    return where_nan(g, [x], found, repaired) if x.dtype.is_float else list(found)

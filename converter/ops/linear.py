@@ -167,13 +167,13 @@ def cdist(x: Array, y: Array, *, p: float = 2.0) -> Array:
     """The distance of each row of x to each row of y in the p-norm: torch.cdist.
 
     x: [..., rows, size]; y: [..., others, size]; leading axes broadcast. d: [..., rows, others]. p = 0 counts the
-    coordinates that differ, p = infinity takes the largest difference.
+    coordinates that differ, p = infinity takes the largest difference, past NaN.
     """
     gap = np.abs(widened(x)[..., :, None, :] - widened(y)[..., None, :, :])
     if p == 0:
-        d = (gap != 0).sum(axis=-1)
+        d = np.sign(gap).sum(axis=-1)
     elif p == np.inf:
-        d = gap.max(axis=-1, initial=0)
+        d = np.fmax.reduce(gap, axis=-1, initial=0)
     elif p == 1:
         d = gap.sum(axis=-1)
     elif p == 2:

@@ -220,7 +220,15 @@ def _along_axis(op_type: str) -> Callable[..., Tensor]:
 
 softmax = through_float32(_along_axis("Softmax"))
 lowers("softmax")(softmax)
-lowers("log_softmax")(through_float32(_along_axis("LogSoftmax")))
+_log_softmax = _along_axis("LogSoftmax")
+
+
+@lowers("log_softmax")
+@through_float32
+def log_softmax(g: Lowering, x: Tensor, *, axis: int) -> Tensor:
+    y = _log_softmax(g, x, axis=axis)
+    # In float64 ONNX Runtime's own gives numbers beside NaN and infinity.
+    return apply(g, "Add", y, _times(g, softmax(g, x, axis=axis), 0)) if _float64(x) else y
 
 
 @lowers("safe_softmax")

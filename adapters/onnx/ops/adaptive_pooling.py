@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.nan import with_nan
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.ops.pooling import keep_padding
 from adapters.onnx.registry import lowers
@@ -91,41 +91,44 @@ def adaptive_avg_pool(g: Lowering, x: Tensor, *, size: tuple[Dim, ...]) -> Tenso
 @lowers("adaptive_max_pool")
 @through_float32
 def adaptive_max_pool(g: Lowering, x: Tensor, *, size: tuple[Dim, ...]) -> Tensor | tuple[Tensor, ...]:
-    axes = len(size)
     dtype = x.dtype
     if dtype not in (DType.FLOAT32, DType.FLOAT64, DType.FLOAT16):
         if dtype.is_integer and dtype.itemsize < 8:
             x = g.cast(x, DType.FLOAT64)
         else:
             raise g.refuse(f"ONNX Runtime has no {dtype} max pooling")
+    y, *places = with_nan(g, x, lambda item: _largest(g, item, size))
+    y = g.cast(y, dtype)
+    return (y, places[0]) if places else y
+
+
+def _largest(g: Lowering, x: Tensor, size: tuple[Dim, ...]) -> Sequence[Tensor]:
+    """The largest element of every window, and its place where that is wanted; NaN is passed over."""
+    axes = len(size)
     kernel = _kernel(x, size)
     if kernel is not None:
         pooled = batched(g, x, axes)
         shape = (*pooled.shape[:2], *size)
-        specs: Sequence[TensorSpec] = [TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)]
-        settings: dict[str, Any] = {"kernel_shape": kernel, "strides": kernel}
+        specs = [TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)]
         keep_padding(g, pooled)
-        if not g.wants(1):
-            return like_input(g, g.cast(g.node("MaxPool", pooled, spec=specs[0], **settings), dtype), x)
-        y, indices = g.nodes_out("MaxPool", pooled, specs=specs, **settings)
-        indices = g.node("Mod", indices, g.size(product(x.shape[-axes:])), spec=specs[1])
-        return like_input(g, g.cast(y, dtype), x), like_input(g, indices, x)
-    if not g.wants(1):
-        y = x
-        for axis, count in zip(range(x.rank - axes, x.rank), size, strict=True):
-            if y.shape[axis] == count:
-                continue
-            if count == 1:
-                y = g.node("ReduceMax", y, g.constant([axis]), spec=_replaced(y, axis, 1), keepdims=1)
-                continue
-            places, _, widest = _windows(g, y.shape[axis], count)
-            gathered = g.node("Gather", y, places, spec=_replaced(y, axis, count, widest), axis=axis)
-            y = g.node("ReduceMax", gathered, g.constant([axis + 1]), spec=_replaced(y, axis, count), keepdims=0)
-        return g.cast(y, dtype)
-    return _with_indices(g, x, size, dtype)
+        y, *indices = g.nodes_out("MaxPool", pooled, specs=specs if g.wants(1) else specs[:1], kernel_shape=kernel, strides=kernel)
+        indices = [g.node("Mod", item, g.size(product(x.shape[-axes:])), spec=item.spec) for item in indices]
+        return [like_input(g, item, x) for item in (y, *indices)]
+    if g.wants(1):
+        return _with_indices(g, x, size)
+    for axis, count in zip(range(x.rank - axes, x.rank), size, strict=True):
+        if x.shape[axis] == count:
+            continue
+        if count == 1:
+            x = g.node("ReduceMax", x, g.constant([axis]), spec=_replaced(x, axis, 1), keepdims=1)
+            continue
+        places, _, widest = _windows(g, x.shape[axis], count)
+        gathered = g.node("Gather", x, places, spec=_replaced(x, axis, count, widest), axis=axis)
+        x = g.node("ReduceMax", gathered, g.constant([axis + 1]), spec=_replaced(x, axis, count), keepdims=0)
+    return [x]
 
 
-def _with_indices(g: Lowering, x: Tensor, size: tuple[Dim, ...], dtype: DType) -> tuple[Tensor, Tensor]:
+def _with_indices(g: Lowering, x: Tensor, size: tuple[Dim, ...]) -> tuple[Tensor, Tensor]:
     """Every window gathered whole, its largest element found, and the place where that came from looked up."""
     axes, lead = len(size), x.rank - len(size)
     sizes = x.shape[lead:]
@@ -154,5 +157,5 @@ def _with_indices(g: Lowering, x: Tensor, size: tuple[Dim, ...], dtype: DType) -
     spread = g.node("Expand", flat, g.sizes([*shape, within]), spec=TensorSpec(DType.INT64, (*shape, within)))
     indices = g.node("GatherElements", spread, best, spec=TensorSpec(DType.INT64, (*shape, 1)), axis=x.rank)
     squeeze = g.constant([x.rank])
-    return (g.cast(g.node("Squeeze", y, squeeze, spec=TensorSpec(values.dtype, shape)), dtype),
+    return (g.node("Squeeze", y, squeeze, spec=TensorSpec(values.dtype, shape)),
             g.node("Squeeze", indices, squeeze, spec=TensorSpec(DType.INT64, shape)))

@@ -8,6 +8,7 @@ import numpy as np
 
 from adapters.onnx.kernels import compute
 from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.nan import with_nan
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.registry import lowers
 from adapters.onnx.through_float32 import through_float32
@@ -66,11 +67,16 @@ def fractional_max_pool(g: Lowering, x: Tensor, samples: Tensor, *, kernel: tupl
     window = TensorSpec(DType.INT64, (*lead, *size, len(positions)))
     flat = TensorSpec(DType.INT64, (*lead, int(np.prod(size)) * len(positions)))
     table = g.node("Add", places, offsets, spec=window)
-    values = g.node("GatherElements", g.reshape(x, (*lead, product(spatial))), g.reshape(table, flat.shape),
-                    spec=TensorSpec(x.dtype, flat.shape), axis=2)
-    values = g.reshape(values, window.shape)
-    best = g.node("ArgMax", values, spec=TensorSpec(DType.INT64, (*lead, *size, 1)), axis=axes + 2, keepdims=1)
-    y = compute(g, "ReduceMax", values, extra=(g.constant([axes + 2]),), spec=TensorSpec(x.dtype, (*lead, *size)), keepdims=0)
-    found = g.node("GatherElements", table, best, spec=best.spec, axis=axes + 2)
-    indices = g.node("Squeeze", found, g.constant([axes + 2]), spec=TensorSpec(DType.INT64, (*lead, *size)))
+    results = (*lead, *size)
+
+    def largest(item: Tensor) -> list[Tensor]:
+        values = g.node("GatherElements", g.reshape(item, (*lead, product(spatial))), g.reshape(table, flat.shape),
+                        spec=TensorSpec(item.dtype, flat.shape), axis=2)
+        values = g.reshape(values, window.shape)
+        best = g.node("ArgMax", values, spec=TensorSpec(DType.INT64, (*results, 1)), axis=axes + 2, keepdims=1)
+        y = compute(g, "ReduceMax", values, extra=(g.constant([axes + 2]),), spec=TensorSpec(item.dtype, results), keepdims=0)
+        found = g.node("GatherElements", table, best, spec=best.spec, axis=axes + 2)
+        return [y, g.node("Squeeze", found, g.constant([axes + 2]), spec=TensorSpec(DType.INT64, results))]
+
+    y, indices = with_nan(g, x, largest)
     return like_input(g, y, source), like_input(g, indices, source)

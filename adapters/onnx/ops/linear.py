@@ -175,6 +175,8 @@ def cdist(g: Lowering, x: Tensor, y: Tensor, *, p: float) -> Tensor:
     else:
         gap = g.node("Abs", gap, spec=full)
         if p == math.inf:
+            missing = g.node("IsNaN", gap, spec=TensorSpec(DType.BOOL, full.shape))
+            gap = g.node("Where", missing, g.constant(0.0, wide), gap, spec=full)
             result = g.node("ReduceMax", gap, last, spec=spec, keepdims=0)
         elif p == 0:
             result = g.node("ReduceSum", g.node("Sign", gap, spec=full), last, spec=spec, keepdims=0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from adapters.onnx.lowering import Lowering, Tensor
-from adapters.onnx.nan import marks, spoil, where_nan
+from adapters.onnx.nan import with_nan
 from adapters.onnx.ops.convolution import batched, like_input, pad_spatial, pads_of, window_slice
 from adapters.onnx.registry import lowers
 from adapters.onnx.through_float32 import through_float32
@@ -65,27 +65,18 @@ def max_pool(g: Lowering, x: Tensor, *, kernel: tuple[int, ...], stride: tuple[i
         padding = (*before, *after)
     settings: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(stride), "pads": pads_of(padding, axes) if padding else None,
                 "dilations": list(dilation) if set(dilation) != {1} else None, "ceil_mode": 1 if rounding else None}
-    y_spec, where = TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
     keep_padding(g, x)
-    if not g.wants(1):
-        y = g.node("MaxPool", x, spec=y_spec, **settings)
-        if x.dtype.is_float:
-            spec = TensorSpec(DType.FLOAT32, shape)
-            (y,) = where_nan(g, [x], [y], lambda: [spoil(g, g.node("MaxPool", marks(g, x), spec=spec, **settings), y)])
-        return like_input(g, g.cast(y, dtype), source)
-    y, indices = g.nodes_out("MaxPool", x, specs=[y_spec, where], **settings)
-    if x.dtype.is_float:
-        y, indices = where_nan(g, [x], [y, indices], lambda: _named(g, x, y, indices, settings))
+
+    def pooled(item: Tensor) -> Sequence[Tensor]:
+        specs = [TensorSpec(item.dtype, shape), TensorSpec(DType.INT64, shape)]
+        return g.nodes_out("MaxPool", item, specs=specs if g.wants(1) else specs[:1], **settings)
+
+    found, *indices = with_nan(g, x, pooled)
+    found = like_input(g, g.cast(found, dtype), source)
+    if not indices:
+        return found
     # ONNX counts through the whole tensor; the neutral indices through one channel's places.
-    indices = g.node("Mod", indices, g.size(product(x.shape[2:])), spec=where)
-    return like_input(g, g.cast(y, dtype), source), like_input(g, indices, source)
-
-
-def _named(g: Lowering, x: Tensor, y: Tensor, indices: Tensor, settings: dict[str, Any]) -> list[Tensor]:
-    """Maxima and their places, where a window holds NaN those of its first one."""
-    marked, places = g.nodes_out("MaxPool", marks(g, x), specs=[TensorSpec(DType.FLOAT32, y.shape), indices.spec], **settings)
-    holds = g.node("Greater", marked, g.constant(0.0, DType.FLOAT32), spec=TensorSpec(DType.BOOL, y.shape))
-    return [spoil(g, marked, y), g.node("Where", holds, places, indices, spec=indices.spec)]
+    return found, like_input(g, g.node("Mod", indices[0], g.size(product(x.shape[2:])), spec=indices[0].spec), source)
 
 
 def keep_padding(g: Lowering, x: Tensor) -> None:

@@ -280,7 +280,7 @@ def rebuild_cross(x: torch.Tensor, y: torch.Tensor, *, axis: int = -1) -> torch.
 
 @rebuilds("cdist")
 def rebuild_cdist(x: torch.Tensor, y: torch.Tensor, *, p: float = 2.0) -> torch.Tensor:
-    return torch.cdist(x, y, p=p)
+    return torch.cdist(x, y, p, "donot_use_mm_for_euclid_dist")  # the other way loses small distances
 
 
 @rebuilds("cosine_similarity")
