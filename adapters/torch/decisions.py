@@ -24,6 +24,9 @@ _INTERPRETER = f"{_ROOT}/_dynamo"
 _CALLS = f"{_ROOT}/_ops.py"
 _NUMBERS = (f"{_ROOT}/__init__", f"{_ROOT}/fx/experimental/sym_node")
 """Where torch's own numbers are written, between the code that computes with them and what is asked of them."""
+_HERE = str(Path(__file__).parent)
+_LIBRARIES = (_ROOT, _HERE, str(Path(sympy.__file__).parent), "<")
+_STARTS = frozenset({"exported_at", "prepare"})
 # These parts of torch compare sizes to find a shape, a stride or a fast path, and give the same values either way.
 _NEUTRAL = tuple(f"{_ROOT}/{part}" for part in (
     "_meta_registrations", "_prims", "_refs", "_subclasses", "_library", "_dispatch", "_functorch", "_higher_order_ops", "_tensor", "_C",
@@ -60,7 +63,8 @@ class Decisions:
             code, line = interpreted(frame)
         if code is None or code.co_filename.startswith(_NEUTRAL):
             return
-        place = f"{Path(code.co_filename).name}:{line} in {code.co_name}"
+        own = users_line(frame) if code.co_filename.startswith(_ROOT) else None
+        place = own or f"{Path(code.co_filename).name}:{line} in {code.co_name}"
         self.found.append(Decision(node.expr if condition is None else condition, answer, place, node.shape_env))
 
 
@@ -72,6 +76,27 @@ def interpreted(frame: FrameType | None) -> tuple[CodeType | None, int]:
             return owner.f_code, int(getattr(owner, "lineno", None) or 0)
         frame = frame.f_back
     return None, 0
+
+
+def frames_within(frame: FrameType | None) -> Iterator[FrameType]:
+    """A frame and those that led to it, as far as this package's tracing: beyond are the lines of who called us."""
+    while frame is not None and not (frame.f_code.co_name in _STARTS and frame.f_code.co_filename.startswith(_HERE)):
+        yield frame
+        frame = frame.f_back
+
+
+def place_in(frame: FrameType) -> str | None:
+    """`net.py:12 in forward`, where a frame runs code of neither torch nor this package."""
+    code, line = frame.f_code, frame.f_lineno
+    if code.co_filename.startswith(f"{_INTERPRETER}/symbolic_convert"):
+        found, line = interpreted(frame)
+        code = found or code
+    return None if code.co_filename.startswith(_LIBRARIES) else f"{Path(code.co_filename).name}:{line} in {code.co_name}"
+
+
+def users_line(frame: FrameType | None) -> str | None:
+    """The innermost line of neither torch nor this package that led to a frame, and None where there is none."""
+    return next((place for item in frames_within(frame) if (place := place_in(item)) is not None), None)
 
 
 def outside(frame: FrameType | None) -> FrameType | None:

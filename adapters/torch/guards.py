@@ -7,8 +7,10 @@ equation, and of the ends of a range: torch does not ask again for what it knows
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import sympy
 import torch
 import torch.fx.experimental.symbolic_shapes as symbolic_shapes
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from adapters.torch.decisions import Decision
+from adapters.torch.decisions import Decision, users_line
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -48,14 +51,21 @@ _OTHERS = ("_dynamo/",)
 
 @contextmanager
 def places_kept() -> Iterator[None]:
-    """While active, torch notes for each guard the function that asked, and not what records decisions on its way."""
-    original = symbolic_shapes.uninteresting_files
+    """While active, torch notes for each guard the function that asked, and not what records decisions on its way, and the line
+    of the module's code."""
+    original, located = symbolic_shapes.uninteresting_files, ShapeEnv._get_sloc
     files = original() | {_DECISIONS}
+
+    def locate(self: ShapeEnv, framework_loc: str | None = None) -> Any:
+        return replace(located(self, framework_loc), maybe_user_loc=users_line(sys._getframe(1)))
+
     symbolic_shapes.uninteresting_files = lambda: files  # type: ignore[assignment]
+    ShapeEnv._get_sloc = locate  # type: ignore[method-assign]
     try:
         yield
     finally:
         symbolic_shapes.uninteresting_files = original
+        ShapeEnv._get_sloc = located  # type: ignore[method-assign]
 
 
 def guards_of(exported: ExportedProgram) -> tuple[list[Decision], list[Decision]]:
@@ -72,7 +82,9 @@ def guards_of(exported: ExportedProgram) -> tuple[list[Decision], list[Decision]
             of_memory = getattr(frame, "name", None) in _OF_MEMORY.get(inside, ())
             if of_memory and not isinstance(guard.expr, sympy.Eq):
                 continue
-            place = "the shape of a view" if name == _VIEWS else f"{inside}, {getattr(frame, 'name', '')}".strip(", ")
+            line = guard.sloc.maybe_user_loc if guard.sloc is not None else None
+            asked = "the shape of a view" if name == _VIEWS else "" if line else f"{inside}, {getattr(frame, 'name', '')}".strip(", ")
+            place = " at ".join(filter(None, (asked, line)))
             decision = Decision(guard.expr, True, place, environment)
             unsure = of_memory or inside == name != _VIEWS or inside in (*_CALLS, _META) or _is_not_one(guard.expr)
             (doubtful if unsure else certain).append(decision)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,11 +14,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from adapters.torch.decisions import interpreted
-
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent), str(Path(sys.modules["sympy"].__file__ or "").parent), "<")
-
-_START = "exported_at"
+from adapters.torch.decisions import frames_within, place_in
 
 Axis = tuple[str, int]
 """An axis of an input, by the input's name."""
@@ -77,20 +72,13 @@ def _axis(source: str, names: list[str]) -> Axis | None:
 
 def _place(frame: FrameType | None) -> Place:
     operator = None
-    while frame is not None:
-        code, line = frame.f_code, frame.f_lineno
-        own = frame.f_locals.get("func")
+    for inner in frames_within(frame):
+        own = inner.f_locals.get("func")
         if operator is None and isinstance(own, torch._ops.OpOverload):
             operator = str(own.overloadpacket)
-        if code.co_name == _START:  # beyond are the lines of who called us
-            break
-        if not code.co_filename.startswith(_LIBRARIES):
-            return Place(operator, f"{Path(code.co_filename).name}:{line} in {code.co_name}")
-        if "/_dynamo/symbolic_convert" in code.co_filename:
-            inner, line = interpreted(frame)
-            if inner is not None and not inner.co_filename.startswith(_LIBRARIES):
-                return Place(operator, f"{Path(inner.co_filename).name}:{line} in {inner.co_name}")
-        frame = frame.f_back
+        line = place_in(inner)
+        if line is not None:
+            return Place(operator, line)
     return Place(operator, None)
 
 
