@@ -165,7 +165,11 @@ TABLES: dict[str, Callable[[torch.Tensor], Any]] = {
     "differences": lambda x: (x.diff(n=2, dim=1), torch.diff(x, 3, 1, prepend=x[:, :1])),
     "diagonals": lambda x: ((x @ x.mT).sum(0).fill_diagonal_(float("inf")).amin(1),
                             torch.zeros(x.shape[1], x.shape[1] + 2).fill_diagonal_(2.0)),
-    "distances": lambda x: (apart(x), torch.cdist(x, x, p=1.0)),
+    "distances": lambda x: (apart(x), torch.cdist(x, x, p=1.0), torch.cdist(x, x, 2.0, "donot_use_mm_for_euclid_dist"),
+                            torch.cdist(x, x[:1], float("inf")), torch.cdist(x[0], x, 3.0)),
+    "distances of pairs": lambda x: tuple(nn.functional.pdist(x[0], p) for p in (2.0, 1.0, float("inf"))),
+    "grids": lambda x: (nn.functional.affine_grid(x[:, :2], [x.shape[0], 1, x.shape[1], x.shape[1] // 2], align_corners=False),
+                        nn.functional.affine_grid(x[:1, :2], [1, 1, 4, x.shape[1]], align_corners=True)),
     "logarithms": lambda x: (x * math.log2(x.shape[1]) + math.log(x.shape[1]), x[:, :math.ceil(math.log2(x.shape[1]))],
                              x * math.sin(x.shape[1])),
     "classes": lambda x: (nn.functional.one_hot(torch.arange(x.shape[1]), x.shape[1]), torch.bincount(

@@ -21,7 +21,7 @@ from adapters.torch.importer import Importer
 from adapters.torch.inputs import flat_names, identifier
 from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
-from adapters.torch.ranges import ends_of, held_equal, opened, possible_ranges, traced_ranges, with_empty
+from adapters.torch.ranges import ends_of, equations, held_equal, opened, possible_ranges, traced_ranges, with_empty
 from adapters.torch.refusals import axes_of_refused
 from adapters.torch.specializing import Axis, Place
 from adapters.torch.tracing import names_axes
@@ -142,6 +142,8 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
 
     graph = replace(graph, dims=possible_ranges(graph, specs, {*named.values(), *(whole.dims.keys() - builder.dims.keys())}, notes, agrees))
     graph = replace(graph, dims=held_equal(graph.dims, equal, sizes, notes))
+    graph = replace(graph, requires=ordered([*graph.requires, *equations(graph.dims, equal, sizes)]))
+    added = set(graph.requires) - set(domain.requires)
     model = Model(graph, store, (), {}, store.constants)
     unsure_ones = [*conditions_of(Decisions(unsure), named, sizes), *ends_of(traced, graph.dims)]
     trials = Trials(model, module, given, tuple(input_names), output_names)
@@ -149,7 +151,8 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
         trials = Trials(model, module, example, tuple(input_names), output_names)
     mattering = [*trials.that_matter(unsure_ones), *trials.tied(_equal_in_the_example(axes, sizes))]
     domain = narrowed_by(domain, mattering, sizes, graph.dims)
-    graph = replace(graph, dims=dict(domain.ranges), requires=ordered(domain.requires))
+    notes += [f"requires {condition}: an operator needs them to be equal" for condition in ordered(added - domain.requires.keys())]
+    graph = replace(graph, dims=dict(domain.ranges), requires=ordered({*domain.requires, *added}))
     model = Model(graph, store, (), {}, store.constants)
     graph = replace(graph, dims=tried(domain, model, module, example, tuple(input_names), output_names, notes))
     if kept is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import sympy
@@ -14,6 +14,8 @@ from torch.export import ExportedProgram
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from adapters.torch.unions import Condition, size_symbol
+from converter.conditions import Condition as Requirement
+from converter.conditions import compare
 from converter.dims import Dim, Expr, evaluate
 from converter.dims import symbols as symbols_of
 from converter.errors import GraphError
@@ -23,6 +25,8 @@ from converter.opset import facts_of
 
 FEW = 2
 """Sizes at which some value is empty are tried where there are no more; of more, where slices end before them, the first and the last."""
+NEAR = (-3, -2, -1, 1, 2, 3)
+"""How far from the traced sizes an equation is looked at."""
 
 
 def traced_ranges(exported: ExportedProgram, symbols: Mapping[str, str]) -> dict[str, DimRange]:
@@ -140,45 +144,64 @@ def _lower_most(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, T
                 ranges[symbol] = replace(ranges[symbol], max=limit)
 
 
-def held_equal(ranges: Mapping[str, DimRange], pairs: Iterable[tuple[Dim, Dim]], traced: Mapping[str, int],
+def held_equal(ranges: Mapping[str, DimRange], pairs: Mapping[tuple[Dim, Dim], bool], traced: Mapping[str, int],
                notes: list[str]) -> dict[str, DimRange]:
     """The ranges, narrowed to where sizes are equal that shape rules took for equal, as a table of a fixed size needs it.
 
     A pair is equal at the traced sizes. Each of its symbols keeps the sizes next to the traced one at which it stays so; a
-    side of 1 broadcasts.
+    side of 1 broadcasts, unless the pair is marked.
     """
     found = dict(ranges)
-    for left, right in pairs:
+    for (left, right), exact in pairs.items():
         names = sorted(symbols_of(left) | symbols_of(right))
-        if not all(name in traced and name in found for name in names) or not _equal(left, right, traced):
+        if not _is_known(left, right, exact, traced, found) or isinstance(left, Expr) and isinstance(right, Expr):
             continue
-        spans = {name: _span(left, right, name, found[name], traced) for name in names}
+        spans = {name: _span(left, right, name, found[name], traced, exact) for name in names}
         for name in names:
             if spans[name] != found[name]:
                 notes.append(f"{name} in {spans[name]}: {left} has to be {right}")
         corners = itertools.product(*({span.min, span.max or span.nearest(4 * traced[name])} for name, span in spans.items()))
-        if not all(_equal(left, right, {**traced, **dict(zip(names, corner, strict=True))}) for corner in corners):
+        if not all(_equal(left, right, {**traced, **dict(zip(names, corner, strict=True))}, exact) for corner in corners):
             spans = {name: DimRange(traced[name], traced[name]) for name in names}
         found |= spans
     return found
 
 
-def _equal(left: Dim, right: Dim, sizes: Mapping[str, int]) -> bool:
+def equations(ranges: Mapping[str, DimRange], pairs: Mapping[tuple[Dim, Dim], bool], traced: Mapping[str, int]) -> list[Requirement]:
+    """Conditions that sizes are equal which shape rules took for equal where no range can say it: two free sizes of the inputs."""
+    found = []
+    for (left, right), exact in pairs.items():
+        condition = compare(left, "==", right) if exact and isinstance(left, Expr) and isinstance(right, Expr) else True
+        if isinstance(condition, bool) or not _is_known(left, right, exact, traced, ranges):
+            continue
+        others = ({**traced, name: span.nearest(traced[name] + more * span.step)} for name in sorted(condition.symbols)
+                  for span in [ranges[name]] for more in NEAR)
+        if not all(condition.holds(sizes) for sizes in others):
+            found.append(condition)
+    return found
+
+
+def _is_known(left: Dim, right: Dim, exact: bool, traced: Mapping[str, int], ranges: Mapping[str, DimRange]) -> bool:
+    """Whether two sizes are of inputs, and equal where the trace was made."""
+    return all(name in traced and name in ranges for name in symbols_of(left) | symbols_of(right)) and _equal(left, right, traced, exact)
+
+
+def _equal(left: Dim, right: Dim, sizes: Mapping[str, int], exact: bool) -> bool:
     try:
         values = {evaluate(left, sizes), evaluate(right, sizes)}
     except GraphError:  # a size is divided by zero
         return False
-    return len(values) == 1 or 1 in values
+    return len(values) == 1 or not exact and 1 in values
 
 
-def _span(left: Dim, right: Dim, name: str, span: DimRange, traced: Mapping[str, int]) -> DimRange:
+def _span(left: Dim, right: Dim, name: str, span: DimRange, traced: Mapping[str, int], exact: bool) -> DimRange:
     """The sizes of one symbol around the traced one at which two sizes are equal."""
     own = traced[name]
     low, high = own, own
-    while low - span.step >= span.min and _equal(left, right, {**traced, name: low - span.step}):
+    while low - span.step >= span.min and _equal(left, right, {**traced, name: low - span.step}, exact):
         low -= span.step
     farthest = 4 * own + 64 if span.max is None else min(span.max, 4 * own + 64)
-    while high + span.step <= farthest and _equal(left, right, {**traced, name: high + span.step}):
+    while high + span.step <= farthest and _equal(left, right, {**traced, name: high + span.step}, exact):
         high += span.step
     return replace(span, min=low, max=span.max if high + span.step > farthest else high)
 

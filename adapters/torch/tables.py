@@ -3,15 +3,15 @@
 A window `hann_window(x.shape[1])`, frequencies, `linspace(0, 1, width)`, `triu_indices`: a trace fixes the size there, or has no
 importer. While `free_tables()` is active they are traced as what they compute, in float64 where they are floats; so are
 `diff` of several orders, `tensor_split` into a number of parts, `fill_diagonal_`, `cdist`, which changes its way of computing
-above 25 rows, `istft` to a length, `one_hot` and `bincount` to a number of classes, and the functions of `math` of a number
-computed from sizes.
+above 25 rows, `pdist`, `affine_grid`, `istft` to a length, `one_hot` and `bincount` to a number of classes, and the functions of
+`math` of a number computed from sizes.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
@@ -134,6 +134,36 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_f
     return torch.ops.aten._cdist_forward(first, second, p, 2)
 
 
+def _pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """The part of `cdist` above the diagonal, row by row: torch.pdist. Which pair is meant follows from how many come before row i's."""
+    if input.dim() != 2 or not holds_sizes(*input.shape):
+        return torch.pdist(input, p)
+    rows = input.shape[0]
+    counts = torch.arange(rows - 1, -1, -1)
+    ends, places = counts.cumsum(0), torch.arange(rows * (rows - 1) // 2)
+    row = torch.searchsorted(ends, places, right=True)
+    column = places - (ends - counts)[row] + row + 1
+    return _cdist(input, input, p)[row, column]
+
+
+@torch.library.custom_op("neutral_model::affine_grid", mutates_args=())
+def _whole_affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    return torch.affine_grid_generator(theta, size, align_corners)
+
+
+@_whole_affine_grid.register_fake
+def _fake_affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    for found, wanted in zip(theta.shape, (size[0], len(size) - 2, len(size) - 1), strict=True):
+        torch._check(found == wanted)  # type: ignore[no-untyped-call]
+    return theta.new_empty((size[0], *size[2:], len(size) - 2))
+
+
+def _affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
+    if not holds_sizes(*theta.shape, *size):
+        return torch.nn.functional.affine_grid(theta, list(size), align_corners)
+    return torch.ops.neutral_model.affine_grid(theta, size, bool(align_corners))
+
+
 def _diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
     if n < 2 or not holds_sizes(input.shape[dim]):
         return torch.diff(input, n, dim, prepend, append)
@@ -209,7 +239,8 @@ FREE: Mapping[Any, Callable[..., Any]] = {
     torch.linspace: _linspace, torch.logspace: _logspace, torch.fft.fftfreq: _fftfreq, torch.fft.rfftfreq: _rfftfreq,
     torch.tril_indices: _triangle_indices(torch.tril_indices, torch.tril),
     torch.triu_indices: _triangle_indices(torch.triu_indices, torch.triu),
-    Tensor.fill_diagonal_: _fill_diagonal, torch.cdist: _cdist, torch.diff: _diff, Tensor.diff: _diff,
+    Tensor.fill_diagonal_: _fill_diagonal, torch.cdist: _cdist, torch.pdist: _pdist,
+    torch.nn.functional.affine_grid: _affine_grid, torch.diff: _diff, Tensor.diff: _diff,
     torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split,
     torch.nn.functional.one_hot: _one_hot, torch.bincount: _bincount, Tensor.bincount: _bincount,
     torch.istft: _istft, Tensor.istft: _istft,

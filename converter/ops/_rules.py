@@ -75,7 +75,7 @@ def same_dtype(*specs: TensorSpec | None) -> DType:
 
 def require_size(size: Dim, expected: Dim, what: str) -> None:
     """Raises `GraphError` when two sizes are known to differ."""
-    require(not differ(size, expected), f"wrong size of {what}", expected=str(expected), received=size)
+    require(not differ(size, expected, exact=True), f"wrong size of {what}", expected=str(expected), received=size)
 
 
 def require_rank(spec: TensorSpec, *ranks: int, what: str = "the input") -> None:

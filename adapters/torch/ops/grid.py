@@ -21,7 +21,7 @@ def grid_sample(g: Importer, input: Value, grid: Value, interpolation_mode: int,
                 align_corners=bool(align_corners))
 
 
-@imports("aten.affine_grid_generator.default")
+@imports("aten.affine_grid_generator.default", "neutral_model.affine_grid.default")
 def affine_grid(g: Importer, theta: Value, size: list[Any], align_corners: bool) -> Value:
     return g.op("affine_grid", theta, size=tuple(size), align_corners=bool(align_corners))
 

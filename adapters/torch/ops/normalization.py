@@ -57,9 +57,6 @@ def batch_norm(g: Importer, input: Value, weight: Value | None, bias: Value | No
         running_mean = running_var = None
     if 0 in input.shape and input.rank == 1:
         return g.cast(input, g.result_dtype())
-    if any(item is not None and item.shape != input.shape[1:2] for item in (weight, bias, running_mean, running_var)):
-        # torch compares them neither when it traces nor when it runs.
-        raise g.refuse("the number of channels and the size of the weights or statistics vary apart")
     return _in_one_dtype(g, "batch_norm", input, running_mean, running_var, weight, bias, eps=float(eps))
 
 
