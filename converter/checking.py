@@ -35,6 +35,11 @@ def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
                 arguments.append(TensorSpec(_check_literal(operator, operand, dtype), ()))
         result = operator.infer(*arguments, **filled_attributes(operator, attributes))
         outputs = result if isinstance(result, tuple) else (result,)
+        if operator.family not in MOVING and operator.name != "full":
+            for spec in (*arguments, *outputs):
+                if spec is not None and spec.dtype.bits < 8:
+                    raise GraphError(f"{operator.name} does not compute with {spec.dtype}", received=str(spec),
+                                     expected="a dtype of 8 bits or more", fix="convert it with astype first")
         if len(node.outputs) > len(outputs) or not node.outputs:
             raise GraphError(f"{operator.name} has {len(outputs)} outputs here", received=str(len(node.outputs)))
         return outputs
@@ -44,6 +49,10 @@ def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
         # A shape rule that stumbles over operands it did not foresee.
         given = ", ".join(str(specs[item]) if isinstance(item, str) else str(item) for item in node.inputs)
         raise GraphError(f"operands that {node.op} does not take ({error})", where=_place(node), received=given) from error
+
+
+MOVING = frozenset({"conversion", "control", "indexing", "joining", "manipulation", "slicing"})
+"""Families of operators that move elements as they are: those take dtypes of fewer than 8 bits."""
 
 
 def _place(node: Node) -> str:
@@ -83,8 +92,7 @@ def _check_literal(operator: Operator, value: Any, dtype: DType | None) -> DType
             or isinstance(value, (int, float)) and not isinstance(value, bool) and dtype.is_float
             or isinstance(value, int) and not isinstance(value, bool) and dtype.is_integer)
     if fits and dtype.is_integer:
-        bits, signed = dtype.itemsize * 8, not dtype.value.startswith("u")
-        fits = (-(1 << bits - 1) if signed else 0) <= value < (1 << bits - (1 if signed else 0))
+        fits = dtype.limits[0] <= value <= dtype.limits[1]
     if not fits:
         raise GraphError("a number does not fit the operand beside it", expected=str(dtype), received=repr(value))
     return dtype

@@ -42,6 +42,11 @@ class DType(enum.Enum):
     FLOAT8_E5M2 = "float8_e5m2"
     FLOAT8_E5M2FNUZ = "float8_e5m2fnuz"
     FLOAT8_E8M0FNU = "float8_e8m0fnu"
+    INT2 = "int2"
+    UINT2 = "uint2"
+    INT4 = "int4"
+    UINT4 = "uint4"
+    FLOAT4_E2M1FN = "float4_e2m1fn"
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -51,6 +56,17 @@ class DType(enum.Enum):
     def itemsize(self) -> int:
         """Bytes an element."""
         return self.numpy.itemsize
+
+    @property
+    def bits(self) -> int:
+        """Bits of an element that tell its value; in those of fewer than 8, the others of the byte are zero."""
+        return _NARROW.get(self, 8 * self.itemsize)
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The lowest and the highest number of an integer dtype."""
+        signed = not self.value.startswith("u")
+        return -(1 << self.bits - 1) if signed else 0, (1 << self.bits - signed) - 1
 
     @property
     def is_float(self) -> bool:
@@ -84,6 +100,7 @@ class DType(enum.Enum):
         return f"DType({self.value!r})"
 
 
+_NARROW = {DType.INT2: 2, DType.UINT2: 2, DType.INT4: 4, DType.UINT4: 4, DType.FLOAT4_E2M1FN: 4}
 _NAMES = {dtype.value: dtype for dtype in DType}
 _NUMPY = {dtype: np.dtype(getattr(ml_dtypes, dtype.value, None) or dtype.value) for dtype in DType}
 

@@ -112,6 +112,17 @@ def as_bytes(values: Array) -> memoryview:
     return memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
+_MASKS = {dtype.numpy: np.uint8((1 << dtype.bits) - 1) for dtype in DType if dtype.bits < 8}
+
+
+def _plain_bits(values: Array) -> Array:
+    """An array whose bytes are those of its values alone: of fewer than 8 bits, the others of a byte are zero."""
+    mask = _MASKS.get(values.dtype)
+    if mask is None or not (values.view(np.uint8) & ~mask).any():
+        return values
+    return (values.view(np.uint8) & mask).view(values.dtype)
+
+
 class InMemoryParameters(ParameterStore):
     """Arrays held in memory.
 
@@ -125,7 +136,7 @@ class InMemoryParameters(ParameterStore):
         for name, values in (arrays or {}).items():
             if name in aliases:
                 continue
-            self._arrays[name] = np.asarray(values)
+            self._arrays[name] = _plain_bits(np.asarray(values))
         self._order = tuple(dict.fromkeys([*(arrays or {}), *aliases]))
         for name, target in aliases.items():
             if target not in self._arrays:

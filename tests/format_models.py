@@ -54,7 +54,7 @@ def random_bits(dtype: DType, shape: tuple[int, ...], seed: int) -> Array:
     """Every bit pattern of a dtype, NaN payloads included."""
     count = int(np.prod(shape, dtype=np.int64))
     data = np.random.default_rng(seed).integers(0, 256, count * dtype.itemsize).astype(np.uint8)
-    return (data % 2 if dtype is DType.BOOL else data).view(dtype.numpy).reshape(shape)
+    return (data % 2 if dtype is DType.BOOL else data & ((1 << min(dtype.bits, 8)) - 1)).view(dtype.numpy).reshape(shape)
 
 
 def same_bits(left: Array, right: Array) -> bool:

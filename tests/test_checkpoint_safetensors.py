@@ -23,7 +23,8 @@ TENSORS = {str(dtype): torch.arange(15).reshape(3, 5).to(dtype) for dtype in DTY
 
 
 def test_the_library_reads_what_is_written_here(tmp_path: Path) -> None:
-    arrays = {str(dtype): np.arange(15).reshape(3, 5).astype(dtype.numpy) for dtype in DType if dtype is not DType.COMPLEX128}
+    arrays = {str(dtype): np.arange(15).reshape(3, 5).astype(dtype.numpy) for dtype in DType
+              if dtype is not DType.COMPLEX128 and dtype.bits >= 8}
     arrays |= {"scalar": np.array(2.5, np.float32), "empty": np.zeros((0, 4), np.float16), "odd": np.array([True, False, True])}
     save_safetensors(InMemoryParameters(arrays), tmp_path / "w.safetensors")
     found = load_file(tmp_path / "w.safetensors")

@@ -86,7 +86,7 @@ def test_every_dtype(tmp_path: Path, dtype: DType, encoding: str) -> None:
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DType if dtype.is_float and dtype.itemsize <= 2], ids=str)
 def test_every_value_of_the_small_floats_has_digits(tmp_path: Path, dtype: DType) -> None:
-    patterns = np.arange(1 << 8 * dtype.itemsize).astype(f"u{dtype.itemsize}").view(dtype.numpy)
+    patterns = np.arange(1 << dtype.bits).astype(f"u{dtype.itemsize}").view(dtype.numpy)
     with np.errstate(invalid="ignore"):
         values = patterns[~np.isnan(patterns)]
     save_json(holding({"w": values}), tmp_path / "m.json", encoding="values")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapters.onnx.layouts import BYTES
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 from converter.ops.complex_numbers import REAL_OF
@@ -118,7 +119,9 @@ def real_spec(spec: TensorSpec) -> TensorSpec:
 
 
 def bordered(spec: TensorSpec) -> TensorSpec:
-    """The spec that a value has at the file's border: real with a last axis of 2 for a complex one."""
+    """The spec that a value has at the file's border: real with a last axis of 2 for a complex one, bytes for narrower integers."""
+    if spec.dtype in BYTES:
+        return TensorSpec(BYTES[spec.dtype], spec.shape)
     return TensorSpec(REAL_OF[spec.dtype], (*spec.shape, 2)) if spec.dtype.is_complex else spec
 
 
@@ -142,12 +145,14 @@ def constant(g: Lowering, values: Any, dtype: DType) -> Pair:
 
 
 def to_border(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-    """Complex arrays as a file takes them; others as they are."""
-    return {name: np.stack((array.real, array.imag), axis=-1) if array.dtype.kind == "c" else array for name, array in arrays.items()}
+    """Complex arrays, and those of integers of fewer than 8 bits, as a file takes them; others as they are."""
+    return {name: np.stack((array.real, array.imag), axis=-1) if array.dtype.kind == "c"
+            else array.astype(BYTES[DType.of(array.dtype)].numpy) if array.dtype.kind == "V" and DType.of(array.dtype) in BYTES else array
+            for name, array in arrays.items()}
 
 
 def from_border(array: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
     """An output as the neutral graph declares it."""
     if not dtype.is_complex:
-        return array
+        return array.astype(dtype.numpy) if dtype in BYTES else array
     return np.ascontiguousarray(array).view(dtype.numpy)[..., 0]

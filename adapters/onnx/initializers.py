@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from adapters.onnx.load import FROM_ONNX, ExternalFiles, text_of
 from adapters.onnx.origin import DOCUMENT
 from converter.errors import ConverterError, FormatError, UnsupportedError
-from converter.ir import TensorSpec
+from converter.ir import DType, TensorSpec
 from converter.parameters import Array, ParameterStore
 
 FIELDS: Mapping[int, str] = {
@@ -95,19 +95,27 @@ class Initializers(ParameterStore):
         return values
 
     def _values(self, tensor: onnx.TensorProto, spec: TensorSpec) -> Array:
-        nbytes = spec.dtype.itemsize * math.prod(tensor.dims)
+        count = math.prod(tensor.dims) * (2 if spec.dtype.is_complex else 1)
+        nbytes = spec.dtype.itemsize * math.prod(tensor.dims) if spec.dtype.bits >= 8 else -(-count * spec.dtype.bits // 8)
         field = FIELDS.get(tensor.data_type, "int32_data")
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.HasField("raw_data"):
             external = tensor.data_location == onnx.TensorProto.EXTERNAL
             data: Any = self._beside.find(tensor).read() if external else np.frombuffer(tensor.raw_data, np.uint8)
             if data.size != nbytes:
                 raise FormatError("the values do not fit the shape", expected=f"{nbytes} bytes", received=f"{data.size} bytes")
-            return data.view(spec.dtype.numpy)
-        count = math.prod(tensor.dims) * (2 if spec.dtype.is_complex else 1)
-        if len(getattr(tensor, field)) != count:
-            raise FormatError("the values do not fit the shape", expected=f"{count} numbers", received=f"{len(getattr(tensor, field))}")
+            return data.view(spec.dtype.numpy) if spec.dtype.bits >= 8 else unpack(data, spec.dtype, count)
+        given, wanted = len(getattr(tensor, field)), count if spec.dtype.bits >= 8 else nbytes
+        if given != wanted:
+            raise FormatError("the values do not fit the shape", expected=f"{wanted} numbers", received=f"{given}")
         found: Array = numpy_helper.to_array(tensor)
         return found.astype(spec.dtype.numpy) if found.dtype.itemsize != spec.dtype.itemsize else found.view(spec.dtype.numpy)
+
+
+def unpack(data: Array, dtype: DType, count: int) -> Array:
+    """Elements of fewer than 8 bits, of which ONNX puts as many into a byte as fit, the first into its lowest bits."""
+    shifts = np.arange(0, 8, dtype.bits, dtype=np.uint8)
+    found = data.view(np.uint8)[:, np.newaxis] >> shifts & ((1 << dtype.bits) - 1)
+    return found.reshape(-1)[:count].astype(np.uint8).view(dtype.numpy)
 
 
 _KNOWN = set(onnx.TensorProto.DataType.values())

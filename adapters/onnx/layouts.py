@@ -7,6 +7,7 @@ A layout is a list of invertible steps on a list of arrays, itself plain JSON, s
     ["blocks", 0, [0, 2, 1]]       cut into len(order) equal blocks along an axis, put in that order
     ["concat", 0]                  join all arrays along an axis
     ["stack", 0]                   join all arrays along a new axis
+    ["bytes", "int4"]              integers of that dtype, of fewer than 8 bits, as int8 or uint8
     ["pairs", -1]                  complex values as real and imaginary parts, along a new last axis
 """
 
@@ -18,10 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from converter.ir import TensorSpec
+from converter.ir import DType, TensorSpec
 
 Array = np.ndarray[Any, Any]
 Step = tuple[Any, ...]
+
+BYTES: dict[DType, DType] = {DType.INT2: DType.INT8, DType.UINT2: DType.UINT8, DType.INT4: DType.INT8, DType.UINT4: DType.UINT8}
+"""What the integers of fewer than 8 bits are in the files that are written: ONNX Runtime does little with their own dtypes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ def _apply(step: Step, arrays: list[Array]) -> list[Array]:
         return [np.stack(arrays, argument)]
     if kind == "pairs":
         return [_parts(array) for array in arrays]
+    if kind == "bytes":
+        return [array.astype(np.uint8 if argument.startswith("u") else np.int8) for array in arrays]
     raise ValueError(f"unknown layout step {kind!r}")
 
 
@@ -94,6 +100,8 @@ def _invert(step: Step, arrays: list[Array], shapes: list[tuple[int, ...]]) -> l
         return [np.take(array, index, argument) for index in range(len(shapes))]
     if kind == "pairs":
         return [_joined(array) for array in arrays]
+    if kind == "bytes":
+        return [_narrowed(array, argument) for array in arrays]
     raise ValueError(f"unknown layout step {kind!r}")
 
 
@@ -108,6 +116,13 @@ def _joined(array: Array) -> Array:
     if array.dtype.kind != "f" or array.shape[-1:] != (2,):
         raise ValueError("no pairs of real and imaginary parts")
     return np.ascontiguousarray(array).reshape(-1).view(f"c{array.dtype.itemsize * 2}").reshape(array.shape[:-1])
+
+
+def _narrowed(array: Array, name: str) -> Array:
+    dtype = next((dtype for dtype in DType if dtype.value == name and dtype.is_integer and dtype.bits < 8), None)
+    if dtype is None or array.size and not dtype.limits[0] <= int(array.min()) <= int(array.max()) <= dtype.limits[1]:
+        raise ValueError(f"no values of {name!r}")
+    return array.astype(dtype.numpy)
 
 
 @dataclass(frozen=True, slots=True)

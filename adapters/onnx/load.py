@@ -27,8 +27,9 @@ Array = np.ndarray[Any, Any]
 MAX_STEPS = 16
 """Steps of a layout; those that are written have three at most."""
 FROM_ONNX: dict[int, DType] = {**{number: dtype for dtype, number in ONNX_DTYPES.items()},
-                               **{getattr(onnx.TensorProto, dtype.value.upper().replace("_", "")): dtype for dtype in DType
-                                  if "float8" in dtype.value and hasattr(onnx.TensorProto, dtype.value.upper().replace("_", ""))}}
+                               **{getattr(onnx.TensorProto, name): dtype for dtype in DType
+                                  for name in [dtype.value.upper().replace("_", "").replace("E8M0FNU", "E8M0").replace("E2M1FN", "E2M1")]
+                                  if ("FLOAT8" in name or dtype.bits < 8) and hasattr(onnx.TensorProto, name)}}
 
 
 def load_onnx(path: str | Path, *, verify: bool | None = None) -> Model:
@@ -181,7 +182,7 @@ class OnnxParameters(ParameterStore):
                 values = parts[sources.index(name)]
             except (ValueError, TypeError, IndexError, OverflowError) as error:
                 raise FormatError("an initializer does not fit its layout", where=initializer, received=str(error)[:120]) from error
-        if values.shape != spec.shape:
+        if values.shape != spec.shape or values.dtype != spec.dtype.numpy:
             raise FormatError("an initializer does not fit its layout", where=name, expected=str(spec), received=str(values.shape))
         values = np.ascontiguousarray(values).reshape(values.shape)
         values.flags.writeable = False

@@ -11,7 +11,7 @@ import onnx
 
 from adapters.onnx import complex_pairs
 from adapters.onnx.empty import IDENTITIES, reduced_empty
-from adapters.onnx.layouts import Initializer, Layout
+from adapters.onnx.layouts import BYTES, Initializer, Layout
 from adapters.onnx.registry import lowerings
 from converter import dims
 from converter.attributes import attribute_symbols, filled_attributes, normalize_attributes
@@ -29,8 +29,8 @@ Tensor = Value
 """A value in the ONNX graph: its name there, and its neutral dtype and shape."""
 
 ONNX_DTYPES: dict[DType, int] = {dtype: getattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(
-    "FLOAT64", "DOUBLE")) for dtype in DType if hasattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(
-        "FLOAT64", "DOUBLE"))}
+    "FLOAT64", "DOUBLE")) for dtype in DType if dtype.bits >= 8 and hasattr(
+        onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace("FLOAT64", "DOUBLE"))}
 
 
 class Lowering:
@@ -92,7 +92,7 @@ class Lowering:
 
     def constant(self, values: Any, dtype: DType = DType.INT64) -> Tensor:
         """A constant tensor (an initializer); equal ones are shared. Default dtype: int64, for shapes and axes."""
-        array = np.asarray(values, dtype.numpy)
+        array = np.asarray(values, BYTES.get(dtype, dtype).numpy)
         key = ("constant", dtype, array.shape, array.tobytes())
         if key not in self._cache:
             name = self.unique(f"constant_{len(self.constants)}")
@@ -240,6 +240,7 @@ class Lowering:
 
     def onnx_dtype(self, dtype: DType) -> int:
         """ONNX's number for a dtype. Raises `UnsupportedError` for one that ONNX lacks."""
+        dtype = BYTES.get(dtype, dtype)
         if dtype not in ONNX_DTYPES:
             raise self.refuse(f"ONNX has no {dtype} tensors here")
         return ONNX_DTYPES[dtype]
@@ -300,7 +301,9 @@ class Lowering:
             spec = self.specs[name]
             if target is None or self.uses[name]:
                 if target is None:
-                    self.initializers[name] = Initializer(name, spec, (name,), Layout())
+                    held = BYTES.get(spec.dtype)
+                    layout = Layout((("bytes", str(spec.dtype)),) if held else ())
+                    self.initializers[name] = Initializer(name, TensorSpec(held, spec.shape) if held else spec, (name,), layout)
                 self.values[name] = Tensor(target or name, spec)
         self._lower_nodes()
         results: dict[str, Tensor] = {}

@@ -16,7 +16,14 @@ from converter.dims import Dim
 from converter.errors import UnsupportedError
 from converter.ir import DType
 
-TO_TORCH: dict[DType, torch.dtype] = {dtype: getattr(torch, dtype.value) for dtype in DType if hasattr(torch, dtype.value)}
+
+class _ToTorch(dict[DType, torch.dtype]):
+    def __missing__(self, dtype: DType) -> torch.dtype:
+        raise UnsupportedError(f"PyTorch does not compute with {dtype}", received=str(dtype), expected=", ".join(map(str, self)),
+                               fix="run the model with NumPy", cause="dtype")
+
+
+TO_TORCH = _ToTorch({dtype: getattr(torch, dtype.value) for dtype in DType if hasattr(torch, dtype.value) and dtype.bits >= 8})
 FROM_TORCH: dict[torch.dtype, DType] = {torch_dtype: dtype for dtype, torch_dtype in TO_TORCH.items()}
 
 # NumPy lacks torch's small floats, so their bits travel as integers of the same width.
@@ -45,7 +52,7 @@ def to_tensor(array: np.ndarray[Any, Any], *, copy: bool = True) -> torch.Tensor
     """A tensor with an array's values, bits kept: a copy, so that it may be written to, or the writable array's own memory."""
     dtype = DType.of(array.dtype)
     array = np.array(array, copy=True, order="C") if copy else array
-    if dtype is DType.BFLOAT16 or dtype.value.startswith("float8"):
+    if dtype is DType.BFLOAT16 or dtype.numpy.kind == "V" or dtype.value.startswith("float8"):
         bits = array.view({1: np.uint8, 2: np.int16}[dtype.itemsize])
         return torch.from_numpy(bits).view(TO_TORCH[dtype])
     return torch.from_numpy(array)

@@ -71,8 +71,8 @@ def parse_input(text: str) -> InputSpec:
         span = (int(found["low"]), int(found["high"]))
         if not spec.dtype.is_integer:
             raise ConverterError("a range is for integers", where=where, received=str(spec.dtype))
-        limits = np.iinfo(spec.dtype.numpy)
-        if not limits.min <= span[0] <= span[1] <= limits.max:
+        lowest, highest = spec.dtype.limits
+        if not lowest <= span[0] <= span[1] <= highest:
             raise ConverterError("not a range", where=where, expected=f"lowest..highest within {spec.dtype}",
                                  received=f"{span[0]}..{span[1]}")
     return InputSpec(found["name"].strip(), spec, span)

@@ -18,6 +18,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from converter.ir import DType
+
 Array = np.ndarray[Any, Any]
 
 FACTOR = 4.0
@@ -87,7 +89,7 @@ def floor_of(dtype: np.dtype[Any], floor: float = FLOOR) -> float:
 
 def is_exact(dtype: np.dtype[Any]) -> bool:
     """Whether values of a dtype are compared for equality: integers and booleans."""
-    return dtype.kind in "biu"
+    return dtype.kind in "biu" or DType.of(dtype).is_integer
 
 
 def distances(actual: Array, truth: Array, dtype: np.dtype[Any]) -> Array:

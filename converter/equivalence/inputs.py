@@ -191,8 +191,7 @@ def plain_draw(seed: int, dtype: DType, shape: tuple[int, ...], role: Role, inde
             low = max(low, 1)
         if dtype.is_float:
             return Draw("integers", seed, low, high)
-        limits = np.iinfo(dtype.numpy)
-        return Draw("integers", seed, max(low, int(limits.min)), min(high, int(limits.max) + 1))
+        return Draw("integers", seed, max(low, dtype.limits[0]), min(high, dtype.limits[1] + 1))
     if not dtype.is_float:
         return None
     if role.domain is not None:

@@ -27,7 +27,7 @@ def survives(array: Array) -> bool:
     flat = array.reshape(-1).view(component.numpy)
     if component in SMALL_FLOATS:
         table = float_table(component)
-        nan, canonical, unsigned = np.isnan(table.values), table.special["NaN"], table.unsigned
+        nan, canonical, unsigned = np.isnan(table.values), table.special.get("NaN"), table.unsigned
         odd = nan & (np.arange(len(nan)) != canonical)
         return not any(odd[piece.view(unsigned)].any() for piece in _pieces(flat))
     unsigned = np.dtype(f"u{component.itemsize}")
@@ -50,6 +50,8 @@ def encode_values(array: Array, indent: str = "") -> Iterator[bytes]:
         return
     component = COMPONENT.get(dtype, dtype)
     array = np.ascontiguousarray(array).reshape(array.shape)
+    if dtype.is_integer and dtype.bits < 8:
+        array = array.astype(np.int8)
     rows = array.reshape(-1).view(component.numpy).reshape(*array.shape, 2) if dtype in COMPONENT else array
     if rows.ndim == 0:
         yield b",".join(_tokens(rows.reshape(1), component))

@@ -39,8 +39,8 @@ _STORED_AS_BITS: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2
 
 
 def storage_dtype(dtype: DType) -> np.dtype[Any]:
-    """What HDF5 holds: the dtype itself, or for bool (0 and 1), bfloat16 and the float8 kinds their bits, unsigned."""
-    if dtype is DType.BOOL or dtype.value.startswith(("bfloat", "float8")):
+    """What HDF5 holds: the dtype itself, or for bool (0 and 1), bfloat16 and what NumPy alone lacks its bits, unsigned."""
+    if dtype is DType.BOOL or dtype.numpy.kind == "V" or dtype.value.startswith(("bfloat", "float8")):
         return _STORED_AS_BITS[dtype.itemsize]
     return dtype.numpy.newbyteorder("<")
 

@@ -84,8 +84,7 @@ def _bound(item: Mapping[str, Any], key: str, dtype: DType, where: str) -> float
     value = item[key]
     if not dtype.is_integer:
         return _number(value, f"{where}.{key}")
-    limits = np.iinfo(dtype.numpy)
-    lowest, highest = max(int(limits.min), -(1 << 62)), min(int(limits.max) + 1, 1 << 62)
+    lowest, highest = max(dtype.limits[0], -(1 << 62)), min(dtype.limits[1] + 1, 1 << 62)
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise FormatError("not a bound of these integers", where=f"{where}.{key}", received=describe(value))
     return value

@@ -67,7 +67,7 @@ class FloatTable:
 def float_table(dtype: DType) -> FloatTable:
     """The table of a dtype of `SMALL_FLOATS`."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
-    patterns = np.arange(1 << 8 * dtype.itemsize).astype(unsigned)
+    patterns = np.arange(1 << dtype.bits).astype(unsigned)
     with np.errstate(all="ignore"):
         values = patterns.view(dtype.numpy).astype(np.float64)
     finite = np.flatnonzero(np.isfinite(values) & ~((values == 0) & np.signbit(values)))
@@ -78,7 +78,7 @@ def float_table(dtype: DType) -> FloatTable:
                         ("-0.0", (values == 0) & np.signbit(values))):
         if found.any():
             special[name] = int(np.flatnonzero(found)[0])
-    with np.errstate(all="ignore"):
+    if np.isnan(values).any():
         special["NaN"] = int(np.array([np.nan]).astype(dtype.numpy).view(unsigned)[0])
     inner = (ordered[:-1] + ordered[1:]) / 2
     low = ordered[0] - (ordered[1] - ordered[0]) / 2

@@ -156,9 +156,12 @@ def _decode_base64(data: Any, entry: TensorEntry, where: str) -> Array:
 
 
 def from_bytes(data: Array, spec: TensorSpec, where: str) -> Array:
-    """uint8 data as the tensor that they are. Raises `FormatError` for a bool that is neither 0 nor 1."""
+    """uint8 data as the tensor that they are. Raises `FormatError` for a bool that is neither 0 nor 1, and for bits beyond a dtype's."""
     if spec.dtype is DType.BOOL and data.size and data.max() > 1:
         raise FormatError("a bool that is neither 0 nor 1", where=where, received=str(int(data.max())))
+    if spec.dtype.bits < 8 and data.size and data.max() >> spec.dtype.bits:
+        raise FormatError("a byte with other bits than its dtype has", where=where, received=str(int(data.max())),
+                          expected=f"{spec.dtype}: below {1 << spec.dtype.bits}")
     return data.view(spec.dtype.numpy).reshape(integers(spec))
 
 

@@ -27,6 +27,7 @@ SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 COMPONENT = {DType.COMPLEX64: DType.FLOAT32, DType.COMPLEX128: DType.FLOAT64}
 _INTEGER_CODES = {DType.INT8: "b", DType.INT16: "h", DType.INT32: "i", DType.INT64: "q",
                   DType.UINT8: "B", DType.UINT16: "H", DType.UINT32: "I", DType.UINT64: "Q"}
+_HELD = {DType.INT2: DType.INT8, DType.INT4: DType.INT8, DType.UINT2: DType.UINT8, DType.UINT4: DType.UINT8}
 _BRACKETS = bytes.maketrans(b"[]", b"  ")
 _NEGATIVE_ZERO = re.compile(rb"-0(?=[\],\s]|$)")
 _LONGEST_NUMBER = 1200
@@ -151,14 +152,18 @@ def _fill(out: Array, text: bytes, flat: list[Any], dtype: DType, where: str) ->
             raise _not_fitting(dtype, flat, where, lambda value: isinstance(value, bool))
         out[:] = flat
     else:
+        low, high = dtype.limits
         try:
             if b"e" in text or b"E" in text or b"." in text:
                 # Also true and false: struct would take them for 1 and 0.
                 raise struct.error
-            out[:] = np.frombuffer(struct.pack(f"<{len(flat)}{_INTEGER_CODES[dtype]}", *flat), dtype.numpy)
+            held = _HELD.get(dtype, dtype)
+            whole = np.frombuffer(struct.pack(f"<{len(flat)}{_INTEGER_CODES[held]}", *flat), held.numpy)
+            if held is not dtype and not ((whole >= low) & (whole <= high)).all():
+                raise struct.error
+            out[:] = whole
         except struct.error:
-            info = np.iinfo(dtype.numpy)
-            raise _not_fitting(dtype, flat, where, lambda value: type(value) is int and info.min <= value <= info.max) from None
+            raise _not_fitting(dtype, flat, where, lambda value: type(value) is int and low <= value <= high) from None
 
 
 def _not_fitting(dtype: DType, flat: list[Any], where: str, fits: Callable[[Any], bool]) -> FormatError:

@@ -21,8 +21,7 @@ def _full(*, shape: tuple[Dim, ...], fill_value: bool | Dim | float | complex, d
     fits = (dtype.is_complex or not isinstance(fill_value, complex)) and (
         not dtype.is_integer or isinstance(fill_value, (int, Expr)))
     if fits and dtype.is_integer and isinstance(fill_value, int):
-        limits = np.iinfo(dtype.numpy)
-        fits = int(limits.min) <= fill_value <= int(limits.max)
+        fits = dtype.limits[0] <= fill_value <= dtype.limits[1]
     require(fits, "a fill value that does not fit the dtype", expected=str(dtype), received=repr(fill_value))
     return TensorSpec(dtype, shape)
 

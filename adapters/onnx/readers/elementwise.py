@@ -139,23 +139,41 @@ def cast(g: Reader, x: Item, *, to: int, saturate: int = 1, round_mode: str = "u
     dtype = FROM_ONNX.get(to)
     if dtype is None:
         raise g.refuse(f"a cast to the dtype {to}")
-    return _converted(g, x, dtype, bool(saturate))
+    return converted(g, x, dtype, bool(saturate), round_mode)
 
 
-def _converted(g: Reader, x: Item, dtype: DType, saturate: bool) -> Value:
-    """To float8 what is too large becomes the largest number, as do infinities."""
-    if "float8" not in dtype.value or not g.dtype(x).is_float or "float8" in g.dtype(x).value or dtype is DType.FLOAT8_E8M0FNU:
+def converted(g: Reader, x: Item | Value, dtype: DType, saturate: bool, round_mode: str = "up") -> Value:
+    """In another dtype. To float8 what is too large becomes the largest number, as do infinities, where that is asked for."""
+    if "float8" not in dtype.value or not g.dtype(x).is_float or "float8" in g.dtype(x).value:
         return g.cast(x, dtype)
-    if not saturate:
-        raise g.refuse("a cast to float8 without saturation")
     value = g.cast(x, DType.FLOAT32)
+    if dtype is DType.FLOAT8_E8M0FNU:
+        return _power_of_two(g, value, saturate, round_mode)
+    if not saturate:
+        return g.cast(value, dtype)
     most = float(ml_dtypes.finfo(dtype.numpy).max)  # type: ignore[no-untyped-call]
     return g.cast(g.op("clip", value, g.like(-most, value), g.like(most, value)), dtype)
 
 
+def _power_of_two(g: Reader, x: Value, saturate: bool, round_mode: str) -> Value:
+    """To a power of two that is not below x, not above it, or the nearer one, half to the larger."""
+    if not saturate:
+        raise g.refuse("a cast to float8e8m0 without saturation")
+    cut = g.op("clip", x, g.like(2.0 ** -127, x), g.like(2.0 ** 127, x))
+    near = g.cast(g.cast(cut, DType.FLOAT8_E8M0FNU), x.dtype)
+    below = g.op("where", g.op("greater", near, cut), g.op("multiply", near, g.like(0.5, x)), near)
+    if round_mode == "down":
+        found = below
+    else:
+        least = below if round_mode == "up" else g.op("multiply", below, g.like(1.5, x))
+        above = g.op("greater" if round_mode == "up" else "greater_equal", cut, least)
+        found = g.op("where", above, g.op("multiply", below, g.like(2, x)), below)
+    return g.cast(found, DType.FLOAT8_E8M0FNU)
+
+
 @reads("CastLike")
 def cast_like(g: Reader, x: Item, target: Item, *, saturate: int = 1, round_mode: str = "up") -> Value:
-    return _converted(g, x, g.dtype(target), bool(saturate))
+    return converted(g, x, g.dtype(target), bool(saturate), round_mode)
 
 
 # Activations -------------------------------------------------------------------------------------------------------------

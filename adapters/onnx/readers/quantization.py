@@ -1,13 +1,12 @@
-"""Numbers to 8-bit integers and back: exact to the bit where ONNX's text defines the answer."""
+"""Numbers to integers of 2 to 16 bits and small floats, and back: exact to the bit where ONNX's text defines the answer."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from adapters.onnx.load import FROM_ONNX
 from adapters.onnx.readers.convolution import conv
+from adapters.onnx.readers.elementwise import converted
 from adapters.onnx.readers.linear import centred
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
@@ -36,8 +35,7 @@ def rounded(g: Reader, x: Value, zero: Value | None, dtype: DType) -> Value:
     whole = g.op("round", x)
     if zero is not None:
         whole = g.op("add", whole, g.cast(zero, x.dtype))
-    ends = np.iinfo(dtype.numpy)
-    low, high = g.like(ends.min, whole), g.like(ends.max, whole)
+    low, high = (g.like(end, whole) for end in dtype.limits)
     return g.cast(g.op("minimum", g.op("maximum", whole, low), high), dtype)
 
 
@@ -45,8 +43,8 @@ def rounded(g: Reader, x: Value, zero: Value | None, dtype: DType) -> Value:
 def quantize_linear(g: Reader, x: Item, scale: Item, zero: Item | None = None, *, axis: int = 1, block_size: int = 0,
                     output_dtype: int = 0, precision: int = 0, saturate: int = 1) -> Value:
     dtype = g.dtype(zero) if zero is not None else FROM_ONNX.get(output_dtype) if output_dtype else DType.UINT8
-    if dtype is None or not dtype.is_integer:
-        raise g.refuse("numbers of fewer than 8 bits, or float8")
+    if dtype is None:
+        raise g.refuse(f"numbers of the dtype {output_dtype}")
     value = g.tensor(x)
     kind = FROM_ONNX.get(precision) if precision else g.dtype(scale)
     if kind is None or not kind.is_float:
@@ -56,7 +54,10 @@ def quantize_linear(g: Reader, x: Item, scale: Item, zero: Item | None = None, *
     quotient = g.op("divide", g.cast(value, common), g.cast(_along(g, scale, value, axis, block_size), common))
     if common in (DType.FLOAT16, DType.BFLOAT16):
         quotient = g.cast(quotient, DType.FLOAT32)
-    return rounded(g, quotient, None if zero is None else _along(g, zero, value, axis, block_size), dtype)
+    point = None if zero is None else _along(g, g.cast(zero, quotient.dtype), value, axis, block_size)
+    if dtype.is_float:
+        return converted(g, quotient if point is None else g.op("add", quotient, point), dtype, bool(saturate))
+    return rounded(g, quotient, point, dtype)
 
 
 @reads("DequantizeLinear")
@@ -64,12 +65,13 @@ def dequantize_linear(g: Reader, x: Item, scale: Item, zero: Item | None = None,
                       output_dtype: int = 0) -> Value:
     value = g.tensor(x)
     dtype = FROM_ONNX.get(output_dtype) if output_dtype else g.dtype(scale)
-    if dtype is None or not value.dtype.is_integer:
-        raise g.refuse("numbers of fewer than 8 bits, or float8")
-    whole = g.cast(value, DType.INT32)
-    if zero is not None:
-        whole = g.op("subtract", whole, g.cast(_along(g, zero, value, axis, block_size), DType.INT32))
+    if dtype is None:
+        raise g.refuse(f"numbers of the dtype {output_dtype}")
     kind = g.dtype(scale)
+    common = kind if value.dtype.is_float else DType.INT32
+    whole = g.cast(value, common)
+    if zero is not None:
+        whole = g.op("subtract", whole, _along(g, g.cast(zero, common), value, axis, block_size))
     return g.cast(g.op("multiply", g.cast(whole, kind), _along(g, scale, value, axis, block_size)), dtype)
 
 

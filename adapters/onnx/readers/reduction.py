@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
@@ -68,8 +66,7 @@ def lowest(dtype: DType, most: bool) -> float:
         return most
     if dtype.is_float:
         return math.inf if most else -math.inf
-    ends = np.iinfo(dtype.numpy)
-    return int(ends.max if most else ends.min)
+    return dtype.limits[most]
 
 
 def _of_each(op: str, each: str):  # type: ignore[no-untyped-def]
