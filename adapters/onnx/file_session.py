@@ -46,4 +46,11 @@ class OnnxFileSession:
         except Exception as error:  # as above
             raise RunError("ONNX Runtime does not run the file on these inputs", where=str(self.path), received=str(error)[:300],
                            expected=", ".join(sorted(self.inputs))) from error
-        return dict(zip(self.outputs, results, strict=True))
+        return {name: as_scores(result) for name, result in zip(self.outputs, results, strict=True)}
+
+
+def as_scores(result: Any) -> Any:
+    """A list of maps from labels to scores as scores [rows, classes], in the ascending order of the labels; anything else as it is."""
+    if not isinstance(result, np.ndarray) or result.dtype != object or not all(isinstance(row, dict) for row in result):
+        return result
+    return np.array([[row[label] for label in sorted(row)] for row in result], np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 from adapters.onnx.readers.linear import weight_name
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
+from adapters.onnx.reading.spelled_recurrent import USUAL, activations_of, spelled_out
 from adapters.onnx.registry import reads
 from converter.builder import Value
 from converter.dims import Dim
@@ -103,44 +104,51 @@ def _reversed(g: Reader, x: Value, ends: Item | Value | None) -> Value:
     return g.op("take_along_axis", x, index, axis=0)
 
 
-def _plain(g: Reader, activations: Sequence[str] | None, usual: tuple[str, ...], direction: str, clip: float | None) -> None:
+def _step_by_step(g: Reader, kind: str, inputs: Sequence[Item | None], hidden_size: int, direction: str, layout: int,
+                  activations: Sequence[str] | None, alphas: Sequence[float] | None, betas: Sequence[float] | None, clip: float | None,
+                  resets_late: bool = False) -> tuple[Value | None, ...]:
     count = 2 if direction == "bidirectional" else 1
-    if activations and tuple(item.lower() for item in activations) != usual * count:
-        raise g.refuse(f"activations {', '.join(activations)}")
-    if clip:
-        raise g.refuse("a bound on what goes into the activations")
+    functions = activations_of(g, kind, count, activations, alphas, betas, clip)
+    return spelled_out(g, kind, inputs, hidden_size, direction, layout, functions, _reversed, resets_late)
+
+
+def _is_usual(kind: str, activations: Sequence[str] | None, direction: str, clip: float | None) -> bool:
+    count = 2 if direction == "bidirectional" else 1
+    return not clip and (not activations or tuple(item.lower() for item in activations) == USUAL[kind] * count)
 
 
 @reads("LSTM")
 def lstm(g: Reader, *inputs: Item | None, hidden_size: int, direction: str = "forward", layout: int = 0, input_forget: int = 0,
-         activations: Sequence[str] | None = None, activation_alpha: object = None, activation_beta: object = None,
-         clip: float | None = None) -> tuple[Value | None, ...]:
-    _plain(g, activations, ("sigmoid", "tanh", "tanh"), direction, clip)
-    peepholes = inputs[7] if len(inputs) > 7 else None
-    if peepholes is not None and not (g.known(peepholes) is not None and not np.any(g.numbers(peepholes, "peepholes"))):
-        raise g.refuse("peephole weights")
+         activations: Sequence[str] | None = None, activation_alpha: Sequence[float] | None = None,
+         activation_beta: Sequence[float] | None = None, clip: float | None = None) -> tuple[Value | None, ...]:
     if input_forget:
         raise g.refuse("an input gate that is the forget gate's rest")
+    if clip:
+        raise g.refuse("a bound on what goes into the activations, which ONNX's text and its runtimes apply differently")
+    peepholes = inputs[7] if len(inputs) > 7 else None
+    without = peepholes is None or g.known(peepholes) is not None and not np.any(g.numbers(peepholes, "peepholes"))
+    if not without or not _is_usual("lstm", activations, direction, clip):
+        return _step_by_step(g, "lstm", inputs if not without else inputs[:7], hidden_size, direction, layout, activations,
+                             activation_alpha, activation_beta, clip)
     return _recurrent(g, "lstm", inputs[:7], hidden_size, direction, layout)
 
 
 @reads("GRU")
 def gru(g: Reader, *inputs: Item | None, hidden_size: int, direction: str = "forward", layout: int = 0, linear_before_reset: int = 0,
-        activations: Sequence[str] | None = None, activation_alpha: object = None, activation_beta: object = None,
-        clip: float | None = None) -> tuple[Value | None, ...]:
-    _plain(g, activations, ("sigmoid", "tanh"), direction, clip)
-    if not linear_before_reset:
-        raise g.refuse("a reset gate that acts before the recurrent product (linear_before_reset 0)")
+        activations: Sequence[str] | None = None, activation_alpha: Sequence[float] | None = None,
+        activation_beta: Sequence[float] | None = None, clip: float | None = None) -> tuple[Value | None, ...]:
+    if not linear_before_reset or not _is_usual("gru", activations, direction, clip):
+        return _step_by_step(g, "gru", inputs, hidden_size, direction, layout, activations, activation_alpha, activation_beta, clip,
+                             bool(linear_before_reset))
     return _recurrent(g, "gru", inputs, hidden_size, direction, layout)
+
 
 @reads("RNN")
 def rnn(g: Reader, *inputs: Item | None, hidden_size: int, direction: str = "forward", layout: int = 0,
-        activations: Sequence[str] | None = None, activation_alpha: object = None, activation_beta: object = None,
-        clip: float | None = None, output_sequence: int = 0) -> tuple[Value | None, ...]:
+        activations: Sequence[str] | None = None, activation_alpha: Sequence[float] | None = None,
+        activation_beta: Sequence[float] | None = None, clip: float | None = None, output_sequence: int = 0) -> tuple[Value | None, ...]:
     count = 2 if direction == "bidirectional" else 1
     names = tuple(item.lower() for item in activations or ("tanh",) * count)
-    if len(set(names)) != 1 or names[0] not in ("tanh", "relu"):
-        raise g.refuse(f"activations {', '.join(names)}")
-    if clip:
-        raise g.refuse("a bound on what goes into the activations")
+    if len(set(names)) != 1 or names[0] not in ("tanh", "relu") or clip:
+        return _step_by_step(g, "rnn", inputs, hidden_size, direction, layout, activations, activation_alpha, activation_beta, clip)
     return _recurrent(g, "rnn", inputs, hidden_size, direction, layout, nonlinearity=names[0])

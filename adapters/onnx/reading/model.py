@@ -35,16 +35,13 @@ def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
         FormatError, GraphError: a damaged file.
     """
     versions = {("" if item.domain in STANDARD else text_of(item.domain)): item.version for item in proto.opset_import}
-    if not OLDEST <= versions.get("", 1) <= onnx.defs.onnx_opset_version():
-        raise UnsupportedError("a version of ONNX's operators that is not read", received=str(versions.get("", 1)),
-                               expected=f"{OLDEST} to {onnx.defs.onnx_opset_version()}",
-                               fix="convert it with onnx.version_converter, or install a newer onnx")
+    _check_version(versions.get("", 1), proto.graph)
     proto = inline_functions(proto)
     graph = proto.graph
     initializers = Initializers(proto, path) if graph.initializer or graph.sparse_initializer else None
     store = ForeignParameters(initializers)
     reader = Reader(GraphBuilder(text_of(graph.name) or "model"), versions, store)
-    notes: list[str] = []
+    notes = reader.notes
     given = _declare_inputs(reader, graph, notes)
     _declare_initializers(reader, graph, initializers, given)
     reader.walk(graph)
@@ -65,6 +62,26 @@ def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
     if notes:
         origin["notes"] = notes
     return Model(built, store, (), {"source": origin}, frozenset(store.constants) & frozenset(used))
+
+
+def _check_version(version: int, graph: onnx.GraphProto) -> None:
+    """Raises `UnsupportedError` for a version of ONNX's operators that is not read: below `OLDEST`, one that changed until then."""
+    newest = onnx.defs.onnx_opset_version()
+    changed: list[str] = []
+    if 1 <= version < OLDEST:
+        changed = sorted({text_of(node.op_type) for node in nodes_of(graph) if node.domain in STANDARD
+                          and _since(node.op_type, version) != _since(node.op_type, OLDEST)})
+    if changed or not 1 <= version <= newest:
+        raise UnsupportedError("a version of ONNX's operators that is not read", received=f"{version}{': ' if changed else ''}"
+                               + ", ".join(changed)[:300], expected=f"{OLDEST} to {newest}",
+                               fix="convert it with onnx.version_converter, or install a newer onnx")
+
+
+def _since(name: str, version: int) -> int | None:
+    try:
+        return int(onnx.defs.get_schema(name, version).since_version)
+    except onnx.defs.SchemaError:
+        return None
 
 
 def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:

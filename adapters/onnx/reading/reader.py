@@ -40,6 +40,7 @@ class Reader:
         self.node = onnx.NodeProto()
         self.refused: dict[tuple[str, str], int] = {}
         self.unknown: set[str] = set()
+        self.notes: list[str] = []
         self.outer: Reader | None = None
         self.captured: dict[str, Value] = {}
         self.ports: dict[str, Value] = {}
