@@ -154,7 +154,8 @@ def usable_range(file: MappedFile, offset: int, spec: TensorSpec) -> FileRange |
     size = spec.dtype.itemsize
     for axis in spec.shape:
         size *= int(axis)  # type: ignore[arg-type]
-    if spec.dtype is DType.BOOL or spec.dtype.bits < 8 or not size or not np.little_endian or (file.start + offset) % spec.dtype.numpy.alignment:
+    checked = spec.dtype is DType.BOOL or spec.dtype.bits < 8
+    if checked or not size or not np.little_endian or (file.start + offset) % spec.dtype.numpy.alignment:
         return None
     return FileRange(file, offset, size)
 
