@@ -16,7 +16,7 @@ from typing import Any
 from converter.attributes import attribute_symbols, normalize_attributes
 from converter.checking import infer_node
 from converter.conditions import Condition, ordered, parse_condition
-from converter.dims import Dim, Expr, symbols
+from converter.dims import Dim, Expr, evaluate, symbols
 from converter.errors import GraphError
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Literal, Node, TensorSpec
 from converter.opset import lookup
@@ -43,6 +43,7 @@ class Value:
 
 
 BuilderOperand = Value | Literal | None
+LARGEST_LEAST = 4096
 
 
 class GraphBuilder:
@@ -135,6 +136,16 @@ class GraphBuilder:
     def output(self, name: str, value: Value) -> None:
         """Declares `value` as the graph's output `name`."""
         self._outputs.append(GraphOutput(name, value.spec, value.name))
+
+    def least(self, name: str) -> int:
+        """The least value of a symbol at which no size that it alone decides is less than 1; at most `LARGEST_LEAST`."""
+        sizes = {size for spec in self.specs.values() for size in spec.shape if symbols(size) == {name}}
+        low, high = 1, LARGEST_LEAST
+        while low < high:
+            middle = (low + high) // 2
+            fits = all(evaluate(size, {name: middle}) >= 1 for size in sizes)
+            low, high = (low, middle) if fits else (middle + 1, high)
+        return low
 
     def graph(self) -> Graph:
         """The graph so far, without nodes that no output needs, and with unused outputs dropped."""

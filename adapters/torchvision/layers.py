@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from converter.builder import GraphBuilder, Value
-from converter.dims import Dim, evaluate, symbols
+from converter.dims import Dim
 from converter.ir import DimRange, DType, Graph, TensorSpec
 
 Pair = int | tuple[int, int]
-LARGEST = 4096
 
 
 class Mismatch(Exception):
@@ -111,25 +110,12 @@ class Layers:
         graph = self.builder.graph()
         for name in graph.dims:
             if name != "batch":
-                self.builder.dims[name] = DimRange(min=self._least(name))
+                self.builder.dims[name] = DimRange(min=self.builder.least(name))
         return self.builder.graph()
 
     def _expected(self, name: str) -> bool:
         stem, _, last = name.rpartition(".")
         return (last == "num_batches_tracked" and f"{stem}.running_mean" in self._used) or name.startswith(tuple(self._unused))
-
-    def _least(self, name: str) -> int:
-        """The least value of the symbol at which no size in the graph is less than 1."""
-        sizes = {size for spec in self.builder.specs.values() for size in spec.shape if symbols(size) == {name}}
-
-        def fits(value: int) -> bool:
-            return all(evaluate(size, {name: value}) >= 1 for size in sizes)
-
-        low, high = 1, LARGEST
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if fits(middle) else (middle + 1, high)
-        return low
 
     # Layers -------------------------------------------------------------------------------------------------------------
 
