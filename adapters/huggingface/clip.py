@@ -11,6 +11,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import Net
 from adapters.huggingface.vision import image, layer, patches, pixels, sizes, with_tokens
 from converter.builder import Value
+from converter.errors import UnsupportedError
 from converter.ir import DType
 
 NAMES = {
@@ -55,30 +56,42 @@ def part(config: Config, name: str, defaults: Mapping[str, Any]) -> Config:
     return Config(merged, f"{config.where}, {name}")
 
 
-def _tower(net: Net, name: str) -> str:
+def tower_of(net: Net, name: str) -> str:
     """What precedes a tower's names: a tower alone is saved with or without it."""
     return name if any(held.startswith(name) for held in net.held) else ""
 
 
-def text_tower(net: Net, config: Config, tower: str, batch: str = "batch") -> tuple[Value, Value]:
-    """All words [batch, time, width], and the one at the end of the text [batch, width]."""
-    width, layout = config.size("hidden_size"), sizes(config, eps=1e-5, activation="quick_gelu")
-    longest, end = config.size("max_position_embeddings", 77), config.size("eos_token_id", 49407, least=0)
+def text_words(net: Net, longest: int, batch: str = "batch", *, names: tuple[str, ...] = ("attention_mask", "position_ids")) -> Value:
+    """Declares the inputs of a text, `input_ids` and those of `names` that the graph takes, int64 [batch, time]; gives the first."""
     net.dim(batch, None)
     net.dim("time", longest)
-    for name in ("input_ids", "attention_mask", "position_ids"):
+    for name in ("input_ids", *names):
         if net.takes(name):
             net.b.input(name, DType.INT64, [batch, "time"])
-    ids = Value("input_ids", net.b.specs["input_ids"])
+    if not net.takes("input_ids"):
+        raise UnsupportedError("the model needs the input 'input_ids'", where="take")
+    return Value("input_ids", net.b.specs["input_ids"])
+
+
+def text_tower(net: Net, config: Config, tower: str, batch: str = "batch", causal: bool = True) -> tuple[Value, Value]:
+    """The numbers of the words [batch, time], and what is made of them, [batch, time, width]."""
+    width, layout, longest = config.size("hidden_size"), sizes(config), config.size("max_position_embeddings")
+    ids = text_words(net, longest, batch)
     table = net.tensor("positions", (longest, width), tower=tower)
     given, mask = taken(net, "position_ids"), taken(net, "attention_mask")
     places = (net.op("slice", table, axes=(0,), starts=(0,), stops=(ids.shape[1],)) if given is None
               else net.op("embedding", given, table))
-    x = net.op("add", net.embedding(ids, "words", config.size("vocab_size", 49408), width, tower=tower), places, name="text_embeddings")
+    x = net.op("add", net.embedding(ids, "words", config.size("vocab_size"), width, tower=tower), places, name="text_embeddings")
     visible = None if mask is None else net.op("reshape", net.cast(mask, DType.BOOL), shape=(mask.shape[0], 1, 1, mask.shape[1]))
     for index in range(config.size("num_hidden_layers")):
-        x = layer(net, x, layout, f"text_layer_{index}", visible, causal=True, layer=index, tower=tower)
-    x = net.layer_norm(x, "text_norm", layout.eps, tower=tower)
+        x = layer(net, x, layout, f"text_layer_{index}", visible, causal=causal, layer=index, tower=tower)
+    return ids, net.layer_norm(x, "text_norm", layout.eps, tower=tower)
+
+
+def text_and_end(net: Net, config: Config, tower: str, batch: str = "batch") -> tuple[Value, Value]:
+    """All words [batch, time, width], and the one at the end of the text [batch, width]."""
+    ids, x = text_tower(net, config, tower, batch)
+    end = config.size("eos_token_id", least=0)
     # Files with 2 are older than the field's meaning: the last word of a text has the highest number.
     marked = ids if end == 2 else net.cast(net.op("equal", ids, end), DType.INT64)
     return x, net.at(x, net.op("argmax", marked, axis=1, keepdims=True))
@@ -100,7 +113,7 @@ def image_tower(net: Net, config: Config, tower: str, batch: str = "batch") -> t
     return x, net.layer_norm(net.first(x), "image_norm", layout.eps, tower=tower)
 
 
-def _unit(net: Net, x: Value) -> Value:
+def unit(net: Net, x: Value) -> Value:
     return net.op("divide", x, net.op("vector_norm", x, axis=(-1,), keepdims=True))
 
 
@@ -110,7 +123,7 @@ def build(net: Net, task: str) -> None:
     width = config.size("projection_dim", 512)
     config.get("logit_scale_init_value")
     if task == "text-embedding":
-        _, pooled = text_tower(net, texts, TEXT)
+        _, pooled = text_and_end(net, texts, TEXT)
         net.output("text_embeds", net.linear(pooled, "text_projection", width, bias=False))
     elif task == "image-embedding":
         _, pooled = image_tower(net, images, IMAGE)
@@ -120,21 +133,27 @@ def build(net: Net, task: str) -> None:
         mean = net.op("mean", net.op("slice", x, axes=(1,), starts=(1,), stops=(None,)), axis=(1,))
         net.output("logits", net.linear(mean, "classifier", config.labels()))
     else:
-        _, words = text_tower(net, texts, TEXT, "texts")
+        _, words = text_and_end(net, texts, TEXT, "texts")
         _, picture = image_tower(net, images, IMAGE, "images")
-        text = _unit(net, net.linear(words, "text_projection", width, bias=False))
-        shown = _unit(net, net.linear(picture, "image_projection", width, bias=False))
-        scores = net.op("linear", text, shown)
-        scores = net.op("multiply", scores, net.op("exp", net.tensor("scale", (), "")))
-        net.output("logits_per_image", net.op("permute_dims", scores, axes=(1, 0)))
-        net.output("logits_per_text", scores)
-        net.output("text_embeds", text)
-        net.output("image_embeds", shown)
+        text = unit(net, net.linear(words, "text_projection", width, bias=False))
+        shown = unit(net, net.linear(picture, "image_projection", width, bias=False))
+        compared(net, text, shown)
+
+
+def compared(net: Net, text: Value, shown: Value, shape: tuple[int, ...] = (), offset: bool = False) -> None:
+    """Each text with each image, both of length 1: the products times the scale, and with what is added to them."""
+    scores = net.op("multiply", net.op("linear", text, shown), net.op("exp", net.tensor("scale", shape, "")))
+    if offset:
+        scores = net.op("add", scores, net.tensor("offset", shape, ""))
+    net.output("logits_per_image", net.op("permute_dims", scores, axes=(1, 0)))
+    net.output("logits_per_text", scores)
+    net.output("text_embeds", text)
+    net.output("image_embeds", shown)
 
 
 def build_text(net: Net, task: str) -> None:
     config = Config({**TEXT_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
-    x, pooled = text_tower(net, config, _tower(net, TEXT))
+    x, pooled = text_and_end(net, config, tower_of(net, TEXT))
     if task == "text-embedding":
         net.output("text_embeds", net.linear(pooled, "text_projection", config.size("projection_dim"), bias=False))
         net.output("last_hidden_state", x)
@@ -146,7 +165,7 @@ def build_text(net: Net, task: str) -> None:
 
 def build_image(net: Net, task: str) -> None:
     config = Config({**IMAGE_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
-    x, pooled = image_tower(net, config, _tower(net, IMAGE))
+    x, pooled = image_tower(net, config, tower_of(net, IMAGE))
     if task == "image-embedding":
         net.output("image_embeds", net.linear(pooled, "image_projection", config.size("projection_dim"), bias=False))
         net.output("last_hidden_state", x)

@@ -1,13 +1,15 @@
-"""ConvNeXt (Liu et al. 2022)."""
+"""ConvNeXt (Liu et al. 2022) and ConvNeXt V2 (Woo et al. 2023)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters.huggingface.config import MOST_LAYERS, Config
+from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
-from adapters.huggingface.vision import TASKS, image, pair, pixels
+from adapters.huggingface.vision import TASKS, depths, image, pair, pixels, several
 from converter.builder import Value
 from converter.dims import symbol
 from converter.ir import DimRange
@@ -23,6 +25,7 @@ NAMES = {
     "inner": f"{BLOCK}.pwconv1",
     "outer": f"{BLOCK}.pwconv2",
     "scale": f"{BLOCK}.layer_scale_parameter",
+    "response": f"{BLOCK}.grn",
     "norm": "layernorm",
 }
 
@@ -30,11 +33,13 @@ NAMES = {
 EPS = 1e-6
 
 
-def _list(config: Config, name: str, default: list[int], count: int) -> list[int]:
-    values = config.get(name, default)
-    if not isinstance(values, list) or len(values) != count or any(type(item) is not int or not 0 < item < 1 << 16 for item in values):
-        raise config.refuse(name, f"{count} sizes", values)
-    return values
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What all blocks share. `competing`: ConvNeXt V2's norm of responses; `scaled`: a learned factor for each channel."""
+
+    activation: tuple[tuple[str, Mapping[str, Any]], ...]
+    competing: bool
+    scaled: bool
 
 
 def _convolution(net: Net, x: Value, role: str, width: int, kernel: tuple[int, int], groups: int = 1, padding: int = 0, stride: bool = True,
@@ -53,10 +58,10 @@ def _norm_channels(net: Net, x: Value, role: str, **places: Any) -> Value:
 def build(net: Net, task: str) -> None:
     config = net.config
     stages = config.size("num_stages", 4)
-    widths, depths = _list(config, "hidden_sizes", [96, 192, 384, 768], stages), _list(config, "depths", [3, 3, 9, 3], stages)
-    if sum(depths) > MOST_LAYERS:
-        raise config.refuse("depths", f"at most {MOST_LAYERS} layers in all", depths)
-    activation, scaled = config.choice("hidden_act", ACTIVATIONS, "gelu"), config.number("layer_scale_init_value", 1e-6) > 0
+    widths, layers = several(config, "hidden_sizes", [96, 192, 384, 768], stages), depths(config, [3, 3, 9, 3], stages)
+    newer = config.get("model_type") == "convnextv2"
+    kind = Block(config.choice("hidden_act", ACTIVATIONS, "gelu"), newer,
+                 not newer and config.number("layer_scale_init_value", 1e-6) > 0)
     for name in ("drop_path_rate", "stage_names", "out_features", "out_indices", "image_size"):
         config.get(name)  # of training, or of a backbone; images of any size will do
     kernel = pair(config, "patch_size", 4)
@@ -68,8 +73,8 @@ def build(net: Net, task: str) -> None:
     for stage in range(stages):
         if stage:
             x = _convolution(net, _norm_channels(net, x, "shrink_norm", stage=stage), "shrink", widths[stage], (2, 2), stage=stage)
-        for index in range(depths[stage]):
-            x = _block(net, x, widths[stage], activation, scaled, stage=stage, layer=index)
+        for index in range(layers[stage]):
+            x = _block(net, x, widths[stage], kind, stage=stage, layer=index)
     pooled = net.layer_norm(net.op("mean", x, axis=(2, 3)), "norm", config.number("layer_norm_eps", 1e-12))
     if task == "image-feature-extraction":
         net.output("last_hidden_state", x)
@@ -78,13 +83,24 @@ def build(net: Net, task: str) -> None:
         net.output("logits", net.linear(pooled, "classifier", config.labels()))
 
 
-def _block(net: Net, x: Value, width: int, activation: Any, scaled: bool, **places: Any) -> Value:
+def _block(net: Net, x: Value, width: int, kind: Block, **places: Any) -> Value:
     spread = _convolution(net, x, "depthwise", width, (7, 7), groups=width, padding=3, stride=False, **places)
     normed = net.layer_norm(net.op("permute_dims", spread, axes=(0, 2, 3, 1)), "block_norm", EPS, **places)
-    part = net.linear(net.activation(net.linear(normed, "inner", 4 * width, **places), activation), "outer", width, **places)
-    if scaled:
+    inner = net.activation(net.linear(normed, "inner", 4 * width, **places), kind.activation)
+    part = net.linear(_competing(net, inner, **places) if kind.competing else inner, "outer", width, **places)
+    if kind.scaled:
         part = net.op("multiply", part, net.tensor("scale", (width,), "", **places))
     return net.op("add", x, net.op("permute_dims", part, axes=(0, 3, 1, 2)), name="stage_{stage}_layer_{layer}".format(**places))
+
+
+def _competing(net: Net, x: Value, **places: Any) -> Value:
+    """Global response normalisation: each channel by its norm over the image against the mean of all channels' norms."""
+    width = int(x.shape[-1])  # type: ignore[arg-type]
+    scale, offset = (net.tensor("response", (1, 1, 1, width), ending, **places) for ending in ("weight", "bias"))
+    norms = net.op("vector_norm", x, axis=(1, 2), keepdims=True)
+    share = net.op("divide", norms, net.op("add", net.op("mean", norms, axis=(-1,), keepdims=True), EPS))
+    part = net.op("add", net.op("multiply", scale, net.op("multiply", x, share)), offset)
+    return net.op("add", part, x)
 
 
 FAMILY = Family(
@@ -97,3 +113,4 @@ FAMILY = Family(
     leftovers=("classifier.*", "layernorm.*"),
     inputs=("pixel_values",),
 )
+SECOND = replace(FAMILY, classes={"convnextv2": "ConvNextV2"}, prefixes=("convnextv2.",))

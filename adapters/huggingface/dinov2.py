@@ -1,6 +1,11 @@
-"""DINOv2 (Oquab et al. 2023): a ViT with scaled parts, for images of any size; its positions are resized to the image."""
+"""DINOv2 (Oquab et al. 2023): a ViT with scaled parts, for images of any size; its positions are resized to the image.
+
+With registers (Darcet et al. 2023) there are learned words without positions after the class token.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import Net
@@ -11,6 +16,7 @@ from converter.ir import DimRange, DType
 
 NAMES = {
     "class": "embeddings.cls_token",
+    "registers": "embeddings.register_tokens",
     "patches": "embeddings.patch_embeddings.projection",
     "positions": "embeddings.position_embeddings",
     "attention_norm": "encoder.layer.{layer}.norm1",
@@ -18,13 +24,13 @@ NAMES = {
     "key": "encoder.layer.{layer}.attention.attention.key",
     "value": "encoder.layer.{layer}.attention.attention.value",
     "attention_out": "encoder.layer.{layer}.attention.output.dense",
-    "attention_scale": "encoder.layer.{layer}.layer_scale1",
+    "attention_scale": "encoder.layer.{layer}.layer_scale1.lambda1",
     "inner_norm": "encoder.layer.{layer}.norm2",
     "inner": "encoder.layer.{layer}.mlp.fc1",
     "outer": "encoder.layer.{layer}.mlp.fc2",
     "gate_up": "encoder.layer.{layer}.mlp.weights_in",
     "down": "encoder.layer.{layer}.mlp.weights_out",
-    "outer_scale": "encoder.layer.{layer}.layer_scale2",
+    "outer_scale": "encoder.layer.{layer}.layer_scale2.lambda1",
     "norm": "layernorm",
 }
 
@@ -39,6 +45,10 @@ def build(net: Net, task: str) -> None:
     if gated:
         inner = (int(inner * 2 / 3) + 7) // 8 * 8
     layout = sizes(config, eps=1e-6, inner=inner, bias=config.flag("qkv_bias", True), scaled=True, gated=gated)
+    if gated:
+        layout = replace(layout, activation="silu")
+    registered = config.get("model_type") == "dinov2_with_registers"
+    registers = config.size("num_register_tokens", 4) if registered else 0
     for name in ("layerscale_value", "drop_path_rate", "apply_layernorm", "reshape_hidden_states", "stage_names", "out_features",
                  "out_indices", "use_mask_token"):
         config.get(name)  # of training, or of a backbone
@@ -46,7 +56,11 @@ def build(net: Net, task: str) -> None:
     net.b.dims.update(height=DimRange(given.patch_height), width=DimRange(given.patch_width))
     words = patches(net, pixels(net, given, height=height, width=across), given, width)
     x = with_tokens(net, words, net.tensor("class", (1, 1, width), ""))
-    x = net.op("add", x, _positions(net, rows, width, height // given.patch_height, across // given.patch_width), name="embeddings")
+    places = _positions(net, rows, width, height // given.patch_height, across // given.patch_width, registered)
+    x = net.op("add", x, places, name="embeddings")
+    if registers:
+        own, words = net.b.add("split", (x,), {"sizes": (1, words.shape[1]), "axis": 1}, names=("class_token", "words"))
+        x = net.op("concat", own, with_tokens(net, words, net.tensor("registers", (1, registers, width), "")), axis=1)
     for index in range(config.size("num_hidden_layers")):
         x = layer(net, x, layout, f"layer_{index}", layer=index)
     x = net.layer_norm(x, "norm", layout.eps)
@@ -55,17 +69,17 @@ def build(net: Net, task: str) -> None:
         net.output("last_hidden_state", x)
         net.output("pooler_output", first)
         return
-    rest = net.op("mean", net.op("slice", x, axes=(1,), starts=(1,), stops=(None,)), axis=(1,))
+    rest = net.op("mean", net.op("slice", x, axes=(1,), starts=(1 + registers,), stops=(None,)), axis=(1,))
     net.output("logits", net.linear(net.op("concat", first, rest, axis=1), "classifier", config.labels()))
 
 
-def _positions(net: Net, side: int, width: int, rows: Dim, columns: Dim) -> Value:
+def _positions(net: Net, side: int, width: int, rows: Dim, columns: Dim, antialias: bool) -> Value:
     """The class token's position, and those of the patches resized from side · side, bicubic: [1, 1 + rows · columns, width]."""
     table = net.tensor("positions", (1, side * side + 1, width), "")
     own, places = net.b.add("split", (table,), {"sizes": (1, side * side), "axis": 1}, names=("class_position", "patch_positions"))
     grid = net.op("permute_dims", net.op("reshape", places, shape=(1, side, side, width)), axes=(0, 3, 1, 2))
     wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-    resized = net.cast(net.op("interpolate", net.cast(grid, wide), size=(rows, columns), mode="cubic"))
+    resized = net.cast(net.op("interpolate", net.cast(grid, wide), size=(rows, columns), mode="cubic", antialias=antialias))
     flat = net.op("reshape", net.op("permute_dims", resized, axes=(0, 2, 3, 1)), shape=(1, rows * columns, width))
     return net.op("concat", own, flat, axis=1, name="positions")
 
@@ -80,3 +94,4 @@ FAMILY = Family(
     leftovers=("embeddings.mask_token", "classifier.*"),
     inputs=("pixel_values",),
 )
+REGISTERED = replace(FAMILY, classes={"dinov2_with_registers": "Dinov2WithRegisters"}, prefixes=("dinov2_with_registers.",))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -25,6 +27,9 @@ ACTIVATIONS: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
     "gelu_python_tanh": (("gelu", {"approximate": "tanh"}),),
     "relu": (("relu", {}),),
     "relu2": (("relu", {}), ("square", {})),
+    "relu6": (("hardtanh", {"min_val": 0.0, "max_val": 6.0}),),
+    "leaky_relu": (("leaky_relu", {}),),
+    "hardswish": (("hardswish", {}),),
     "silu": (("silu", {}),),
     "swish": (("silu", {}),),
     "tanh": (("tanh", {}),),
@@ -125,6 +130,12 @@ class Net:
     def leftovers(self) -> dict[str, TensorSpec]:
         """Tensors that the checkpoint holds and the computation does not use, known to be harmless."""
         return {name: spec for name, spec in self.held.items() if name not in self.declared and self._is_leftover(name)}
+
+    def part(self, names: Mapping[str, str], prefix: str, config: Config) -> Net:
+        """The same graph with other names, under a prefix, and another config: one tower of several."""
+        other = copy(self)
+        other.family, other.prefix, other.config = replace(self.family, names=names, heads={}), prefix, config
+        return other
 
     # Inputs --------------------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from adapters.huggingface.config import MOST_LAYERS, Config
+from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
-from adapters.huggingface.vision import TASKS, Image, image, pixels
+from adapters.huggingface.vision import TASKS, Image, depths, image, pixels, several
 from converter.builder import Value
 from converter.dims import Dim, minimum, symbol
 from converter.ir import DimRange, DType
@@ -89,22 +89,12 @@ class Windows:
         return minimum(self.side // 2, (minimum(self.height, self.width) - self.side) * self.side)
 
 
-def _list(config: Config, name: str, default: list[int], count: int | None) -> list[int]:
-    values = config.get(name, default)
-    if not isinstance(values, list) or not values or count not in (None, len(values)) or any(
-            type(item) is not int or not 0 < item < 1 << 16 for item in values):
-        raise config.refuse(name, f"{count or 'some'} sizes", values)
-    return values
-
-
 def _layout(config: Config) -> Layout:
-    depths = _list(config, "depths", [2, 2, 6, 2], None)
-    if sum(depths) > MOST_LAYERS or len(depths) > 8:
-        raise config.refuse("depths", f"at most 8 stages with {MOST_LAYERS} layers in all", depths)
+    layers = depths(config, [2, 2, 6, 2])
     window = config.size("window_size", 7)
     if window > LARGEST_WINDOW:
         raise config.refuse("window_size", f"at most {LARGEST_WINDOW}", window)
-    return Layout(depths, _list(config, "num_heads", [3, 6, 12, 24], len(depths)), window, config.number("mlp_ratio", 4.0, above=0),
+    return Layout(layers, several(config, "num_heads", [3, 6, 12, 24], len(layers)), window, config.number("mlp_ratio", 4.0, above=0),
                   config.number("layer_norm_eps", 1e-5), config.flag("qkv_bias", True), config.choice("hidden_act", ACTIVATIONS, "gelu"))
 
 

@@ -5,15 +5,16 @@ Dosovitskiy et al. 2021.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.huggingface.config import Config
+from adapters.huggingface.config import MOST_LAYERS, Config
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
 from converter.dims import Dim
 
+MOST_STAGES = 16
 TASKS: Mapping[str, str] = {"image-feature-extraction": "Model", "image-classification": "ForImageClassification"}
 
 
@@ -42,6 +43,23 @@ def pair(config: Config, name: str, default: int) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
+def several(config: Config, name: str, default: list[int], count: int | None = None, least: int = 1) -> list[int]:
+    """A list of sizes: `count` of them, or some."""
+    values = config.get(name, default)
+    if not isinstance(values, list) or count not in (None, len(values)) or any(
+            type(item) is not int or not least <= item < 1 << 16 for item in values):
+        raise config.refuse(name, f"{count or 'some'} sizes", values)
+    return values
+
+
+def depths(config: Config, default: list[int], count: int | None = None, name: str = "depths") -> list[int]:
+    """How many layers each stage has."""
+    found = several(config, name, default, count)
+    if not found or sum(found) > MOST_LAYERS or len(found) > MOST_STAGES:
+        raise config.refuse(name, f"at most {MOST_STAGES} stages with {MOST_LAYERS} layers in all", found)
+    return found
+
+
 def image(config: Config, size: int = 224, patch: int = 16) -> Image:
     """The image that a model is for. Raises `UnsupportedError` for one that holds no patch."""
     height, width = pair(config, "image_size", size)
@@ -67,54 +85,73 @@ def patches(net: Net, x: Value, given: Image, width: int, *, bias: bool = True, 
 
 
 def with_tokens(net: Net, x: Value, *tokens: Value) -> Value:
-    """Learned words before those of the image: [batch, tokens + patches, width]. tokens: [1, 1, width]."""
+    """Learned words before those of the image: [batch, tokens + patches, width]. tokens: [1, one or more, width] each."""
     batch, _, width = x.shape
-    return net.op("concat", *(net.op("broadcast_to", token, shape=(batch, 1, width)) for token in tokens), x, axis=1)
+    return net.op("concat", *(net.op("broadcast_to", token, shape=(batch, token.shape[1], width)) for token in tokens), x, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a layer's config says. `scaled`: the result of each part is multiplied by a vector; `gated`: a SwiGLU."""
+    """What a layer's config says.
+
+    bias: whether queries, keys and values have one. scaled: the result of each part is multiplied by a vector. gated: the
+    activation of one map is multiplied by another map.
+    """
 
     heads: int
     inner: int
     activation: str
     eps: float
-    bias: bool = True
+    bias: tuple[bool, bool, bool] = (True, True, True)
     scaled: bool = False
     gated: bool = False
+    out_bias: bool = True
+    inner_bias: bool = True
 
 
-def sizes(config: Config, *, eps: float = 1e-12, inner: int | None = None, **more: Any) -> Sizes:
+def sizes(config: Config, *, eps: float = 1e-12, inner: int | None = None, bias: bool | tuple[bool, bool, bool] = True,
+          **more: Any) -> Sizes:
     """The fields that layers need. Raises `ConverterError` where they do not fit each other."""
+    bias = (bias, bias, bias) if isinstance(bias, bool) else bias
     width, heads = config.size("hidden_size"), config.size("num_attention_heads")
     if width % heads:
         raise config.refuse("num_attention_heads", f"a divisor of hidden_size, {width}", heads)
     activation = config.get("hidden_act", more.pop("activation", "gelu"))
     config.choice("hidden_act", ACTIVATIONS, activation)
     inner = config.size("intermediate_size") if inner is None else inner
-    return Sizes(heads, inner, activation, config.number("layer_norm_eps", eps), **more)
+    return Sizes(heads, inner, activation, config.number("layer_norm_eps", eps), bias, **more)
 
 
-def layer(net: Net, x: Value, given: Sizes, name: str, mask: Value | None = None, causal: bool = False, **places: Any) -> Value:
-    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+def layer(net: Net, x: Value, given: Sizes, name: str, mask: Value | None = None, causal: bool = False,
+          rotate: Callable[[Value], Value] | None = None, **places: Any) -> Value:
+    """x + attention(norm(x)), then x + feed-forward(norm(x)). rotate: what is done to queries and keys, [batch, heads, time, size]."""
     width = int(x.shape[-1])  # type: ignore[arg-type]
     normed = net.layer_norm(x, "attention_norm", given.eps, **places)
-    query, key, value = (net.split_heads(net.linear(normed, role, width, bias=given.bias, **places), given.heads)
-                         for role in ("query", "key", "value"))
+    query, key, value = (net.split_heads(net.linear(normed, role, width, bias=bias, **places), given.heads)
+                         for role, bias in zip(("query", "key", "value"), given.bias, strict=True))
+    if rotate is not None:
+        query, key = rotate(query), rotate(key)
     seen = net.op("scaled_dot_product_attention", query, key, value, mask, is_causal=causal)
-    part = net.linear(net.join_heads(seen), "attention_out", width, **places)
+    part = net.linear(net.join_heads(seen), "attention_out", width, bias=given.out_bias, **places)
     if given.scaled:
-        part = net.op("multiply", part, net.tensor("attention_scale", (width,), "lambda1", **places))
+        part = net.op("multiply", part, net.tensor("attention_scale", (width,), "", **places))
     x = net.op("add", part, x)
-    normed = net.layer_norm(x, "inner_norm", given.eps, **places)
-    if given.gated:
-        fused = net.linear(normed, "gate_up", 2 * given.inner, **places)
-        gate, up = net.b.add("split", (fused,), {"sizes": (given.inner, given.inner), "axis": -1}, names=("gate", "up"))
-        part = net.linear(net.op("multiply", net.op("silu", gate), up), "down", width, **places)
-    else:
-        inner = net.activation(net.linear(normed, "inner", given.inner, **places), ACTIVATIONS[given.activation])
-        part = net.linear(inner, "outer", width, **places)
+    part = feed_forward(net, net.layer_norm(x, "inner_norm", given.eps, **places), given, **places)
     if given.scaled:
-        part = net.op("multiply", part, net.tensor("outer_scale", (width,), "lambda1", **places))
+        part = net.op("multiply", part, net.tensor("outer_scale", (width,), "", **places))
     return net.op("add", part, x, name=name)
+
+
+def feed_forward(net: Net, x: Value, given: Sizes, **places: Any) -> Value:
+    """Two maps with an activation between; where `gated` three, the first two in one tensor if the family's names have it so."""
+    inner, kind, bias, last = given.inner, ACTIVATIONS[given.activation], given.inner_bias, "outer"
+    if not given.gated:
+        up = net.activation(net.linear(x, "inner", inner, bias=bias, **places), kind)
+    elif "gate_up" in net.family.names:
+        fused = net.linear(x, "gate_up", 2 * inner, bias=bias, **places)
+        gate, up = net.b.add("split", (fused,), {"sizes": (inner, inner), "axis": -1}, names=("gate", "up"))
+        up, last = net.op("multiply", net.activation(gate, kind), up), "down"
+    else:
+        gate = net.activation(net.linear(x, "gate", inner, bias=bias, **places), kind)
+        up = net.op("multiply", gate, net.linear(x, "inner", inner, bias=bias, **places))
+    return net.linear(up, last, int(x.shape[-1]), bias=bias, **places)  # type: ignore[arg-type]
