@@ -1,0 +1,95 @@
+"""Models of images and texts, or of sounds, recognised by their config.json, equal transformers' own modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter import reference
+from converter.errors import ConverterError
+from tests.huggingface_support import change_config, close, compare, from_folder, randomised, run_module, same_tensors, save, transformers
+from tests.huggingface_support import tokens as words
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+COMMON = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+TEXT = {**COMMON, "vocab_size": 40, "max_position_embeddings": 12}
+IMAGE = {**COMMON, "image_size": 13, "patch_size": 4}
+ROWS = {**COMMON, "patch_size": 2, "num_patches": 16}
+
+
+def made(stem: str, head: str, **fields: Any) -> Any:
+    config = getattr(transformers, f"{stem}Config")(**fields)
+    config.num_labels = 3
+    return randomised(getattr(transformers, stem + head)(config))
+
+
+def pixels(batch: int, side: int = 13) -> Arrays:
+    return {"pixel_values": np.random.default_rng(batch).standard_normal((batch, 3, side, side)).astype(np.float32)}
+
+
+def rows(*shapes: tuple[int, int], patches: int = 14) -> Arrays:
+    """Images of so many rows and columns of patches each."""
+    found = np.array(shapes)
+    draw = np.random.default_rng(len(shapes)).standard_normal((len(shapes), patches, 12)).astype(np.float32)
+    return {"pixel_values": draw, "spatial_shapes": found,
+            "pixel_attention_mask": (np.arange(patches) < found.prod(1, keepdims=True)).astype(np.int64)}
+
+
+@pytest.mark.parametrize("stem", ["SiglipText", "Siglip2Text"])
+def test_siglips_text(stem: str, tmp_path: Path) -> None:
+    module = made(stem, "Model", **TEXT, projection_size=10)
+    model = from_folder(save(module, tmp_path))
+    same_tensors(model, tmp_path)
+    for batch, time in ((1, 1), (3, 12)):
+        compare(model, module, words(batch, time, 40, padding="right"))
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_siglips_image(head: bool, tmp_path: Path) -> None:
+    module = made("SiglipVision", "Model", **IMAGE, vision_use_head=head)
+    model = from_folder(save(module, tmp_path / "one"))
+    same_tensors(model, tmp_path / "one")
+    compare(model, module, pixels(2))
+    module = made("Siglip2Vision", "Model", **ROWS, vision_use_head=head)
+    model = from_folder(save(module, tmp_path / "two"))
+    same_tensors(model, tmp_path / "two")
+    # Rows and columns fewer and more than the 4 · 4 positions, and patches after those of the image.
+    for shapes in ([(2, 7)], [(4, 3), (1, 5), (7, 2), (3, 4)]):
+        compare(model, module, rows(*shapes))
+
+
+@pytest.mark.parametrize(("stem", "image"), [("Siglip", IMAGE), ("Siglip2", ROWS)])
+def test_siglip_of_both(stem: str, image: dict[str, Any], tmp_path: Path) -> None:
+    shown = pixels(2) if stem == "Siglip" else rows((2, 7), (3, 3))
+    module = made(stem, "Model", text_config=TEXT, vision_config=image)
+    model = from_folder(save(module, tmp_path / "both"))
+    same_tensors(model, tmp_path / "both")
+    compare(model, module, {**words(3, 6, 40, padding="left"), **shown})
+    alone = reference.run(from_folder(tmp_path / "both", task="image-embedding"), shown, float_dtype="float64")["pooler_output"]
+    whole = run_module(module, {**words(3, 6, 40), **shown}, ("image_embeds",))["image_embeds"]
+    close(alone / np.linalg.norm(alone, axis=-1, keepdims=True), whole, stem)
+    module = made(stem, "ForImageClassification", text_config=TEXT, vision_config=image)
+    compare(from_folder(save(module, tmp_path / "classes")), module, shown)
+
+
+@pytest.mark.parametrize("head", ["Model", "ForAudioClassification"])
+def test_spectrograms(head: str, tmp_path: Path) -> None:
+    fields = {**COMMON, "patch_size": 3, "frequency_stride": 2, "time_stride": 3, "max_length": 11, "num_mel_bins": 8}
+    module = made("AST", head, **fields)
+    model = from_folder(save(module, tmp_path))
+    same_tensors(model, tmp_path)
+    compare(model, module, {"input_values": np.random.default_rng(0).standard_normal((2, 11, 8)).astype(np.float32)})
+
+
+@pytest.mark.parametrize(("stem", "fields", "changes"), [
+    ("Siglip2Vision", ROWS, {"num_patches": 15}), ("SiglipVision", IMAGE, {"image_size": [12, 12]}),
+    ("SiglipText", TEXT, {"projection_size": 7}), ("AST", {**COMMON, "max_length": 32, "num_mel_bins": 20}, {"patch_size": 21}),
+])
+def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:
+    save(made(stem, "Model", **fields), tmp_path)
+    change_config(tmp_path, **changes)
+    with pytest.raises(ConverterError):
+        from_folder(tmp_path)
