@@ -138,14 +138,16 @@ def same_tensors(model: Model, folder: Path) -> None:
         assert model.parameters.read(name).tobytes() == values.tobytes(), name
 
 
-def same_parameters(model: Model, module: torch.nn.Module, folder: Path) -> None:
-    """Every tensor of the file is in the model, under its name, bit for bit."""
+def same_parameters(model: Model, module: torch.nn.Module, folder: Path, *, renamed: bool = False) -> None:
+    """Every tensor of the file is in the model, under its name, bit for bit. `renamed`: the module's own names are others."""
     from safetensors.numpy import load_file
 
     held = load_file(folder / "model.safetensors")
     assert set(held) <= set(model.parameters.names())
     for name, values in held.items():
         assert model.parameters.read(name).tobytes() == values.tobytes(), name
+    if renamed:
+        return
     # The names of the module's state_dict, tied ones too, but for those that the library renames as it saves.
     state = module.state_dict()
     kept = set(model.parameters.names()) - model.constants

@@ -100,7 +100,8 @@ class Usual:
 class Style:
     """How the layers of a model differ from the others' of this plan.
 
-    place: norms before each part, after it, around it; both parts side by side, of one norm ("beside"), or each of its own ("apart").
+    place: norms before each part, after it, around it, or of its sum with its input; both parts side by side, of one norm ("beside"),
+        or each of its own ("apart").
     split: how the queries, keys and values of one projection lie, None where there are three.
     bias, out_bias, lm_bias: of the projections to heads, from them, and to the scores of words.
     normed: whether queries and keys have a norm: by head ([batch, heads, time, size]), after they are turned, or of a whole projection.
@@ -116,7 +117,7 @@ class Style:
     norm: Norm
     feed: Feed
     windows: Sequence[int | None]
-    place: Literal["before", "after", "around", "beside", "apart"] = "before"
+    place: Literal["before", "after", "around", "sum", "beside", "apart"] = "before"
     split: Split | None = None
     bias: bool = False
     out_bias: bool = False
@@ -149,27 +150,41 @@ def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable
     style = styled(config, sizes)
     given = () if usual.longest is None else (usual.longest,)
     longest = config.size("max_position_embeddings", *given) if usual.bounded else None
-    turned = [""] * sizes.layers if style.turned is None else style.turned
-    turns = style.turns
-    if turns is None and any(name is not None for name in turned):
-        turns = {"": rotary(config, parameters(config, usual.fraction, theta=usual.theta, usual=usual.rope), sizes.size)}
-    turns = turns or {}
+    turns = frequencies(config, style, usual, sizes)
     grows = any(item.growth is not None for item in turns.values())
     cached = [layer for layer in range(sizes.layers) if layer not in style.mixers]
     words = sequence(net, None if grows else longest, cached, sizes.groups, sizes.size)
-    places = {name: angles(net, turns[name], words.past, words.total, taken(net, "position_ids"), name)
-              for name in dict.fromkeys(turned) if name is not None}
+    places = {name: angles(net, given, words.past, words.total, taken(net, "position_ids"), name) for name, given in turns.items()}
     bias = None if style.biased is None else net.op("where", words.order(None), style.biased(net, words, sizes), -math.inf, name="bias")
-    x = _embedded(net, words, style, sizes, longest)
+    x = stack(net, words, _embedded(net, words, style, sizes, longest), style, sizes, places, bias)
+    head(net, words, style.norm(net, x, "norm"), task, tie=style.tie, cap=style.last_cap, scale=style.scores, bias=style.lm_bias)
+
+
+def _turned(style: Style, sizes: Sizes) -> Sequence[str | None]:
+    return [""] * sizes.layers if style.turned is None else style.turned
+
+
+def frequencies(config: Config, style: Style, usual: Usual, sizes: Sizes) -> dict[str, Rotary]:
+    """The rotary positions that layers have, by name, in the order of the layers."""
+    names = [name for name in dict.fromkeys(_turned(style, sizes)) if name is not None]
+    if style.turns is None and names:
+        return {"": rotary(config, parameters(config, usual.fraction, theta=usual.theta, usual=usual.rope), sizes.size)}
+    return {name: (style.turns or {})[name] for name in names}
+
+
+def stack(net: Net, words: decoders.Sequence, x: Value, style: Style, sizes: Sizes, places: Mapping[str, tuple[Value, Value]],
+          bias: Value | None = None) -> Value:
+    """All layers, one after another, [batch, time, width]. `places`: cosines and sines by name; `bias`: what is added to scores."""
+    turned = _turned(style, sizes)
     for layer in range(sizes.layers):
-        normed = x if style.place == "after" else style.norm(net, x, "attention_norm", layer=layer)
+        normed = x if style.place in ("after", "sum") else style.norm(net, x, "attention_norm", layer=layer)
         if layer in style.mixers:
             seen = style.mixers[layer](net, words, normed, layer)
         else:
             name = turned[layer]
             seen = _attention(net, words, normed, style, sizes, layer, None if name is None else places[name], bias)
         x = _added(net, style, x, seen, normed, layer)
-    head(net, words, style.norm(net, x, "norm"), task, tie=style.tie, cap=style.last_cap, scale=style.scores, bias=style.lm_bias)
+    return x
 
 
 def _attention(net: Net, words: decoders.Sequence, x: Value, style: Style, sizes: Sizes, layer: int,
@@ -215,6 +230,9 @@ def _added(net: Net, style: Style, x: Value, seen: Value, normed: Value, layer: 
         return value if style.residual == 1 else net.op("multiply", value, style.residual)
 
     name = f"layer_{layer}"
+    if style.place == "sum":
+        x = style.norm(net, net.op("add", x, scaled(seen)), "attention_norm", layer=layer)
+        return style.norm(net, net.op("add", x, scaled(style.feed(net, x, layer))), "outer_norm", layer=layer)
     if style.place in ("beside", "apart"):
         given = normed if style.place == "beside" else style.norm(net, x, "inner_norm", layer=layer)
         return net.op("add", net.op("add", x, seen), style.feed(net, given, layer), name=name)

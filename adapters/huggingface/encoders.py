@@ -31,7 +31,7 @@ BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 GAMMA_BETA = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
 
-def text_inputs(net: Net, longest: int, task: str) -> Value:
+def text_inputs(net: Net, longest: int | None, task: str) -> Value:
     """Declares the sizes and the inputs that the graph takes; gives `input_ids`, int64 [batch, time].
 
     To choose among several texts they are [batch, choices, time], and each choice is a text of its own to the layers.
@@ -59,11 +59,11 @@ def taken(net: Net, name: str) -> Value | None:
     return Value(name, net.b.specs[name]) if net.takes(name) else None
 
 
-def refuse_decoder(config: Config) -> None:
-    """An encoder that its config makes a decoder computes something else."""
+def refuse_decoder(config: Config, *positions: str) -> None:
+    """An encoder that its config makes a decoder computes something else. `positions`: the kinds that are known beside absolute ones."""
     config.only("is_decoder", False)
     config.only("add_cross_attention", False)
-    config.only("position_embedding_type", "absolute")
+    config.only("position_embedding_type", "absolute", *positions)
 
 
 # Embeddings --------------------------------------------------------------------------------------------------------------
@@ -166,19 +166,31 @@ def plain_head(net: Net, x: Value, *, pooler: bool = True) -> None:
 
 def masked_lm_scores(net: Net, x: Value, width: int, activation: str, eps: float) -> Value:
     """A linear map, an activation, a norm, and the product with the word embeddings: [batch, time, vocab]."""
-    vocabulary = net.config.size("vocab_size")
     x = net.layer_norm(net.activation(net.linear(x, "lm_dense", width), ACTIVATIONS[activation]), "lm_norm", eps)
+    return word_scores(net, x)
+
+
+def word_scores(net: Net, x: Value, *, tie: bool | None = True, bias: bool = True) -> Value:
+    """The product with the word embeddings, or with a table of its own: [batch, time, vocab].
+
+    tie: the default of `tie_word_embeddings`; None for models that never do.
+    """
+    vocabulary = net.config.size("vocab_size")
+    tied = tie is not None and net.config.flag("tie_word_embeddings", tie)
     words = Value(net.name("words"), net.b.specs[net.name("words")])
-    tied = net.config.flag("tie_word_embeddings", True)
-    weight = net.tied("lm_decoder", words) if tied else net.tensor("lm_decoder", (vocabulary, width))
-    # The bias has two names in most of these families, and checkpoints hold one or both.
+    weight = net.tied("lm_decoder", words) if tied else net.tensor("lm_decoder", (vocabulary, x.shape[-1]))
+    if not bias:
+        return net.op("linear", x, weight)
+    # The bias has two names in most of these families, and checkpoints hold one or both; those that are not tied use the second.
     endings = [(role, ending) for role, ending in (("lm_bias", ""), ("lm_decoder", "bias")) if role in net.family.heads]
+    if not tied and net.has(*endings[-1]):
+        endings = endings[-1:]
     role, ending = next((item for item in endings if net.has(*item)), endings[0])
-    bias = net.tensor(role, (vocabulary,), ending)
+    found = net.tensor(role, (vocabulary,), ending)
     for other in endings:
         if other != (role, ending):
-            net.tied(other[0], bias, other[1])
-    return net.op("linear", x, weight, bias)
+            net.tied(other[0], found, other[1])
+    return net.op("linear", x, weight, found)
 
 
 def token_head(net: Net, x: Value) -> None:
