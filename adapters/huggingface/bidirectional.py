@@ -241,4 +241,5 @@ def family(model_type: str, stem: str, styled: Styled, heads: Mapping[str, Head]
         renamed=renamed or {},
         inputs=tuple(inputs),
         optional=tuple(optional),
+        says_type=True,
     )

@@ -153,6 +153,7 @@ def _guessed(config: Config, store: ParameterStore) -> str:
         known = {f"{family.classes[model_type]}{ending}" for ending in family.tasks.values()}
         if isinstance(classes, list) and len(classes) == 1 and classes[0] in known:
             return model_type
+    families = {model_type: family for model_type, family in families.items() if not family.says_type}
     names = store.names()
     firsts = {name.partition(".")[0] for name in names}
     found = [model_type for model_type, family in families.items() if any(prefix.rstrip(".") in firsts for prefix in family.prefixes)]
