@@ -5,6 +5,9 @@
 Most cases give shapes, axes and the like as inputs, which files hold as constants: where a reader asks for one that only a run
 would know, the small inputs that are not the first are made constants of the file, and the case is read once more.
 
+A sequence that is an input is made of as many tensors as the case gives, for which a file says no number; optional inputs are
+there or not as in the case.
+
 A case passes where the neutral model's outputs are those of the case, within the case's own tolerances; it is refused where
 the reader names what it cannot read. Anything else is wrong.
 """
@@ -35,6 +38,42 @@ def cases() -> Iterator[Any]:
     yield from collect_testcases(None)
 
 
+def with_tensors(model: onnx.ModelProto, values: Any) -> tuple[onnx.ModelProto, list[Any]]:
+    """The model whose inputs that are sequences or optional are made of tensors, and what it is given then."""
+    held = onnx.ModelProto()
+    held.CopyFrom(model)
+    graph, given, made = held.graph, [], []
+    inputs = list(graph.input)
+    del graph.input[:]
+    for item, value in zip(inputs, values, strict=False):
+        optional = item.type.WhichOneof("value") == "optional_type"
+        kind = item.type.optional_type.elem_type if optional else item.type
+        sequence = kind.WhichOneof("value") == "sequence_type"
+        if not optional and not sequence:
+            graph.input.append(item)
+            given.append(value)
+            continue
+        name = f"{item.name}_inner" if optional else item.name
+        if value is None:
+            made.append(onnx.helper.make_node("Optional", [], [item.name], type=kind))
+            continue
+        parts = [as_array(part) for part in (value if sequence else [value])]
+        names = [f"{name}_part_{place}" for place in range(len(parts))]
+        for part_name, part in zip(names, parts, strict=True):
+            graph.input.append(onnx.helper.make_tensor_value_info(part_name, onnx.helper.np_dtype_to_tensor_dtype(part.dtype), part.shape))
+            given.append(part)
+        if sequence:
+            number = kind.sequence_type.elem_type.tensor_type.elem_type
+            made.append(onnx.helper.make_node("SequenceConstruct", names, [name]) if names
+                        else onnx.helper.make_node("SequenceEmpty", [], [name], dtype=number))
+        if optional:
+            made.append(onnx.helper.make_node("Optional", [name if sequence else names[0]], [item.name]))
+    nodes = [*made, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return held, given
+
+
 def as_array(value: Any) -> Any:
     return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
 
@@ -46,9 +85,12 @@ def arrays(names: list[str], values: Any) -> dict[str, Any]:
 
 def check(case: Any, runtimes: tuple[str, ...] = ("reference",)) -> tuple[str, str]:
     """`pass`, `refused` or `wrong`, and why."""
-    verdict, reason = check_model(case, case.model, runtimes)
-    if verdict == "refused" and ("only a run knows" in reason or "of a free" in reason) and case.data_sets:
-        return check_model(case, with_constants(case.model, case.data_sets[0][0]), runtimes)
+    sets = case.data_sets or [([], [])]
+    rewritten = [with_tensors(case.model, given) for given, _ in sets]
+    model, expected = rewritten[0][0], [(given, wanted) for (_, given), (_, wanted) in zip(rewritten, sets, strict=True)]
+    verdict, reason = check_model(case, model, expected, runtimes)
+    if verdict == "refused" and ("only a run knows" in reason or "of a free" in reason) and model.graph.input:
+        return check_model(case, with_constants(model, expected[0][0]), expected, runtimes)
     return verdict, reason
 
 
@@ -65,7 +107,7 @@ def with_constants(model: onnx.ModelProto, values: Any) -> onnx.ModelProto:
     return held
 
 
-def check_model(case: Any, proto: onnx.ModelProto, runtimes: tuple[str, ...]) -> tuple[str, str]:
+def check_model(case: Any, proto: onnx.ModelProto, sets: list[tuple[Any, Any]], runtimes: tuple[str, ...]) -> tuple[str, str]:
     import converter
     from converter.errors import ConverterError, MissingDependencyError, UnsupportedError
 
@@ -82,8 +124,8 @@ def check_model(case: Any, proto: onnx.ModelProto, runtimes: tuple[str, ...]) ->
             raise
         except ConverterError as error:
             return "wrong", f"not read: {error}"
-        inputs = [item.name for item in case.model.graph.input]
-        for given, wanted in case.data_sets or []:
+        inputs = [item.name for item in proto.graph.input]
+        for given, wanted in sets if case.data_sets else []:
             feeds = {name: as_array(value) for name, value in arrays(inputs, given).items()
                      if name in {port.name for port in model.graph.inputs}}
             for runtime in runtimes:
@@ -93,11 +135,20 @@ def check_model(case: Any, proto: onnx.ModelProto, runtimes: tuple[str, ...]) ->
                     return "refused", f"{runtime}: {error.message}"
                 except ConverterError as error:
                     return "wrong", f"{runtime}: {error}"
-                for output, expected in zip(case.model.graph.output, wanted, strict=False):
-                    reason = differs(found[output.name], as_array(expected), case)
+                for name, expected in named_outputs(case.model.graph, wanted):
+                    reason = differs(found[name], expected, case) if name in found else "not there"
                     if reason:
-                        return "wrong", f"{runtime}, {output.name}: {reason}"
+                        return "wrong", f"{runtime}, {name}: {reason}"
     return "pass", ""
+
+
+def named_outputs(graph: onnx.GraphProto, wanted: Any) -> Iterator[tuple[str, Any]]:
+    """What a case expects by the neutral model's names: a sequence is as many outputs."""
+    for output, expected in zip(graph.output, wanted, strict=False):
+        if isinstance(expected, list):
+            yield from ((f"{output.name}_{place}", as_array(part)) for place, part in enumerate(expected))
+        else:
+            yield output.name, as_array(expected)
 
 
 def differs(found: Any, expected: Any, case: Any) -> str:

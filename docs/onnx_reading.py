@@ -34,7 +34,10 @@ $ convert onnx-to-torch theirs.onnx -o weights.pt      # the initializers by the
   added stays as it is written where that mask may hold infinities: a row of them is NaN there, and 0 of the layer.
 - **Nothing is assumed.** Operators that are not read are refused in one error, with how often each occurs. Functions of the file, and
   operators that ONNX itself writes as functions, are written out. Branches that the sizes decide are gone; others are `cond`, loops are
-  `scan` or `while_loop`.
+  `scan` or `while_loop`. A sequence that is an output is as many outputs, `name_0` and on, where its length is known.
+- **scikit-learn's models** (`ai.onnx.ml`, as skl2onnx writes them) are layers and tables: a forest is a walk of as many steps as its
+  deepest tree has. The maps from labels to scores that `ZipMap` makes are the scores, in the ascending order of the labels, and the model's
+  notes say so (`options={"zipmap": False}` writes none). Labels that are texts are refused.
 - **Nothing is trusted.** Values beside the file are read in its folder only; functions that call themselves or grow past a million nodes,
   values made twice and values that are nowhere are refused; a small file that asks for a large tensor is read, and nothing of it is made.
 """
@@ -63,7 +66,8 @@ def onnx_reading_page() -> str:
                   "`python -m benchmarks.onnx_cases --record`: "
                   f"{total:,} cases, **{counts.get('pass', 0):,} pass, {counts.get('refused', 0):,} are refused, "
                   f"{counts.get('wrong', 0)} are wrong**. Cases give shapes and axes as inputs, which files hold as constants; where a "
-                  "reader needs them they are made constants first.", "", "What is refused:", "", "| cases | reason |", "|---|---|"]
+                  "reader needs them they are made constants first; sequences among the inputs are made of the case's "
+                  "tensors.", "", "What is refused:", "", "| cases | reason |", "|---|---|"]
         kinds = collections.Counter(_kind(reason) for reason in held["refused"].values())
         lines += [f"| {count} | {reason} |" for reason, count in kinds.most_common()]
         lines.append("")

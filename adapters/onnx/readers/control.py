@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 
+from adapters.onnx.load import text_of
 from adapters.onnx.reading.bodies import read_body
 from adapters.onnx.reading.items import Item, is_numeric
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
+from converter.dims import symbol
+from converter.errors import UnsupportedError
 from converter.ir import DType
 
 
-def _inlined(g: Reader, graph: onnx.GraphProto) -> tuple[Any, ...]:
-    """A branch that always runs, as nodes of the graph around it. Its names are its own."""
+def inlined(g: Reader, graph: onnx.GraphProto, items: Sequence[Any] = ()) -> tuple[Any, ...]:
+    """A branch or a body that always runs, on these inputs, as nodes of the graph around it. Its names are its own."""
     outer = dict(g.values)
+    if len(graph.input) != len(items):
+        raise g.refuse("a body that takes another number of values")
+    g.values.update(zip((text_of(item.name) for item in graph.input), items, strict=True))
     g.read_initializers(graph)
     g.walk(graph)
     found = tuple(g.results(graph))
@@ -30,7 +37,7 @@ def if_(g: Reader, condition: Item, *, then_branch: onnx.GraphProto, else_branch
     """A branch alone where the condition is known, else both in a `cond`."""
     known = g.known(condition)
     if known is not None and is_numeric(known):
-        return _inlined(g, then_branch if bool(known.reshape(-1)[0]) else else_branch)
+        return inlined(g, then_branch if bool(known.reshape(-1)[0]) else else_branch)
     bodies = [read_body(g, branch, []) for branch in (then_branch, else_branch)]
     captured = {name: value for body in bodies for name, value in body.captured.items()}
     graphs = [body.graph([], captured) for body in bodies]
@@ -77,19 +84,37 @@ def loop(g: Reader, trips: Item | None, condition: Item | None, *items: Any, bod
     steps = None if trips is None else g.known(trips)
     stacked = len(body.output) - 1 - len(items)
     if any(not isinstance(item, Item) for item in items):
-        raise g.refuse("a loop that carries a sequence")
+        return _unrolled(g, trips, condition, items, body)
     begin = [g.tensor(item) for item in items]
     kinds = [(DType.INT64, ()), (DType.BOOL, ()), *((item.dtype, item.shape) for item in begin)]
     endless = condition is None or known is not None and bool(known.reshape(-1)[0])
     if endless and steps is not None and _stays_true(body):
         (count,) = g.sizes(trips, "a number of steps")
-        if isinstance(count, int) and count > 0 or not isinstance(count, int):
-            inner = read_body(g, body, kinds)
+        if not isinstance(count, int) or count > 0:
+            told = dict(g.top().refused)
+            try:
+                inner = read_body(g, body, kinds)
+            except UnsupportedError:
+                if not isinstance(count, int) or count * max(1, len(body.node)) > MOST_STEPS:
+                    raise
+                # What the number of the step decides is known where each step is written out.
+                g.top().refused.clear()
+                g.top().refused.update(told)
+                return _unrolled(g, trips, condition, items, body)
             number = g.op("arange", start=0, stop=count, step=1, dtype=DType.INT64)
             graph = inner.as_scan()
             return g.add("scan", *begin, number, *inner.captured.values(), states=len(begin), sequences=1, body=graph)
+    if stacked and (trips is None or not _stays_true(body)):
+        raise g.refuse("a loop whose condition only a run knows, with a result of each step")
     if stacked:
-        raise g.refuse("a loop whose number of steps only a run knows, with a result of each step")
+        count = symbol(g.size_symbol("steps"))
+        given = g.cast(_scalar(g, trips), DType.INT64)  # type: ignore[arg-type]
+        if not endless and condition is not None:  # what it is before the first step it stays
+            given = g.op("where", _scalar(g, condition), given, g.like(0, given))
+        g.op("size_of", g.op("maximum", given, g.like(0, given)), size=count)
+        number = g.op("arange", start=0, stop=count, step=1, dtype=DType.INT64)
+        inner = read_body(g, body, kinds)
+        return g.add("scan", *begin, number, *inner.captured.values(), states=len(begin), sequences=1, body=inner.as_scan())
     inner = read_body(g, body, kinds)
     first = g.op("full", shape=(), fill_value=True, dtype=DType.BOOL) if condition is None else _scalar(g, condition)
     number = g.op("full", shape=(), fill_value=0, dtype=DType.INT64)
@@ -98,6 +123,30 @@ def loop(g: Reader, trips: Item | None, condition: Item | None, *items: Any, bod
     found = g.add("while_loop", number, first, *begin, limit, *inner.captured.values(), carried=2 + len(begin), condition=going,
                   body=body_graph)
     return found[2:]
+
+
+MOST_STEPS = 10_000
+"""Nodes that a loop may become where it is written out."""
+
+
+def _unrolled(g: Reader, trips: Item | None, condition: Item | None, items: Sequence[Any], body: onnx.GraphProto) -> tuple[Any, ...]:
+    """A loop that carries sequences, step by step: of a known number, while the condition is known."""
+    count = MOST_STEPS + 1 if trips is None else g.integers(trips, "a number of steps of a loop that carries a sequence")[0]
+    states, results = list(items), [list[Value]() for _ in range(len(body.output) - 1 - len(items))]
+    going: Item | None = condition
+    step = 0
+    while step < count and (going is None or bool(g.numbers(going, "a condition of a loop that carries a sequence").all())):
+        if step * max(1, len(body.node)) > MOST_STEPS:
+            raise g.refuse("a loop of too many steps that carries a sequence")
+        true = Item(DType.BOOL, (), None, np.asarray(True))
+        going, *found = inlined(g, body, [Item(DType.INT64, (), None, np.asarray(step)), true if going is None else going, *states])
+        states = found[:len(items)]
+        for held, result in zip(results, found[len(items):], strict=True):
+            held.append(g.tensor(result))
+        step += 1
+    if any(not held for held in results):
+        raise g.refuse("a loop without a step, with a result of each step")
+    return (*states, *(g.op("stack", *held, axis=0) for held in results))
 
 
 def _scalar(g: Reader, item: Item) -> Value:
@@ -132,8 +181,8 @@ class Absent:
 
 
 @reads("OptionalHasElement")
-def has_element(g: Reader, item: Any = None) -> Value:
-    return g.op("full", shape=(), fill_value=item is not None and not isinstance(item, Absent), dtype=DType.BOOL)
+def has_element(g: Reader, item: Any = None) -> Item:
+    return Item(DType.BOOL, (), None, np.asarray(item is not None and not isinstance(item, Absent)))
 
 
 @reads("OptionalGetElement")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
+
 from adapters.onnx.readers.linear import centred
 from adapters.onnx.readers.reduction import lowest
 from adapters.onnx.reading.items import Item
@@ -125,12 +127,21 @@ def max_pool(g: Reader, x: Item, *, kernel_shape: Ints, auto_pad: str = "NOTSET"
     if len(g.node.output) < 2 or not g.node.output[1]:
         return (values,)
     if storage_order:
-        raise g.refuse("places in column-major order")
+        places = _column_major(g, places, shape[2:])
     # ONNX counts through the whole tensor.
     plane = product(shape[2:])
     count = g.op("arange", start=0, stop=shape[0] * shape[1], step=1, dtype=DType.INT64)
     start = g.op("multiply", count, g.op("full", shape=(), fill_value=plane, dtype=DType.INT64))
     return values, g.op("add", places, g.op("reshape", start, shape=(shape[0], shape[1], *(1,) * (len(shape) - 2))))
+
+
+def _column_major(g: Reader, places: Value, sizes: Sequence[Dim]) -> Value:
+    """Places h · width + w of an image as w · height + h."""
+    if len(sizes) != 2:
+        raise g.refuse("places in column-major order of other than images")
+    height, width = (g.op("full", shape=(), fill_value=size, dtype=DType.INT64) for size in sizes)
+    column, row = g.op("remainder", places, width), g.op("floor_divide", places, width)
+    return g.op("add", g.op("multiply", column, height), row)
 
 
 @reads("AveragePool")
@@ -148,21 +159,41 @@ def average_pool(g: Reader, x: Item, *, kernel_shape: Ints, auto_pad: str = "NOT
 
 def _summed_average(g: Reader, x: Value, kernel: Ints, stride: tuple[int, ...], dilation: tuple[int, ...], padding: tuple[int, ...],
                      ceil_mode: bool, count_include_pad: bool) -> Value:
-    """Sums of windows, by a convolution of ones channel by channel, over how many elements each has."""
+    """Sums of windows, by a convolution of ones channel by channel, over how many elements each has.
+
+    Windows that end past the padding (`ceil_mode`) have no elements there; those that begin there are none.
+    """
+    half, given = len(kernel), padding
     if ceil_mode:
-        raise g.refuse("an average of dilated windows that end past the padding")
+        if any(isinstance(size, Expr) for size in x.shape[2:]):
+            raise g.refuse("an average of dilated windows that end past the padding, of free sizes")
+        more = [_past_the_end(int(size), kernel[at], stride[at], dilation[at], padding[at], padding[at + half])  # type: ignore[arg-type]
+                for at, size in enumerate(x.shape[2:])]
+        padding = (*padding[:half], *(own + by for own, by in zip(padding[half:], more, strict=True)))
     ones = g.op("full", shape=(1, 1, *kernel), fill_value=1.0, dtype=x.dtype)
 
-    def summed(value: Value) -> Value:
+    def summed(value: Value, padding: tuple[int, ...] = padding) -> Value:
         batch, channels = value.shape[:2]
         flat = g.op("reshape", value, shape=(batch * channels, 1, *value.shape[2:]))
         found = g.op("convolution", flat, ones, stride=stride, padding=both_sides(padding), dilation=dilation)
         return g.op("reshape", found, shape=(batch, channels, *found.shape[2:]))
 
-    if count_include_pad:
+    if count_include_pad and padding == given:
         return g.op("divide", summed(x), g.like(prod(kernel), x))
-    there = g.op("full", shape=(1, 1, *x.shape[2:]), fill_value=1.0, dtype=x.dtype)
-    return g.op("divide", summed(x), summed(there))
+    inside, rest = x, padding
+    if count_include_pad:  # of what is padded only the part that was asked for counts
+        inside, rest = padded(g, x, given, 0.0), tuple(own - before for own, before in zip(padding, given, strict=True))
+    there = g.op("full", shape=(1, 1, *inside.shape[2:]), fill_value=1.0, dtype=x.dtype)
+    return g.op("divide", summed(x), summed(there, rest))
+
+
+def _past_the_end(size: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> int:
+    """How much longer an axis is where its last window ends past the padding; a window that begins there is none."""
+    room = size + before + after - dilation * (kernel - 1) - 1
+    count = -(-room // stride)
+    if count * stride >= size + before:
+        count -= 1
+    return max(0, count * stride - room)
 
 
 def _whole(op: str):  # type: ignore[no-untyped-def]
@@ -225,6 +256,30 @@ def col2im(g: Reader, x: Item, image: Item, block: Item, *, dilations: Ints | No
            strides: Ints | None = None) -> Value:
     size, kernel = g.sizes(image, "a shape"), g.integers(block, "a shape")
     if len(kernel) != 2 or pads is not None and tuple(pads[:2]) != tuple(pads[2:]):
-        raise g.refuse("columns of other than images, or uneven padding")
+        return _added_up(g, g.tensor(x), size, kernel, dilations, pads, strides)
     return g.op("col2im", x, output_size=tuple(size), kernel_size=tuple(kernel), dilation=tuple(dilations or (1, 1)),
                 padding=tuple(pads or (0, 0))[:2], stride=tuple(strides or (1, 1)))
+
+
+def _added_up(g: Reader, x: Value, image: Sequence[Dim], kernel: Ints, dilations: Ints | None, pads: Ints | None,
+              strides: Ints | None) -> Value:
+    """Columns of images of any number of axes, each element added where it belongs; what belongs to the padding is left out."""
+    rank = len(kernel)
+    dilation, stride, padding = dilations or (1,) * rank, strides or (1,) * rank, tuple(pads or (0,) * (2 * rank))
+    if not all(isinstance(size, int) for size in (*image, x.shape[1])):
+        raise g.refuse("columns of an image of a free size")
+    sizes = [int(size) for size in image]  # type: ignore[arg-type]
+    total, inside, flat = prod(sizes), np.array(True), np.array(0)
+    for at, size in enumerate(sizes):
+        count = (size + padding[at] + padding[at + rank] - dilation[at] * (kernel[at] - 1) - 1) // stride[at] + 1
+        place = np.arange(kernel[at])[:, None] * dilation[at] + np.arange(count) * stride[at] - padding[at]
+        shape = [1] * (2 * rank)
+        shape[at], shape[at + rank] = place.shape
+        place = place.reshape(shape)
+        inside, flat = inside & (place >= 0) & (place < size), flat * size + place
+    index = np.where(inside, flat, total).reshape(1, -1).astype(np.int64)
+    batch, channels = x.shape[0], int(x.shape[1]) // prod(kernel)  # type: ignore[arg-type]
+    rows = g.op("reshape", x, shape=(batch * channels, index.size))
+    empty = g.op("broadcast_to", g.like(0, x), shape=(batch * channels, total + 1))
+    found = g.op("scatter", empty, g.op("broadcast_to", g.constant(index), shape=rows.shape), rows, axis=1, reduction="add")
+    return g.op("reshape", g.op("slice", found, axes=(1,), starts=(0,), stops=(total,)), shape=(batch, channels, *sizes))

@@ -55,7 +55,8 @@ def identity(g: Reader, x: Item) -> Item:
 def dropout(g: Reader, x: Item, ratio: Item | None = None, training_mode: Item | None = None, *, seed: int = 0,
             is_test: int = 1) -> tuple[Item, Value]:
     """As in inference: nothing is dropped."""
-    if training_mode is not None and bool(g.numbers(training_mode, "a training mode").any()):
+    training = training_mode is not None and bool(g.numbers(training_mode, "a training mode").any())
+    if training and (ratio is None or bool(g.numbers(ratio, "a ratio").any())):
         raise g.refuse("random: dropout in training mode")
     return x, g.op("full", shape=g.shape(x), fill_value=True, dtype=DType.BOOL)
 

@@ -158,8 +158,6 @@ def top_k(g: Reader, x: Item, count: Item | None = None, *, k: int | None = None
 @reads("Unique")
 def unique(g: Reader, x: Item, *, axis: int | None = None, sorted: int = 1) -> tuple[Value, ...]:
     """Values, first places, places of each element among them, and counts."""
-    if not sorted:
-        raise g.refuse("elements in the order of their first places")
     size = symbol(g.size_symbol("unique"))
     value = g.tensor(x)
     place = None if axis is None else g.axis(axis, value.rank)
@@ -173,6 +171,11 @@ def unique(g: Reader, x: Item, *, axis: int | None = None, sorted: int = 1) -> t
     places = g.op("arange", start=0, stop=flat.shape[0], step=1, dtype=DType.INT64)
     start = g.op("full", shape=(size,), fill_value=flat.shape[0], dtype=DType.INT64)
     first = g.op("scatter", start, flat, places, axis=0, reduction="minimum")
+    if not sorted:  # in the order of their first places
+        _, order = g.add("sort", first, axis=0)
+        _, rank = g.add("sort", order, axis=0)
+        values = g.op("take", values, order, axis=0 if place is None else place)
+        first, flat, counts = (g.op("take", *pair, axis=0) for pair in ((first, order), (rank, flat), (counts, order)))
     return values, first, flat, counts
 
 

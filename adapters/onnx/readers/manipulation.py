@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from adapters.onnx.load import FROM_ONNX
-from adapters.onnx.reading.items import Array, Item
+from adapters.onnx.reading.items import Array, Item, is_numeric
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
-from converter.dims import Dim, Expr, maximum, minimum, product
+from converter.dims import Dim, Expr, maximum, minimum, product, symbol
 from converter.ir import DType
 
 
@@ -40,10 +40,36 @@ def constant_of_shape(g: Reader, shape: Item, *, value: Array | None = None) -> 
 def arange(g: Reader, start: Item, limit: Item, delta: Item) -> Value:
     ends = [g.known(item) for item in (start, limit, delta)]
     if any(item is None for item in ends):
-        raise g.refuse("a range whose ends only a run knows")
+        return _counted(g, start, limit, delta)
     first, last, step = (item.reshape(-1)[0] for item in ends)  # type: ignore[union-attr]
     numbers = [item if isinstance(item, Expr) else item.item() if hasattr(item, "item") else item for item in (first, last, step)]
     return g.op("arange", start=numbers[0], stop=numbers[1], step=numbers[2], dtype=g.dtype(start))
+
+
+def _counted(g: Reader, start: Item, limit: Item, delta: Item) -> Value:
+    """start + i · delta for each i below (limit - start) / delta, whose number the data decide."""
+    first, last, step = (g.op("reshape", item, shape=()) for item in (start, limit, delta))
+    wide = DType.FLOAT64 if first.dtype.is_float else DType.INT64
+    apart = g.op("subtract", g.cast(last, wide), g.cast(first, wide))
+    by = g.cast(step, wide)
+    number = g.op("ceil", g.op("divide", apart, by)) if wide is DType.FLOAT64 else g.op("negative", g.op("floor_divide", g.op(
+        "negative", apart), by))
+    size = symbol(g.size_symbol("range"))
+    whole = g.cast(number, DType.INT64)
+    g.op("size_of", g.op("maximum", whole, g.like(0, whole)), size=size)
+    places = g.op("arange", start=0, stop=size, step=1, dtype=first.dtype)
+    return g.op("add", g.op("multiply", places, step), first)
+
+
+@reads("BitCast")
+def bit_cast(g: Reader, x: Item, *, to: int) -> Value:
+    """Bits in another dtype, of integers, where that is what a cast does."""
+    own, dtype = g.dtype(x), FROM_ONNX.get(to)
+    if dtype is own:
+        return g.op("astype", x, dtype=own)
+    if dtype is None or not dtype.is_integer or not (own.is_integer or own is DType.BOOL) or own.bits != dtype.bits:
+        raise g.refuse(f"the bits of {own} as another dtype than an integer's of that width")
+    return g.cast(x, dtype)
 
 
 @reads("EyeLike")
@@ -230,6 +256,12 @@ def pad(g: Reader, x: Item, amounts: Item | None = None, fill: Item | None = Non
     for number, axis in enumerate(along):
         each[axis] = (found[number], found[number + len(found) // 2])
     filled = value
+    if fill is not None and (g.known(fill) is None or not is_numeric(g.known(fill))):
+        if mode != "constant":
+            raise g.refuse(f"a padding value that only a run knows, in the mode {mode}")
+        inside = g.op("pad", g.op("full", shape=g.shape(x), fill_value=True, dtype=DType.BOOL), pads=tuple(each), value=False)
+        zero = g.op("pad", x, pads=tuple(each), value=False if g.dtype(x) is DType.BOOL else 0)
+        return g.op("where", inside, zero, g.op("reshape", fill, shape=()))
     if fill is not None:
         filled = g.numbers(fill, "a padding value").reshape(-1)[0].item()
     if not g.dtype(x).is_float:
@@ -250,8 +282,8 @@ def depth_to_space(g: Reader, x: Item, *, blocksize: int, mode: str = "DCR") -> 
 
 @reads("SpaceToDepth")
 def space_to_depth(g: Reader, x: Item, *, blocksize: int, mode: str = "DCR") -> Value:
-    if mode != "DCR":
-        raise g.refuse(f"the mode {mode}")
+    if mode == "CRD":
+        return g.op("pixel_unshuffle", x, factor=blocksize)
     batch, channels, height, width = g.shape(x)
     rows, columns = height // blocksize, width // blocksize
     parts = g.op("reshape", x, shape=(batch, channels, rows, blocksize, columns, blocksize))

@@ -94,7 +94,9 @@ def _requantized(g: Reader, total: Value, scales: list[Value], zero: Item, chann
         factor = g.op("reshape", factor, shape=tuple(factor.shape[0] if at == channel else 1 for at in range(total.rank)))
     elif factor.rank == 1 and factor.shape[0] == 1:
         factor = g.op("reshape", factor, shape=())
-    value = g.op("multiply", g.cast(total, DType.FLOAT32), factor)
+    # Narrower scales are multiplied as they are, and sums of integers are exact.
+    wide = DType.FLOAT32 if factor.dtype is DType.FLOAT32 else DType.FLOAT64
+    value = g.op("multiply", g.cast(total, wide), g.cast(factor, wide))
     point = g.tensor(zero)
     return rounded(g, value, g.op("reshape", point, shape=()) if point.rank else point, g.dtype(zero))
 
@@ -102,8 +104,8 @@ def _requantized(g: Reader, total: Value, scales: list[Value], zero: Item, chann
 @reads("QLinearMatMul")
 def qlinear_matmul(g: Reader, a: Item, a_scale: Item, a_zero: Item, b: Item, b_scale: Item, b_zero: Item, y_scale: Item,
                    y_zero: Item) -> Value:
-    if any(g.dtype(item) is not DType.FLOAT32 for item in (a_scale, b_scale, y_scale)):
-        raise g.refuse("scales that are no float32")
+    if len({g.dtype(item) for item in (a_scale, b_scale, y_scale)}) != 1:
+        raise g.refuse("scales of other dtypes than each other's")
     total = g.op("matmul", centred(g, a, a_zero, -2), centred(g, b, b_zero, -1))
     return _requantized(g, total, [g.tensor(item) for item in (a_scale, b_scale, y_scale)], y_zero, total.rank - 1)
 

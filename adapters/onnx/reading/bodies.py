@@ -79,7 +79,7 @@ def read_body(outer: Reader, graph: onnx.GraphProto, kinds: Sequence[Kind]) -> B
     reader.walk(graph)
     found = reader.results(graph)
     if not all(isinstance(item, Item) for item in found):
-        raise outer.refuse("a branch or a body that gives what is no tensor")
+        raise outer.refuse("a branch that gives what is no tensor, whose choice only a run knows")
     results = [reader.tensor(item) for item in found]
     # A result is made in the body: what it only passes on is made anew.
     given = {value.name for value in (*inputs, *reader.ports.values())}

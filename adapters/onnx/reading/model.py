@@ -210,10 +210,16 @@ def _declare_initializers(reader: Reader, graph: onnx.GraphProto, initializers: 
 def _declare_outputs(reader: Reader, graph: onnx.GraphProto) -> dict[str, str]:
     """The outputs; gives what values of the neutral graph are called in the file, where they have names there."""
     for output in graph.output:
-        found = reader.lookup(text_of(output.name))
-        if not isinstance(found, Item):
-            raise UnsupportedError("an output that is no tensor", received=text_of(output.name))
-        reader.builder.output(text_of(output.name), reader.tensor(found))
+        name = text_of(output.name)
+        found = reader.lookup(name)
+        if isinstance(found, list) and found:
+            reader.notes.append(f"the sequence {name!r} is {len(found)} outputs, {name}_0 and on")
+            for place, item in enumerate(found):
+                reader.builder.output(f"{name}_{place}", reader.tensor(item))
+        elif isinstance(found, Item):
+            reader.builder.output(name, reader.tensor(found))
+        else:
+            raise UnsupportedError("an output that is no tensor, and no sequence of some", received=name)
     own = {name: item.value.name for name, item in reader.values.items() if isinstance(item, Item) and item.value is not None}
     ports = {port.name for port in reader.builder.graph().inputs}
     made = {value for value in reader.builder.specs if value not in reader.builder.parameters and value not in ports}
