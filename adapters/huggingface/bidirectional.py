@@ -55,7 +55,8 @@ Activation = tuple[tuple[str, Mapping[str, Any]], ...]
 class Lm:
     """How words are scored: by a map to their width, an activation and a norm (`dense`), then by a table.
 
-    width, activation: None for that of the words' vectors, and for that of the layers. dense_bias, bias: of the map, and of the scores.
+    width, activation: None for that of the words' vectors, and for that of the layers. dense_bias: of the map; biases: the roles and
+    endings that the bias of the scores has.
     tie: the default of `tie_word_embeddings`; None for models whose tables are never one.
     """
 
@@ -63,7 +64,7 @@ class Lm:
     width: int | None = None
     activation: Activation | None = None
     dense_bias: bool = True
-    bias: bool = True
+    biases: tuple[tuple[str, str], ...] = encoders.BIASES
     tie: bool | None = True
 
 
@@ -73,12 +74,20 @@ class Style(causal.Style):
 
     positions: rows of a table, from its first on or counted after padding; "" for none. types: the rows of the table of token types.
     narrow: how wide the words' vectors are where a map brings them to the layers' width. last_norm: after the last layer.
+    wording: what becomes of words' vectors before others are added; added: further vectors of words, by their ids and width.
+    masked: the words that the mask hides are zeros for the first layer. longest: bounds the words beside `max_position_embeddings`.
+    placed: the layers' cosine and sine, where they are not those of the config.
     """
 
     positions: Literal["", "plain", "after padding"] = ""
     types: int = 0
     narrow: int | None = None
     last_norm: bool = False
+    wording: Callable[[Net, Value, Value], Value] | None = None
+    added: Callable[[Net, Value, int], Sequence[Value]] | None = None
+    masked: bool = False
+    longest: int | None = None
+    placed: Callable[[Net, Value, Sizes], tuple[Value, Value]] | None = None
     lm: Lm = Lm()
 
 
@@ -109,11 +118,14 @@ def build(styled: Styled, usual: Usual, read: Callable[[Config, Usual], Sizes], 
     encoders.refuse_decoder(config, "rotary")
     sizes = read(config, usual)
     style = styled(config, sizes)
-    turns = {} if style.positions else frequencies(config, style, usual, sizes)
-    longest = _longest(config, style) if usual.bounded and all(item.growth is None for item in turns.values()) else None
+    turns = {} if style.positions or style.placed is not None else frequencies(config, style, usual, sizes)
+    bounded = bool(usual.bounded or style.positions) and all(item.growth is None for item in turns.values())
+    longest = _longest(config, style) if bounded else None
     ids = text_inputs(net, longest, task)
     words = Words(net, ids, 0, padding_mask(net), longest or decoders.UNBOUNDED)
     places = {name: angles(net, given, 0, words.total, taken(net, "position_ids"), name) for name, given in turns.items()}
+    if style.placed is not None:
+        places[""] = style.placed(net, ids, sizes)
     x = stack(net, words, _embedded(net, ids, style, sizes), style, sizes, places)
     heads[task](net, style.norm(net, x, "norm") if style.last_norm else x, sizes, style)
 
@@ -130,21 +142,30 @@ def _longest(config: Config, style: Style) -> int:
         if rows <= padding + 1:
             raise config.refuse("max_position_embeddings", f"more than pad_token_id + 1, {padding + 1}", rows)
         rows -= padding + 1
-    return rows
+    return rows if style.longest is None else min(rows, style.longest)
 
 
 def _embedded(net: Net, ids: Value, style: Style, sizes: Sizes) -> Value:
     """What the first layer is given, [batch, time, width]."""
     width = style.narrow or sizes.width
     x = net.embedding(ids, "words", net.config.size("vocab_size"), width)
+    if style.embedded is not None:
+        x = net.op("multiply", x, style.embedded)
+    if style.wording is not None:
+        x = style.wording(net, ids, x)
     if style.types:
         given, table = taken(net, "token_type_ids"), net.tensor("types", (style.types, width))
         x = net.op("add", x, net.op("select", table, axis=0, index=0) if given is None else net.op("embedding", given, table))
     if style.positions:
         x = net.op("add", x, encoders.plain_positions(net, ids, width) if style.positions == "plain"
                    else encoders.positions_after_padding(net, ids, width, _padding(net.config)))
+    for more in style.added(net, ids, width) if style.added is not None else ():
+        x = net.op("add", x, more)
     if style.first_norm:
         x = style.norm(net, x, "first_norm")
+    mask = taken(net, "attention_mask")
+    if style.masked and mask is not None:
+        x = net.op("multiply", x, net.op("expand_dims", net.cast(mask), axis=(2,)))
     return x if style.narrow is None else net.linear(x, "projection", sizes.width)
 
 
@@ -161,7 +182,7 @@ def lm_scores(net: Net, x: Value, sizes: Sizes, style: Style) -> Value:
     if lm.dense:
         inner = net.linear(x, "lm_dense", lm.width or style.narrow or sizes.width, bias=lm.dense_bias)
         x = style.norm(net, net.activation(inner, sizes.activation if lm.activation is None else lm.activation), "lm_norm")
-    return encoders.word_scores(net, x, tie=lm.tie, bias=lm.bias)
+    return encoders.word_scores(net, x, tie=lm.tie, biases=lm.biases)
 
 
 def fill(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
@@ -216,6 +237,7 @@ def mean(net: Net, x: Value) -> Value:
 
 LIKE_BERT: Mapping[str, Head] = {"feature-extraction": features, "fill-mask": fill, "text-classification": classified,
                                  "token-classification": tagged, "question-answering": answered, "multiple-choice": chosen}
+PRETRAINED: Mapping[str, Head] = {"pretraining": pretrained, "next-sentence": next_sentence}
 LIKE_ROBERTA: Mapping[str, Head] = {**LIKE_BERT, "text-classification": classified_twice()}
 
 

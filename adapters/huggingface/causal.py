@@ -112,6 +112,7 @@ class Style:
     learned: a table of positions is added to the words' vectors, with so many rows before the first word's; None for no table.
     mixers: what layers have in the place of attention, by the layer.
     from_norm: what a part makes is added to what it was given, not to what the norm before it was given.
+    turned_values: values are turned as queries and keys are. followed: what becomes of a layer's result, given what the layer was given.
     """
 
     norm: Norm
@@ -141,6 +142,8 @@ class Style:
     first_norm: bool = False
     from_norm: bool = False
     mixers: Mapping[int, Mixer] = field(default_factory=dict)
+    turned_values: bool = False
+    followed: Callable[[Net, Value, Value, int], Value] | None = None
 
 
 def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable[[Config, Usual], Sizes], net: Net, task: str) -> None:
@@ -183,7 +186,8 @@ def stack(net: Net, words: decoders.Sequence, x: Value, style: Style, sizes: Siz
         else:
             name = turned[layer]
             seen = _attention(net, words, normed, style, sizes, layer, None if name is None else places[name], bias)
-        x = _added(net, style, x, seen, normed, layer)
+        made = _added(net, style, x, seen, normed, layer)
+        x = made if style.followed is None else style.followed(net, x, made, layer)
     return x
 
 
@@ -193,6 +197,7 @@ def _attention(net: Net, words: decoders.Sequence, x: Value, style: Style, sizes
     query, key, value = heads_of(net, x, style, sizes, layer)
     if places is not None:
         query, key = (rotate(net, item, *places, style.interleaved) for item in (query, key))
+        value = rotate(net, value, *places, style.interleaved) if style.turned_values else value
         query, key, value = _normed(net, (query, key, value), style, "turned", layer)
     sinks = net.tensor("sinks", (sizes.heads,), "", layer=layer) if style.sinks else None
     seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap, bias=bias,

@@ -62,20 +62,20 @@ def build(net: Net, task: str) -> None:
     elif task == "token-classification":
         token_head(net, x)
     elif task == "multiple-choice":
-        choice_head(net, _summary(net, x))
+        choice_head(net, summary(net, x))
     else:
         span_head(net, x)
 
 
-def _summary(net: Net, x: Value) -> Value:
-    """A vector of a text: one of its words, or their mean, through one more layer."""
+def summary(net: Net, x: Value, kind: str = "first", *, mapped: bool = True, activation: str = "gelu") -> Value:
+    """A vector of a text: one of its words, or their mean, through one more layer; kind, mapped, activation: where no field says them."""
     config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
     config.only("summary_proj_to_labels", False)
-    kind = config.choice("summary_type", {"first": 0, "last": -1, "mean": None}, "first")
-    vector = net.op("mean", x, axis=(1,)) if kind is None else net.op("select", x, axis=1, index=kind)
-    if config.flag("summary_use_proj", True):
+    place = config.choice("summary_type", {"first": 0, "last": -1, "mean": None}, kind)
+    vector = net.op("mean", x, axis=(1,)) if place is None else net.op("select", x, axis=1, index=place)
+    if config.flag("summary_use_proj", mapped):
         vector = net.linear(vector, "summary", width)
-    return net.activation(vector, config.choice("summary_activation", ACTIVATIONS, "gelu"))
+    return net.activation(vector, config.choice("summary_activation", ACTIVATIONS, activation))
 
 
 FAMILY = Family(

@@ -5,7 +5,7 @@ Vaswani et al. 2017; Devlin et al. 2018. Which roles have which names, a family'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ def text_inputs(net: Net, longest: int | None, task: str) -> Value:
     To choose among several texts they are [batch, choices, time], and each choice is a text of its own to the layers.
     """
     several = task == "multiple-choice"
-    axes = ["batch", *(["choices"] if several else []), "time"]
+    axes: list[str | int] = ["batch", *(["choices"] if several else []), "time"]
     net.dim("batch", None)
     net.dim("time", longest)
     for name in net.family.inputs + net.family.optional:
@@ -170,24 +170,27 @@ def masked_lm_scores(net: Net, x: Value, width: int, activation: str, eps: float
     return word_scores(net, x)
 
 
-def word_scores(net: Net, x: Value, *, tie: bool | None = True, bias: bool = True) -> Value:
+# The bias of words' scores has two names in most families, and checkpoints hold one or both.
+BIASES = (("lm_bias", ""), ("lm_decoder", "bias"))
+
+
+def word_scores(net: Net, x: Value, *, tie: bool | None = True, biases: Sequence[tuple[str, str]] = BIASES) -> Value:
     """The product with the word embeddings, or with a table of its own: [batch, time, vocab].
 
-    tie: the default of `tie_word_embeddings`; None for models that never do.
+    tie: the default of `tie_word_embeddings`; None for models that never do. biases: the roles and endings of the bias, none for no bias.
     """
     vocabulary = net.config.size("vocab_size")
     tied = tie is not None and net.config.flag("tie_word_embeddings", tie)
     words = Value(net.name("words"), net.b.specs[net.name("words")])
     weight = net.tied("lm_decoder", words) if tied else net.tensor("lm_decoder", (vocabulary, x.shape[-1]))
-    if not bias:
+    if not biases:
         return net.op("linear", x, weight)
-    # The bias has two names in most of these families, and checkpoints hold one or both; those that are not tied use the second.
-    endings = [(role, ending) for role, ending in (("lm_bias", ""), ("lm_decoder", "bias")) if role in net.family.heads]
-    if not tied and net.has(*endings[-1]):
-        endings = endings[-1:]
-    role, ending = next((item for item in endings if net.has(*item)), endings[0])
+    known = [(role, ending) for role, ending in biases if role in net.family.heads]
+    if not tied and net.has(*known[-1]):
+        known = known[-1:]  # which is the one that the library adds
+    role, ending = next((item for item in known if net.has(*item)), known[0])
     found = net.tensor(role, (vocabulary,), ending)
-    for other in endings:
+    for other in known:
         if other != (role, ending):
             net.tied(other[0], found, other[1])
     return net.op("linear", x, weight, found)

@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019), and what has its code: XLM-RoBERTa and CamemBERT. Positions count words after the padding index."""
+"""RoBERTa (Liu et al. 2019), and what has its code: XLM-RoBERTa, CamemBERT, data2vec. Positions count words after the padding index."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def build(net: Net, task: str) -> None:
 
 
 FAMILY = Family(
-    classes={"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"},
+    classes={"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert", "data2vec-text": "Data2VecText"},
     names=bert.NAMES,
     heads=HEADS,
     tasks=TASKS,
     build=build,
-    prefixes=("roberta.",),
+    prefixes=("roberta.", "data2vec_text."),
     leftovers=(*BUFFERS, "pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*"),
     legacy=GAMMA_BETA,
     # Its one token type is added as a constant.

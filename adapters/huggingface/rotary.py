@@ -238,6 +238,11 @@ def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | No
         longer = (_grown_frequencies(net, given, length, prefix) if given.longer is None
                   else net.constant(f"{prefix}long_inv_freq", given.longer))
         frequencies = net.op("where", net.op("greater", length, given.original), longer, frequencies)
+    return angles_of(net, frequencies, start, stop, positions, given.scale)
+
+
+def angles_of(net: Net, frequencies: Value, start: Dim, stop: Dim, positions: Value | None, scale: float = 1.0) -> tuple[Value, Value]:
+    """Cosine and sine of places · frequencies, multiplied by `scale`; for `start`, `stop`, `positions` and shapes see `angles`."""
     if positions is None:
         place = net.op("reshape", net.op("arange", start=start, stop=stop, dtype=DType.FLOAT32), shape=(stop - start, 1))
     else:
@@ -245,8 +250,8 @@ def angles(net: Net, given: Rotary, start: Dim, stop: Dim, positions: Value | No
         place = net.op("reshape", net.cast(positions, DType.FLOAT32), shape=(batch, 1, time, 1))
     angle = net.op("multiply", place, frequencies)
     cosine, sine = net.op("cos", angle), net.op("sin", angle)
-    if given.scale != 1:
-        cosine, sine = (net.op("multiply", item, given.scale) for item in (cosine, sine))
+    if scale != 1:
+        cosine, sine = (net.op("multiply", item, scale) for item in (cosine, sine))
     return net.cast(cosine), net.cast(sine)
 
 

@@ -24,6 +24,7 @@ from adapters.huggingface.rotary import parameters_by_type, rotary
 from converter.builder import Value
 
 GELU = ACTIVATIONS["gelu"]
+BIAS = (("lm_decoder", "bias"),)
 
 
 # ModernBERT (Warner et al. 2024) -----------------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ def modernbert(config: Config, sizes: Sizes) -> Style:
                  gated(sizes, bias=config.flag("mlp_bias", False), fused=True), spans, split=in_turn, bias=bias, out_bias=bias,
                  turns=turns, turned=turned, first_norm=True, last_norm=True,
                  lm=Lm(activation=config.choice("classifier_activation", ACTIVATIONS, "gelu"),
-                       dense_bias=config.flag("classifier_bias", False), bias=config.flag("decoder_bias", True)))
+                       dense_bias=config.flag("classifier_bias", False), biases=BIAS if config.flag("decoder_bias", True) else ()))
 
 
 def _but_the_first(norm: Norm) -> Norm:
@@ -120,7 +121,7 @@ def eurobert(config: Config, sizes: Sizes) -> Style:
     for name in ("classifier_pooling", "clf_pooling"):
         config.get(name)  # of a head; and a name of old files that the library does not read
     return Style(rms(config.number("rms_norm_eps", 1e-5)), gated(sizes, bias=mlp_bias), [None] * sizes.layers, bias=bias, out_bias=bias,
-                 last_norm=True, lm=Lm(dense=False, bias=mlp_bias, tie=False))
+                 last_norm=True, lm=Lm(dense=False, biases=BIAS if mlp_bias else (), tie=False))
 
 
 def _euro_classified(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
