@@ -101,3 +101,39 @@ def test_weights_of_four_bits(tmp_path: Path, kind: int, block: int, axis: int, 
     assert str(model.parameters.spec("w").dtype) == dtype.name
     report = converter.verify([model, OnnxFileSession(tmp_path / "m.onnx")], locate=False)
     assert report, [row for row in report.rows if not row.passed]
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"])
+def test_float8_is_converted_alike(dtype: str) -> None:
+    """What is too large has no number, as of ONNX's casts without saturation."""
+    b = GraphBuilder("float8")
+    x, w = b.input("x", "float32", ["n"]), b.parameter("w", dtype, [3])
+    b.output("y", b.op("astype", b.op("astype", x, dtype=DType.of(dtype)), dtype=DType.FLOAT32))
+    b.output("z", b.op("astype", w, dtype=DType.FLOAT32))
+    table = np.array([1.1, -0.0, np.nan]).astype(getattr(ml_dtypes, dtype))
+    model = Model(b.graph(), InMemoryParameters({"w": table}))
+    x_values = np.array([0, -0.0, 1.06, -3.3, 1e-4, 447, 470, 1e6, -1e6, np.inf, np.nan], np.float32)
+    expected = {"y": x_values.astype(table.dtype).astype(np.float32), "z": table.astype(np.float32)}
+    for runtime in ("reference", "numpy", "onnxruntime"):
+        found = converter.session(model, runtime=runtime).run({"x": x_values})
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=f"{runtime} {name}")
+
+
+def test_what_onnx_runtime_does_not_take_is_refused() -> None:
+    b = GraphBuilder("turned")
+    b.output("y", b.op("flip", b.input("x", "float8_e5m2", ["n"]), axis=(0,)))
+    model = Model(b.graph(), InMemoryParameters())
+    with pytest.raises(UnsupportedError, match="cannot be written as ONNX"):
+        converter.session(model, runtime="onnxruntime")
+
+
+def test_the_largest_of_uint64() -> None:
+    b = GraphBuilder("largest")
+    values, places = b.add("topk", (b.input("x", "uint64", ["n", 4]),), {"k": 3, "axis": 1, "largest": True})
+    b.output("values", values)
+    b.output("places", places)
+    x = np.array([[1, 1 << 63, (1 << 64) - 1, 5], [(1 << 63) - 1, 0, 7, 1 << 63]], np.uint64)
+    found = converter.session(Model(b.graph(), InMemoryParameters()), runtime="onnxruntime").run({"x": x})
+    np.testing.assert_array_equal(found["values"], np.sort(x, axis=1)[:, :0:-1])
+    np.testing.assert_array_equal(found["places"], [[2, 1, 3], [3, 0, 2]])

@@ -28,9 +28,17 @@ Array = np.ndarray[Any, Any]
 Tensor = Value
 """A value in the ONNX graph: its name there, and its neutral dtype and shape."""
 
-ONNX_DTYPES: dict[DType, int] = {dtype: getattr(onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace(
-    "FLOAT64", "DOUBLE")) for dtype in DType if dtype.bits >= 8 and hasattr(
-        onnx.TensorProto, dtype.value.upper().replace("FLOAT32", "FLOAT").replace("FLOAT64", "DOUBLE"))}
+CONVERTED = frozenset({DType.FLOAT8_E4M3FN, DType.FLOAT8_E4M3FNUZ, DType.FLOAT8_E5M2, DType.FLOAT8_E5M2FNUZ})
+"""What ONNX Runtime converts from and to, and does little else with."""
+
+
+def _number(dtype: DType) -> int | None:
+    name = dtype.value.upper().replace("FLOAT32", "FLOAT").replace("FLOAT64", "DOUBLE")
+    found = getattr(onnx.TensorProto, name.replace("_", "") if dtype in CONVERTED else name, None)
+    return found if dtype.bits >= 8 else None
+
+
+ONNX_DTYPES: dict[DType, int] = {dtype: number for dtype in DType if (number := _number(dtype)) is not None}
 
 
 class Lowering:
@@ -241,7 +249,7 @@ class Lowering:
     def onnx_dtype(self, dtype: DType) -> int:
         """ONNX's number for a dtype. Raises `UnsupportedError` for one that ONNX lacks."""
         dtype = BYTES.get(dtype, dtype)
-        if dtype not in ONNX_DTYPES:
+        if dtype not in ONNX_DTYPES or dtype in CONVERTED and self.opset < 19:
             raise self.refuse(f"ONNX has no {dtype} tensors here")
         return ONNX_DTYPES[dtype]
 
@@ -376,6 +384,8 @@ class Lowering:
         if lowering is None:
             raise self.refuse("no ONNX lowering for this operator")
         values = [item for item in (*node.inputs, *node.outputs) if isinstance(item, str)]
+        if node.op != "astype" and any(self.specs[item].dtype in CONVERTED for item in values):
+            raise self.refuse("ONNX Runtime converts float8, and does little else with it")
         is_complex = any(self.specs[item].dtype.is_complex for item in values)
         if not operator.binds and all(self._is_empty(name) for name in node.outputs if name is not None):
             for name in filter(None, node.outputs):

@@ -15,7 +15,7 @@ from adapters.onnx.complex_pairs import from_border, to_border
 from adapters.onnx.export import DEFAULT_OPSET, build
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from adapters.onnx.writing import total_bytes, write_external, write_model
-from converter.errors import MissingDependencyError, RunError
+from converter.errors import ConverterError, MissingDependencyError, RunError, UnsupportedError
 from converter.ir import DType, Model
 from converter.sizes import check_inputs
 
@@ -27,12 +27,19 @@ class OnnxRuntimeSession:
     """`run(inputs) -> {name: array}` through an `onnxruntime.InferenceSession` on the model's ONNX form."""
 
     def __init__(self, model: Model, *, opset: int = DEFAULT_OPSET, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        """Raises `MissingDependencyError` for a provider that is not there: ONNX Runtime itself would take the CPU without a word."""
+        """Raises `MissingDependencyError` for a provider that is not there: ONNX Runtime itself would take the CPU without a word;
+        `UnsupportedError` for a model that has no ONNX form, or one that ONNX Runtime has no kernels for."""
         check_providers(providers, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what fails is said by the error
         self.model = model
-        self.session = _open(model, opset, options, list(providers))
+        try:
+            self.session = _open(model, opset, options, list(providers))
+        except (ConverterError, OSError, MemoryError):
+            raise
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            raise UnsupportedError("ONNX Runtime does not take the model's ONNX form", where=f"graph {model.graph.name!r}",
+                                   received=str(error)[:300], fix="run the model with NumPy") from error
         check_providers(providers, self.session.get_providers())
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:

@@ -25,12 +25,14 @@ def _ranked(g: Lowering, x: Tensor, k: Dim, axis: int, largest: bool) -> tuple[T
     shape = (*x.shape[:place], k, *x.shape[place + 1:])
     wide = _wide(g, x)
     key = wide
+    if x.dtype is DType.UINT64:  # in the order of int64 once the highest bit is turned
+        key = g.node("BitwiseXor", g.cast(x, DType.INT64), g.constant(np.iinfo(np.int64).min), spec=TensorSpec(DType.INT64, x.shape))
     if wide.dtype.is_float:
         missing = g.node("IsNaN", wide, spec=TensorSpec(DType.BOOL, x.shape))
         key = g.node("Where", missing, g.constant(np.inf, wide.dtype), wide, spec=wide.spec)
-    values, indices = g.nodes_out("TopK", key, g.size(k), specs=[TensorSpec(wide.dtype, shape), TensorSpec(DType.INT64, shape)],
+    values, indices = g.nodes_out("TopK", key, g.size(k), specs=[TensorSpec(key.dtype, shape), TensorSpec(DType.INT64, shape)],
                                   axis=place, largest=int(largest), sorted=1)
-    if wide.dtype.is_float:
+    if wide.dtype.is_float or key.dtype is not wide.dtype:
         return g.node("GatherElements", x, indices, spec=TensorSpec(x.dtype, shape), axis=place), indices
     return g.cast(values, x.dtype), indices
 
