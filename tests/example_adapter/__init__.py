@@ -1,0 +1,1 @@
+"""A small adapter, as `docs/adding_an_adapter.md` builds it."""
