@@ -13,7 +13,7 @@ from adapters.onnx.reading.bodies import read_body
 from adapters.onnx.reading.items import Item, is_numeric
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
-from converter.builder import Value
+from converter.builder import GraphBuilder, Value
 from converter.dims import symbol
 from converter.errors import UnsupportedError
 from converter.ir import DType
@@ -47,11 +47,32 @@ def if_(g: Reader, condition: Item, *, then_branch: onnx.GraphProto, else_branch
 
 
 @reads("Scan")
-def scan(g: Reader, *items: Item, body: onnx.GraphProto, num_scan_inputs: int, scan_input_axes: Sequence[int] | None = None,
+def scan(g: Reader, *items: Item, body: onnx.GraphProto, num_scan_inputs: int, directions: Sequence[int] | None = None,
+         **options: Any) -> tuple[Value, ...]:
+    if g.version >= 9:
+        return _scan(g, *items, body=body, num_scan_inputs=num_scan_inputs, **options)
+    return _scan_of_a_batch(g, *items, body=body, count=num_scan_inputs, turned=bool(directions and any(directions)), **options)
+
+
+def _scan_of_a_batch(g: Reader, lengths: Item | None, *items: Item, body: onnx.GraphProto, count: int, turned: bool) -> tuple[Value, ...]:
+    """Version 8: each row of the batch, the first axis of all operands, by itself."""
+    if lengths is not None or turned:
+        raise g.refuse("Scan of version 8 with lengths of its own, or backwards")
+    given = [g.tensor(item) for item in items]
+    states = len(given) - count
+    inner = read_body(g, body, [(item.dtype, item.shape[1 + (place >= states):]) for place, item in enumerate(given)])
+    b = GraphBuilder("row")
+    own = [b.input(f"value_{place}", item.dtype, item.shape[1:]) for place, item in enumerate(given)]
+    more = [b.input(f"more_{place}", item.dtype, item.shape) for place, item in enumerate(inner.captured.values())]
+    found = b.add("scan", (*own, *more), {"states": states, "sequences": count, "body": inner.graph(inner.inputs, inner.captured)})
+    for place, item in enumerate(found):
+        b.output(f"result_{place}", item)
+    return g.add("scan", *given, *inner.captured.values(), states=0, sequences=len(given), body=b.graph())
+
+
+def _scan(g: Reader, *items: Item, body: onnx.GraphProto, num_scan_inputs: int, scan_input_axes: Sequence[int] | None = None,
          scan_input_directions: Sequence[int] | None = None, scan_output_axes: Sequence[int] | None = None,
          scan_output_directions: Sequence[int] | None = None) -> tuple[Value, ...]:
-    if g.version < 9:
-        raise g.refuse("Scan with a batch, of version 8")
     states, sequences = items[:len(items) - num_scan_inputs], [g.tensor(item) for item in items[len(items) - num_scan_inputs:]]
     for number, item in enumerate(sequences):
         axis = g.axis(scan_input_axes[number], item.rank) if scan_input_axes else 0

@@ -95,27 +95,41 @@ def _choose(scores: Value, corners: Value, threshold: Value) -> Graph:
 @reads("RoiAlign")
 def roi_align(g: Reader, x: Item, regions: Item, images: Item, *, coordinate_transformation_mode: str | None = None, mode: str = "avg",
               output_height: int = 1, output_width: int = 1, sampling_ratio: int = 0, spatial_scale: float = 1.0) -> Value:
-    """[regions, channels, rows, columns]: the mean, or the maximum, of bilinear samples of each bin."""
-    if sampling_ratio <= 0:
-        raise g.refuse("as many samples as a region is large, which only a run knows")
+    """[regions, channels, rows, columns]: the mean, or the maximum, of bilinear samples of each bin.
+
+    Along each side there are `sampling_ratio` of them; 0: one for each unit of the bin's side, rounded up.
+    """
     shifted = (coordinate_transformation_mode or ("half_pixel" if g.version >= 16 else "output_half_pixel")) == "half_pixel"
     value, boxes = g.tensor(x), g.tensor(regions)
     _, channels, height, width = value.shape
-    count, samples = boxes.shape[0], sampling_ratio
+    count = boxes.shape[0]
     edges = g.op("subtract", g.op("multiply", boxes, g.like(spatial_scale, boxes)), g.like(0.5 if shifted else 0, boxes))
     left, top, right, bottom = g.add("split", edges, sizes=(1, 1, 1, 1), axis=1)
 
-    def along(low: Value, high: Value, bins: int) -> Value:
-        """[regions, bins · samples] coordinates."""
+    def along(low: Value, high: Value, bins: int) -> tuple[Value, Value, Dim]:
+        """[regions, bins · samples] coordinates, how many of the samples [regions, 1] count, and how many there are."""
         extent = g.op("subtract", high, low)
         if not shifted:
             extent = g.op("maximum", extent, g.like(1, extent))
         size = g.op("divide", extent, g.like(bins, extent))
-        inside = np.add.outer(np.arange(bins), (np.arange(samples) + 0.5) / samples).reshape(1, -1)
-        return g.op("add", low, g.op("multiply", size, g.constant(inside.astype(boxes.dtype.numpy))))
+        samples: Dim = sampling_ratio
+        if sampling_ratio > 0:
+            number = g.op("full", shape=(count, 1), fill_value=float(sampling_ratio), dtype=extent.dtype)
+        else:
+            number = g.op("ceil", size)
+            samples = symbol(g.size_symbol("samples"))
+            one = g.op("full", shape=(1, 1), fill_value=1.0, dtype=extent.dtype)
+            g.op("size_of", g.cast(g.op("max", g.op("concat", number, one, axis=0)), DType.INT64), size=samples)
+        step = g.op("arange", start=0, stop=samples, step=1, dtype=extent.dtype)
+        inside = g.op("divide", g.op("reshape", g.op("add", step, g.like(0.5, step)), shape=(1, 1, samples)),
+                      g.op("reshape", g.op("maximum", number, g.like(1, number)), shape=(count, 1, 1)))
+        places = g.constant(np.arange(bins, dtype=boxes.dtype.numpy).reshape(1, -1, 1))
+        whole = g.op("multiply", g.op("reshape", size, shape=(count, 1, 1)), g.op("add", places, inside))
+        found = g.op("add", g.op("reshape", low, shape=(count, 1, 1)), whole)
+        return g.op("reshape", found, shape=(count, bins * samples)), number, samples
 
-    y, x_ = along(top, bottom, output_height), along(left, right, output_width)
-    rows, columns = output_height * samples, output_width * samples
+    (y, tall, down_samples), (x_, wide, across_samples) = along(top, bottom, output_height), along(left, right, output_width)
+    rows, columns = output_height * down_samples, output_width * across_samples
     (y_low, y_high, dy, y_in), (x_low, x_high, dx, x_in) = _between(g, y, height), _between(g, x_, width)
     image = g.op("reshape", g.cast(images, DType.INT64), shape=(count, 1, 1))
     flat = g.op("reshape", g.op("permute_dims", value, axes=(0, 2, 3, 1)), shape=(value.shape[0] * height * width, channels))
@@ -136,9 +150,26 @@ def roi_align(g: Reader, x: Item, regions: Item, images: Item, *, coordinate_tra
     total = parts[0]
     for part in parts[1:]:
         total = g.op("add" if mode == "avg" else "maximum", total, part)
-    bins = g.op("reshape", total, shape=(count, output_height, samples, output_width, samples, channels))
-    found = g.op("mean" if mode == "avg" else "max", bins, axis=(2, 4))
+    bins = g.op("reshape", total, shape=(count, output_height, down_samples, output_width, across_samples, channels))
+    if sampling_ratio > 0:
+        found = g.op("mean" if mode == "avg" else "max", bins, axis=(2, 4))
+        return g.op("permute_dims", found, axes=(0, 3, 1, 2))
+    counts = g.op("logical_and", _first(g, down_samples, tall, (count, 1, down_samples, 1, 1, 1)),
+                  _first(g, across_samples, wide, (count, 1, 1, 1, across_samples, 1)))
+    amount = g.op("reshape", g.cast(g.op("multiply", tall, wide), value.dtype), shape=(count, 1, 1, 1))
+    if mode == "avg":
+        found = g.op("sum", g.op("where", counts, bins, g.like(0, bins)), axis=(2, 4))
+        found = g.op("divide", found, g.op("maximum", amount, g.like(1, amount)))
+    else:
+        found = g.op("max", g.op("where", counts, bins, g.op("full", shape=(), fill_value=-np.inf, dtype=bins.dtype)), axis=(2, 4))
+        found = g.op("where", g.op("greater", amount, g.like(0, amount)), found, g.like(0, found))
     return g.op("permute_dims", found, axes=(0, 3, 1, 2))
+
+
+def _first(g: Reader, size: Dim, number: Value, shape: tuple[Dim, ...]) -> Value:
+    """Which of the places 0 to size - 1 are below a number of each region, in a shape to broadcast."""
+    step = g.op("reshape", g.op("arange", start=0, stop=size, step=1, dtype=number.dtype), shape=(1, size))
+    return g.op("reshape", g.op("less", step, number), shape=shape)
 
 
 def _size(g: Reader, size: Dim) -> Value:
