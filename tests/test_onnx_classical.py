@@ -151,12 +151,26 @@ def test_a_category_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     ({"nodes_featureids": [0, 9, 0, 0, 0, 2, 0, 0, 0]}, "more features"),
     ({"nodes_values": [0.5]}, "other lengths"), ({"target_ids": [0, 0, 0, 0, 0, 4]}, "of no leaf"), ({"n_targets": 1 << 40}, "too many"),
     ({"nodes_modes": ["BRANCH_ODD", *["LEAF"] * 8]}, "BRANCH_ODD"), ({"post_transform": "PROBIT"}, "PROBIT"),
+    ({"nodes_treeids": [3] * 9, "nodes_truenodeids": [1 << 40, 3, 0, 0, 0, 6, 0, 0, 0]}, "damaged"),
     ({"nodes_nodeids": [0, 0, 2, 3, 4, 5, 6, 7, 0]}, "twice")])
 def test_damaged_trees_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     write(tmp_path / "m.onnx", "TreeEnsembleRegressor", 1, {**REGRESSION, **change}, {"x0": PLAIN})
     with pytest.raises(UnsupportedError, match="cannot be read") as caught:
         converter.load(tmp_path / "m.onnx")
     assert any(part in str(caught.value) for part in reason.split("|"))
+
+
+@pytest.mark.parametrize(("op", "attributes"), [
+    ("SVMClassifier", {**VECTORS, "coefficients": [0.5], "vectors_per_class": [1 << 40] * 3, "rho": [0.2] * 3,
+                       "classlabels_ints": [4, 2, 9]}),
+    ("SVMClassifier", {**VECTORS, "coefficients": [0.5], "vectors_per_class": [1] * 2000, "classlabels_ints": list(range(2000))}),
+    ("SVMRegressor", {**VECTORS, "coefficients": [0.5], "n_supports": 1 << 50}),
+    ("LinearClassifier", {"coefficients": [0.5], "classlabels_ints": list(range(1000))}),
+    ("TfIdfVectorizer", {})])
+def test_small_files_that_ask_for_much_are_refused(tmp_path: Path, op: str, attributes: dict[str, Any]) -> None:
+    write(tmp_path / "m.onnx", op, 2 if op.endswith("Classifier") else 1, attributes, {"x0": PLAIN})
+    with pytest.raises(UnsupportedError):
+        converter.load(tmp_path / "m.onnx")
 
 
 def test_texts_are_refused_by_name(tmp_path: Path) -> None:

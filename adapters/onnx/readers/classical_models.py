@@ -146,9 +146,9 @@ def array_feature_extractor(g: Reader, x: Item, places: Item) -> Value:
 # Labels ------------------------------------------------------------------------------------------------------------------------
 
 
-def found_in(g: Reader, value: Value, keys: Array, stem: str = "keys") -> tuple[Value, Value]:
+def found_in(g: Reader, value: Value, keys: Array) -> tuple[Value, Value]:
     """Where each element stands among the keys, the first of equal ones, and whether it does. NaN is NaN since version 4."""
-    held = g.constant(keys, g.builder.unique(f"{g.node.output[0]}.{stem}"))
+    held = g.constant(keys, g.builder.unique(f"{g.node.output[0]}.keys"))
     wide = g.op("expand_dims", value, axis=(value.rank,))
     hit = g.op("equal", wide, held)
     if g.version >= 4 and value.dtype.is_float and np.isnan(keys.astype(np.float64)).any():
@@ -188,15 +188,16 @@ def one_hot_encoder(g: Reader, x: Item, *, cats_int64s: Sequence[int] = (), cats
     if cats_strings:
         raise g.refuse("categories that are texts")
     value = g.cast(x, DType.INT64)
-    keys = np.asarray(cats_int64s, np.int64)
+    held = g.constant(np.asarray(cats_int64s, np.int64), g.builder.unique(f"{g.node.output[0]}.categories"))
+    hot = g.op("equal", g.op("expand_dims", value, axis=(value.rank,)), held)
     if zeros:
-        held = g.constant(keys, g.builder.unique(f"{g.node.output[0]}.categories"))
-        return g.cast(g.op("equal", g.op("expand_dims", value, axis=(value.rank,)), held), DType.FLOAT32)
-    place, known = found_in(g, value, keys, "categories")
-    place = g.op("where", known, place, g.like(len(keys), place))
-    table = g.constant(np.eye(len(keys), dtype=np.float32), g.builder.unique(f"{g.node.output[0]}.rows"))
-    rows = g.op("take", table, g.op("reshape", place, shape=(product(place.shape),)), axis=0)
-    return g.op("reshape", rows, shape=(*value.shape, len(keys)))
+        return g.cast(hot, DType.FLOAT32)
+    # A place that a table does not have is an error in every runtime.
+    rows = g.cast(hot, DType.FLOAT32)
+    missing = g.cast(g.op("logical_not", g.op("any", hot, axis=(value.rank,))), DType.INT64)
+    place = g.op("reshape", g.op("multiply", missing, g.like(2, missing)), shape=(product(missing.shape),))
+    there = g.op("take", g.constant(np.array([1, 0], np.float32), g.builder.unique(f"{g.node.output[0]}.there")), place, axis=0)
+    return g.op("multiply", rows, g.op("reshape", there, shape=(*value.shape, 1)))
 
 
 @reads("ai.onnx.ml.ZipMap")

@@ -147,7 +147,7 @@ def loop(g: Reader, trips: Item | None, condition: Item | None, *items: Any, bod
 
 
 MOST_STEPS = 10_000
-"""Nodes that a loop may become where it is written out."""
+"""Nodes that the loops of a graph may become where they are written out."""
 
 
 def _unrolled(g: Reader, trips: Item | None, condition: Item | None, items: Sequence[Any], body: onnx.GraphProto) -> tuple[Any, ...]:
@@ -157,7 +157,9 @@ def _unrolled(g: Reader, trips: Item | None, condition: Item | None, items: Sequ
     going: Item | None = condition
     step = 0
     while step < count and (going is None or bool(g.numbers(going, "a condition of a loop that carries a sequence").all())):
-        if step * max(1, len(body.node)) > MOST_STEPS:
+        top = g.top()
+        top.written_out += max(1, len(body.node))
+        if top.written_out > MOST_STEPS:
             raise g.refuse("a loop of too many steps that carries a sequence")
         true = Item(DType.BOOL, (), None, np.asarray(True))
         going, *found = inlined(g, body, [Item(DType.INT64, (), None, np.asarray(step)), true if going is None else going, *states])

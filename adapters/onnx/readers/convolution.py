@@ -261,6 +261,10 @@ def col2im(g: Reader, x: Item, image: Item, block: Item, *, dilations: Ints | No
                 padding=tuple(pads or (0, 0))[:2], stride=tuple(strides or (1, 1)))
 
 
+MOST_PLACES = 1 << 24
+"""Elements of a table of places that is a constant of the graph."""
+
+
 def _added_up(g: Reader, x: Value, image: Sequence[Dim], kernel: Ints, dilations: Ints | None, pads: Ints | None,
               strides: Ints | None) -> Value:
     """Columns of images of any number of axes, each element added where it belongs; what belongs to the padding is left out."""
@@ -269,10 +273,13 @@ def _added_up(g: Reader, x: Value, image: Sequence[Dim], kernel: Ints, dilations
     if not all(isinstance(size, int) for size in (*image, x.shape[1])):
         raise g.refuse("columns of an image of a free size")
     sizes = [int(size) for size in image]  # type: ignore[arg-type]
+    counts = [(size + padding[at] + padding[at + rank] - dilation[at] * (kernel[at] - 1) - 1) // stride[at] + 1
+              for at, size in enumerate(sizes)]
+    if prod(counts) * prod(kernel) > MOST_PLACES:
+        raise g.refuse(f"more than {MOST_PLACES} places of columns")
     total, inside, flat = prod(sizes), np.array(True), np.array(0)
     for at, size in enumerate(sizes):
-        count = (size + padding[at] + padding[at + rank] - dilation[at] * (kernel[at] - 1) - 1) // stride[at] + 1
-        place = np.arange(kernel[at])[:, None] * dilation[at] + np.arange(count) * stride[at] - padding[at]
+        place = np.arange(kernel[at])[:, None] * dilation[at] + np.arange(counts[at]) * stride[at] - padding[at]
         shape = [1] * (2 * rank)
         shape[at], shape[at + rank] = place.shape
         place = place.reshape(shape)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from adapters.onnx.load import FROM_ONNX
-from adapters.onnx.reading.items import Item
+from adapters.onnx.reading.items import SMALL, Item
 from adapters.onnx.reading.reader import Reader, evaluate_constants
 from adapters.onnx.registry import reads
 from converter.builder import Value
@@ -69,8 +69,11 @@ def tf_idf(g: Reader, x: Item, *, max_gram_length: int, max_skip_count: int, min
 @reads("MelWeightMatrix")
 def mel_weight_matrix(g: Reader, *items: Item, output_datatype: int = 1) -> Item:
     """Triangles of frequencies: of numbers that the file gives, as ONNX's own evaluator computes them."""
-    for item in items:
+    bins, length = (int(g.numbers(item, "a number of a filter bank").reshape(-1)[0]) for item in items[:2])
+    for item in items[2:]:
         g.numbers(item, "a number of a filter bank")
+    if not 0 < bins * (length // 2 + 1) <= SMALL:
+        raise g.refuse(f"a filter bank of more than {SMALL} numbers")
     found = evaluate_constants(g.node, items, g.version)
     if found is None or found.known is None or FROM_ONNX.get(output_datatype) is not found.dtype:
         raise g.refuse("a filter bank that is too large, or of these numbers")

@@ -14,6 +14,8 @@ from converter.dims import Dim, minimum, symbol
 from converter.ir import DType, Graph
 
 Ints = Sequence[int]
+MOST_TAPS = 1 << 14
+"""Places of a filter that are moved."""
 
 
 def _scalar(g: Reader, item: Item | None, default: float, dtype: DType) -> Value:
@@ -123,7 +125,7 @@ def roi_align(g: Reader, x: Item, regions: Item, images: Item, *, coordinate_tra
         step = g.op("arange", start=0, stop=samples, step=1, dtype=extent.dtype)
         inside = g.op("divide", g.op("reshape", g.op("add", step, g.like(0.5, step)), shape=(1, 1, samples)),
                       g.op("reshape", g.op("maximum", number, g.like(1, number)), shape=(count, 1, 1)))
-        places = g.constant(np.arange(bins, dtype=boxes.dtype.numpy).reshape(1, -1, 1))
+        places = g.op("reshape", g.op("arange", start=0, stop=bins, step=1, dtype=extent.dtype), shape=(1, bins, 1))
         whole = g.op("multiply", g.op("reshape", size, shape=(count, 1, 1)), g.op("add", places, inside))
         found = g.op("add", g.op("reshape", low, shape=(count, 1, 1)), whole)
         return g.op("reshape", found, shape=(count, bins * samples)), number, samples
@@ -201,6 +203,8 @@ def deform_conv(g: Reader, x: Item, weight: Item, offset: Item, bias: Item | Non
     if len(fixed) != 5:
         raise g.refuse("a weight of a free size")
     channels, outputs, _, down, across = fixed
+    if down * across > MOST_TAPS:
+        raise g.refuse(f"more than {MOST_TAPS} taps")
     taps, rows, columns = down * across, moves.shape[2], moves.shape[3]
     dilation, stride, padding = dilations or (1, 1), strides or (1, 1), pads or (0, 0, 0, 0)
     moved = g.op("reshape", moves, shape=(count, offset_group, taps, 2, rows, columns))

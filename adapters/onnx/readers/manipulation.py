@@ -365,18 +365,20 @@ def concat_from_sequence(g: Reader, items: list[Item], *, axis: int, new_axis: i
     return g.op("stack" if new_axis else "concat", *items, axis=g.axis(axis, rank))
 
 
+MOST_PARTS = 10_000
+"""Tensors of a sequence."""
+
+
 @reads("SplitToSequence")
 def split_to_sequence(g: Reader, x: Item, parts: Item | None = None, *, axis: int = 0, keepdims: int = 1) -> list[Value]:
     place = g.axis(axis, g.rank(x))
     size = g.shape(x)[place]
     if isinstance(size, Expr):
         raise g.refuse("a sequence whose length only a run knows")
-    if parts is None:
-        sizes: list[int] = [1] * size
-    elif g.rank(parts) == 0:
-        part = g.integers(parts, "a size of parts")[0]
-        sizes = [min(part, size - start) for start in range(0, size, part)]
-    else:
-        sizes = g.integers(parts, "sizes of parts")
-    found = g.add("split", x, sizes=tuple(sizes), axis=place)
+    given = [1] if parts is None else g.integers(parts, "sizes of parts")
+    if parts is None or g.rank(parts) == 0:
+        if given[0] < 1 or size > MOST_PARTS * given[0]:
+            raise g.refuse(f"a sequence of parts of {given[0]}, or of more than {MOST_PARTS}")
+        given = [min(given[0], size - start) for start in range(0, size, given[0])]
+    found = g.add("split", x, sizes=tuple(given), axis=place)
     return [g.op("squeeze", item, axis=(place,)) for item in found] if parts is None and not keepdims else list(found)

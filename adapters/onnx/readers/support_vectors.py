@@ -13,6 +13,9 @@ from adapters.onnx.registry import reads
 from converter.builder import GraphBuilder, Value
 from converter.ir import DType, Graph
 
+MOST_CLASSES, MOST_WEIGHTS = 1000, 1 << 26
+"""Classes, and numbers of the table of all pairs of them."""
+
 
 def _kernel(g: Reader, x: Value, vectors: Array, kind: str, given: Floats) -> Value:
     """[rows, vectors]: how near each row is to each support vector."""
@@ -60,6 +63,8 @@ def svm_classifier(g: Reader, x: Item, *, coefficients: Floats, classlabels_ints
     """Labels by the votes of all pairs of classes, and the pairs' decisions, or the classes' probabilities where they were fitted."""
     labels = integer_labels(g, classlabels_ints, classlabels_strings)
     classes, total = len(vectors_per_class), sum(vectors_per_class)
+    if classes > MOST_CLASSES or min(vectors_per_class, default=0) < 0 or classes * classes * total > MOST_WEIGHTS:
+        raise g.refuse("support vectors of too many classes, or of fewer than none")
     pairs = [(one, other) for one in range(classes) for other in range(one + 1, classes)]
     if classes < 2 or classes != len(labels) or len(rho) != len(pairs) or len(coefficients) != (classes - 1) * total \
             or not total or len(support_vectors) % total:

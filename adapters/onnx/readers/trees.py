@@ -22,6 +22,10 @@ MOST_TARGETS = 1 << 26
 """Numbers that a table of leaves may have."""
 
 
+DEEPEST = 10_000
+"""Steps of a walk."""
+
+
 @dataclass
 class Forest:
     """Nodes of all trees by number; a leaf's ways lead to itself.
@@ -55,8 +59,8 @@ class Forest:
         seen = set(reached.tolist())
         while not self.leaf[reached].all():
             steps += 1
-            if steps > count:
-                raise g.refuse("trees that are damaged: ways that lead back")
+            if steps > min(count, DEEPEST):
+                raise g.refuse(f"trees that are damaged, whose ways lead back, or deeper than {DEEPEST}")
             inner = reached[~self.leaf[reached]]
             reached = np.unique(np.concatenate([self.yes[inner], self.no[inner]]))
             seen.update(reached.tolist())
@@ -81,6 +85,8 @@ def leaves_of(g: Reader, x: Item, forest: Forest) -> Value:
         names["missing"] = forest.missing
     if forest.members:
         width = max(len(numbers) for numbers in forest.members.values())
+        if width * len(forest.feature) > MOST_TARGETS:
+            raise g.refuse("trees of too many nodes and members of sets")
         table = np.full((len(forest.feature), width), np.nan, value.dtype.numpy)
         for node, numbers in forest.members.items():
             table[node, :len(numbers)] = numbers

@@ -41,6 +41,8 @@ class Reader:
         self.refused: dict[tuple[str, str], int] = {}
         self.unknown: set[str] = set()
         self.notes: list[str] = []
+        self.written_out = 0
+        """Nodes that loops have become."""
         self.outer: Reader | None = None
         self.captured: dict[str, Value] = {}
         self.ports: dict[str, Value] = {}
