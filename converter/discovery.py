@@ -109,7 +109,7 @@ class Recogniser:
 
     `recognise(checkpoint, **options)` takes a `converter.recognition.Checkpoint` and gives a `Recognised`, or None for one
     that is not of its kind. `markers`: names of files, one of which a folder must hold; without any, files are asked about
-    too, by their tensors' names and shapes.
+    too, by their tensors' names and shapes. `floats(store, folder, True)` gives a folder's tensors, those that are quantised as floats.
     """
 
     name: str
@@ -118,6 +118,7 @@ class Recogniser:
     markers: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     extra: str | None = None
+    floats: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,16 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import converter
+from adapters.huggingface.quantized import dequantized
 from converter import reference
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsupportedError
+from converter.parameters import InMemoryParameters
 from tests.huggingface_support import change_config, save, tokens
 from tests.test_huggingface_encoders import VOCABULARY, made
 
 Tensors = dict[str, torch.Tensor]
-LAYER = "layer.0.output.dense"
+LAYER = "layer.0.intermediate.dense"
 
 
 def words(columns: list[list[int]], bits: int) -> torch.Tensor:
@@ -65,6 +67,63 @@ def awq(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
     expected = ((integers - zeros.repeat_interleave(group, 0)) * scale.repeat_interleave(group, 0)).T
     return ({"qweight": packed(integers), "qzeros": packed(zeros), "scales": scale}, expected,
             {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"})
+
+
+def gemv(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    """Values and zero points in order; the groups of a row padded to eight."""
+    out, width = weight.shape
+    integers, zeros, scale = drawn(16, out, width), drawn(16, out, 2, seed=2), scales(out, 2)
+    padded = torch.nn.functional.pad(scale, (0, 6))
+    expected = (integers - zeros.repeat_interleave(width // 2, 1)) * scale.repeat_interleave(width // 2, 1)
+    return ({"qweight": words(integers.tolist(), 4), "qzeros": words(zeros.tolist(), 4), "scales": padded}, expected,
+            {"quant_method": "awq", "bits": 4, "group_size": width // 2, "zero_point": True, "version": "gemv"})
+
+
+def marlin(weight: torch.Tensor, groups: int) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    """As AutoAWQ's WQLinear_Marlin packs: tiles of 16 by 16, each thread's eight values of four tiles together, even ones first."""
+    out, width = weight.shape
+    integers, scale = drawn(16, width, out), scales(groups, out)
+    order: list[int] = []
+    for thread in range(32):
+        rows = [2 * (thread % 4), 2 * (thread % 4) + 1, 2 * (thread % 4) + 8, 2 * (thread % 4) + 9]
+        own = [16 * row + thread // 4 + 8 * block for block in (0, 1) for row in rows]
+        order += [own[place] + 256 * tile for tile in range(4) for place in (0, 2, 4, 6, 1, 3, 5, 7)]
+    tiles = integers.reshape(width // 16, 16, out // 16, 16).permute(0, 2, 1, 3).reshape(-1, 1024)[:, order].reshape(width // 16, -1)
+    several = [row + 8 * column for row in range(8) for column in range(8)]
+    one = [2 * row + place for row in range(4) for place in (0, 1, 8, 9, 16, 17, 24, 25)]
+    places = several if groups > 1 else one
+    kept = scale.reshape(-1, len(places))[:, places].reshape(groups, out)
+    expected = ((integers - 8) * scale.repeat_interleave(width // groups, 0)).T
+    return ({"qweight": words(tiles.tolist(), 4), "scales": kept}, expected,
+            {"quant_method": "awq", "bits": 4, "group_size": width // groups, "zero_point": False, "version": "marlin"})
+
+
+def packed(weight: torch.Tensor, bits: int, groups: int, zero: bool, ordered: bool = False) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    """As compressed-tensors' `pack_to_int32`: what it keeps is 2^(bits - 1) more than the integer."""
+    out, width = weight.shape
+    integers, zeros, scale = drawn(1 << bits, out, width), drawn(1 << bits, out, groups, seed=2), scales(out, groups, dtype=torch.bfloat16)
+    parts = {"weight_packed": words(integers.tolist(), bits), "weight_scale": scale, "weight_shape": torch.tensor([out, width])}
+    group = torch.arange(width) // (width // groups)
+    if ordered:
+        group = group[torch.randperm(width, generator=torch.Generator().manual_seed(5))]
+        parts["weight_g_idx"] = group.int()
+    if zero:
+        parts["weight_zero_point"] = words(zeros.T.tolist(), bits).T.contiguous()
+    half = 1 << bits - 1
+    shifted = (integers - half) - (zeros[:, group] - half if zero else 0)
+    expected = shifted.to(torch.bfloat16) * scale[:, group]
+    scheme = {"weights": {"num_bits": bits, "type": "int", "symmetric": not zero}, "targets": ["Linear"]}
+    return parts, expected, {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": scheme}}
+
+
+def without_order(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
+    """GPTQ of before there was a g_idx."""
+    parts, _, config = gptq(weight, 4, "gptq")
+    del parts["g_idx"]
+    out, width = weight.shape
+    index = torch.arange(width) // (width // 4)
+    integers, zeros = drawn(16, width, out), drawn(16, 4, out, seed=2) + 1
+    return parts, (parts["scales"][index] * (integers - zeros[index])).T, config
 
 
 def eight_bits(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor, dict[str, Any]]:
@@ -121,7 +180,11 @@ def compressed(weight: torch.Tensor, dtype: torch.dtype, groups: int) -> tuple[T
 CASES = {
     **{f"{form} of {bits} bits": lambda weight, bits=bits, form=form: gptq(weight, bits, form)
        for bits in (2, 3, 4, 8) for form in ("gptq", "gptq_v2")},
-    "awq": awq, "int8": eight_bits, "fp8": fp8,
+    "awq": awq, "awq for vectors": gemv, "awq for marlin": lambda weight: marlin(weight, 4), "gptq without g_idx": without_order,
+    "awq for marlin of one group": lambda weight: marlin(weight, 1),
+    **{f"packed in {bits} bits": lambda weight, bits=bits: packed(weight, bits, 2, bits != 4) for bits in (1, 2, 3, 4, 8)},
+    "packed by rows": lambda weight: packed(weight, 4, 1, True), "packed out of order": lambda weight: packed(weight, 4, 4, True, True),
+    "int8": eight_bits, "fp8": fp8,
     "nf4": lambda weight: four_bits(weight, "nf4", False, torch.float16, 64),
     "fp4 in float32": lambda weight: four_bits(weight, "fp4", False, torch.float32, 128),
     "nf4 twice": lambda weight: four_bits(weight, "nf4", True, torch.bfloat16, 4),
@@ -154,8 +217,44 @@ def test_quantised_weights_are_the_floats_that_they_stand_for(case: str, tmp_pat
     found = torch.from_numpy(model.parameters.read(name).astype(np.float32))
     assert torch.equal(found, expected.float())
     assert str(model.parameters.spec(name).dtype) in str(expected.dtype) or str(model.parameters.spec(name).dtype) == "float32"
-    assert not [name for name in model.parameters.names() if name.rpartition(".")[2] in ("qweight", "scales", "SCB", "absmax", "g_idx")]
+    parts = ("qweight", "scales", "SCB", "absmax", "g_idx", "weight_packed")
+    assert not [name for name in model.parameters.names() if name.rpartition(".")[2] in parts]
     assert "quantised by" in json.dumps(dict(model.metadata), default=str)
+
+
+def test_experts_of_four_bit_floats_are_what_transformers_makes_of_them() -> None:
+    from transformers.integrations.mxfp4 import _convert_moe_packed_tensors
+
+    blocks = drawn(256, 3, 256, 2, 16).to(torch.uint8)
+    powers = torch.arange(256).reshape(1, 256, 1).expand(3, 256, 2).to(torch.uint8)
+    expected = _convert_moe_packed_tensors(blocks, powers)
+    held = InMemoryParameters({"mlp.gate_up_proj_blocks": blocks.numpy(), "mlp.gate_up_proj_scales": powers.numpy()})
+    store = dequantized(held, {"quant_method": "mxfp4"}, None, "x")
+    assert store.names() == ("mlp.gate_up_proj",)
+    assert store.spec("mlp.gate_up_proj").shape == tuple(expected.shape)
+    assert store.read("mlp.gate_up_proj").tobytes() == expected.view(torch.uint16).numpy().tobytes()
+    wrong = InMemoryParameters({"mlp.down_proj_blocks": blocks.numpy(), "mlp.down_proj_scales": powers.numpy()[:2]})
+    with pytest.raises(FormatError, match="scales"):
+        dequantized(wrong, {"quant_method": "mxfp4"}, None, "x")
+
+
+def test_floats_alone_are_written_too(tmp_path: Path) -> None:
+    expected = quantised(tmp_path / "in", "packed in 4 bits")
+    runner = CliRunner()
+    for words, code in ((["--dequantize"], 0), ([], 0)):
+        target = tmp_path / f"out{code}{len(words)}.safetensors"
+        result = runner.invoke(cli, ["torch-to-safetensors", str(tmp_path / "in"), *words, "-o", str(target)])
+        assert result.exit_code == code, result.output
+        assert any(name.endswith("weight_packed") for name in load_file(target)) is not bool(words)
+    (found,) = [value for name, value in load_file(tmp_path / "out01.safetensors").items() if name.endswith(f"{LAYER}.weight")]
+    assert torch.equal(found, expected)
+    change_config(tmp_path / "in", quantization_config=None)
+    result = runner.invoke(cli, ["torch-to-safetensors", str(tmp_path / "in"), "--dequantize", "-o", str(tmp_path / "x.safetensors")])
+    assert result.exit_code == 2
+    assert "nothing to dequantise" in result.output
+    result = runner.invoke(cli, ["torch-to-safetensors", str(target), "--dequantize", "-o", str(tmp_path / "x.safetensors")])
+    assert result.exit_code == 2
+    assert "folder" in result.output
 
 
 def test_a_quantised_folder_computes_what_its_floats_compute(tmp_path: Path) -> None:
@@ -196,7 +295,15 @@ def test_an_older_autogptq_says_it_beside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("case", "change", "said"), [
-    ("awq", {"version": "gemv"}, "'version'"),
+    ("awq", {"version": "gemv_fast"}, "'version'"),
+    ("awq", {"version": "gemv"}, "qzeros"),
+    ("awq", {"version": "marlin"}, "'zero_point'"),
+    ("awq for vectors", {"group_size": 24}, "whole groups"),
+    ("awq for vectors", {"group_size": 1}, "whole groups"),
+    ("gptq without g_idx", {"group_size": 5}, "groups that are not"),
+    ("packed in 4 bits", {"config_groups": {"g": {"weights": {"num_bits": 8}}}}, "shape beside them"),
+    ("packed in 4 bits", {"config_groups": {"g": {"weights": {"num_bits": 4, "type": "float"}}}}, "config_groups"),
+    ("packed in 4 bits", {"config_groups": [4]}, "config_groups"),
     ("awq", {"bits": 3}, "'bits'"),
     ("awq", {"quant_method": "quip"}, "'quant_method'"),
     ("awq", {"quant_method": "fp8"}, "no tensors"),
@@ -205,7 +312,7 @@ def test_an_older_autogptq_says_it_beside(tmp_path: Path) -> None:
     ("gptq of 4 bits", {"checkpoint_format": "marlin"}, "'checkpoint_format'"),
     ("fp8", {"weight_block_size": [8, 8]}, "weight_scale_inv"),
     ("fp8", {"weight_block_size": [0, 8]}, "weight_block_size"),
-    ("int8 by rows", {"format": "pack-quantized"}, "'format'"),
+    ("int8 by rows", {"format": "nvfp4-pack-quantized"}, "'format'"),
 ])
 def test_what_is_not_known_is_refused(case: str, change: dict[str, Any], said: str, tmp_path: Path) -> None:
     quantised(tmp_path, case)

@@ -8,7 +8,7 @@ ADAPTER = Adapter(
     "huggingface",
     recognisers=(Recogniser(
         "huggingface", "Hugging Face folder", "adapters.huggingface.recognise:recognise",
-        markers=("config.json", "modules.json", "adapter_config.json"),
+        floats="adapters.huggingface.quantized:as_floats", markers=("config.json", "modules.json", "adapter_config.json"),
         options=(
             Option("task", str, "What the model is for, where the folder does not say or another head is wanted: "
                    "feature-extraction, fill-mask, text-classification, text2text-generation, encoder, …"),
@@ -17,8 +17,8 @@ ADAPTER = Adapter(
                    "the encoder with what the decoder keeps of it.", False),
             Option("model_type", str, "What the model is, where config.json does not say it (transformers 2 and before): bert, roberta, …"),
             Option("base", str, "Of a PEFT adapter (LoRA), the folder of the model that it is merged into."),
-            Option("dequantize", bool, "Read quantised weights (GPTQ, AWQ, bitsandbytes, FP8, compressed-tensors) as the floats that they "
-                   "stand for.", False),
+            Option("dequantize", bool, "Read quantised weights (GPTQ, AWQ, bitsandbytes, FP8, MXFP4, compressed-tensors) as the "
+                   "floats that they stand for.", False),
             Option("take", str, "The inputs that the graph takes, by transformers' names, separated by commas: "
                    "input_ids,attention_mask,token_type_ids,position_ids. The others get transformers' defaults."),
         )),),

@@ -62,6 +62,9 @@ class Conversion:
                                         "that you trust as you trust a program.")]
         if self.needs_graph:
             parameters += _graph_options(self.target)
+        elif self.source.holds == "parameters":
+            parameters.append(click.option("--dequantize", is_flag=True, help="Write the weights of a folder that are quantised as the "
+                                           "floats that they stand for."))
         parameters += [_option(item) for item in self.target.options]
         if self.source.digests:
             parameters.append(NO_CHECK)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.cli.console import say
-from converter.discovery import Option, formats, holds_program, recognisers
+from converter.discovery import Option, formats, holds_program, recognisers, requiring, resolve
 from converter.errors import ConverterError, FormatError
 
 if TYPE_CHECKING:
@@ -39,15 +39,32 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
     if source is not None and not Path(source).is_dir():
         check_checkpoint(source)
     if not conversion.needs_graph:
-        store = load_parameters(source or "", given.get("key"), allow_pickle=bool(given.get("allow_pickle")), names=name_options(given))
+        names = name_options(given)
+        if given.get("dequantize"):
+            store = names.applied(_floats(source or ""))
+        else:
+            store = load_parameters(source or "", given.get("key"), allow_pickle=bool(given.get("allow_pickle")), names=names)
         return store, _found_in(store)
     return _model_of_parameters(source, update, given)
+
+
+def _floats(source: str) -> ParameterStore:
+    """A folder's tensors, those that are quantised as the floats that they stand for."""
+    from converter.checkpoint import existing, load_parameters
+
+    folder = existing(source)
+    for item in recognisers().values():
+        if item.floats is not None and any((folder / name).is_file() for name in item.markers):
+            with requiring(item.extra):
+                found: ParameterStore = resolve(item.floats, item.extra)(load_parameters(folder), folder, True)
+            return found
+    raise FormatError("nothing says how the weights are quantised", where=source, expected="a folder with config.json",
+                      fix="give the folder; or leave --dequantize out")
 
 
 def _foreign_tensors(conversion: Conversion, source: str) -> ParameterStore | None:
     """The parameters of a model's file of another origin; None where the model itself can be read."""
     from converter.checkpoint import existing
-    from converter.discovery import requiring, resolve
 
     form = conversion.source
     if form.tensors is None or conversion.target.holds != "parameters" or source == STREAM or existing(source).is_dir():
