@@ -27,9 +27,11 @@ $ convert onnx-to-torch theirs.onnx -o weights.pt      # the initializers by the
 
 - **Sizes are expressions.** What is computed from shapes (`Shape`, `Gather`, `Concat`, `Reshape`, …) is computed while the file is read,
   and disappears into sizes. An axis without a fixed size is free, whatever it is called; a text like `past + length` is a sum where its
-  parts are sizes of inputs. A size that only the data decide is a symbol of its own. Sizes and axes that only a run would know are refused.
+  parts are sizes of inputs. Sizes that what is computed takes to be equal are one. A size that only the data decide is a symbol of its
+  own. Sizes and axes that only a run would know are refused.
 - **Layers are layers.** `MatMul` and `Add` with weights are `linear`; arithmetic that spells out GELU, SiLU, layer and RMS norm and
-  softmax attention becomes the operator; recurrent layers get the gates in PyTorch's order. A weight whose name an exporter made up
+  softmax attention, grouped heads too, becomes the operator; recurrent layers get the gates in PyTorch's order. `Gather` from a table of
+  weights is an embedding, which says so where an index is negative. A weight whose name an exporter made up
   (`onnx::MatMul_12`, `val_7`) is named after the module that uses it, where the file still says so. Attention with a mask to be
   added stays as it is written where that mask may hold infinities: a row of them is NaN there, and 0 of the layer.
 - **Nothing is assumed.** Operators that are not read are refused in one error, with how often each occurs. Functions of the file, and

@@ -100,6 +100,71 @@ def test_attention_is_lifted_where_its_mask_holds_no_infinity(tmp_path: Path) ->
     assert "softmax" in ops(converter.load(write(tmp_path / "n.onnx", nodes, inputs, ["y"], constants)))
 
 
+def test_attention_of_grouped_heads_is_lifted(tmp_path: Path) -> None:
+    """As torch's newer exporter writes it: keys repeated for each head of their group, and turned with their leading axes made one."""
+    inputs = [value("q", ["batch", 4, "time", 4]), value("k", ["batch", 2, "time", 4]), value("v", ["batch", 2, "time", 4])]
+    nodes = [helper.make_node("Shape", ["q"], ["s"]), helper.make_node("Gather", ["s", "i0"], ["b"]),
+             helper.make_node("Gather", ["s", "i2"], ["t"])]
+    for name in ("k", "v"):
+        nodes += [helper.make_node("Unsqueeze", [name, "two"], [f"{name}5"]),
+                  helper.make_node("Concat", ["b", "two", "two", "t", "four"], [f"{name}_wide"], axis=0),
+                  helper.make_node("Expand", [f"{name}5", f"{name}_wide"], [f"{name}_each"])]
+    nodes += [helper.make_node("Mul", ["b", "four"], ["b4"]), helper.make_node("Concat", ["b4", "t", "four"], ["rows"], axis=0),
+              helper.make_node("Reshape", ["k_each", "rows"], ["k_rows"]),
+              helper.make_node("Transpose", ["k_rows"], ["k_turned"], perm=[0, 2, 1]),
+              helper.make_node("Concat", ["b", "four", "four", "t"], ["back"], axis=0),
+              helper.make_node("Reshape", ["k_turned", "back"], ["kt"]),
+              helper.make_node("Concat", ["b", "four", "t", "four"], ["heads"], axis=0),
+              helper.make_node("Reshape", ["v_each", "heads"], ["vh"]),
+              helper.make_node("Mul", ["q", "/root"], ["q_scaled"]), helper.make_node("Mul", ["kt", "/root"], ["k_scaled"]),
+              helper.make_node("MatMul", ["q_scaled", "k_scaled"], ["scores"]), helper.make_node("Softmax", ["scores"], ["p"], axis=-1),
+              helper.make_node("MatMul", ["p", "vh"], ["y"])]
+    constants = {"i0": np.array([0]), "i2": np.array([2]), "two": np.array([2]), "four": np.array([4]), "/root": np.float32(0.5 ** 0.5)}
+    model = read(write(tmp_path / "m.onnx", nodes, inputs, ["y"], constants, opset=18))
+    (attention,) = model.graph.nodes
+    assert (attention.op, attention.inputs, attention.attributes["enable_gqa"]) == ("scaled_dot_product_attention", ("q", "k", "v"), True)
+
+
+def test_a_mask_taken_at_counted_places_is_the_mask(tmp_path: Path) -> None:
+    """As model code broadcasts a mask: one index for each row and each place, which may count from the end."""
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "i0"], ["b"]),
+             helper.make_node("Gather", ["s", "i1"], ["t"]),
+             helper.make_node("Range", ["i0", "b", "i1"], ["rows"]), helper.make_node("Range", ["i0", "t", "i1"], ["columns"]),
+             helper.make_node("Unsqueeze", ["rows", "down"], ["r"]), helper.make_node("Unsqueeze", ["columns", "along"], ["c"]),
+             helper.make_node("Unsqueeze", ["b", "zero"], ["b1"]), helper.make_node("Unsqueeze", ["t", "zero"], ["t1"]),
+             helper.make_node("Concat", ["b1", "t1"], ["shape"], axis=0), helper.make_node("Expand", ["r", "shape"], ["rr"]),
+             helper.make_node("Expand", ["c", "shape"], ["cc"]), helper.make_node("Unsqueeze", ["rr", "last"], ["r1"]),
+             helper.make_node("Unsqueeze", ["cc", "last"], ["c1"]), helper.make_node("Concat", ["r1", "c1"], ["places"], axis=2),
+             helper.make_node("GatherND", ["x", "places"], ["taken"]), helper.make_node("Mul", ["taken", "/one"], ["y"])]
+    constants = {"i0": np.int64(0), "i1": np.int64(1), "down": np.array([1]), "along": np.array([0]), "zero": np.array([0]),
+                 "last": np.array([2]), "/one": np.float32(1)}
+    assert not [op for op in ops(read(write(tmp_path / "m.onnx", nodes, [value("x", ["batch", "time"])], ["y"], constants)))
+                if op in ("index", "where", "multiply")]
+
+
+def test_sizes_that_must_be_equal_are_one(tmp_path: Path) -> None:
+    inputs = [value("past", ["batch", "p"]), value("x", ["batch", "t"]), value("weights", ["whole", 3])]
+    nodes = [helper.make_node("Concat", ["past", "x"], ["joined"], axis=1), helper.make_node("MatMul", ["joined", "weights"], ["y"])]
+    model = read(write(tmp_path / "m.onnx", nodes, inputs, ["y"]))
+    assert str(model.graph.inputs[2].spec.shape[0]) == "p + t"
+    assert "whole is p + t" in model.metadata["source"]["notes"][0]
+
+
+def test_recurrent_layers_of_one_module_have_its_names(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    nodes, constants, source = [helper.make_node("Transpose", ["x"], ["x0"], perm=[1, 0, 2])], {}, "x0"
+    for layer in range(2):
+        constants |= {f"onnx::LSTM_{layer}{kind}": generator.normal(size=shape).astype(np.float32)
+                      for kind, shape in (("w", (1, 16, 4)), ("r", (1, 16, 4)), ("b", (1, 32)))}
+        nodes += [helper.make_node("LSTM", [source, *(f"onnx::LSTM_{layer}{kind}" for kind in "wrb")], [f"y{layer}"], hidden_size=4,
+                                   name=f"/tagger/lstm/LSTM_{layer}"),
+                  helper.make_node("Squeeze", [f"y{layer}", "one"], [source := f"x{layer + 1}"])]
+    nodes.append(helper.make_node("Transpose", [source], ["y"], perm=[1, 0, 2]))
+    model = read(write(tmp_path / "m.onnx", nodes, [value("x", ["batch", "time", 4])], ["y"], {**constants, "one": np.array([1])}))
+    assert ops(model) == ["lstm", "lstm"]
+    assert {"tagger.lstm.weight_ih_l0", "tagger.lstm.bias_hh_l1"} <= set(model.parameters.names())
+
+
 def branches(condition: str) -> list[onnx.NodeProto]:
     then = helper.make_graph([helper.make_node("Add", ["x", "w"], ["t"])], "then", [], [value("t", ["batch", 3])])
     other = helper.make_graph([helper.make_node("Sub", ["x", "w"], ["e"])], "else", [], [value("e", ["batch", 3])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from converter.ir import DType, Node, Operand
 from converter.rewriting.rewriter import Rewriter, rule
@@ -41,6 +42,37 @@ def _reciprocal_root(r: Rewriter, node: Node) -> Node | None:
         return None
     inner = r.maker(node.inputs[-1], "sqrt")
     return None if inner is None else r.like(node, "rsqrt", (inner.inputs[0],))
+
+
+@rule("multiply", "divide", lifting=True)
+def _times_one(r: Rewriter, node: Node) -> str | None:
+    for x, other in _both(node) if node.op == "multiply" else [(node.inputs[0], node.inputs[1])]:
+        one = r.uniform(other)
+        if isinstance(x, str) and one == 1 and not isinstance(one, bool) and r.specs[x] == r.specs[node.outputs[0]]:  # type: ignore[index]
+            return x
+    return None
+
+
+@rule("lstm", lifting=True)
+def _states_of_zeros(r: Rewriter, node: Node) -> Node | None:
+    """States to start from that are zeros need not be given."""
+    lengths = 1 if node.attributes.get("lengths") else 0
+    each = (4 if node.attributes.get("bias", True) else 2) * (2 if node.attributes.get("bidirectional") else 1)
+    operands, ends = node.inputs[1:len(node.inputs) - lengths], node.inputs[len(node.inputs) - lengths:]
+    if each == 2 or len(operands) % each != 2 or any(r.uniform(item) != 0 for item in operands[-2:]):
+        return None
+    return replace(node, inputs=(node.inputs[0], *operands[:-2], *ends))
+
+
+@rule("lstm", "gru", "rnn", lifting=True)
+def _batch_first(r: Rewriter, node: Node) -> Node | None:
+    """Sequences whose first two axes were swapped for the layer alone; the swap back meets the one after it."""
+    turn = r.maker(node.inputs[0], "permute_dims")
+    if turn is None or tuple(turn.attributes["axes"]) != (1, 0, 2) or node.attributes.get("batch_first") or len(node.outputs) > 1:
+        return None
+    own = r.emit(node.op, (turn.inputs[0], *node.inputs[1:]), {**node.attributes, "batch_first": True}, stem=f"{node.outputs[0]}_layer",
+                 source=node.source)
+    return r.like(node, "permute_dims", (own,), {"axes": (1, 0, 2)})
 
 
 # Normalizations ------------------------------------------------------------------------------------------------------------
@@ -137,11 +169,21 @@ def _turned_rows(r: Rewriter, node: Node) -> Node | None:
     if turn is None or flat is None or tuple(turn.attributes["axes"]) not in ((0, 2, 1), (0, -1, -2)):
         return None
     before, after = r.shape(flat.inputs[0]), r.shape(node.outputs[0])
-    if len(before) < 4 or len(before) != len(after) or before[:-2] != after[:-2] or (before[-1], before[-2]) != after[-2:]:
+    rows = before[-2:]
+    if len(before) < 4 or len(after) < 4 or (*rows[::-1],) != after[-2:] or r.shape(turn.inputs[0])[1:] != rows:
         return None
-    if r.shape(turn.inputs[0])[1:] != before[-2:]:
-        return None
-    return r.like(node, "permute_dims", (flat.inputs[0],), {"axes": (*range(len(before) - 2), len(before) - 1, len(before) - 2)})
+    source = flat.inputs[0]
+    if before[:-2] != after[:-2]:
+        source = r.emit("reshape", (source,), {"shape": (*after[:-2], *rows)}, stem=f"{node.outputs[0]}_rows", source=node.source)
+    return r.like(node, "permute_dims", (source,), {"axes": (*range(len(after) - 2), len(after) - 1, len(after) - 2)})
+
+
+@rule("permute_dims", lifting=True)
+def _only_ones_move(r: Rewriter, node: Node) -> Node | None:
+    """A permutation that leaves the axes that are not 1 in their order is a reshape."""
+    shape = r.shape(node.inputs[0])
+    moved = [int(axis) % len(shape) for axis in node.attributes["axes"] if shape[axis] != 1]
+    return r.like(node, "reshape", node.inputs, {"shape": r.shape(node.outputs[0])}) if moved == sorted(moved) else None
 
 
 def _product(r: Rewriter, operand: Operand) -> tuple[Operand, Operand, float] | None:

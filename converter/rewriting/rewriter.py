@@ -124,7 +124,7 @@ class Rewriter:
             count += 1
             name = f"{stem or op}_{count}"
         node = Node(op, inputs, (name,), attributes or {}, source)
-        (self.specs[name],) = infer_node(node, self.specs)
+        self.specs[name] = infer_node(node, self.specs)[0]
         self._visit(node)
         return self.same.get(name, name)
 

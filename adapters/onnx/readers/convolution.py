@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from adapters.onnx.readers.linear import centred
+from adapters.onnx.readers.linear import centred, named
 from adapters.onnx.readers.reduction import lowest
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
@@ -49,13 +49,14 @@ def both_sides(pads: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @reads("Conv")
-def conv(g: Reader, x: Item | Value, weight: Item | Value, bias: Item | None = None, *, auto_pad: str = "NOTSET",
+def conv(g: Reader, x: Item | Value, weight: Item | Value, bias: Item | Value | None = None, *, auto_pad: str = "NOTSET",
          dilations: Ints | None = None, group: int = 1, kernel_shape: Ints | None = None, pads: Ints | None = None,
          strides: Ints | None = None) -> Value:
     kernel = tuple(int(size) for size in g.shape(weight)[2:])  # type: ignore[arg-type]
     ones = (1,) * len(kernel)
     stride, dilation = tuple(strides or ones), tuple(dilations or ones)
     padding = padding_of(g, auto_pad, pads, g.shape(x)[2:], kernel, stride, dilation)
+    weight, bias = named(g, weight, "weight"), None if bias is None else named(g, bias, "bias")
     return g.op("convolution", x, weight, bias, stride=stride, padding=both_sides(padding), dilation=dilation, groups=group)
 
 

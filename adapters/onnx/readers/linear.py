@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from adapters.onnx.reading.items import Item
+from adapters.onnx.reading.parameters import MADE_UP
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
@@ -30,6 +31,14 @@ def weight_name(g: Reader, kind: str = "weight") -> str:
     return ".".join(filter(None, [*scopes, kind])) if scopes else ""
 
 
+def named(g: Reader, item: Item | Value, kind: str) -> Item | Value:
+    """A weight as it lies, called after the module that uses it where its own name was made up."""
+    if not isinstance(item, Item) or item.initializer is None or not MADE_UP.search(item.initializer):
+        return item
+    found = g.arranged(item, (), weight_name(g, kind))
+    return item if found is None else found
+
+
 @reads("MatMul")
 def matmul(g: Reader, x: Item, y: Item) -> Value:
     """With a matrix of weights it is a linear layer, whose weight has a row for each output."""
@@ -47,11 +56,11 @@ def gemm(g: Reader, a: Item, b: Item, c: Item | None = None, *, alpha: float = 1
     left = g.op("permute_dims", a, axes=(1, 0)) if transA else g.tensor(a)
     bias = c if c is not None and len(c.shape) == 1 and alpha == beta == 1 else None
     if transB:
-        weight = g.tensor(b) if b.initializer is not None else None
+        weight = g.tensor(named(g, b, "weight")) if b.initializer is not None else None
     else:
         weight = g.arranged(b, TURNED, weight_name(g))
     if weight is not None and not g.dtype(a).is_integer and (bias is None or g.shape(bias)[0] == weight.shape[0]):
-        found = g.op("linear", left, weight, bias)
+        found = g.op("linear", left, weight, None if bias is None else named(g, bias, "bias"))
         added = bias is not None
     else:
         right = g.op("permute_dims", b, axes=(1, 0)) if transB else g.tensor(b)

@@ -32,11 +32,12 @@ def _recurrent(g: Reader, kind: str, inputs: Sequence[Item | None], hidden_size:
     order, count = ORDER[kind], 2 if direction == "bidirectional" else 1
     backwards = direction == "reverse"
 
-    rows = hidden_size * len(order)
+    rows, scope = hidden_size * len(order), weight_name(g, "")
+    layer = _layer(g, scope, weight)
 
     def part(item: Item, name: str, *steps: tuple[Any, ...]) -> Value:
         """A weight of one direction with its gates in the neutral operator's order."""
-        made = g.arranged(item, steps, ".".join(filter(None, (weight_name(g, ""), name))))
+        made = g.arranged(item, steps, ".".join(filter(None, (scope, name))))
         if made is not None:
             return made
         value = g.tensor(item)
@@ -52,7 +53,7 @@ def _recurrent(g: Reader, kind: str, inputs: Sequence[Item | None], hidden_size:
 
     tensors: list[Value] = []
     for place in range(count):
-        end = "_l0_reverse" if place else "_l0"
+        end = f"_l{layer}_reverse" if place else f"_l{layer}"
         turn = (("blocks", 0, order),) if len(order) > 1 else ()
         tensors.append(part(weight, f"weight_ih{end}", ("select", 0, place), *turn))
         tensors.append(part(recurrence, f"weight_hh{end}", ("select", 0, place), *turn))
@@ -85,6 +86,16 @@ def _recurrent(g: Reader, kind: str, inputs: Sequence[Item | None], hidden_size:
     else:
         y = g.op("permute_dims", y, axes=(0, 2, 1, 3))
     return (y, *last)
+
+
+def _layer(g: Reader, scope: str, weight: Item) -> int:
+    """Which layer of its module a node is: the first whose names no other node's weights have."""
+    store = g.top().store
+    taken = {name: initializer for (initializer, _), name in store.arranged.items()}
+    layer = 0
+    while taken.get(".".join(filter(None, (scope, f"weight_ih_l{layer}"))), weight.initializer) != weight.initializer:
+        layer += 1
+    return layer
 
 
 def _full(g: Reader, lengths: Item, time: Dim) -> bool:

@@ -12,6 +12,7 @@ import onnx.inliner
 
 from adapters.onnx.initializers import Initializers
 from adapters.onnx.load import FROM_ONNX, text_of
+from adapters.onnx.reading.equalities import solved
 from adapters.onnx.reading.items import SMALL, Item
 from adapters.onnx.reading.names import input_sizes
 from adapters.onnx.reading.parameters import MADE_UP, ForeignParameters
@@ -19,10 +20,12 @@ from adapters.onnx.reading.reader import STANDARD, Reader
 from adapters.onnx.registry import readers
 from converter.builder import GraphBuilder
 from converter.checking import check
+from converter.dims import Dim, Expr, substitute, taken_as_equal
 from converter.errors import FormatError, UnsupportedError
-from converter.ir import DimRange, Graph, GraphOutput, Model, Node
+from converter.ir import DimRange, DType, Graph, GraphOutput, Model, Node
 from converter.rewriting import simplify
 
+INDICES = frozenset({DType.INT64, DType.INT32, DType.BOOL})
 OLDEST = 7
 """The oldest version of ONNX's operators that is read."""
 
@@ -39,13 +42,22 @@ def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
     proto = inline_functions(proto)
     graph = proto.graph
     initializers = Initializers(proto, path) if graph.initializer or graph.sparse_initializer else None
-    store = ForeignParameters(initializers)
-    reader = Reader(GraphBuilder(text_of(graph.name) or "model"), versions, store)
-    notes = reader.notes
-    given = _declare_inputs(reader, graph, notes)
-    _declare_initializers(reader, graph, initializers, given)
-    reader.walk(graph)
-    reader.finish()
+
+    def walked(bound: Mapping[str, Dim]) -> tuple[Reader, list[tuple[Dim, Dim]]]:
+        reader = Reader(GraphBuilder(text_of(graph.name) or "model"), versions, ForeignParameters(initializers))
+        _declare_inputs(reader, graph, bound)
+        _declare_initializers(reader, initializers)
+        with taken_as_equal() as equal:
+            reader.walk(graph)
+        reader.finish()
+        return reader, [pair for pair, exact in equal.items() if exact and all(isinstance(size, Expr) for size in pair)]
+
+    reader, equal = walked({})
+    bound = solved(equal, set(reader.builder.dims))
+    if bound:
+        reader, _ = walked(bound)
+        reader.notes.append("sizes that are equal: " + ", ".join(f"{name} is {size}" for name, size in sorted(bound.items())))
+    notes, store = reader.notes, reader.store
     names = _declare_outputs(reader, graph)
     built = _with_file_names(reader.builder.graph(), names)
     used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
@@ -158,12 +170,12 @@ def _has_function(node: onnx.NodeProto, versions: Mapping[str, int]) -> bool:
     return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
 
 
-def _declare_inputs(reader: Reader, graph: onnx.GraphProto, notes: list[str]) -> set[str]:
-    """The inputs that are no initializers, with their sizes. Gives their names."""
+def _declare_inputs(reader: Reader, graph: onnx.GraphProto, bound: Mapping[str, Dim]) -> None:
+    """The inputs that are no initializers, with their sizes, those that are `bound` as what they are."""
     held = {tensor.name for tensor in graph.initializer} | {item.values.name for item in graph.sparse_initializer}
     inputs = [item for item in graph.input if item.name not in held]
     if any(item.name in held for item in graph.input):
-        notes.append("inputs that are initializers too are constants")
+        reader.notes.append("inputs that are initializers too are constants")
     unfit = {text_of(item.name): _kind(item) for item in inputs if item.type.tensor_type.elem_type not in FROM_ONNX}
     without: list[str] = []
     sizes, empty = input_sizes(inputs, without.append)
@@ -173,9 +185,9 @@ def _declare_inputs(reader: Reader, graph: onnx.GraphProto, notes: list[str]) ->
                                items=[{"operator": name, "reason": reason} for name, reason in unfit.items()])
     for item in inputs:
         name = text_of(item.name)
-        reader.values[name] = Item.of(reader.builder.input(name, FROM_ONNX[item.type.tensor_type.elem_type], sizes[name]))
-    reader.builder.dims.update({name: DimRange(min=0) for name in empty})
-    return set(reader.values)
+        shape = tuple(substitute(size, bound) for size in sizes[name])
+        reader.values[name] = Item.of(reader.builder.input(name, FROM_ONNX[item.type.tensor_type.elem_type], shape))
+    reader.builder.dims.update({name: DimRange(min=0) for name in empty - bound.keys()})
 
 
 def _kind(item: onnx.ValueInfoProto) -> str:
@@ -186,7 +198,7 @@ def _kind(item: onnx.ValueInfoProto) -> str:
     return f"it is of the dtype {onnx.TensorProto.DataType.Name(number) if number in onnx.TensorProto.DataType.values() else number}"
 
 
-def _declare_initializers(reader: Reader, graph: onnx.GraphProto, initializers: Initializers | None, given: set[str]) -> None:
+def _declare_initializers(reader: Reader, initializers: Initializers | None) -> None:
     if initializers is None:
         return
     for name in initializers.names():
@@ -201,8 +213,8 @@ def _declare_initializers(reader: Reader, graph: onnx.GraphProto, initializers: 
             reader.store.plain[name] = None
             return reader.builder.parameter(name, spec.dtype, spec.shape)
 
-        if count == 1 and known is not None and MADE_UP.search(name):
-            reader.values[name] = reader.constant_item(known, name)  # a number of the code, and no weight
+        if known is not None and (spec.dtype in INDICES or count == 1 and MADE_UP.search(name)):
+            reader.values[name] = reader.constant_item(known, name)  # of the code, and no weight
         else:
             reader.values[name] = Item(spec.dtype, shape, None, known, make, name)
 
