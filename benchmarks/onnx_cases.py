@@ -184,25 +184,40 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runtime", action="append", dest="runtimes")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args(arguments)
+    chosen = [case for case in cases() if not options.names or any(name in case.name for name in options.names)]
+    rows = judge(chosen, tuple(options.runtimes or ("reference",)))
+    if options.record:
+        passing = [case for case in chosen if rows[case.name][0] == "pass"]
+        record(rows, {runtime: judge(passing, (runtime,)) for runtime in ("numpy", "onnxruntime")})
+
+
+def judge(chosen: list[Any], runtimes: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """What is found of each case; tells of those that do not pass, and the counts."""
     rows: dict[str, tuple[str, str]] = {}
-    for case in cases():
-        if options.names and not any(name in case.name for name in options.names):
-            continue
+    for case in chosen:
         try:
-            rows[case.name] = check(case, tuple(options.runtimes or ("reference",)))
+            rows[case.name] = check(case, runtimes)
         except Exception as error:
             rows[case.name] = ("wrong", f"{type(error).__name__}: {error}")
         verdict, reason = rows[case.name]
         if verdict != "pass":
             print(f"{verdict} {case.name}: {reason[:230]}", flush=True)
-    counts = collections.Counter(verdict for verdict, _ in rows.values())
-    print(dict(counts))
-    if options.record:
-        record(rows, counts)
+    print(", ".join(runtimes), dict(counted(rows)), flush=True)
+    return rows
 
 
-def record(rows: Mapping[str, tuple[str, str]], counts: Mapping[str, int]) -> None:
-    held = {"versions": {"onnx": onnx.__version__}, "counts": dict(counts),
+Rows = Mapping[str, tuple[str, str]]
+
+
+def counted(rows: Rows) -> collections.Counter[str]:
+    return collections.Counter(verdict for verdict, _ in rows.values())
+
+
+def record(rows: Rows, again: Mapping[str, Rows]) -> None:
+    """Writes what the reference finds, and what other runtimes find of the cases that pass there."""
+    held = {"versions": {"onnx": onnx.__version__}, "counts": counted(rows),
+            "again": {runtime: {"counts": counted(found), "wrong": {name: reason for name, (verdict, reason) in sorted(found.items())
+                                                                    if verdict == "wrong"}} for runtime, found in again.items()},
             "refused": {name: reason for name, (verdict, reason) in sorted(rows.items()) if verdict == "refused"}}
     RECORD.write_text(json.dumps(held, indent=1) + "\n")
 

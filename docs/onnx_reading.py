@@ -69,11 +69,27 @@ def onnx_reading_page() -> str:
                   f"{total:,} cases, **{counts.get('pass', 0):,} pass, {counts.get('refused', 0):,} are refused, "
                   f"{counts.get('wrong', 0)} are wrong**. Cases give shapes and axes as inputs, which files hold as constants; where a "
                   "reader needs them they are made constants first; sequences among the inputs are made of the case's "
-                  "tensors.", "", "What is refused:", "", "| cases | reason |", "|---|---|"]
+                  "tensors.", "", *_again(held.get("again", {})), "What is refused:", "", "| cases | reason |", "|---|---|"]
         kinds = collections.Counter(_kind(reason) for reason in held["refused"].values())
         lines += [f"| {count} | {reason} |" for reason, count in kinds.most_common()]
         lines.append("")
     return "\n".join(lines)
+
+
+RUNTIMES = {"numpy": "NumPy", "onnxruntime": "ONNX Runtime, from the ONNX form that the neutral model has again,"}
+
+
+def _again(runtimes: dict[str, dict[str, dict[str, int]]]) -> list[str]:
+    """What other runtimes find of the cases that pass."""
+    lines: list[str] = []
+    for runtime, found in runtimes.items():
+        counts, wrong = found["counts"], found["wrong"]
+        line = f"Of those that pass, {RUNTIMES[runtime]} computes {counts.get('pass', 0):,} alike"
+        line += f" and refuses {counts['refused']}" if counts.get("refused") else ""
+        if wrong:
+            line += ". Beyond the tolerance: " + "; ".join(f"`{name}` ({reason})" for name, reason in wrong.items())
+        lines += [f"{line}.", ""]
+    return lines
 
 
 def _kind(reason: str) -> str:
