@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from adapters.huggingface.config import Config
@@ -55,7 +56,9 @@ OTHERS = (
     "ctc_loss_reduction", "ctc_zero_infinity", "diversity_loss_weight", "num_adapter_layers", "num_codevector_groups",
     "mask_channel_length", "mask_channel_min_space", "mask_channel_other", "mask_channel_prob", "mask_channel_selection",
     "mask_time_min_space", "mask_time_other", "mask_time_selection", "num_codevectors_per_group", "num_negatives",
-    "output_hidden_size", "proj_codevector_dim", "tdnn_dilation", "tdnn_dim", "tdnn_kernel", "vocab_size", "xvector_output_dim",
+    "num_clusters", "num_ctc_classes",
+    "output_hidden_size", "proj_codevector_dim",
+    "replace_prob", "tdnn_dilation", "tdnn_dim", "tdnn_kernel", "vocab_size", "xvector_output_dim",
 )
 
 
@@ -70,16 +73,15 @@ class Convolutions:
     norm: str
     activation: tuple[tuple[str, Mapping[str, Any]], ...]
 
-    @property
-    def shortest(self) -> int:
-        """The samples of one word."""
-        samples = 1
+    def shortest(self, words: int = 1) -> int:
+        """The least samples of so many words."""
+        samples = words
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             samples = (samples - 1) * stride + kernel
         return samples
 
 
-def convolutions(config: Config) -> Convolutions:
+def convolutions(config: Config, norm: str | None = None) -> Convolutions:
     """What the config says of them. Raises `ConverterError` where fields do not fit each other."""
     found: dict[str, list[int]] = {}
     for name in ("conv_dim", "conv_kernel", "conv_stride"):
@@ -92,46 +94,62 @@ def convolutions(config: Config) -> Convolutions:
         found[name] = values
     config.only("num_feat_extract_layers", len(found["conv_dim"]))
     return Convolutions(found["conv_dim"], found["conv_kernel"], found["conv_stride"], config.flag("conv_bias", False),
-                        config.choice("feat_extract_norm", NORMS, "group"),
+                        norm or config.choice("feat_extract_norm", NORMS, "group"),
                         config.choice("feat_extract_activation", ACTIVATIONS, "gelu"))
 
 
-def build(net: Net, task: str) -> None:
-    config, given = net.config, convolutions(net.config)
+# What of all words a layer's attention sees, by the words that it is given and the layer's number.
+Seen = Callable[[Value, int], Value | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What tells a family from wav2vec 2.0.
+
+    adapted: fewer words after the layers where the config says so. languages: adapters of a language in the layers. extracted:
+    the samples' words are an output. optional_norm: whether their norm can be left out. positions: what is added to the words.
+    scores: what is added to the scores, of the first layer's words and the mask. norm: that of the convolutions, whatever the
+    config says.
+    """
+
+    adapted: bool = True
+    languages: bool = True
+    extracted: bool = True
+    optional_norm: bool = False
+    positions: Callable[[Net, Convolutions, Value], Value] | None = None
+    scores: Callable[[Net, Value, Value | None], Seen] | None = None
+    norm: str | None = None
+
+
+def build(net: Net, task: str, kind: Kind) -> None:
+    config, given = net.config, convolutions(net.config, kind.norm)
     net.leaves(*(f"{HEADS[role]}*" for role in HEADS if role not in _used(task, config)))
     for name in OTHERS:
         config.get(name)
-    hubert = config.get("model_type") == "hubert"
-    adapted = not hubert and config.flag("add_adapter", False)
+    adapted = kind.adapted and config.flag("add_adapter", False)
     if adapted and task in (CLASSES, FRAMES):
         raise config.refuse("add_adapter", "false for a classifier", True)
-    net.dim("batch", None)
-    net.dim("samples", None, given.shortest)
-    samples = net.b.input(SAMPLES, net.dtype, ["batch", "samples"])
-    if net.takes(MASK):
-        net.b.input(MASK, DType.INT64, ["batch", "samples"])
-    words = _words(net, given, samples)
-    mask = _visible(net, given, words)
+    words = heard(net, given)
+    mask = visible(net, given, words)
     normed = words
-    if hubert:
-        config.only("conv_pos_batch_norm", False)
-    if not hubert or config.flag("feat_proj_layer_norm", True):
+    config.only("conv_pos_batch_norm", False)
+    if not kind.optional_norm or config.flag("feat_proj_layer_norm", True):
         normed = net.layer_norm(words, "projection_norm", config.number("layer_norm_eps", EPS), name="extract_features")
-    states = _encode(net, given, net.linear(normed, "projection", config.size("hidden_size")), mask)
+    states = _encode(net, given, net.linear(normed, "projection", config.size("hidden_size")), mask, kind)
     # The last of the layers before the norm that may follow it.
     x = states.pop()
     if adapted:
         x = _adapted(net, x)
     if task == "feature-extraction":
         net.output("last_hidden_state", x)
-        if not hubert:
+        if kind.extracted:
             net.output("extract_features", normed)
     elif task == SPEECH:
         net.output("logits", net.linear(x, "lm_head", config.size("vocab_size")))
     else:
         if config.flag("use_weighted_layer_sum", False):
             x = weighted(net, states)
-        net.output("logits", net.linear(_pooled(net, x, mask) if task == CLASSES else x, "classifier", config.labels()))
+        net.output("logits", net.linear(pooled(net, x, mask) if task == CLASSES else x, "classifier", config.labels()))
 
 
 def _used(task: str, config: Config) -> tuple[str, ...]:
@@ -140,8 +158,13 @@ def _used(task: str, config: Config) -> tuple[str, ...]:
     return {SPEECH: ("lm_head",), CLASSES: ("projector", "classifier", *sums), FRAMES: ("classifier", *sums)}.get(task, ())
 
 
-def _words(net: Net, given: Convolutions, samples: Value) -> Value:
-    """[batch, time, width] of [batch, samples]."""
+def heard(net: Net, given: Convolutions, words: int = 1) -> Value:
+    """Declares the samples, enough for some words, and their mask: gives the words, [batch, time, width] of [batch, samples]."""
+    net.dim("batch", None)
+    net.dim("samples", None, given.shortest(words))
+    samples = net.b.input(SAMPLES, net.dtype, ["batch", "samples"])
+    if net.takes(MASK):
+        net.b.input(MASK, DType.INT64, ["batch", "samples"])
     x = net.op("expand_dims", samples, axis=(1,))
     for layer, (width, kernel, stride) in enumerate(zip(given.widths, given.kernels, given.strides, strict=True)):
         weight = net.tensor("convolution", (width, x.shape[1], kernel), layer=layer)
@@ -157,7 +180,7 @@ def _words(net: Net, given: Convolutions, samples: Value) -> Value:
     return net.op("permute_dims", x, axes=(0, 2, 1))
 
 
-def _visible(net: Net, given: Convolutions, words: Value) -> Value | None:
+def visible(net: Net, given: Convolutions, words: Value) -> Value | None:
     """bool [batch, time]: the words of the samples that the mask keeps, all of which it takes to be at the beginning."""
     mask = taken(net, MASK)
     if mask is None:
@@ -176,26 +199,31 @@ def _visible(net: Net, given: Convolutions, words: Value) -> Value | None:
 # Layers ------------------------------------------------------------------------------------------------------------------
 
 
-def _encode(net: Net, given: Convolutions, x: Value, mask: Value | None) -> list[Value]:
+def _encode(net: Net, given: Convolutions, x: Value, mask: Value | None, kind: Kind) -> list[Value]:
     """The words before the first layer and after each, and the result: [batch, time, width] each."""
     config = net.config
-    width, heads, eps = config.size("hidden_size"), config.size("num_attention_heads"), config.number("layer_norm_eps", EPS)
-    if width % heads:
-        raise config.refuse("num_attention_heads", f"a divisor of hidden_size, {width}", heads)
-    before, languages = config.flag("do_stable_layer_norm", False), config.optional_size("adapter_attn_dim")
-    batch, time, _ = x.shape
-    seen = None
-    if mask is not None:
-        x = net.op("where", net.op("expand_dims", mask, axis=(2,)), x, 0.0)
-        seen = net.op("reshape", mask, shape=(batch, 1, 1, time))
-    x = net.op("add", x, _positions(net, given, x), name="embeddings")
+    eps = config.number("layer_norm_eps", EPS)
+    before = config.flag("do_stable_layer_norm", False)
+    asked = config.optional_size("adapter_attn_dim")
+    languages = asked if kind.languages and before else None
+    x, seen = hidden(net, x, mask)
+    x = net.op("add", x, (kind.positions or positions)(net, given, x), name="embeddings")
+    shown: Seen = (lambda words, layer: seen) if kind.scores is None else kind.scores(net, x, seen)
     states = [x if before else net.layer_norm(x, "norm", eps)]
     for layer in range(config.size("num_hidden_layers")):
-        states.append(_layer(net, states[-1], seen, heads, eps, before, languages if before else None, layer))
+        states.append(encoder_layer(net, states[-1], shown, eps, layer, before=before, languages=languages))
     return [*states, net.layer_norm(states[-1], "norm", eps) if before else states[-1]]
 
 
-def _positions(net: Net, given: Convolutions, x: Value) -> Value:
+def hidden(net: Net, x: Value, mask: Value | None) -> tuple[Value, Value | None]:
+    """The words with 0 for those that the mask hides, and the mask for scores, bool [batch, 1, 1, time]."""
+    if mask is None:
+        return x, None
+    x = net.op("where", net.op("expand_dims", mask, axis=(2,)), x, 0.0)
+    return x, net.op("reshape", mask, shape=(x.shape[0], 1, 1, x.shape[1]))
+
+
+def positions(net: Net, given: Convolutions, x: Value, stride: int = 1) -> Value:
     """A convolution over the words around, its weight given by directions and magnitudes."""
     config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
     kernel, groups = config.size("num_conv_pos_embeddings", 128), config.size("num_conv_pos_embedding_groups", 16)
@@ -204,20 +232,23 @@ def _positions(net: Net, given: Convolutions, x: Value) -> Value:
     magnitude = net.tensor("magnitude", (1, 1, kernel), "")
     weight = net.op("weight_norm", net.tensor("direction", (width, width // groups, kernel), ""), magnitude, axis=2)
     # With a kernel of even size the library drops the last word of one too many.
-    padding = (kernel // 2, kernel // 2 - (kernel % 2 == 0))
+    padding = (kernel // 2, kernel // 2 - (stride == 1 and kernel % 2 == 0))
     x = net.op("convolution", net.op("permute_dims", x, axes=(0, 2, 1)), weight, net.tensor("positions", (width,), "bias"),
-               padding=padding, groups=groups)
+               stride=(stride,), padding=padding, groups=groups)
     return net.op("permute_dims", net.activation(x, given.activation), axes=(0, 2, 1), name="positions")
 
 
-def _layer(net: Net, x: Value, seen: Value | None, heads: int, eps: float, before: bool, languages: int | None, layer: int) -> Value:
+def encoder_layer(net: Net, x: Value, seen: Seen, eps: float, layer: int, *, before: bool = False, languages: int | None = None) -> Value:
     """Attention and a feed-forward part, each added to its input; norms `before` each part, or after it."""
     config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
     places: dict[str, Any] = {"layer": layer}
+    heads = config.size("num_attention_heads")
+    if width % heads:
+        raise config.refuse("num_attention_heads", f"a divisor of hidden_size, {width}", heads)
     activation = config.choice("hidden_act", ACTIVATIONS, "gelu")
     normed = net.layer_norm(x, "attention_norm", eps, **places) if before else x
     query, key, value = (net.split_heads(net.linear(normed, role, width, **places), heads) for role in ("query", "key", "value"))
-    attended = net.join_heads(net.op("scaled_dot_product_attention", query, key, value, seen))
+    attended = net.join_heads(net.op("scaled_dot_product_attention", query, key, value, seen(normed, layer)))
     x = net.op("add", x, net.linear(attended, "attention_out", width, **places))
     normed = net.layer_norm(x, "outer_norm" if before else "attention_norm", eps, **places)
     x = normed if not before else x
@@ -249,7 +280,7 @@ def _adapted(net: Net, x: Value) -> Value:
     return net.op("permute_dims", x, axes=(0, 2, 1))
 
 
-def _pooled(net: Net, x: Value, mask: Value | None) -> Value:
+def pooled(net: Net, x: Value, mask: Value | None) -> Value:
     """The mean over the visible words of a map of them."""
     x = net.linear(x, "projector", net.config.size("classifier_proj_size", 256))
     if mask is None:
@@ -263,7 +294,7 @@ FAMILY = Family(
     names=NAMES,
     heads=HEADS,
     tasks={"feature-extraction": "Model", SPEECH: "ForCTC", CLASSES: "ForSequenceClassification", FRAMES: "ForAudioFrameClassification"},
-    build=build,
+    build=partial(build, kind=Kind()),
     prefixes=("wav2vec2.",),
     # What stands for hidden words in training, and what they are to be told from.
     leftovers=("masked_spec_embed", "quantizer.*", "project_hid.*", "project_q.*"),
@@ -272,4 +303,5 @@ FAMILY = Family(
     inputs=(SAMPLES, MASK),
 )
 HUBERT = replace(FAMILY, classes={"hubert": "Hubert"}, prefixes=("hubert.",),
+                 build=partial(build, kind=Kind(adapted=False, extracted=False, optional_norm=True)),
                  tasks={task: ending for task, ending in FAMILY.tasks.items() if task != FRAMES})
