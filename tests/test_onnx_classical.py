@@ -137,6 +137,13 @@ def test_a_map_of_scores_is_the_scores_and_says_so(tmp_path: Path) -> None:
     assert any("2, 5, 9" in note for note in model.metadata["source"]["notes"])
 
 
+def test_what_training_found_is_in_the_state_dict(tmp_path: Path) -> None:
+    write(tmp_path / "m.onnx", "LinearClassifier", 2, {**LINES, "classlabels_ints": [4, 2, 9]}, {"x0": PLAIN})
+    model = converter.load(tmp_path / "m.onnx")
+    assert set(model.parameters.names()) - model.constants == {"y0.coefficients", "y0.intercepts"}
+    np.testing.assert_array_equal(model.parameters.read("y0.coefficients"), np.float32(LINES["coefficients"]).reshape(3, 3))
+
+
 def test_a_category_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "m.onnx", "OneHotEncoder", 1, {"cats_int64s": [3, 1, 7], "zeros": 0}, {"x0": np.array([[1, 2]])})
     model = converter.load(tmp_path / "m.onnx")

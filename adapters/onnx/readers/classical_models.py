@@ -38,7 +38,7 @@ def float_columns(g: Reader, x: Item) -> Value:
 
 
 def _row(g: Reader, values: Floats, stem: str) -> Value:
-    return g.constant(np.asarray(values, np.float32).reshape(1, -1), g.builder.unique(f"{g.node.output[0]}.{stem}"))
+    return g.learned(np.asarray(values, np.float32).reshape(1, -1), stem)
 
 
 def integer_labels(g: Reader, numbers: Sequence[int], texts: Sequence[str]) -> list[int]:
@@ -221,9 +221,8 @@ def _linear(g: Reader, x: Item, coefficients: Floats, intercepts: Floats, target
     value = float_columns(g, x)
     if not targets or len(coefficients) % targets or len(intercepts) not in (0, targets):
         raise g.refuse("coefficients of another number than the targets'")
-    name = g.node.output[-1] or g.node.output[0]
-    weight = g.constant(np.asarray(coefficients, np.float32).reshape(targets, -1), g.builder.unique(f"{name}.coefficients"))
-    bias = g.constant(np.asarray(intercepts, np.float32), g.builder.unique(f"{name}.intercepts")) if len(intercepts) else None
+    weight = g.learned(np.asarray(coefficients, np.float32).reshape(targets, -1), "coefficients")
+    bias = g.learned(np.asarray(intercepts, np.float32), "intercepts") if len(intercepts) else None
     return g.op("linear", value, weight, bias)
 
 

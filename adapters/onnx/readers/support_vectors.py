@@ -20,7 +20,7 @@ MOST_CLASSES, MOST_WEIGHTS = 1000, 1 << 26
 def _kernel(g: Reader, x: Value, vectors: Array, kind: str, given: Floats) -> Value:
     """[rows, vectors]: how near each row is to each support vector."""
     gamma, offset, degree = (*given, *(0.0,) * 3)[:3]
-    held = g.constant(vectors, g.builder.unique(f"{g.node.output[0] or g.node.output[-1]}.support_vectors"))
+    held = g.learned(vectors, "support_vectors")
     if kind == "RBF":
         apart = g.op("subtract", g.op("expand_dims", x, axis=(1,)), g.op("expand_dims", held, axis=(0,)))
         far = g.op("sum", g.op("square", apart), axis=(2,))
@@ -45,7 +45,7 @@ def svm_regressor(g: Reader, x: Item, *, coefficients: Floats, kernel_type: str 
         if len(support_vectors) % n_supports or weights.size != n_supports:
             raise g.refuse("support vectors of another number than their coefficients")
         near = _kernel(g, value, np.asarray(support_vectors, np.float32).reshape(n_supports, -1), kernel_type, kernel_params)
-        found = g.op("linear", near, g.constant(weights, g.builder.unique(f"{g.node.output[0]}.coefficients")))
+        found = g.op("linear", near, g.learned(weights, "coefficients"))
     else:
         found = _kernel(g, value, weights, kernel_type, kernel_params)
     found = g.op("add", found, g.like(rho[0], found))
@@ -79,9 +79,7 @@ def svm_classifier(g: Reader, x: Item, *, coefficients: Floats, classlabels_ints
     for row, (one, other) in enumerate(pairs):
         own, others = slice(starts[one], starts[one + 1]), slice(starts[other], starts[other + 1])
         weights[row, own], weights[row, others] = held[other - 1, own], held[one, others]
-    name = g.node.output[-1] or g.node.output[0]
-    decisions = g.op("linear", near, g.constant(weights, g.builder.unique(f"{name}.coefficients")),
-                     g.constant(np.asarray(rho, np.float32), g.builder.unique(f"{name}.rho")))
+    decisions = g.op("linear", near, g.learned(weights, "coefficients"), g.learned(np.asarray(rho, np.float32), "rho"))
     first = g.cast(g.op("greater", decisions, g.like(0, decisions)), DType.FLOAT32)
     voices = np.zeros((classes, len(pairs)), np.float32)
     for row, (one, other) in enumerate(pairs):

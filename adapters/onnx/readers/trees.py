@@ -91,18 +91,13 @@ def leaves_of(g: Reader, x: Item, forest: Forest) -> Value:
         for node, numbers in forest.members.items():
             table[node, :len(numbers)] = numbers
         names["members"] = table
-    tables = {name: table_of(g, name, array) for name, array in names.items()}
-    start = g.op("broadcast_to", table_of(g, "roots", forest.roots.reshape(1, -1)), shape=(rows, trees))
+    tables = {name: g.learned(array, name) for name, array in names.items()}
+    start = g.op("broadcast_to", g.learned(forest.roots.reshape(1, -1), "roots"), shape=(rows, trees))
     if not steps:
         return start
     body = _step(value, start, tables, [int(mode) for mode in modes])
     counts = g.op("arange", start=0, stop=steps, step=1, dtype=DType.INT64)
     return g.op("scan", start, counts, value, *tables.values(), states=1, sequences=1, body=body)
-
-
-def table_of(g: Reader, name: str, values: Array) -> Value:
-    """A table of the trees as a parameter."""
-    return g.constant(np.ascontiguousarray(values), g.builder.unique(f"{g.node.output[0]}.{name}"))
 
 
 def _step(x: Value, places: Value, tables: Mapping[str, Value], modes: Sequence[int]) -> Graph:
@@ -139,7 +134,7 @@ def gathered(g: Reader, places: Value, forest: Forest, aggregate: str, dtype: DT
     rows, trees = places.shape
     targets = forest.weights.shape[1]
     flat = g.op("reshape", places, shape=(rows * trees,))
-    each = g.op("take", table_of(g, "weights", forest.weights.astype(dtype.numpy)), flat, axis=0)
+    each = g.op("take", g.learned(forest.weights.astype(dtype.numpy), "weights"), flat, axis=0)
     each = g.op("reshape", each, shape=(rows, trees, targets))
     if aggregate in ("MIN", "MAX"):
         if not forest.votes[forest.leaf].all():
@@ -262,7 +257,7 @@ def tree_classifier(g: Reader, x: Item, *, classlabels_int64s: Sequence[int] = (
         scores = g.op("add", scores, g.constant(base.reshape(1, -1)))
     ranked = scores
     if not all(forest.votes[tree_leaves, label].all() for tree_leaves, label in _always(forest)):
-        seen = g.op("take", table_of(g, "votes", forest.votes), g.op("reshape", places, shape=(places.shape[0] * places.shape[1],)), axis=0)
+        seen = g.op("take", g.learned(forest.votes, "votes"), g.op("reshape", places, shape=(places.shape[0] * places.shape[1],)), axis=0)
         seen = g.op("any", g.op("reshape", seen, shape=(*places.shape, len(labels))), axis=(1,))
         ranked = g.op("where", seen, scores, g.op("full", shape=(), fill_value=-np.inf, dtype=wide))
     label = pick_label(g, g.op("argmax", ranked, axis=1), labels)

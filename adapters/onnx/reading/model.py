@@ -62,7 +62,7 @@ def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
     built = _with_file_names(reader.builder.graph(), names)
     used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
     store.keep(used)
-    constants = frozenset(name for name in store.constants if name in used)
+    constants = frozenset(name for name in store.constants if name in used and name not in store.learned)
     specs = {names.get(name, name): spec for name, spec in reader.builder.specs.items()}
     built, _ = simplify(built, specs, store, constants, lift=True)
     used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
@@ -73,7 +73,7 @@ def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
                               "opset": {name or "ai.onnx": version for name, version in sorted(versions.items())}}
     if notes:
         origin["notes"] = notes
-    return Model(built, store, (), {"source": origin}, frozenset(store.constants) & frozenset(used))
+    return Model(built, store, (), {"source": origin}, (frozenset(store.constants) & frozenset(used)) - store.learned)
 
 
 def _check_version(version: int, graph: onnx.GraphProto) -> None:

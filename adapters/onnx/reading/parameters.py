@@ -47,6 +47,8 @@ class ForeignParameters(ParameterStore):
         self._initializers = initializers
         self.arranged: dict[tuple[str, tuple[Step, ...]], str] = {}
         self.constants: dict[str, Array] = {}
+        self.learned: set[str] = set()
+        """Those of `constants` that training found: they are no constants of the model."""
         self.plain: dict[str, None] = {}
         """Initializers that are parameters as they lie."""
 

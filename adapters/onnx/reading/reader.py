@@ -102,6 +102,15 @@ class Reader:
         self.store.constants[name] = np.ascontiguousarray(values)
         return self.builder.parameter(name, dtype, values.shape)
 
+    def learned(self, values: Array, stem: str) -> Value:
+        """A parameter of what a node's attributes hold and training found: part of the state_dict, named after the node."""
+        if self.outer is not None:
+            return self._take(self.outer.learned(values, stem))
+        name = self.builder.unique(f"{self.node.name or next(filter(None, self.node.output), 'graph')}.{stem}")
+        self.store.constants[name] = np.ascontiguousarray(values)
+        self.store.learned.add(name)
+        return self.builder.parameter(name, DType.of(values.dtype), values.shape)
+
     def arranged(self, item: Item, steps: tuple[Step, ...], stem: str) -> Value | None:
         """A weight in another layout, as a parameter of its own; None for what is no initializer.
 
