@@ -44,6 +44,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "state_dict": ("errors", "ir", "mapped", "parameters"),
     "naming": ("errors", "ir", "mapped", "parameters", "state_dict"),
     "matching": (*CORE, "casting", "format", "naming", "state_dict"),
+    "matched_graphs": (*CORE, "format"),
+    "matched_parameters": (*CORE,),
     "checkpoint": ("discovery", "errors", "ir", "kinds", "mapped", "naming", "parameters", "side_files", "state_dict"),
     "kinds": (),
     "casting": (*CORE,),
@@ -54,7 +56,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
                 "drafting"),
     "equivalence": (*CORE, "reference", "format", "discovery", "folding", "loading", "npz"),
     "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "matching", "naming", "kinds", "state_dict", "casting", "folding",
-            "recognition", "drafting", "loading", "equivalence", "npz", "side_files"),
+            "recognition", "drafting", "loading", "equivalence", "npz", "side_files", "matched_graphs", "matched_parameters"),
     "pytest_plugin": (*CORE, "format", "discovery", "loading", "equivalence"),
     "__main__": ("cli",),
 }

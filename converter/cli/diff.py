@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,14 +14,20 @@ import numpy as np
 from converter.cli.console import plural, say, table
 from converter.cli.guard import DIFFERENT, guarded, told
 from converter.ir import Graph, Model
+from converter.matched_graphs import graph_changes
+from converter.matched_parameters import low_rank, match_parameters, related
 from converter.parameters import ParameterStore
 
 HELP = """Compares two models, or two checkpoints: graphs node by node, parameters bit by bit. Exits 0 when they are the same, 1 when
 they differ. Encodings, recorded examples and metadata do not count.
 
+Parameters are matched by name, else by what they hold: renamed, transposed, reshaped, cast or fused ones are said as such. A change
+of a small rank, as of an adapter that was merged, is told with it. Nodes are compared up to what they are called.
+
 \b
 Example:
   convert diff model.json model.h5
+  convert diff exported.onnx exported_by_another.onnx --run
 """
 MOST = 20
 
@@ -29,21 +36,64 @@ MOST = 20
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
+@click.option("--run", "runs", is_flag=True, help="Whether both compute the same too, at drawn inputs.")
 @guarded
-def command(first: str, second: str, as_json: bool, quiet: bool) -> None:
+def command(first: str, second: str, as_json: bool, runs: bool, quiet: bool) -> None:
     a, b = _open(first), _open(second)
     graph = graph_differences(a, b)
     # A checkpoint has no constants, so it is compared with a model's state_dict.
     whole = isinstance(a, Model) and isinstance(b, Model)
-    parameters = list(parameter_differences(_store(a, whole), _store(b, whole)))
-    same = not graph and not parameters
+    ours, theirs = _store(a, whole), _store(b, whole)
+    matched = list(match_parameters(ours, theirs))
+    known = {name for item in matched for side in ("a", "b") for name in ([item[side]] if isinstance(item[side], str) else item[side])}
+    parameters = [item for item in parameter_differences(ours, theirs) if item["name"] not in known]
+    found: dict[str, Any] = {"same": not graph and not parameters and not matched, "graph": graph, "parameters": parameters,
+                             "matched": matched}
+    if graph and isinstance(a, Model) and isinstance(b, Model):
+        same = {item["a"]: item["b"] for item in matched if isinstance(item["a"], str) and isinstance(item["b"], str)}
+        found["nodes"] = graph_changes(a.graph, b.graph, same)
+    if runs and isinstance(a, Model) and isinstance(b, Model):
+        found["behaviour"] = _behaviour(a, b)
     with told():
         if as_json:
-            click.echo(json.dumps({"same": same, "graph": graph, "parameters": parameters}, indent=2))
+            click.echo(json.dumps(found, indent=2))
         elif not quiet:
-            _print(first, second, whole, graph, parameters)
-    if not same:
+            _print(first, second, whole, found)
+    if not found["same"]:
         raise SystemExit(DIFFERENT)
+
+
+def _behaviour(a: Model, b: Model) -> str:
+    """Whether two models compute the same, in words: b's NumPy session beside a's, at inputs drawn for a."""
+    from converter.equivalence import verify
+
+    if any(len(getattr(a.graph, side)) != len(getattr(b.graph, side)) for side in ("inputs", "outputs")):
+        return "not compared: the numbers of inputs or outputs differ"
+    report = verify([a, _ByPlace(a, b)])
+    if report:
+        return "the same within rounding"
+    failed = [row for row in report.rows if not row.passed]
+    where = next((f", from {place} on" for place in map(str, report.locations)), "")
+    return f"{failed[0].output}: {failed[0].reason or f'{failed[0].error:.3g} apart'}{where}" if failed else "not judged"
+
+
+class _ByPlace:
+    """A model that is run with another's names of inputs and outputs, by name where it has them too, else by place."""
+
+    def __init__(self, named: Model, model: Model) -> None:
+        from converter.loading import session
+
+        self._session = session(model)
+        self._inputs = _pairs([port.name for port in named.graph.inputs], [port.name for port in model.graph.inputs])
+        self._outputs = _pairs([port.name for port in named.graph.outputs], [port.name for port in model.graph.outputs])
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        found = self._session.run({other: inputs[name] for name, other in self._inputs.items()})
+        return {name: found[other] for name, other in self._outputs.items()}
+
+
+def _pairs(names: list[str], others: list[str]) -> dict[str, str]:
+    return {name: name for name in names} if set(names) == set(others) else dict(zip(names, others, strict=True))
 
 
 def _open(path: str) -> Model | ParameterStore:
@@ -91,12 +141,16 @@ def parameter_differences(a: ParameterStore, b: ParameterStore) -> Iterator[dict
     ours, theirs = set(a.names()), set(b.names())
     for name in [*a.names(), *(name for name in b.names() if name not in ours)]:
         if name not in theirs or name not in ours:
-            yield {"name": name, "difference": "only in A" if name in ours else "only in B",
-                   "spec": str((a if name in ours else b).spec(name))}
+            own = a if name in ours else b
+            zeros = {} if own.read(name).any() else {"zeros": True}
+            yield {"name": name, "difference": "only in A" if name in ours else "only in B", "spec": str(own.spec(name)), **zeros}
         elif a.spec(name) != b.spec(name):
-            yield {"name": name, "difference": "spec", "a": str(a.spec(name)), "b": str(b.spec(name))}
+            how = related(a.read(name), b.read(name))
+            yield {"name": name, "difference": "spec", "a": str(a.spec(name)), "b": str(b.spec(name)), **({"how": how} if how else {})}
         elif a.sha256(name) != b.sha256(name):
-            yield {"name": name, "difference": "values", **distance(a.read(name), b.read(name))}
+            before, after = a.read(name), b.read(name)
+            rank = low_rank(before, after)
+            yield {"name": name, "difference": "values", **distance(before, after), **({"rank": rank} if rank else {})}
         elif a.alias_of(name) != b.alias_of(name):
             yield {"name": name, "difference": "alias", "a": a.alias_of(name), "b": b.alias_of(name)}
 
@@ -112,30 +166,62 @@ def distance(a: Any, b: Any) -> dict[str, Any]:
     return {"count": int(bits.any(1).sum()), "of": int(a.size), "max_abs": largest if np.isfinite(largest) else None}
 
 
-def _print(first: str, second: str, whole: bool, graph: list[str], parameters: list[dict[str, Any]]) -> None:
+def _print(first: str, second: str, whole: bool, found: dict[str, Any]) -> None:
     what = "graph and parameters" if whole else "parameters"
-    if not graph and not parameters:
+    if found["same"]:
         say(f"{first} and {second} are the same: {what}, bit for bit.")
-        return
-    say(f"{first} (A, -) and {second} (B, +) differ.")
-    if graph:
-        say(f"\nGraph: {plural(len(graph), 'line')}", lines=True)
-        for line in graph[:MOST * 2]:
+    else:
+        say(f"{first} (A, -) and {second} (B, +) differ.")
+    if found["graph"]:
+        _print_graph(found["graph"], found.get("nodes", {}))
+    if found["matched"]:
+        counts = Counter(item["how"] for item in found["matched"])
+        words = ", ".join(f"{count} {how}" for how, count in counts.items())
+        say(f"\nParameters under other names that hold the same: {words}", lines=True)
+        _print_rows([(_listed(item["a"]), f"{item['how']}: {_listed(item['b'])}") for item in found["matched"]])
+    if found["parameters"]:
+        say(f"\nParameters: {plural(len(found['parameters']), 'difference')}", lines=True)
+        _print_rows([(item["name"], _words(item)) for item in found["parameters"]])
+    elif not found["same"]:
+        say("\nParameters: none differs in what it holds.", lines=True)
+    if "behaviour" in found:
+        say(f"\nBehaviour: {found['behaviour']}", lines=True)
+
+
+def _print_graph(lines: list[str], nodes: dict[str, Any]) -> None:
+    changes = [(mark, name) for mark, kind in (("-", "removed"), ("+", "added"), ("~", "changed")) for name in nodes.get(kind, ())]
+    if nodes.get("aligned") and not changes:
+        say(f"\nGraph: the same {plural(nodes['a'], 'node')}; names or sizes differ", lines=True)
+    elif nodes.get("aligned"):
+        say(f"\nGraph: {nodes['a']} nodes in A, {nodes['b']} in B; {len(nodes['removed'])} only in A, {len(nodes['added'])} only in B, "
+            f"{len(nodes['changed'])} changed", lines=True)
+        for mark, name in changes[:MOST]:
+            say(f"  {mark} {name[:200]}")
+        if len(changes) > MOST:
+            say(f"  … and {len(changes) - MOST} more; --json lists all")
+    if len(lines) <= MOST * 2:
+        say(f"\nGraph: {plural(len(lines), 'line')}", lines=True)
+        for line in lines:
             say(f"  {line[:200]}")
-        if len(graph) > MOST * 2:
-            say(f"  … and {len(graph) - MOST * 2} more; --json lists all")
-    if parameters:
-        say(f"\nParameters: {plural(len(parameters), 'difference')}", lines=True)
-        say(table([(item["name"], _words(item)) for item in parameters[:MOST]]), lines=True)
-        if len(parameters) > MOST:
-            say(f"  … and {len(parameters) - MOST} more; --json lists all")
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    say(table(rows[:MOST]), lines=True)
+    if len(rows) > MOST:
+        say(f"  … and {len(rows) - MOST} more; --json lists all")
+
+
+def _listed(names: str | list[str]) -> str:
+    return names if isinstance(names, str) else " + ".join(names)
 
 
 def _words(item: dict[str, Any]) -> str:
     kind = item["difference"]
     if kind == "values":
         far = "one is not finite" if item["max_abs"] is None else f"at most {item['max_abs']:.3g} apart"
-        return f"{item['count']:,} of {item['of']:,} values differ, {far}"
+        rank = f", a change of rank {item['rank']}" if "rank" in item else ""
+        return f"{item['count']:,} of {item['of']:,} values differ, {far}{rank}"
     if kind in ("spec", "alias"):
-        return f"{kind}: {item['a'] or 'none'} in A, {item['b'] or 'none'} in B"
-    return f"{kind}: {item['spec']}"
+        how = f" ({item['how']})" if "how" in item else ""
+        return f"{kind}: {item['a'] or 'none'} in A, {item['b'] or 'none'} in B{how}"
+    return f"{kind}: {item['spec']}" + (", all zeros" if "zeros" in item else "")
