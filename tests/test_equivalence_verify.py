@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -497,3 +498,14 @@ def test_moves_are_of_an_ulp_and_leave_the_model_alone() -> None:
     np.testing.assert_array_equal(inputs["x"], given)
     for name, values in before.items():
         np.testing.assert_array_equal(base.parameters.read(name), values)
+
+
+def test_files_are_given_by_their_paths() -> None:
+    folder = Path(__file__).parent.parent / "fixtures" / "mlp_digits"
+    report = verify([str(folder / "model.json"), folder / "model.h5"], ["numpy"])
+    assert report
+    assert report.model == "model.json"
+    with pytest.raises(ConverterError, match="there is no such file"):
+        verify(folder / "absent.json")
+    with pytest.raises(ConverterError, match="neither a model nor a session"):
+        verify(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -49,8 +50,8 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
     """Judges whether runtimes compute a model, and whether several models are one.
 
     Args:
-        model: a model; or several that claim to be the same, as a sequence or a mapping from labels, of which the first
-            is the standard. One that is no `Model` but has `run(inputs)` is judged as a runtime is.
+        model: a model, or the path of its file; or several that claim to be the same, as a sequence or a mapping from labels, of
+            which the first is the standard. One that is no `Model` but has `run(inputs)` is judged as a runtime is.
         runtimes: names of runtimes (`"numpy"`, `"onnxruntime"`, `"torch"`, `"reference"`), or a mapping from a label to a
             name, a session, or a function that makes a session of a model. None: numpy and onnxruntime where installed.
         source: what the model came from. Its float64 run is the truth, its own run the budget. Without it the truth is
@@ -123,16 +124,30 @@ def _labelled(model: Any, label: str | None) -> dict[str, Any]:
     if isinstance(model, Mapping):
         things = dict(model)
     elif isinstance(model, Sequence) and not isinstance(model, str):
-        things = {f"model {index}": thing for index, thing in enumerate(model)}
+        names = [_file_name(thing) or f"model {index}" for index, thing in enumerate(model)]
+        things = {name if names.count(name) == 1 else f"model {index}": thing
+                  for index, (name, thing) in enumerate(zip(names, model, strict=True))}
     else:
-        things = {label or (model.graph.name if isinstance(model, Model) else "model"): model}
+        things = {label or (model.graph.name if isinstance(model, Model) else _file_name(model) or "model"): model}
+    things = {name: _read(thing) if _file_name(thing) else thing for name, thing in things.items()}
     if not things:
         raise ConverterError("nothing to verify", expected="at least one model")
     for name, thing in things.items():
         if not isinstance(thing, Model) and not hasattr(thing, "run"):
-            raise ConverterError("neither a model nor a session", where=name, expected="a Model, or an object with run(inputs)",
-                                 received=type(thing).__name__, fix="read a file with converter.load")
+            raise ConverterError("neither a model nor a session", where=name, expected="a Model, a path, or an object with run(inputs)",
+                                 received=type(thing).__name__)
     return things
+
+
+def _file_name(thing: Any) -> str | None:
+    """The name of a file that is given by its path."""
+    return os.path.basename(thing) or os.fspath(thing) if isinstance(thing, (str, os.PathLike)) else None
+
+
+def _read(path: Any) -> Model:
+    from converter.loading import load
+
+    return load(path)
 
 
 def _sessions(runtimes: Runtimes, report: Report) -> dict[str, Any]:
