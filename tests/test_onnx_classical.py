@@ -75,6 +75,13 @@ def test_operators(tmp_path: Path, op: str, outputs: int, attributes: dict[str, 
     check(tmp_path, op, outputs, attributes, *arrays)
 
 
+def test_terms_that_cancel_each_other_are_added_as_exactly_as_in_onnx_runtime(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    check(tmp_path, "SVMRegressor", 1, {
+        "support_vectors": generator.normal(size=900).tolist(), "kernel_params": [0.4, 0.3, 3.0], "n_supports": 300, "rho": [0.2],
+        "coefficients": (1e4 * generator.normal(size=300)).tolist(), "kernel_type": "LINEAR"}, PLAIN)
+
+
 TREES: dict[str, Any] = {
     "nodes_treeids": [3, 3, 3, 3, 3, 0, 0, 0, 9], "nodes_nodeids": [0, 1, 2, 3, 4, 5, 6, 7, 0],
     "nodes_featureids": [0, 1, 0, 0, 0, 2, 0, 0, 0],

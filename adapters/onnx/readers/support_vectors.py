@@ -36,6 +36,12 @@ def _kernel(g: Reader, x: Value, vectors: Array, kind: str, given: Floats) -> Va
     raise g.refuse(f"the kernel {kind}")
 
 
+def _weighed(g: Reader, near: Value, weights: Array, rho: Array) -> Value:
+    """Sums of kernels by their coefficients, and rho. Large terms cancel each other: they are added in float64, as in ONNX Runtime."""
+    tables = [g.cast(g.learned(values, stem), DType.FLOAT64) for values, stem in ((weights, "coefficients"), (rho, "rho"))]
+    return g.cast(g.op("linear", g.cast(near, DType.FLOAT64), *tables), DType.FLOAT32)
+
+
 @reads("ai.onnx.ml.SVMRegressor")
 def svm_regressor(g: Reader, x: Item, *, coefficients: Floats, kernel_type: str = "LINEAR", kernel_params: Floats = (), n_supports: int = 0,
                   one_class: int = 0, post_transform: str = "NONE", rho: Floats = (0.0,), support_vectors: Floats = ()) -> Value:
@@ -45,10 +51,10 @@ def svm_regressor(g: Reader, x: Item, *, coefficients: Floats, kernel_type: str 
         if len(support_vectors) % n_supports or weights.size != n_supports:
             raise g.refuse("support vectors of another number than their coefficients")
         near = _kernel(g, value, np.asarray(support_vectors, np.float32).reshape(n_supports, -1), kernel_type, kernel_params)
-        found = g.op("linear", near, g.learned(weights, "coefficients"))
+        found = _weighed(g, near, weights, np.asarray(rho[:1], np.float32))
     else:
         found = _kernel(g, value, weights, kernel_type, kernel_params)
-    found = g.op("add", found, g.like(rho[0], found))
+        found = g.op("add", found, g.like(rho[0], found))
     if one_class:
         return g.op("where", g.op("greater", found, g.like(0, found)), g.like(1, found), g.like(-1, found))
     return after(g, found, post_transform)
@@ -79,7 +85,7 @@ def svm_classifier(g: Reader, x: Item, *, coefficients: Floats, classlabels_ints
     for row, (one, other) in enumerate(pairs):
         own, others = slice(starts[one], starts[one + 1]), slice(starts[other], starts[other + 1])
         weights[row, own], weights[row, others] = held[other - 1, own], held[one, others]
-    decisions = g.op("linear", near, g.learned(weights, "coefficients"), g.learned(np.asarray(rho, np.float32), "rho"))
+    decisions = _weighed(g, near, weights, np.asarray(rho, np.float32))
     first = g.cast(g.op("greater", decisions, g.like(0, decisions)), DType.FLOAT32)
     voices = np.zeros((classes, len(pairs)), np.float32)
     for row, (one, other) in enumerate(pairs):
