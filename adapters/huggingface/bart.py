@@ -1,10 +1,16 @@
-"""BART (Lewis et al. 2020) and mBART (Liu et al. 2020), which normalises before each part and not after it."""
+"""BART (Lewis et al. 2020) and its kin: mBART (Liu et al. 2020), PLBART, Marian, Pegasus, M2M100, Blenderbot.
+
+They differ in where norms are, and in their positions; a `Kind` says how.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.decoders import INPUTS, Sequence, attend, rows_of, sequence
@@ -59,17 +65,50 @@ HEADS = {
     "span": "qa_outputs",
 }
 
-# The position table has this many rows before the first word's.
-OFFSET = 2
 EPS = 1e-5
 SELF, CROSS = "self_attn", "encoder_attn"
-# Fields of older files that the library no longer reads, by model type, with what it computes.
-FIXED: Mapping[str, Mapping[str, Any]] = {
-    "bart": {"normalize_before": False, "add_final_layer_norm": False, "normalize_embedding": True,
-             "static_position_embeddings": False, "extra_pos_embeddings": 2},
-    "mbart": {"normalize_before": True, "add_final_layer_norm": True, "normalize_embedding": True,
-              "static_position_embeddings": False, "extra_pos_embeddings": 2},
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a model type differs.
+
+    before: norms precede each part, and one is after the last layer. normed: words and positions have a norm, or those of the decoder
+    before positions are added ("words").
+    positions: a learned table; sines and cosines; or those that count words and not padding. offset: rows before the first word's.
+    scale, activation, labels: where a config says nothing. wraps: a decoder without words of its own begins with the source's last one.
+    """
+
+    before: bool = False
+    normed: Literal["", "sum", "words"] = "sum"
+    positions: Literal["learned", "sines", "counted"] = "learned"
+    offset: int = 2
+    scale: bool = False
+    activation: str = "gelu"
+    labels: int = 2
+    wraps: bool = False
+
+
+KINDS: Mapping[str, Kind] = {
+    # The class of BART's configs has 3 labels where a file names none.
+    "bart": Kind(labels=3),
+    "mbart": Kind(before=True, wraps=True),
+    "plbart": Kind(scale=True, wraps=True),
+    "marian": Kind(normed="", positions="sines", offset=0),
+    "pegasus": Kind(before=True, normed="", positions="sines", offset=0),
+    "m2m_100": Kind(before=True, normed="", positions="counted", scale=True, activation="relu"),
+    "blenderbot": Kind(before=True, normed="", offset=0),
+    "blenderbot-small": Kind(normed="words", offset=0),
 }
+
+
+def _refuse_others(config: Config, kind: Kind) -> None:
+    """Fields of older files that the library no longer reads have the values that it computes with."""
+    for name, value in {"normalize_before": kind.before, "add_final_layer_norm": kind.before, "normalize_embedding": bool(kind.normed),
+                        "static_position_embeddings": kind.positions != "learned"}.items():
+        config.only(name, value)
+    for name in ("extra_pos_embeddings", "decoder_start_token_id", "eos_token_id", "pad_token_id", "is_decoder"):
+        config.get(name)  # the first is of tables whose rows tell it; the others of tasks that not all have
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,61 +124,59 @@ class Stack:
     key_bias: bool = True
 
 
-def stacks(config: Config, *, before: bool, key_bias: bool = True) -> tuple[Stack, Stack, Heads]:
+def stacks(config: Config, *, before: bool, key_bias: bool = True, activation: str = "gelu") -> tuple[Stack, Stack, Heads]:
     """The encoder, the decoder, and the decoder's heads. Raises `ConverterError` where fields do not fit each other."""
     width, found = config.size("d_model"), []
-    activation = config.choice("activation_function", ACTIVATIONS, "gelu")
+    used = config.choice("activation_function", ACTIVATIONS, activation)
     for name, layers in (("encoder", "num_hidden_layers"), ("decoder", "decoder_layers")):
         heads = config.size(f"{name}_attention_heads")
         if width % heads:
             raise config.refuse(f"{name}_attention_heads", f"a divisor of d_model, {width}", heads)
-        found.append(Stack(name, config.size(layers), heads, config.size(f"{name}_ffn_dim"), activation, before, key_bias))
+        found.append(Stack(name, config.size(layers), heads, config.size(f"{name}_ffn_dim"), used, before, key_bias))
     encoder, decoder = found
     return encoder, decoder, Heads(decoder.layers, decoder.heads, width // decoder.heads)
 
 
 def build(net: Net, task: str) -> None:
     config = net.config
-    kind = str(config.get("model_type"))
-    for name, value in FIXED[kind].items():
-        config.only(name, value)
-    encoder, decoder, heads = stacks(config, before=kind == "mbart")
+    kind = KINDS[str(config.get("model_type"))]
+    _refuse_others(config, kind)
+    encoder, decoder, heads = stacks(config, before=kind.before, activation=kind.activation)
     rows, width, longest = config.size("vocab_size"), config.size("d_model"), config.size("max_position_embeddings")
+    if kind.positions == "counted":
+        longest += 1 - config.size("pad_token_id", 1, least=0)
     project = projection(net, decoder, width)
-    for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id", "is_decoder"):
-        config.get(name)
     net.leaves(*(f"{HEADS[role]}*" for role in HEADS if role not in _used(task)))
     tables = _tables(net, task, rows, width)
     if task == "text-generation":
         net.leaves("encoder.*", "shared.*", f"decoder.layers.*.{CROSS}*")
         words = sequence(net, longest, heads.layers, heads.count, heads.size)
-        x = _decode(net, decoder, words, tables["decoder_words"], None)
-        decoder_outputs(net, "logits", net.op("linear", x, _head(net, tables, rows, width)), words, None)
+        x = _decode(net, kind, decoder, words, tables["decoder_words"], None)
+        decoder_outputs(net, "logits", _scores(net, x, tables, offset=False), words, None)
         return
     if task == "text2text-generation" and net.cache:
         net.leaves("encoder.*", *(f"decoder.layers.*.{CROSS}.{part}_proj.*" for part in "kv"))
         net.dim("source", longest)
         words = target(net, longest, heads)
-        x = _decode(net, decoder, words, tables["decoder_words"], memory(net, None, heads, project))
-        decoder_outputs(net, "logits", _scores(net, x, tables, rows), words, None)
+        x = _decode(net, kind, decoder, words, tables["decoder_words"], memory(net, None, heads, project))
+        decoder_outputs(net, "logits", _scores(net, x, tables), words, None)
         return
     ids = source_inputs(net, longest)
-    encoded = _encode(net, encoder, ids, tables["encoder_words"])
+    encoded = _encode(net, kind, encoder, ids, tables["encoder_words"])
     if task == "encoder":
         net.leaves("decoder.*")
         encoder_outputs(net, encoded, heads, project)
         return
-    given = None if net.takes(TARGET) else _wrapped(net, ids) if kind == "mbart" else shifted(net, ids)
+    given = None if net.takes(TARGET) else _wrapped(net, ids) if kind.wraps else shifted(net, ids)
     words = target(net, longest, heads, given)
-    x = _decode(net, decoder, words, tables["decoder_words"], memory(net, encoded, heads, project))
+    x = _decode(net, kind, decoder, words, tables["decoder_words"], memory(net, encoded, heads, project))
     if task == "feature-extraction":
         decoder_outputs(net, "last_hidden_state", x, words, encoded)
     elif task == "text2text-generation":
-        decoder_outputs(net, "logits", _scores(net, x, tables, rows), words, encoded)
+        decoder_outputs(net, "logits", _scores(net, x, tables), words, encoded)
     elif task == "text-classification":
         inner = net.op("tanh", net.linear(last_marked(net, ids, x), "classifier_dense", width))
-        # The class of BART's configs has 3 labels where a file names none.
-        decoder_outputs(net, "logits", net.linear(inner, "classifier_out", config.labels(3 if kind == "bart" else 2)), words, encoded)
+        decoder_outputs(net, "logits", net.linear(inner, "classifier_out", config.labels(kind.labels)), words, encoded)
     else:
         spans(net, x)
         net.output("encoder_last_hidden_state", encoded)
@@ -153,21 +190,26 @@ def _used(task: str) -> tuple[str, ...]:
 
 def _tables(net: Net, task: str, rows: int, width: int) -> dict[str, Value]:
     """The tables of words: encoder, decoder and scores share one, where the config does not say otherwise."""
-    tie = net.config.flag("tie_word_embeddings", True)
+    config, generates = net.config, task == "text2text-generation"
+    tie, target = config.flag("tie_word_embeddings", True), config.optional_size("decoder_vocab_size") or rows
+    shared = config.flag("share_encoder_decoder_embeddings", True)
+    if target != rows and (shared or task == "text-generation"):
+        raise config.refuse("decoder_vocab_size", f"{rows}, as vocab_size", target)
     if task == "text-generation":
         return tied_words(net, ["decoder_words"] + ["lm_head"] * tie, rows, width)
+    if not shared:
+        found = {} if task == "encoder" else tied_words(net, ["decoder_words"] + ["lm_head"] * (tie and generates), target, width)
+        return {"encoder_words": net.tensor("encoder_words", (rows, width)), **found}
     roles = ["words", "encoder_words"] + ["decoder_words"] * (task != "encoder")
-    return tied_words(net, roles + ["lm_head"] * (tie and task == "text2text-generation"), rows, width, tie)
+    return tied_words(net, roles + ["lm_head"] * (tie and generates), rows, width, tie)
 
 
-def _head(net: Net, tables: dict[str, Value], rows: int, width: int) -> Value:
-    return tables["lm_head"] if "lm_head" in tables else net.tensor("lm_head", (rows, width))
-
-
-def _scores(net: Net, x: Value, tables: dict[str, Value], rows: int) -> Value:
-    scores = net.op("linear", x, _head(net, tables, rows, int(x.shape[-1])))  # type: ignore[arg-type]
+def _scores(net: Net, x: Value, tables: dict[str, Value], *, offset: bool = True) -> Value:
+    words = tables["decoder_words"]
+    scores = net.op("linear", x, tables["lm_head"] if "lm_head" in tables else net.tensor("lm_head", words.shape))
     # Checkpoints without the offsets have zeros in the library.
-    return net.op("add", scores, net.tensor("lm_bias", (1, rows), "")) if net.has("lm_bias", "") else scores
+    known = offset and net.has("lm_bias", "")
+    return net.op("add", scores, net.tensor("lm_bias", (1, words.shape[0]), "")) if known else scores
 
 
 def _wrapped(net: Net, ids: Value) -> Value:
@@ -182,29 +224,67 @@ def _wrapped(net: Net, ids: Value) -> Value:
 # Stacks ------------------------------------------------------------------------------------------------------------------
 
 
-def _embedded(net: Net, ids: Value, table: Value, stack: str, start: Any, stop: Any) -> Value:
-    """Words and positions, normalised: [batch, time, width]."""
+def _embedded(net: Net, kind: Kind, ids: Value, table: Value, stack: str, start: Any, stop: Any) -> Value:
+    """Words and positions, normalised where the kind has it: [batch, time, width]."""
     width = int(table.shape[-1])  # type: ignore[arg-type]
     x = net.op("embedding", ids, table)
-    if net.config.flag("scale_embedding", False):
+    first = kind.normed == "words" and stack == "decoder"
+    if net.config.flag("scale_embedding", kind.scale) and not first:
         x = net.op("multiply", x, width**0.5)
-    places = net.tensor("positions", (net.config.size("max_position_embeddings") + OFFSET, width), stack=stack)
-    rows = rows_of(net, places, start, stop, f"{stack}_positions", OFFSET)
-    return net.layer_norm(net.op("add", x, rows), "embedding_norm", EPS, stack=stack, name=f"{stack}_embeddings")
+    if first:
+        x = net.layer_norm(x, "embedding_norm", EPS, stack=stack)
+    x = net.op("add", x, _positions(net, kind, ids, width, stack, start, stop), name=f"{stack}_embedded")
+    return x if first or not kind.normed else net.layer_norm(x, "embedding_norm", EPS, stack=stack, name=f"{stack}_embeddings")
 
 
-def _encode(net: Net, stack: Stack, ids: Value, table: Value) -> Value:
+def _positions(net: Net, kind: Kind, ids: Value, width: int, stack: str, start: Any, stop: Any) -> Value:
+    """[time, width], or [batch, time, width] where padding has no position."""
+    longest, name = net.config.size("max_position_embeddings"), f"{stack}_positions"
+    if kind.positions != "learned" and not (width >= 4 and longest * width <= LARGEST_TABLE):
+        raise net.config.refuse("max_position_embeddings", f"a table of 4 and up to {LARGEST_TABLE // width} rows", longest)
+    if kind.positions == "counted":
+        padding = net.config.size("pad_token_id", 1, least=0)
+        table = net.constant("sines", counted_sines(longest + kind.offset, width, padding))
+        words = net.cast(net.op("not_equal", ids, padding), DType.INT64)
+        place = net.op("add", net.op("cumulative_sum", words, axis=1), net.op("full", shape=(), fill_value=start, dtype=DType.INT64))
+        return net.cast(net.op("embedding", net.op("add", net.op("multiply", place, words), padding), table, name=name))
+    if kind.positions == "sines" and not net.has("positions", stack=stack):
+        return net.cast(rows_of(net, net.constant("sines", sines(longest, width)), start, stop, name))
+    return rows_of(net, net.tensor("positions", (longest + kind.offset, width), stack=stack), start, stop, name, kind.offset)
+
+
+Table = np.ndarray[Any, np.dtype[np.float32]]
+LARGEST_TABLE = 1 << 26
+
+
+def sines(rows: int, width: int) -> Table:
+    """Sines of place / 10000^(2i / width), then cosines (Vaswani et al. 2017, section 3.5): [rows, width], rounded once."""
+    angles = np.arange(rows)[:, None] / np.power(10000, 2 * (np.arange(width) // 2) / width)
+    return np.concatenate([np.sin(angles[:, 0::2]), np.cos(angles[:, 1::2])], axis=1).astype(np.float32)
+
+
+def counted_sines(rows: int, width: int, padding: int) -> Table:
+    """Sines, then cosines, of place · 10000^(-i / (width / 2 - 1)), angles in float32; nothing for padding: [rows, width]."""
+    half, one = width // 2, np.float32
+    steps = np.exp((np.arange(half, dtype=np.float32) * one(-math.log(10000) / (half - 1))).astype(np.float64)).astype(np.float32)
+    angles = (np.arange(rows, dtype=np.float32)[:, None] * steps).astype(np.float64)
+    found = np.concatenate([np.sin(angles), np.cos(angles), np.zeros((rows, width % 2))], axis=1).astype(np.float32)
+    found[padding] = 0
+    return found
+
+
+def _encode(net: Net, kind: Kind, stack: Stack, ids: Value, table: Value) -> Value:
     """[batch, source, width]."""
-    x = _embedded(net, ids, table, stack.name, 0, ids.shape[1])
+    x = _embedded(net, kind, ids, table, stack.name, 0, ids.shape[1])
     mask = visible(net)
     for layer in range(stack.layers):
         x = encoder_layer(net, stack, x, mask, layer)
     return net.layer_norm(x, "norm", EPS, stack=stack.name) if stack.before else x
 
 
-def _decode(net: Net, stack: Stack, words: Sequence, table: Value, kept: Memory | None) -> Value:
+def _decode(net: Net, kind: Kind, stack: Stack, words: Sequence, table: Value, kept: Memory | None) -> Value:
     """[batch, time, width]."""
-    x = _embedded(net, words.ids, table, stack.name, words.past, words.total)
+    x = _embedded(net, kind, words.ids, table, stack.name, words.past, words.total)
     mask = None if kept is None else visible(net)
     for layer in range(stack.layers):
         x = decoder_layer(net, stack, x, words, kept, mask, layer)
@@ -272,15 +352,29 @@ def _bounded(net: Net, x: Value, *, always: bool) -> Value:
     return clipped if always else net.op("where", net.op("all", net.op("isfinite", x)), x, clipped)
 
 
-FAMILY = Family(
-    classes={"bart": "Bart", "mbart": "MBart"},
-    names=NAMES,
-    heads=HEADS,
-    tasks={"feature-extraction": "Model", "text2text-generation": "ForConditionalGeneration", "text-generation": "ForCausalLM",
-           "text-classification": "ForSequenceClassification", "question-answering": "ForQuestionAnswering", "encoder": "Encoder"},
-    build=build,
-    prefixes=("model.",),
-    leftovers=("encoder.version", "decoder.version"),
-    renamed={"num_hidden_layers": "encoder_layers"},
-    by_task={**BY_TASK, "text-generation": Inputs(INPUTS), "text-generation" + CACHED: Inputs(INPUTS)},
-)
+TASKS = {"feature-extraction": "Model", "text2text-generation": "ForConditionalGeneration", "text-generation": "ForCausalLM",
+         "text-classification": "ForSequenceClassification", "question-answering": "ForQuestionAnswering", "encoder": "Encoder"}
+
+
+def family(classes: Mapping[str, str], without: tuple[str, ...] = (), generator: str = "ForConditionalGeneration") -> Family:
+    """A family of this plan. `without`: tasks that the library has no class for."""
+    return Family(
+        classes=classes,
+        names=NAMES,
+        heads=HEADS,
+        tasks={task: ending for task, ending in {**TASKS, "text2text-generation": generator}.items() if task not in without},
+        build=build,
+        prefixes=("model.",),
+        leftovers=("encoder.version", "decoder.version", "encoder.embed_positions.weights", "decoder.embed_positions.weights"),
+        renamed={"num_hidden_layers": "encoder_layers"},
+        by_task={**BY_TASK, "text-generation": Inputs(INPUTS), "text-generation" + CACHED: Inputs(INPUTS)},
+        says_type="bart" not in classes,
+    )
+
+
+HEADLESS = ("text-classification", "question-answering")
+FAMILY = family({"bart": "Bart", "mbart": "MBart"})
+PLBART = family({"plbart": "PLBart"}, ("question-answering",))
+MARIAN = family({"marian": "Marian"}, HEADLESS, "MTModel")
+PEGASUS = family({"pegasus": "Pegasus", "blenderbot": "Blenderbot", "blenderbot-small": "BlenderbotSmall"}, HEADLESS)
+M2M_100 = family({"m2m_100": "M2M100"}, (*HEADLESS, "text-generation"))

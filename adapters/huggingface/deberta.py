@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -114,13 +113,9 @@ def _looked_up(net: Net, words: Sequence, content: Value, mapped: Value, sizes: 
     place = net.op("arange", stop=time, dtype=DType.INT64)
     here, there = (net.op("reshape", place, shape=shape) for shape in ((time, 1), (1, time)))
     distance = net.op("add", net.op("clip", net.op("subtract", here, there), -farthest, farthest), farthest)
-    index = net.op("embedding", distance, _constant(net, f"{net.prefix}{kind}_places", at[:, None]))
+    index = net.op("embedding", distance, net.constant(f"{net.prefix}{kind}_places", at[:, None]))
     index = net.op("broadcast_to", net.op("reshape", index, shape=(1, 1, time, time)), shape=(batch, sizes.heads, time, time))
     return net.op("take_along_axis", scores, index, axis=3)
-
-
-def _constant(net: Net, name: str, values: np.ndarray[Any, Any]) -> Value:
-    return Value(name, net.b.specs[name]) if name in net.constants else net.constant(name, values)
 
 
 def _masked(net: Net, words: Sequence, bias: Value | None) -> Value | None:

@@ -108,7 +108,9 @@ class Net:
         return value
 
     def constant(self, name: str, values: np.ndarray[Any, Any]) -> Value:
-        """A tensor that no checkpoint holds."""
+        """A tensor that no checkpoint holds; what has the name already is it."""
+        if name in self.constants:
+            return Value(name, self.b.specs[name])
         self.constants[name] = values
         return self.b.parameter(name, values.dtype, values.shape)
 
