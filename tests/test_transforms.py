@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, jacfwd, jacrev, stack_module_state, vjp, vmap
 
-from tests.support_modules import assert_same
+import converter
+from converter import UnsupportedError
+from tests.support_modules import Calls, assert_same
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,15 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parameters, buffers = stack_module_state(list(self.models))
         return vmap(lambda p, b, x: functional_call(self.models[0], (p, b), (x,)), in_dims=(0, 0, None))(parameters, buffers, x).mean(0)
+
+
+def test_an_ensemble_over_sequences() -> None:
+    assert_same(Ensemble(lambda: nn.Linear(4, 6), nn.Tanh, lambda: nn.Linear(6, 2)), *(normal(shape) for shape in ((2, 9, 4), (1, 3, 4))))
+
+
+def test_a_generator_in_forward_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="random"):
+        converter.from_torch(Calls(lambda x: x + torch.randn(4, generator=torch.Generator().manual_seed(1))), normal((2, 4)))
 
 
 def test_an_ensemble_of_layers() -> None:
@@ -123,7 +134,7 @@ class Forces(nn.Module):
             messages = self.net(torch.cat([self.kinds(kinds[target]), distances], -1))
             energy = torch.zeros(places.shape[0], 1).index_add(0, source, messages).sum()
             force, = torch.autograd.grad(energy, places)
-        return energy.detach(), -force
+        return energy, -force
 
 
 def atoms(count: int, edges: int) -> tuple[Tensor, ...]:

@@ -13,10 +13,11 @@ from unittest.mock import patch
 
 import torch
 import torch._functorch.apis as apis
+import torch.nn.functional as F
 import torch.utils._pytree as pytree
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet, _ExcludeDispatchKeyGuard
-from torch._C._functorch import _add_batch_dim, _unwrap_batched, maybe_current_level
+from torch._C._functorch import _add_batch_dim, _unwrap_batched, is_batchedtensor, maybe_current_level
 from torch._functorch.vmap import vmap_impl
 
 aten = torch.ops.aten
@@ -128,13 +129,27 @@ RULES: dict[str, Rule] = {
 }
 
 
+def linear_by_product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """torch.nn.functional.linear as a product and a sum, whose rules ask for no size."""
+    product = torch.matmul(input, weight.transpose(-1, -2) if weight.dim() > 1 else weight)
+    return product if bias is None else product + bias
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    function = linear_by_product if isinstance(weight, Tensor) and is_batchedtensor(weight) else LINEAR
+    return function(input, weight, bias)
+
+
+LINEAR = F.linear
+
+
 @contextmanager
 def free_batches() -> Iterator[None]:
     """While active, the operators of `RULES` are mapped without a look at their sizes."""
     # A loop over chunks would fix their number, and gives what one call gives.
     whole = patch.object(apis, "vmap_impl", lambda function, in_dims, out_dims, randomness, chunk_size, *args, **kwargs: vmap_impl(
         function, in_dims, out_dims, randomness, None, *args, **kwargs))
-    with whole, torch.library._scoped_library("aten", "IMPL") as library:
+    with whole, patch.object(F, "linear", _linear), torch.library._scoped_library("aten", "IMPL") as library:
         for name, rule in RULES.items():
             library.impl(name, _mapped(rule), "FuncTorchBatched", allow_override=True)
         yield

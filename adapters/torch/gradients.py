@@ -6,6 +6,7 @@ below, where the backward operators are like any other. So are functions under `
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,7 +14,10 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
+
+from adapters.torch.batching import linear_by_product
 
 GRADIENTS = ((torch.autograd, "grad"), (torch.autograd, "backward"), (torch._functorch.eager_transforms, "grad_increment_nesting"),
              (torch._functorch.eager_transforms, "jvp_increment_nesting"))
@@ -40,17 +44,22 @@ def noticed() -> Iterator[list[str]]:
         yield asked
 
 
-def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    product = torch.matmul(input, weight.transpose(-1, -2) if weight.dim() > 1 else weight)
-    return product if bias is None else product + bias
-
-
 def _jacobian(function: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, randomness: str = "error") -> Callable[..., Any]:
     return torch.func.jacrev(function, argnums, has_aux=has_aux)
 
 
-PLAIN = ((F, "linear", _linear), (torch._functorch.eager_transforms, "jacfwd", _jacobian))
+PLAIN = ((F, "linear", linear_by_product), (torch._functorch.eager_transforms, "jacfwd", _jacobian))
 """What asks for a size as a number, which would fix it, where functorch wraps its operands; `hessian` calls the second."""
+
+
+def _detached(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward` whose results ask for no gradient, an energy beside its forces, say: the tracer would ask for it a second time."""
+
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, forward(*args, **kwargs))
+
+    return call
 
 
 def exported_below_autograd(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> ExportedProgram:
@@ -60,4 +69,5 @@ def exported_below_autograd(module: torch.nn.Module, args: tuple[Any, ...], kwar
     with ExitStack() as stack:
         for owner, name, function in PLAIN:
             stack.enter_context(patch.object(owner, name, function))
+        stack.enter_context(patch.object(module, "forward", _detached(module.forward)))
         return _export(module, args, kwargs, dynamic_shapes=shapes, strict=False, pre_dispatch=False)

@@ -118,6 +118,8 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
             input_names.append(None)
     store = TorchParameters.of(module, exported)
     for spec in signature.input_specs:
+        if spec.kind is InputKind.CUSTOM_OBJ:  # a generator: what takes it is random, and refused
+            environment[placeholders[spec.arg.name]] = None
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             parameter = store.spec(spec.target)
             node = placeholders[spec.arg.name]
