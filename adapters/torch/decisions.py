@@ -63,7 +63,7 @@ class Decisions:
             code, line = interpreted(frame)
         if code is None or code.co_filename.startswith(_NEUTRAL):
             return
-        own = users_line(frame) if code.co_filename.startswith(_ROOT) else None
+        own = users_line(frame) if code.co_filename.startswith((_ROOT, _HERE)) else None
         place = own or f"{Path(code.co_filename).name}:{line} in {code.co_name}"
         self.found.append(Decision(node.expr if condition is None else condition, answer, place, node.shape_env))
 

@@ -18,6 +18,7 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from adapters.torch.decisions import Decisions
 from adapters.torch.dtypes import to_dim
+from adapters.torch.envelopes import holds_by_planes
 from adapters.torch.intervals import interval
 from adapters.torch.requirements import failing, fails_seldom, plain, requirements, tester
 from adapters.torch.unions import Condition, size_symbol, united
@@ -245,7 +246,8 @@ def _holds(condition: Any, ranges: Mapping[str, DimRange], names: list[str]) -> 
         placed = condition.subs(sizes, simultaneous=True)
         if placed in (sympy.true, sympy.false):
             return bool(placed)
-        return _exactly(placed) or any(_certain(form, steps) for form in _forms(placed)) or _everywhere(placed, steps)
+        return (_exactly(placed) or any(_certain(form, steps) for form in _forms(placed)) or _everywhere(placed, steps)
+                or holds_by_planes(condition, ranges))
     except (TypeError, ValueError, AssertionError, NotImplementedError, ZeroDivisionError, AttributeError, RecursionError, KeyError):
         return False
 

@@ -84,6 +84,7 @@ _FUNCTIONS = {
     "FloorDiv": lambda a, b: a // b, "CleanDiv": lambda a, b: a // b, "Mod": lambda a, b: a % b, "PythonMod": lambda a, b: a % b,
     "Max": max, "Min": min, "IntTrueDiv": lambda a, b: a / b, "FloatTrueDiv": lambda a, b: a / b, "ToFloat": float,
     "CeilToInt": lambda a: -int(-a // 1), "FloorToInt": lambda a: int(a // 1), "TruncToInt": int, "PowByNatural": pow,
+    "RoundToInt": round,
     "Identity": lambda a: a,
     "ModularIndexing": lambda a, b, c: a // b % c,
 }

@@ -2,9 +2,9 @@
 
 A window `hann_window(x.shape[1])`, frequencies, `linspace(0, 1, width)`, `triu_indices`: a trace fixes the size there, or has no
 importer. While `free_tables()` is active they are traced as what they compute, in float64 where they are floats; so are
-`diff` of several orders, `tensor_split` into a number of parts, `fill_diagonal_`, `cdist`, which changes its way of computing
-above 25 rows, `pdist`, `affine_grid`, `istft` to a length, `one_hot` and `bincount` to a number of classes, and the functions of
-`math` of a number computed from sizes.
+`diff` of several orders, `tensor_split` into a number of parts, `unfold` into windows of a size, `fill_diagonal_`, `cdist`, which
+changes its way of computing above 25 rows, `pdist`, `affine_grid`, `istft` to a length, `one_hot` and `bincount` to a number of
+classes, and the functions of `math` of a number computed from sizes.
 """
 
 from __future__ import annotations
@@ -187,6 +187,15 @@ def _tensor_split(input: Tensor, *given: Any, **named: Any) -> tuple[Tensor, ...
 # Counts --------------------------------------------------------------------------------------------------------------------
 
 
+def _unfold(input: Tensor, dimension: int, size: Any, step: Any) -> Tensor:
+    """Windows along an axis, each a row of an axis at the end: torch.Tensor.unfold, of as many elements as a size says."""
+    if not holds_sizes(size, step):
+        return input.unfold(dimension, size, step)
+    axis = dimension % input.dim()
+    starts = torch.arange((input.shape[axis] - size) // step + 1) * step
+    return input.movedim(axis, -1)[..., starts.unsqueeze(1) + torch.arange(size)].movedim(-2, axis)
+
+
 def _one_hot(classes: Tensor, num_classes: Any = -1) -> Tensor:
     """torch.nn.functional.one_hot; without a number of classes there are as many as the largest of them needs."""
     if not holds_sizes(num_classes):
@@ -241,7 +250,7 @@ FREE: Mapping[Any, Callable[..., Any]] = {
     torch.triu_indices: _triangle_indices(torch.triu_indices, torch.triu),
     Tensor.fill_diagonal_: _fill_diagonal, torch.cdist: _cdist, torch.pdist: _pdist,
     torch.nn.functional.affine_grid: _affine_grid, torch.diff: _diff, Tensor.diff: _diff,
-    torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split,
+    Tensor.unfold: _unfold, torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split,
     torch.nn.functional.one_hot: _one_hot, torch.bincount: _bincount, Tensor.bincount: _bincount,
     torch.istft: _istft, Tensor.istft: _istft,
 }

@@ -24,12 +24,13 @@ BATCH = (2, 3)
 """Sizes for the names of first axes before others, in the order in which they are named; then as for all others."""
 
 SIZES = ((37, 67, 101, 139, 173, 211), (64, 96, 160, 128, 192, 224), (224, 256, 288, 320, 352, 384), (12, 20, 28, 44, 52, 60),
-         (5, 7, 11, 13, 17, 19), (4001, 4507, 5003, 5501, 6007, 6509), *((side,) * 6 for side in (224, 256, 384, 32, 64, 28)))
+         (5, 7, 11, 13, 17, 19), (4001, 4507, 5003, 5501, 6007, 6509), (96, 48, 24, 12, 6, 3), (3, 6, 12, 24, 48, 96),
+         *((side,) * 6 for side in (224, 256, 384, 32, 64, 28)))
 """Sizes for all other names in the order they are named, tried one row after the other.
 
 The first are prime and far apart: what a strided net makes of them is never 1, and two are not equal by chance. The next are
-for modules that cut images into windows; then come small ones, for short tables of positions; long ones, for sound; and
-last equal ones, for modules that take one size of image alone.
+for modules that cut images into windows; then come small ones, for short tables of positions; long ones, for sound;
+multiples of one another, for heads that share their keys; and last equal ones, for modules that take one size of image alone.
 """
 
 MOST = 1 << 24
