@@ -25,7 +25,7 @@ def image_models_page() -> str:
         "*pass*: ONNX Runtime gives what the live module gives, to 1e-3 of the largest value, at the traced size, at another batch,",
         "and at another image where the converted model takes one. *late*: no result within the limit. Seconds are processor seconds",
         "of that process, of the conversion alone here, and of `torch.onnx.export(dynamo=True)` alone for the exporter, with the same",
-        "sizes free, where it was run and gave a file.", "",
+        "sizes free, where it was run and gave a file. A family without a row has not been recorded.", "",
         f"| suite | models | {' | '.join(STATUSES)} | image free | processor seconds: median | most |",
         "|---|---|---|---|---|---|---|---|---|"]
     for suite in dict.fromkeys(row["suite"] for row in rows):
