@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
@@ -123,7 +123,7 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, out
         specs.update((name, parameters.spec(name)) for name in parameters.names())
     elif parameters is not None:
         specs.update(parameters)
-    around = frozenset(outer)
+    around = outer if isinstance(outer, Set) else frozenset(outer)
     bound: set[str] = set()
     for port in graph.inputs:
         if port.name in specs:
@@ -131,14 +131,15 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, out
                              fix="rename the input")
         specs[port.name] = port.spec
         bound |= {size.symbol for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
+    seen = bound | around
     for port in graph.inputs:
-        _check_symbols(f"input {port.name!r}", port.spec, bound | around)
+        _check_symbols(f"input {port.name!r}", port.spec, seen)
     negative = sorted(size for size in bound & graph.dims.keys() if graph.dims[size].min < 0)
     if negative:
         raise GraphError(f"the size {negative[0]!r} of an input may be negative", where=f"graph {graph.name!r}",
                          expected="min of 0 or more", received=str(graph.dims[negative[0]]))
     for condition in graph.requires:
-        unbound = condition.symbols - bound - around
+        unbound = condition.symbols - seen
         if unbound:
             raise GraphError("a condition on a size that no input's shape holds by itself", where=f"graph {graph.name!r}",
                              received=str(condition), expected=f"{min(unbound)!r} alone in some input's shape")
@@ -146,7 +147,7 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, out
         outputs = infer_node(node, specs)
         for inner in graphs_in(node):
             try:
-                check(inner, outer=bound | around)
+                check(inner, outer=seen)
             except ConverterError as error:
                 raise error.within(_place(node)) from error
         for name, spec in zip(node.outputs, outputs, strict=False):
@@ -155,8 +156,10 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, out
             if name in specs:
                 raise GraphError(f"the name {name!r} is given twice", where=f"node {node}", fix="rename one of the two")
             specs[name] = spec
-        bound |= {node.attributes[name].symbol for name in lookup(node.op).binds if name in node.attributes}
-        unbound = attribute_symbols(tuple(node.attributes.values())) - bound - around
+        made = {node.attributes[name].symbol for name in lookup(node.op).binds if name in node.attributes}
+        bound |= made
+        seen |= made
+        unbound = attribute_symbols(tuple(node.attributes.values())) - seen
         if unbound:
             raise GraphError(f"the size {min(unbound)!r} is bound by no input", where=f"node {node}",
                              expected="a symbol of an input's shape", received=", ".join(sorted(unbound)))

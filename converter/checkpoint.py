@@ -18,7 +18,7 @@ from converter.kinds import PROGRAM, SHARD, kind_by_name, kind_of_file, kind_of_
 from converter.mapped import FileRange
 from converter.naming import NameOptions, PartedParameters
 from converter.parameters import Array, ParameterStore
-from converter.side_files import read_small
+from converter.side_files import is_regular, read_small
 from converter.state_dict import SeveralStateDicts, some
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -84,7 +84,11 @@ def existing(path: str | Path) -> Path:
     which the first bytes say that it is of a kind that nothing here reads.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that no file can have, or a folder that may not be entered
+        raise FormatError("the file cannot be read", where=str(path)[:LONGEST], received=str(error.strerror)) from error
+    if not there:
         near = sorted(item.name for item in path.parent.glob("*") if item.suffix == path.suffix)[:5] if path.parent.is_dir() else []
         raise FormatError("there is no such file", where=str(path), fix=f"beside it lies {', '.join(near)}" if near else None)
     if not path.is_file() and not path.is_dir():
@@ -200,7 +204,7 @@ def _load_folder(folder: Path, key: str | None) -> ParameterStore:
     shards: dict[str, ParameterStore] = {}
     for name in dict.fromkeys(places.values()):
         shard = folder / name
-        if not shard.is_file():
+        if not is_regular(shard):
             raise FormatError("a shard of the checkpoint is missing", where=str(index), expected=name,
                               fix="download the folder again")
         shards[name] = _load_file(shard, None)

@@ -316,6 +316,14 @@ def test_a_malformed_index_is_refused(tmp_path: Path, text: str) -> None:
         load_parameters(tmp_path)
 
 
+def test_a_shard_may_have_a_name_that_no_file_has(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"w": "x" * 400}}))
+    with pytest.raises(FormatError, match="a shard of the checkpoint is missing"):
+        load_parameters(tmp_path)
+    with pytest.raises(FormatError, match="File name too long"):
+        load_parameters(tmp_path / ("x" * 400))
+
+
 def test_an_index_must_fit_its_shards(tmp_path: Path) -> None:
     folder(tmp_path, {"a.bin": {"w": torch.ones(1), "extra": torch.ones(1)}}, {"w": "a.bin", "gone": "a.bin"})
     with pytest.raises(FormatError, match="missing: gone; not in the index: extra"):

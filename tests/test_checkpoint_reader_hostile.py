@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import resource
 import struct
 import subprocess
@@ -18,6 +19,7 @@ import torch
 from click.testing import CliRunner
 
 from adapters.checkpoint import archive as archive_module
+from adapters.checkpoint.program import program_facts
 from adapters.checkpoint.read import load_checkpoint
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsafePickleError
@@ -352,3 +354,16 @@ def test_a_file_without_checksums(tmp_path: Path) -> None:
     finally:
         torch.serialization.set_crc32_options(True)
     np.testing.assert_array_equal(load_checkpoint(tmp_path / "w.pt").read("a"), np.arange(100, dtype=np.float32))
+
+
+@pytest.mark.parametrize("dtype", [[], {}, "7", None, True, 1 << 70])
+def test_a_program_whose_dtypes_are_no_numbers(dtype: object, tmp_path: Path) -> None:
+    """What inspect says of a .pt2 archive: "?" for what its tables do not tell."""
+    graph = {"inputs": [{"as_tensor": {"name": "x"}}], "tensor_values": {"x": {"dtype": dtype, "sizes": [{"as_int": 2}]}}}
+    weights = {"config": {"w": {"tensor_meta": {"dtype": dtype, "sizes": [{"as_int": 2}]}}}}
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
+        archive.writestr("m/models/model.json", json.dumps({"graph_module": {"graph": graph}}))
+        archive.writestr("m/data/weights/model_weights_config.json", json.dumps(weights))
+    facts = program_facts(tmp_path / "m.pt2")
+    assert facts["inputs"] == {"x": "?[2]"}
+    assert facts["specs"] == {}

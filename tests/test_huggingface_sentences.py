@@ -191,6 +191,9 @@ def test_what_is_not_known_is_refused(pooling: Mapping[str, Any], module: Any, m
     '[{"type": "sentence_transformers.models.Transformer", "path": "../x"}]',
     '[{"type": "sentence_transformers.models.Transformer", "path": "/etc"}]', "[]",
     '[{"type": "sentence_transformers.models.Transformer", "path": ""}]',
+    '[{"type": "sentence_transformers.models.Transformer", "path": "' + "x" * 400 + '"}]',
+    '[{"type": "sentence_transformers.models.Transformer", "path": ""}, {"type": "sentence_transformers.models.Pooling", "path": "'
+    + "x" * 400 + '"}]',
 ])
 def test_hostile_lists_of_modules(listed: str, tmp_path: Path) -> None:
     pipeline(tmp_path, POOLING)

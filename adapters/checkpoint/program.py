@@ -75,13 +75,18 @@ def _sizes(meta: Mapping[str, Any]) -> list[Any]:
     return [item["as_int"] if type(item.get("as_int")) is int else str(_get(item, "as_expr").get("expr_str", "?"))[:40] for item in sizes]
 
 
+def _dtype(meta: Mapping[str, Any]) -> DType | None:
+    number = meta.get("dtype")
+    return _DTYPES.get(number) if type(number) is int else None
+
+
 def _spec(meta: Mapping[str, Any]) -> TensorSpec | None:
-    sizes, dtype = _sizes(meta), _DTYPES.get(meta.get("dtype") or 0)
+    sizes, dtype = _sizes(meta), _dtype(meta)
     known = dtype is not None and all(type(size) is int and size >= 0 for size in sizes)
     return TensorSpec(dtype, tuple(sizes)) if dtype is not None and known else None
 
 
 def _tensors(ports: Any, values: Mapping[str, Any]) -> dict[str, str]:
     names = [str(_get(port, "as_tensor").get("name")) for port in ports if _get(port, "as_tensor")] if isinstance(ports, list) else []
-    return {name: f"{_DTYPES.get(_get(values, name).get('dtype') or 0, '?')}[{', '.join(map(str, _sizes(_get(values, name))))}]"
+    return {name: f"{_dtype(_get(values, name)) or '?'}[{', '.join(map(str, _sizes(_get(values, name))))}]"
             for name in names}

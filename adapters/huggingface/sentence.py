@@ -20,6 +20,7 @@ from converter.errors import FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
 from converter.parameters import Array, ParameterStore
 from converter.recognition import Checkpoint, Recognised
+from converter.side_files import is_regular
 
 TASK = "sentence-embedding"
 PIPELINE = "modules.json"
@@ -68,7 +69,7 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None, dequantize
                                fix=OTHERWISE)
     base = steps[0][1]
     settings = base / "sentence_bert_config.json"
-    if settings.is_file():
+    if is_regular(settings):
         Config(read_object(settings), str(settings)).only("transformer_task", "feature-extraction")
     store = as_floats(plain(load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle, names=checkpoint.names)), base,
                       dequantize)
@@ -117,7 +118,7 @@ def _steps(folder: Path, where: str) -> list[tuple[str, Path]]:
 
 def _config(folder: Path) -> tuple[dict[str, Any], str]:
     file = folder / "config.json"
-    if not file.is_file():
+    if not is_regular(file):
         raise FormatError("a module without a config.json", where=str(folder))
     return read_object(file), str(file)
 
@@ -252,7 +253,7 @@ def _layer_norm(net: Net, vectors: Vectors, folder: Path) -> None:
 
 def _normalize(net: Net, vectors: Vectors, folder: Path) -> None:
     """x / max(‖x‖, 1e-12)."""
-    if (folder / "config.json").is_file():
+    if is_regular(folder / "config.json"):
         config = Config(*_config(folder))
         config.only("module_input_name", "sentence_embedding")
         config.only("module_output_name", "sentence_embedding")

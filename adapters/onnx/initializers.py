@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import google.protobuf.message
 import numpy as np
@@ -16,6 +15,7 @@ from adapters.onnx.load import FROM_ONNX, ExternalFiles, text_of
 from adapters.onnx.origin import DOCUMENT
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
+from converter.mapped import FileRange
 from converter.parameters import Array, ParameterStore
 
 FIELDS: Mapping[int, str] = {
@@ -23,6 +23,7 @@ FIELDS: Mapping[int, str] = {
     onnx.TensorProto.COMPLEX128: "double_data", onnx.TensorProto.INT64: "int64_data", onnx.TensorProto.UINT64: "uint64_data",
     onnx.TensorProto.UINT32: "uint64_data"}
 """Where values lie that are no raw bytes; those of other dtypes lie in `int32_data`."""
+MAX_RANK = 32
 
 
 def load_tensors(path: str | Path) -> ParameterStore | None:
@@ -69,6 +70,10 @@ class Initializers(ParameterStore):
                                    items=[{"operator": name, "reason": reason} for name, reason in list(unfit.items())[:100]])
         if not self._tensors:
             raise FormatError("the ONNX file has no initializers: its weights, if any, stand in its nodes")
+        for name, tensor in self._tensors.items():
+            _check_shape(tensor, f"initializer {name[:80]!r}")
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                self._place(tensor)
         self.notes = (f"the initializers of an ONNX file of {proto.producer_name[:60] or 'an unknown producer'}, by its names, without its "
                       f"{len(graph.node)} nodes",)
 
@@ -95,20 +100,20 @@ class Initializers(ParameterStore):
         return values
 
     def _values(self, tensor: onnx.TensorProto, spec: TensorSpec) -> Array:
-        count = math.prod(tensor.dims) * (2 if spec.dtype.is_complex else 1)
-        nbytes = spec.dtype.itemsize * math.prod(tensor.dims) if spec.dtype.bits >= 8 else -(-count * spec.dtype.bits // 8)
-        field = FIELDS.get(tensor.data_type, "int32_data")
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.HasField("raw_data"):
             external = tensor.data_location == onnx.TensorProto.EXTERNAL
-            data: Any = self._beside.find(tensor).read() if external else np.frombuffer(tensor.raw_data, np.uint8)
-            if data.size != nbytes:
-                raise FormatError("the values do not fit the shape", expected=f"{nbytes} bytes", received=f"{data.size} bytes")
-            return data.view(spec.dtype.numpy) if spec.dtype.bits >= 8 else unpack(data, spec.dtype, count)
-        given, wanted = len(getattr(tensor, field)), count if spec.dtype.bits >= 8 else nbytes
-        if given != wanted:
-            raise FormatError("the values do not fit the shape", expected=f"{wanted} numbers", received=f"{given}")
+            data: Array = self._place(tensor).read() if external else np.frombuffer(tensor.raw_data, np.uint8)
+            return data.view(spec.dtype.numpy) if spec.dtype.bits >= 8 else unpack(data, spec.dtype, math.prod(tensor.dims))
         found: Array = numpy_helper.to_array(tensor)
         return found.astype(spec.dtype.numpy) if found.dtype.itemsize != spec.dtype.itemsize else found.view(spec.dtype.numpy)
+
+    def _place(self, tensor: onnx.TensorProto) -> FileRange:
+        """Where values lie beside the file. Raises `FormatError` for another number of bytes than the shape takes."""
+        found, (wanted, _) = self._beside.find(tensor), _lengths(tensor, FROM_ONNX[tensor.data_type])
+        if found.size != wanted:
+            raise FormatError("the values do not fit the shape", where=f"initializer {tensor.name[:80]!r}", expected=f"{wanted} bytes",
+                              received=f"{found.size} bytes")
+        return found
 
 
 def unpack(data: Array, dtype: DType, count: int) -> Array:
@@ -119,3 +124,39 @@ def unpack(data: Array, dtype: DType, count: int) -> Array:
 
 
 _KNOWN = set(onnx.TensorProto.DataType.values())
+
+
+def _lengths(tensor: onnx.TensorProto, dtype: DType) -> tuple[int, int]:
+    """The bytes that a tensor's values take, and the numbers where they lie in one of the fields of numbers."""
+    count = math.prod(tensor.dims)
+    packed = -(-count * dtype.bits // 8)
+    return (packed, packed) if dtype.bits < 8 else (count * dtype.itemsize, count * (2 if dtype.is_complex else 1))
+
+
+def _check_shape(tensor: onnx.TensorProto, where: str) -> None:
+    """Raises `FormatError` for a shape that is none, and for one that its values, where they lie in the file, do not fill."""
+    if any(size < 0 for size in tensor.dims) or len(tensor.dims) > MAX_RANK:
+        raise FormatError("not a shape", where=where, expected=f"at most {MAX_RANK} sizes of 0 and up",
+                          received=str(list(tensor.dims))[:120])
+    dtype, field = FROM_ONNX.get(tensor.data_type), FIELDS.get(tensor.data_type, "int32_data")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or dtype is None:
+        return
+    nbytes, numbers = _lengths(tensor, dtype)
+    raw = tensor.HasField("raw_data")
+    wanted, held, unit = (nbytes, len(tensor.raw_data), "bytes") if raw else (numbers, len(getattr(tensor, field)), "numbers")
+    if wanted != held:
+        raise FormatError("the values do not fit the shape", where=where, expected=f"{wanted} {unit}", received=f"{held} {unit}")
+
+
+def embedded_array(tensor: onnx.TensorProto) -> Array:
+    """The values of a constant in a graph. Raises `FormatError` for one whose values lie in another file, or do not fit its shape."""
+    where = f"tensor {text_of(tensor.name)[:80]!r}"
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise FormatError("a constant whose values lie in another file", where=where, expected="values in the file itself",
+                          fix="make an initializer of it: those may lie beside the file")
+    _check_shape(tensor, where)
+    try:
+        found: Array = numpy_helper.to_array(tensor)
+    except Exception as error:  # whatever the library raises for a dtype or a length
+        raise FormatError("a constant that cannot be read", where=where, received=str(error)[:120]) from error
+    return found

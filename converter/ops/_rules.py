@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 else:
     Size = Dim
 Infer = Callable[..., Any]
+SHOWN = 16
+"""Operands that an error lists."""
 
 
 def require(condition: bool, message: str, *, expected: str | None = None, received: object = None) -> None:
@@ -68,8 +70,10 @@ def same_dtype(*specs: TensorSpec | None) -> DType:
     """The one dtype of all operands. Raises `GraphError` when they differ."""
     present = [spec for spec in specs if spec is not None]
     for spec in present:
-        require(spec.dtype is present[0].dtype, "operands of different dtypes",
-                expected=f"all {present[0].dtype}; convert with `astype`", received=", ".join(map(str, present)))
+        if spec.dtype is not present[0].dtype:
+            told = present if len(present) <= SHOWN else [present[0], spec]
+            raise GraphError("operands of different dtypes", expected=f"all {present[0].dtype}; convert with `astype`",
+                             received=", ".join(map(str, told)))
     return present[0].dtype
 
 

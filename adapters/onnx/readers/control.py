@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from adapters.onnx.initializers import embedded_array
 from adapters.onnx.load import text_of
 from adapters.onnx.reading.bodies import read_body
 from adapters.onnx.reading.items import Item, is_numeric
@@ -188,10 +189,10 @@ def _stays_true(body: onnx.GraphProto) -> bool:
             break
         if makers[0].op_type == "Constant":
             held = [item for item in makers[0].attribute if item.name == "value"]
-            return bool(held) and bool(onnx.numpy_helper.to_array(held[0].t).all())
+            return bool(held) and bool(embedded_array(held[0].t).all())
         name = makers[0].input[0]
     held = [item for item in body.initializer if item.name == name]
-    return bool(held) and bool(onnx.numpy_helper.to_array(held[0]).all())
+    return bool(held) and bool(embedded_array(held[0]).all())
 
 
 @reads("Optional")

@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from adapters.onnx.load import FROM_ONNX
+from adapters.onnx.reading.constants import evaluate_constants
 from adapters.onnx.reading.items import SMALL, Item
-from adapters.onnx.reading.reader import Reader, evaluate_constants
+from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
 from converter.ir import DType

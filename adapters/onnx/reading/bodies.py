@@ -12,6 +12,8 @@ from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from converter.builder import GraphBuilder, Value
 from converter.dims import Dim
+from converter.errors import FormatError
+from converter.format.limits import MAX_GRAPH_DEPTH
 from converter.ir import DType, Graph, GraphInput, Node
 
 Kind = tuple[DType, tuple[Dim, ...]]
@@ -70,6 +72,8 @@ def read_body(outer: Reader, graph: onnx.GraphProto, kinds: Sequence[Kind]) -> B
         raise outer.refuse("a body that takes another number of values")
     reader = Reader(GraphBuilder("body"), outer.versions, outer.store)
     reader.outer = outer
+    if reader.depth > MAX_GRAPH_DEPTH:
+        raise FormatError("graphs within graphs, too deep", expected=f"at most {MAX_GRAPH_DEPTH} levels")
     inputs = []
     for item, (dtype, shape) in zip(graph.input, kinds, strict=True):
         name = text_of(item.name)

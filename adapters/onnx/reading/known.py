@@ -6,6 +6,7 @@ where sizes decide nothing. Constants alone, of whatever operator, are computed 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -39,6 +40,8 @@ def _each(function: Callable[..., Any]) -> Known:
 
     def apply(*arrays: Array) -> Array | None:
         try:
+            if math.prod(np.broadcast_shapes(*(array.shape for array in arrays))) > LARGEST:
+                return None
             found = ufunc(*(array.astype(object) for array in arrays))
         except (_Undecided, ZeroDivisionError, TypeError):
             return None
@@ -100,12 +103,14 @@ def _whole(x: Any) -> Any:
     return x if isinstance(x, int) else float(np.floor(x))
 
 
-def _concat(*arrays: Array, axis: int) -> Array:
+def _concat(*arrays: Array, axis: int) -> Array | None:
+    if sum(array.size for array in arrays) > LARGEST:
+        return None
     return np.concatenate([array.astype(object) for array in arrays], axis)
 
 
 def _gather(x: Array, indices: Array, *, axis: int = 0) -> Array | None:
-    if any(isinstance(item, Expr) for item in indices.reshape(-1)):
+    if any(isinstance(item, Expr) for item in indices.reshape(-1)) or x.size // max(1, x.shape[axis]) * indices.size > LARGEST:
         return None
     return np.take(x, indices.astype(np.int64), axis)
 
@@ -148,7 +153,7 @@ def _reshape(x: Array, shape: Array | None = None, *, allowzero: int = 0, **give
 
 def _filled(shape: Array, *, value: Array | None = None) -> Array | None:
     sizes = shape.reshape(-1).tolist()
-    if any(isinstance(item, Expr) for item in sizes) or int(np.prod(sizes, dtype=np.int64)) > LARGEST:
+    if any(isinstance(item, Expr) for item in sizes) or math.prod(sizes) > LARGEST:
         return None
     return np.full([int(item) for item in sizes], 0.0 if value is None else value.reshape(-1)[0].item(), object)
 
@@ -158,7 +163,7 @@ def _expand(x: Array, shape: Array) -> Array | None:
     if any(isinstance(item, Expr) for item in sizes):
         return None
     wanted = np.broadcast_shapes(x.shape, tuple(int(item) for item in sizes))
-    return np.broadcast_to(x, wanted) if int(np.prod(wanted, dtype=np.int64)) <= LARGEST else None
+    return np.broadcast_to(x, wanted) if math.prod(wanted) <= LARGEST else None
 
 
 def _range(start: Array, limit: Array, delta: Array) -> Array | None:

@@ -37,7 +37,7 @@ def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
         UnsupportedError: operators, dtypes or kinds of values that cannot be read; all are listed.
         FormatError, GraphError: a damaged file.
     """
-    versions = {("" if item.domain in STANDARD else text_of(item.domain)): item.version for item in proto.opset_import}
+    versions = _versions(proto)
     _check_version(versions.get("", 1), proto.graph)
     proto = inline_functions(proto)
     graph = proto.graph
@@ -82,7 +82,7 @@ def _check_version(version: int, graph: onnx.GraphProto) -> None:
     changed: list[str] = []
     if 1 <= version < OLDEST:
         changed = sorted({text_of(node.op_type) for node in nodes_of(graph) if node.domain in STANDARD
-                          and _since(node.op_type, version) != _since(node.op_type, OLDEST)})
+                          and _since(text_of(node.op_type), version) != _since(text_of(node.op_type), OLDEST)})
     if changed or not 1 <= version <= newest:
         raise UnsupportedError("a version of ONNX's operators that is not read", received=f"{version}{': ' if changed else ''}"
                                + ", ".join(changed)[:300], expected=f"{OLDEST} to {newest}",
@@ -96,11 +96,25 @@ def _since(name: str, version: int) -> int | None:
         return None
 
 
+def _versions(proto: onnx.ModelProto) -> dict[str, int]:
+    """The version of each domain's operators. Raises `FormatError` for a domain of two versions."""
+    found: dict[str, int] = {}
+    for item in proto.opset_import:
+        domain = "" if item.domain in STANDARD else text_of(item.domain)
+        if found.setdefault(domain, item.version) != item.version:
+            raise FormatError("a damaged ONNX file: two versions of one domain's operators", where=f"domain {domain[:80]!r}",
+                              received=f"{found[domain]} and {item.version}", fix="make the file again")
+    return found
+
+
 def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model without functions of its own, and without those operators that ONNX itself writes as functions and have no reader."""
     if proto.functions:
         check_functions(proto)
-        proto = onnx.inliner.inline_local_functions(proto)
+        try:
+            proto = onnx.inliner.inline_local_functions(proto)
+        except Exception as error:  # whatever the library's C++ raises
+            raise FormatError("functions that cannot be written out", received=str(error)[:200], fix="make the file again") from error
     versions = {item.domain: item.version for item in proto.opset_import}
     known = readers()
     if not any(_has_function(node, versions) for node in nodes_of(proto.graph) if node.domain in STANDARD and node.op_type not in known):
@@ -121,37 +135,46 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto  # the operators are refused by name then
 
 
-MOST = 1_000_000
-"""Nodes that a graph may have once its functions are written out."""
+FunctionKey = tuple[str, str, str]
+MOST, TIMES = 50_000, 20
+"""Nodes that a graph may have once its functions are written out: so many, or so many times those in the file."""
 
 
 def check_functions(proto: onnx.ModelProto) -> None:
     """Raises `FormatError` for functions that call themselves, or that would be written out to too many nodes."""
-    bodies = {(item.domain, item.name): item for item in proto.functions}
-    counts: dict[tuple[str, str], int] = {}
+    bodies: dict[FunctionKey, onnx.FunctionProto] = {}
+    for item in proto.functions:
+        if bodies.setdefault(_key(item.domain, item.name, item), item) is not item:
+            raise FormatError("a damaged ONNX file: two functions of one name", where=f"function {text_of(item.name)[:80]!r}")
+    counts: dict[FunctionKey, int] = {}
+    most = max(MOST, TIMES * sum(1 for graph in (proto.graph, *proto.functions) for _ in nodes_of(graph)))
 
-    def count(key: tuple[str, str], above: tuple[tuple[str, str], ...]) -> int:
+    def count(key: FunctionKey, above: tuple[FunctionKey, ...]) -> int:
         if key in above or len(above) > 200:
             raise FormatError("a damaged ONNX file: a function calls itself", where=f"function {key[1]!r}"[:100])
         if key not in counts:
             counts[key] = total(bodies[key].node, (*above, key))
         return counts[key]
 
-    def total(nodes: Iterable[onnx.NodeProto], above: tuple[tuple[str, str], ...]) -> int:
+    def total(nodes: Iterable[onnx.NodeProto], above: tuple[FunctionKey, ...]) -> int:
         found = 0
         for node in nodes:
-            key = (node.domain, node.op_type)
+            key = _key(node.domain, node.op_type, node)
             found += count(key, above) if key in bodies else 1
             for attribute in node.attribute:
                 found += sum(total(inner.node, above) for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs))
-            if found > MOST:
-                raise FormatError("an ONNX file whose functions grow too large", expected=f"at most {MOST} nodes")
+            if found > most:
+                raise FormatError("an ONNX file whose functions grow too large", expected=f"at most {most} nodes")
         return found
 
     total(proto.graph.node, ())
 
 
-def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def _key(domain: str, name: str, item: onnx.NodeProto | onnx.FunctionProto) -> FunctionKey:
+    return domain, name, getattr(item, "overload", "")  # from IR version 10 on
+
+
+def nodes_of(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     """Every node of a graph and of the graphs within it."""
     for node in graph.node:
         yield node
@@ -161,10 +184,11 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _has_function(node: onnx.NodeProto, versions: Mapping[str, int]) -> bool:
-    if not onnx.defs.has(node.op_type, node.domain):
+    name, domain = text_of(node.op_type), text_of(node.domain)
+    if not onnx.defs.has(name, domain):
         return False
     try:
-        schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1))
+        schema = onnx.defs.get_schema(name, versions.get(domain, 1))
     except onnx.defs.SchemaError:
         return False
     return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ class SizeNames:
 
     symbols: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
     empty: set[str] = field(default_factory=set)
     """Sizes that the file says are 0, which some exporters write for sizes that they do not know."""
 
@@ -50,10 +51,10 @@ class SizeNames:
         name = re.sub(r"\W", "_", text, flags=re.ASCII).strip("_") or "size"
         if name[0].isdigit() or name in RESERVED or keyword.iskeyword(name):
             name = f"size_{name}"
-        free, count = name, 1
+        free = name
         while free in self.taken:
-            count += 1
-            free = f"{name}_{count}"
+            self.counts[name] = self.counts.get(name, 1) + 1
+            free = f"{name}_{self.counts[name]}"
         self.taken.add(free)
         return free
 

@@ -49,6 +49,7 @@ class ForeignParameters(ParameterStore):
         self.constants: dict[str, Array] = {}
         self.learned: set[str] = set()
         """Those of `constants` that training found: they are no constants of the model."""
+        self._inverse: dict[str, tuple[str, tuple[Step, ...]]] = {}
         self.plain: dict[str, None] = {}
         """Initializers that are parameters as they lie."""
 
@@ -59,17 +60,20 @@ class ForeignParameters(ParameterStore):
     def keep(self, used: set[str]) -> None:
         """Forgets the parameters that nothing uses."""
         self.plain = {name: None for name in self.plain if name in used}
+        self._inverse = {}
         self.arranged = {key: name for key, name in self.arranged.items() if name in used}
         self.constants = {name: values for name, values in self.constants.items() if name in used}
 
     def _places(self) -> dict[str, tuple[str, tuple[Step, ...]]]:
-        return {name: key for key, name in self.arranged.items()}
+        if len(self._inverse) != len(self.arranged):
+            self._inverse = {name: key for key, name in self.arranged.items()}
+        return self._inverse
 
     def names(self) -> tuple[str, ...]:
         return (*self.plain, *self.arranged.values(), *self.constants)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.plain or name in self.constants or name in self.arranged.values()
+        return name in self.plain or name in self.constants or name in self._places()
 
     def spec(self, name: str) -> TensorSpec:
         if name in self.constants:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
+from adapters.onnx.initializers import embedded_array
 from adapters.onnx.load import FROM_ONNX, text_of
+from adapters.onnx.reading.attributes import check_call, decoded
+from adapters.onnx.reading.constants import ARITHMETIC, COMPUTED, evaluate_constants
 from adapters.onnx.reading.items import SMALL, Array, Item, as_numbers, as_sizes, from_sizes, is_numeric
 from adapters.onnx.reading.known import evaluate
 from adapters.onnx.reading.parameters import ForeignParameters, Step, arrange
@@ -19,9 +20,11 @@ from adapters.onnx.registry import readers
 from converter.builder import BuilderOperand, GraphBuilder, Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, FormatError, GraphError, UnsupportedError
-from converter.ir import DType, TensorSpec
+from converter.ir import DType
 
 STANDARD = ("", "ai.onnx")
+MOST_LOOKED_AT = 5_000_000
+"""Elements that are evaluated while a graph is read: arithmetic of sizes takes some thousands."""
 Result = Value | Item | list[Any]
 
 
@@ -43,7 +46,10 @@ class Reader:
         self.notes: list[str] = []
         self.written_out = 0
         """Nodes that loops have become."""
+        self.symbols: dict[str, int] = {}
         self.outer: Reader | None = None
+        self.looked_at = 0
+        """Elements of the operands that were evaluated so far, in the whole graph."""
         self.captured: dict[str, Value] = {}
         self.ports: dict[str, Value] = {}
         """By the name of a tensor of the graph around: the tensor, and the input of this graph that it is."""
@@ -54,6 +60,11 @@ class Reader:
         while found.outer is not None:
             found = found.outer
         return found
+
+    @property
+    def depth(self) -> int:
+        """How many graphs lie around this one, itself counted."""
+        return 0 if self.outer is None else self.outer.depth + 1
 
     # For readers -----------------------------------------------------------------------------------------------------------
 
@@ -183,10 +194,10 @@ class Reader:
 
     def size_symbol(self, stem: str) -> str:
         """A name for a size that only the data decide."""
-        name, count = stem, 1
+        name = stem
         while name in self.builder.dims:
-            count += 1
-            name = f"{stem}_{count}"
+            self.symbols[stem] = self.symbols.get(stem, 1) + 1
+            name = f"{stem}_{self.symbols[stem]}"
         return name
 
     def axis(self, axis: int, rank: int) -> int:
@@ -214,7 +225,7 @@ class Reader:
 
     def walk(self, graph: onnx.GraphProto) -> None:
         """Reads every node; what cannot be expressed is noted, for `finish`."""
-        made: set[str] = set()
+        made = _given(graph)
         for node in graph.node:
             twice = [name for name in node.output if name and name in made]
             if twice:
@@ -251,6 +262,10 @@ class Reader:
             self.unknown.update(node.output)
         except ConverterError as error:
             raise error.within(f"node {self.source}") from error
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Readers are written for what an operator takes: what else a file gives them does not get a check of its own everywhere.
+            raise FormatError("operands or attributes that do not fit the operator", where=f"node {self.source}", received=str(error)[:200],
+                              fix="the file is damaged: make it again") from error
 
     def _note(self, name: str, reason: str, count: int = 1) -> None:
         refused = self.top().refused
@@ -260,7 +275,7 @@ class Reader:
 
     def _read(self, node: onnx.NodeProto, name: str) -> None:
         inputs = [self.lookup(text_of(item)) if item else None for item in node.input]
-        attributes = {text_of(item.name): decode(item) for item in node.attribute}
+        attributes = decoded(node, self.version)
         result = self._evaluated(node, name, inputs, attributes)
         if result is None:
             function = readers().get(name)
@@ -280,9 +295,9 @@ class Reader:
     def read_initializers(self, graph: onnx.GraphProto) -> None:
         """The constants of a branch or a body: tensors of the whole graph, which this one takes as it takes others."""
         for tensor in graph.initializer:
-            if tensor.data_type not in FROM_ONNX or tensor.data_location == onnx.TensorProto.EXTERNAL:
-                raise self.refuse("a constant of a branch or a body that is no number, or lies in another file")
-            self.values[text_of(tensor.name)] = self.constant_item(numpy_helper.to_array(tensor), text_of(tensor.name))
+            if tensor.data_type not in FROM_ONNX:
+                raise UnsupportedError("", items=[{"operator": "a branch or a body", "reason": "a constant that is no number"}])
+            self.values[text_of(tensor.name)] = self.constant_item(embedded_array(tensor), text_of(tensor.name))
 
     def lookup(self, name: str) -> Any:
         """A value by its name, of this graph or of the one around it."""
@@ -322,6 +337,10 @@ class Reader:
         known = [item is None or isinstance(item, Item) and item.known is not None for item in inputs]
         if not inputs or len(node.output) != 1 or not all(known):
             return None
+        top = self.top()
+        top.looked_at += sum(item.known.size for item in inputs if item is not None)
+        if top.looked_at > MOST_LOOKED_AT:
+            return None
         held = [None if item is None else item.known for item in inputs]
         if name == "Cast":
             return _cast_known(inputs[0], held[0], FROM_ONNX.get(attributes["to"]))
@@ -338,6 +357,15 @@ class Reader:
         else:
             dtype = DType.BOOL if name in COMPARISONS else inputs[1 if name == "Where" else 0].dtype
         return Item(dtype, found.shape, None, found)
+
+
+def _given(graph: onnx.GraphProto) -> set[str]:
+    """The names of a graph's inputs and constants. Raises `FormatError` for two inputs, or two outputs, of one name."""
+    for kind, ports in (("inputs", graph.input), ("outputs", graph.output)):
+        twice = [name for name, count in Counter(text_of(port.name) for port in ports).items() if count > 1]
+        if twice:
+            raise FormatError(f"a damaged ONNX file: two {kind} have one name", where=repr(twice[0][:80]), fix="make the file again")
+    return {item.name for item in (*graph.input, *graph.initializer)}
 
 
 COMPARISONS = frozenset({"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not", "And", "Or"})
@@ -366,38 +394,6 @@ def _cast_known(item: Item, known: Array | None, dtype: DType | None) -> Item | 
     return Item(dtype, item.shape, None, values.astype(dtype.numpy))
 
 
-def evaluate_constants(node: onnx.NodeProto, inputs: Sequence[Item | None], version: int) -> Item | None:
-    """A node of small constants alone, computed by ONNX's reference evaluator; None where that cannot."""
-    from onnx.reference import ReferenceEvaluator
-
-    feeds = {name: as_numbers(item.known, item.dtype) for name, item in zip(node.input, inputs, strict=True)  # type: ignore[arg-type]
-             if name and item is not None}
-    try:
-        graph = onnx.helper.make_graph([node], "constant", [onnx.helper.make_empty_tensor_value_info(name) for name in feeds],
-                                       [onnx.helper.make_empty_tensor_value_info(node.output[0])])
-        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.domain, version)])
-        (found,) = ReferenceEvaluator(model).run(None, feeds)
-    except Exception:
-        return None  # the operator's own reader is asked then
-    if not isinstance(found, np.ndarray) or found.size > SMALL or found.dtype.kind in "OUS":
-        return None
-    try:
-        dtype = DType.of(found.dtype)
-    except ConverterError:
-        return None
-    return Item(dtype, found.shape, None, found)
-
-
-ARITHMETIC = frozenset({"Range", "Add", "Sub", "Mul", "Div", "Mod"})
-COMPUTED = frozenset({
-    "Abs", "Add", "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Clip", "Compress",
-    "Concat", "CumSum", "Div", "Equal", "Exp", "Floor", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual",
-    "IsInf", "IsNaN", "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pow", "Reciprocal",
-    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterElements", "ScatterND", "Sign", "Slice",
-    "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Trilu", "Unique", "Unsqueeze", "Where", "Xor"})
-"""Operators whose results of small constants are small: those are computed while the graph is read."""
-
-
 def _domain(node: onnx.NodeProto) -> str:
     return "" if node.domain in STANDARD else str(node.domain)
 
@@ -408,37 +404,4 @@ def qualified(node: onnx.NodeProto) -> str:
     return f"{text_of(domain)}.{text_of(node.op_type)}" if domain else text_of(node.op_type)
 
 
-def decode(attribute: onnx.AttributeProto) -> Any:
-    """An attribute's value: numbers, texts, tensors as arrays, graphs as they are."""
-    value = onnx.helper.get_attribute_value(attribute)
-    if attribute.type == onnx.AttributeProto.TENSOR:
-        return numpy_helper.to_array(value)
-    if attribute.type == onnx.AttributeProto.STRING:
-        return text_of(value.decode("utf-8", "replace"))
-    if attribute.type == onnx.AttributeProto.STRINGS:
-        return tuple(item.decode("utf-8", "replace") for item in value)
-    if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
-        return tuple(value)
-    return value
-
-
-@cache
-def _signature(function: Any) -> inspect.Signature:
-    return inspect.signature(function)
-
-
-def check_call(g: Reader, function: Any, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> None:
-    """Raises `UnsupportedError` for attributes or operands that a reader does not take."""
-    try:
-        _signature(function).bind(g, *inputs, **attributes)
-    except TypeError as error:
-        raise g.refuse(str(error).replace("keyword argument", "attribute").replace("positional argument", "operand")) from error
-
-
-def spec_of(value: onnx.ValueInfoProto, shape: tuple[Dim, ...]) -> TensorSpec | None:
-    """An input's dtype and shape; None for what is no tensor of numbers."""
-    dtype = FROM_ONNX.get(value.type.tensor_type.elem_type)
-    return None if dtype is None else TensorSpec(dtype, shape)
-
-
-__all__ = ["Expr", "Reader", "Result", "decode", "qualified"]
+__all__ = ["Expr", "Reader", "Result", "qualified"]
