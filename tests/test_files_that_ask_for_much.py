@@ -10,14 +10,83 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 
 from converter.builder import GraphBuilder
 from converter.dims import MAX_NODES, Dim, Expr, parse, symbol
 from converter.errors import FormatError, GraphError
 from converter.format import load_hdf5, save_hdf5
+from converter.format.hdf5_headers import messages, root_headers
 from converter.ops.joining import MAX_PARTS
 from tests.format_models import classifier
+
+
+def with_continuations(path: Path, object_at: int, count: int, ring: bool) -> None:
+    """Puts a header of `count` continuations, each of which holds those after it (or, in a ring, all), in place of an object's.
+
+    `object_at`: where the file says the address of the object's header.
+    """
+    data = bytearray(path.read_bytes())
+    header, begin = struct.unpack_from("<Q", data, object_at)[0], len(data)
+    for index in range(count):
+        target = (index + 1) % count if ring else index + 1
+        data += struct.pack("<HHB3xQQ", 0x10, 16, 0, begin + 24 * target, 24 * (count if ring else count - target))
+    place = len(data)
+    data += data[header:header + 16] + struct.pack("<HHB3xQQ", 0x10, 16, 0, begin, 24 * count) + bytes(24)
+    struct.pack_into("<BBHII4x", data, place, 1, 0, min(65535, count), 1, 48)
+    struct.pack_into("<Q", data, object_at, place)
+    struct.pack_into("<Q", data, 40, len(data))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("ring", [False, True])
+@pytest.mark.parametrize("member", [None, "parameters", "document"])
+def test_a_header_that_holds_itself(tmp_path: Path, member: str | None, ring: bool) -> None:
+    """Of the root, and of what the root names: its entry says the address 8 bytes after the place of its name."""
+    path = tmp_path / "model.h5"
+    save_hdf5(classifier(), path)
+    place = 64
+    if member is not None:
+        with h5py.File(path) as file:
+            address = file.id.links.get_info(member.encode()).u
+        places = [at for at in range(0, path.stat().st_size - 8, 8) if path.read_bytes()[at:at + 8] == struct.pack("<Q", address)]
+        place = places[0]
+    with_continuations(path, place, 2000, ring)
+    started = time.process_time()
+    with pytest.raises(FormatError, match="pieces of a header overlap"):
+        load_hdf5(path)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("flags", [0, 1, 2, 4, 0x30])
+def test_a_newer_header_that_holds_itself(tmp_path: Path, flags: int) -> None:
+    width, more = 1 << (flags & 3), bytes((16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0))
+    head = b"OHDR" + bytes([2, flags]) + more
+    order = bytes(2 if flags & 4 else 0)
+    piece = bytes([0x10]) + struct.pack("<HB", 16, 0) + order
+    begin = 512 + len(head) + width - 4  # of a continuation that is the piece itself, as if it had a signature and a checksum
+    piece += struct.pack("<QQ", begin - 512, len(piece) + 16 + 8)
+    (tmp_path / "m").write_bytes(bytes(512) + head + len(piece).to_bytes(width, "little") + piece + bytes(64))
+    with (tmp_path / "m").open("rb") as file, pytest.raises(FormatError, match="overlap"):
+        messages(file, 0, 512)
+
+
+@pytest.mark.parametrize("userblock", [0, 512, 2048])
+@pytest.mark.parametrize("version", ["earliest", "v108", "latest"])
+def test_plain_files_of_every_version_are_read(tmp_path: Path, version: str, userblock: int) -> None:
+    path = tmp_path / "model.h5"
+    save_hdf5(classifier(), path)
+    with h5py.File(path) as source, h5py.File(tmp_path / "m.h5", "w", libver=(version, "latest"), userblock_size=userblock) as target:
+        for name in source:
+            source.copy(name, target)
+        for number in range(40):
+            target.attrs[f"note {number}"] = "x" * 100  # a header in pieces
+    with (tmp_path / "m.h5").open("rb") as file:
+        addresses, base = root_headers(tmp_path / "m.h5")
+        assert base == userblock
+        assert all(messages(file, address, base) for address in addresses)
+    assert load_hdf5(tmp_path / "m.h5").parameters.names()
 
 
 @pytest.mark.parametrize("size", [1 << 56, (1 << 64) - 1, 4096])

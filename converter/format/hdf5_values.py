@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import FormatError, MissingDependencyError
+from converter.format.hdf5_headers import root_headers
 from converter.format.hdf5_heaps import refuse_ring
 from converter.format.tensors import byte_count, from_bytes, integers
 from converter.ir import DType, TensorSpec
@@ -60,8 +61,10 @@ def dataset_name(name: str) -> str:
 def opened(path: Path) -> Iterator[Any]:
     """An HDF5 file to read. Whatever HDF5 makes of a malformed one becomes a `FormatError`."""
     try:
+        addresses, base = root_headers(path)
+        for address in addresses:
+            refuse_ring(path, address, base)
         with h5py.File(path, "r") as file:
-            _check(path, file, "/")
             yield file
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES, errno.EISDIR):
@@ -69,14 +72,10 @@ def opened(path: Path) -> Iterator[Any]:
         raise FormatError(f"not a readable HDF5 file ({str(error)[:160]})", where=str(path)) from error
 
 
-def _check(path: Path, file: Any, name: str) -> None:
-    """Raises `FormatError` for a group that would take the library forever to read."""
-    if file.id.get_create_plist().get_sizes() != (8, 8):
-        raise FormatError("addresses of another width", where=str(path), expected="offsets and lengths of 8 bytes",
-                          fix="repack it: h5repack in.h5 out.h5")
-    # Unlike H5Oget_info, this reads no more than the object's header.
-    address = h5py.h5g.get_objinfo(file.id, name.encode(), follow_link=False).objno
-    refuse_ring(path, address[0] + (address[1] << 32) + file.userblock_size)
+def _check(group: Any, name: str) -> None:
+    """Raises `FormatError` for a member that would take the library forever to read. A link's own address is known without that."""
+    file = group.file
+    refuse_ring(Path(file.filename), group.id.links.get_info(name.encode()).u, file.userblock_size)
 
 
 @contextmanager
@@ -170,8 +169,6 @@ class HDF5Values(ParameterStore):
         self._specs, self._aliases, self._path = dict(specs), dict(aliases), path
         own = {dataset_name(name): name for name in specs if name not in aliases}
         with opened(path) as file:
-            if GROUP in file:
-                _check(path, file, GROUP)
             group = plain_member(file, GROUP, h5py.Group, str(path))
             if only:
                 extra = [link for link in group if link not in own]
@@ -225,6 +222,7 @@ def plain_member(group: Any, name: str, kind: type, where: str) -> Any:
     if not isinstance(link, h5py.HardLink):
         raise FormatError(f"{name[:80]!r} is a link to elsewhere", where=where, received=type(link).__name__,
                           expected="an object of the file itself")
+    _check(group, name)
     found = group[name]
     if not isinstance(found, kind):
         raise FormatError(f"{name[:80]!r} is of another kind", where=where, expected=kind.__name__, received=type(found).__name__)
