@@ -188,3 +188,11 @@ def test_every_dtype_can_be_drawn(dtype: str) -> None:
     for case in generate(b.graph(), count=5):
         assert case["x"].dtype == b.graph().inputs[0].spec.dtype.numpy
         assert case["x"].shape[1] == 4
+
+
+@pytest.mark.parametrize("shape", [[1 << 50] * 3, [1 << 28], [0, 1 << 60], ["batch", 1 << 40]])
+def test_inputs_that_are_too_large_are_not_drawn(shape: list[int | str]) -> None:
+    builder = GraphBuilder("large")
+    builder.output("y", builder.op("exp", builder.input("x", "float32", shape)))
+    with pytest.raises(RunError, match="too large to draw"):
+        Planner(builder.graph()).case(0)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from converter.builder import GraphBuilder
@@ -18,6 +19,7 @@ from converter.dims import MAX_NODES, Dim, Expr, parse, symbol
 from converter.errors import FormatError, GraphError
 from converter.format import load_hdf5, save_hdf5
 from converter.format.hdf5_headers import messages, root_headers
+from converter.format.samples import read_samples
 from converter.ops.joining import MAX_PARTS
 from tests.format_models import classifier
 
@@ -161,3 +163,10 @@ def test_operators_without_docstrings(level: str) -> None:
                            capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout.split()[1] == "False"
+
+
+@pytest.mark.parametrize("shape", [[(1 << 53) - 1] * 4, [1 << 50, 1 << 13], [0, 1 << 53, 1 << 53]])
+def test_a_sample_of_a_tensor_that_there_cannot_be(shape: list[int]) -> None:
+    item = {"shape": shape, "seed": "1", "statistics": {"finite": 1}}
+    with pytest.raises(FormatError, match=r"a shape that no tensor has|not a size|beyond"):
+        read_samples({"y": item}, {"y": np.ones(1, np.float32)}, "samples")

@@ -28,6 +28,8 @@ Override = Array | Callable[[Generator, tuple[int, ...]], Any]
 
 PLAIN, EXTREME, GIVEN, RECORDED, NOT_FINITE = "plain", "extreme", "given", "recorded", "not finite"
 
+LARGEST = 512 << 20
+"""Bytes of the inputs of a case that are drawn, an axis without elements counted as one."""
 COUNT = 6
 EXTREME_INDEX = 3
 """Case i has extreme rows when i mod 4 is this."""
@@ -114,8 +116,9 @@ class Planner:
         return EXTREME if scaled and index % 4 == EXTREME_INDEX else PLAIN
 
     def case(self, index: int, sizes: Mapping[str, int] | None = None) -> Case:
-        """Case `index`, at its own sizes or at given ones. Raises `RunError` for sizes that no input can have."""
+        """Case `index`, at its own sizes or at given ones. Raises `RunError` for sizes that no input can have, or beyond `LARGEST`."""
         sizes = self.sizes(index) if sizes is None else sizes
+        self._check_amount(sizes)
         profile = self.profile(index)
         inputs, draws = {}, {}
         for port in self.graph.inputs:
@@ -132,6 +135,15 @@ class Planner:
                 inputs[port.name] = np.asarray(override(generator, shape) if callable(override) else override)
         return Case(f"seed {self.seed}, case {index}", profile, sizes, Drawn(inputs, draws))
 
+
+    def _check_amount(self, sizes: Mapping[str, int]) -> None:
+        drawn = [port for port in self.graph.inputs if port.name not in self.overrides]
+        shapes = {port.name: concrete_shape(port, sizes) for port in drawn}
+        total = sum(port.spec.dtype.itemsize * math.prod(max(1, size) for size in shapes[port.name]) for port in drawn)
+        if total > LARGEST:
+            raise RunError("inputs that are too large to draw", expected=f"at most {LARGEST >> 20} MB",
+                           received=", ".join(f"{name}{list(shape)}" for name, shape in shapes.items())[:300],
+                           fix="give the inputs (--input-file), or smaller sizes")
 
     def spoiled(self, case: Case) -> Case | None:
         """A case with NaN and infinities: in rows 0, 1, 2 of every four (axis 0) of a float input one element is NaN, inf, -inf.

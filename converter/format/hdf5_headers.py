@@ -48,7 +48,10 @@ def root_headers(path: Path) -> tuple[list[int], int]:
         head = _at(file, base, 128)
     if len(head) < 48 or head[8] > 3:
         return [], base
-    if tuple(head[13:15] if head[8] < 2 else head[9:11]) != (8, 8):
+    widths = set(head[13:15] if head[8] < 2 else head[9:11])
+    if not widths <= {2, 4, 8, 16, 32}:
+        return [], base
+    if widths != {8}:
         raise FormatError("addresses of another width", where=str(path), expected="offsets and lengths of 8 bytes",
                           fix="repack it: h5repack in.h5 out.h5")
     places = {0: (64,), 1: (68,)}.get(head[8], (20, 36))

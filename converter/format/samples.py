@@ -11,6 +11,7 @@ import numpy as np
 from converter.errors import FormatError
 from converter.format.document import parameter_spec, spec_to_document
 from converter.format.fields import describe, fixed_shape, members, typed
+from converter.format.limits import MAX_BYTES
 from converter.format.tensors import integers
 from converter.ir import DType, Example, TensorSpec
 from converter.recorded import KINDS, STATISTICS, Draw, Sample
@@ -42,6 +43,9 @@ def read_samples(document: Any, outputs: Mapping[str, Array], where: str) -> dic
         item = members(item, place, ("shape", "seed", "statistics"))
         shape = fixed_shape(item["shape"], f"{place}.shape")
         values = outputs[name]
+        if math.prod(max(1, size) for size in shape) * values.dtype.itemsize > MAX_BYTES:
+            raise FormatError("a shape that no tensor has", where=f"{place}.shape", expected=f"at most {MAX_BYTES} bytes",
+                              received=str(list(shape)))
         if values.ndim != 1 or not 0 < values.size <= math.prod(shape):
             raise FormatError("not a sample", where=place, expected=f"values with one axis, at most {math.prod(shape)}",
                               received=str(list(values.shape)))
