@@ -55,6 +55,35 @@ def test_names_with_and_without_the_base_models_own(tmp_path: Path) -> None:
     compare(model, module, inputs)
 
 
+@pytest.mark.parametrize("named", [
+    {"AutoConfig": "configuration_bert.BertConfig", "AutoModelForMaskedLM": "modeling_bert.BertForMaskedLM"},
+    {"AutoModel": "someone/bert--modeling_bert.BertModel", "AutoTokenizer": ["tokenization.Mine", None]}])
+def test_code_beside_known_weights_is_not_run_and_the_note_says_so(tmp_path: Path, named: dict[str, Any]) -> None:
+    module = made("Bert", "ForMaskedLM")
+    save(module, tmp_path)
+    change_config(tmp_path, auto_map=named)
+    (tmp_path / "modeling_bert.py").write_text("raise SystemExit('this is never run')")
+    model = from_folder(tmp_path)
+    assert "is not run: it is taken for transformers' own BertForMaskedLM" in json.dumps(model.metadata["notes"])
+    compare(model, module, {**tokens(2, 5, VOCABULARY), "token_type_ids": np.zeros((2, 5), np.int64)})
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"auto_map": {"AutoModel": "modeling.MyBertModel"}}, "MyBertModel"),
+    ({"auto_map": {"AutoModel": ["modeling.MyBertModel", None]}}, "MyBertModel"),
+    ({"auto_map": {"AutoModel": 3}}, "auto_map"),
+    ({"auto_map": "modeling.Mine"}, "Mine"),
+    ({"auto_map": {"AutoModelForMaskedLM": "modeling_bert.BertForMaskedLM"}, "my_new_gate": True}, "my_new_gate"),
+    ({"auto_map": {"AutoModelForMaskedLM": "modeling_bert.BertForMaskedLM"}, "model_type": "my_bert"}, "code lies beside"),
+])
+def test_code_that_may_compute_something_else_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    save(made("Bert", "ForMaskedLM"), tmp_path)
+    change_config(tmp_path, **changes)
+    with pytest.raises(UnsupportedError) as caught:
+        from_folder(tmp_path)
+    assert said in str(caught.value)
+
+
 def test_leftovers_are_kept_and_said(tmp_path: Path) -> None:
     module = made("Bert", "ForMaskedLM")
     more = {"bert.pooler.dense.weight": torch.ones(16, 16), "bert.pooler.dense.bias": torch.ones(16),

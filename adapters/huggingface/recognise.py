@@ -88,9 +88,6 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
     fields = read_object(file)
     where = str(file)
     config = Config(fields, where)
-    if config.get("auto_map"):
-        raise UnsupportedError("the model's code lies beside the weights and would have to be run", where=where, received="auto_map",
-                               fix=OTHERWISE)
     config.get(FIELD)  # told of by `as_floats`
     own, notes = config.get("model_type"), []
     if own is not None and model_type is not None and own != model_type:
@@ -99,9 +96,13 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
         own = _guessed(config, store)
         notes = [f"config.json has no model_type: by its names it is taken for {own}"]
     model_type = model_type or own
+    if model_type not in MODULES and config.get("auto_map"):
+        raise UnsupportedError("the model's code lies beside the weights and would have to be run", where=where,
+                               received=f"auto_map, model type {model_type!r}"[:120], fix=OTHERWISE)
     if model_type not in MODULES:
         raise UnsupportedError(f"the model type {model_type!r} is not recognised", where=where, expected=", ".join(MODULES), fix=OTHERWISE)
     family = family_of(model_type)
+    own_code = _own_code(config, family, model_type)
     task, title = _task(family, model_type, config, family.sentences if words else task)
     if cache and not family.can_cache(task):
         raise UnsupportedError("only a language model has a key-value cache", where=where, received=f"{title}, {task}")
@@ -118,6 +119,12 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
             error.within(where)
         raise
     unread = net.config.unread()
+    if own_code:
+        if unread:
+            raise UnsupportedError("the folder brings code of its own, which is not run, and config.json has fields that only it may know",
+                                   where=where, received=", ".join(unread)[:300], fix=OTHERWISE)
+        net.notes.append("the folder brings code of its own (auto_map), which is not run: it is taken for transformers' own "
+                         f"{title}, whose fields, names and shapes it has")
     if unread:
         net.notes.append(f"fields of config.json that are not known, and were not used: {', '.join(unread)}")
     return net, f"{title} ({task})"
@@ -140,6 +147,24 @@ def recognised(net: Net, title: str, store: ParameterStore, files: tuple[Path, .
     metadata: dict[str, Any] = {"source": source, **({"notes": notes} if notes else {})}
     architecture = Architecture(net.graph(), specs, dict(net.aliases), metadata, constants)
     return Recognised(title, architecture, tuple(notes), store, files)
+
+
+def _own_code(config: Config, family: Family, model_type: str) -> bool:
+    """Whether code for the model lies beside the weights. Raises `UnsupportedError` where its class is none that is known here."""
+    named = config.get("auto_map")
+    if not named:
+        return False
+    stem = family.classes[model_type]
+    known = {stem, f"{stem}PreTrainedModel", *(f"{stem}{ending}" for ending in family.tasks.values())}
+    places = {name: place[0] if isinstance(place, list) and place else place for name, place in named.items()} if isinstance(named, dict) \
+        else {"AutoModel": named}
+    classes = [str(place).rpartition(".")[2] for name, place in places.items() if str(name).startswith("AutoModel")]
+    unknown = [name for name in classes if name not in known]
+    if unknown:
+        raise UnsupportedError("the model's code lies beside the weights and would have to be run", where=config.where,
+                               received=f"auto_map: {', '.join(unknown)}"[:200], fix=OTHERWISE,
+                               expected=f"a class of transformers ({', '.join(sorted(known))})")
+    return True
 
 
 def _guessed(config: Config, store: ParameterStore) -> str:
