@@ -134,7 +134,16 @@ def _archive(head: bytes, size: int) -> Kind | None:
         return SUFFIXES[".npy", ".npz"]
     if name in ("metadata.json", "config.json", "model.weights.h5"):
         return KERAS
-    return None
+    return Kind(f"a zip archive of files, with {name[:80]!r} in it", "unpack it, and give the checkpoint in it") \
+        if name.lower().endswith(WEIGHTS) else None
+
+
+def _tar(head: bytes, size: int) -> Kind | None:
+    """A tar file, but those of PyTorch before 0.2, which have a reader."""
+    name = head[:100].partition(b"\0")[0].decode("utf-8", "replace")
+    if head[257:262] != b"ustar" or name.rstrip("/") in ("sys_info", "pickle", "storages", "tensors"):
+        return None
+    return Kind("a tar archive of files", "unpack it (tar -xf FILE), and give the checkpoint in it")
 
 
 def _binary(head: bytes, size: int) -> Kind | None:
@@ -148,11 +157,12 @@ def _binary(head: bytes, size: int) -> Kind | None:
     return None
 
 
-_LOOKS: tuple[Callable[[bytes, int], Kind | None], ...] = (_start, _safetensors, _archive, _binary, _text)
+_LOOKS: tuple[Callable[[bytes, int], Kind | None], ...] = (_start, _safetensors, _archive, _tar, _binary, _text)
 
 
 # Folders -----------------------------------------------------------------------------------------------------------------
 
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 SHARD = re.compile(r"(?P<stem>.+?)-(?P<index>\d{5,6})-of-(?P<count>\d{5,6})(?P<suffix>\.safetensors|\.bin)")
 
 
@@ -168,7 +178,7 @@ def kind_of_folder(folder: Path) -> Kind:
     found = next((kind for look in _FOLDERS if (kind := look(folder, names)) is not None), None)
     if found is not None:
         return found
-    weights = [name for name in names if name.lower().endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))]
+    weights = [name for name in names if name.lower().endswith(WEIGHTS)]
     if len(weights) > 1:
         return Kind("a folder of several checkpoints", f"give one of them: {folder / weights[0]}; or, for a model as Hugging Face keeps "
                     "it, name the one to take model.safetensors")
@@ -240,6 +250,24 @@ def _shards(folder: Path, names: Sequence[str]) -> Kind | None:
                 else "keep the shards of one, or add its index (….index.json)")
 
 
+def _unpacked(folder: Path, names: Sequence[str]) -> Kind | None:
+    inner = folder if "data.pkl" in names else next((folder / name for name in names[:8] if (folder / name / "data.pkl").is_file()), None)
+    if inner is None:
+        return None
+    return Kind("a checkpoint of PyTorch that was unpacked", "pack it again, without compression: "
+                f"cd {inner.parent} && zip -0 -r weights.pt {inner.name}")
+
+
+def _run(folder: Path, names: Sequence[str]) -> Kind | None:
+    """A training run, with the last of the checkpoints in it."""
+    steps = [folder / name for name in names if name.startswith("checkpoint-") and (folder / name).is_dir()]
+    steps.sort(key=lambda step: (len(step.name), step.name))
+    files = [folder / inner / name for inner in ("checkpoints", "weights", "models") if (folder / inner).is_dir()
+             for name in names_in(folder / inner) if name.lower().endswith(WEIGHTS)]
+    found = steps or files
+    return Kind("a training run's folder", f"give a checkpoint in it: {found[-1]}") if found else None
+
+
 def _others(folder: Path, names: Sequence[str]) -> Kind | None:
     if "saved_model.pb" in names:
         return Kind("a TensorFlow SavedModel", f"convert it to ONNX: python -m tf2onnx.convert --saved-model {folder} --output model.onnx")
@@ -261,4 +289,4 @@ def _others(folder: Path, names: Sequence[str]) -> Kind | None:
 
 
 _FOLDERS: tuple[Callable[[Path, Sequence[str]], Kind | None], ...] = (
-    _hub_cache, _parts, _adapter, _deepspeed, _distributed, _shards, _others)
+    _hub_cache, _parts, _adapter, _deepspeed, _distributed, _shards, _unpacked, _run, _others)

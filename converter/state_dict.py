@@ -18,8 +18,8 @@ KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "
 OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optimizer_states")
 """Entries that are never searched: they hold tensors, and no state_dict of a model."""
 
-DEPTH = 2
-"""How many dicts may lie around a state_dict that is found without being named."""
+DEPTH, DEEPEST = 2, 8
+"""How many dicts may lie around a state_dict that is found without being named, and around one that an error tells of."""
 
 SAVE = "save the tensors alone, where the model's code is at hand: torch.save(model.state_dict(), 'weights.pt')"
 UNSAFE = f"{SAVE}; or, if you trust the file as you trust a program, --allow-pickle loads it with PyTorch"
@@ -87,7 +87,7 @@ def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of:
     candidates = finder.candidates(content) if isinstance(content, Mapping) else {}
     if not candidates:
         raise finder.unsafe(content, more=objects) or FormatError("the checkpoint holds no state_dict", expected="names and tensors",
-                                                    received=finder.describe(content), fix=SAVE)
+                                                    received=finder.describe(content), fix=finder.advice(content, depth=DEEPEST) or SAVE)
     usual = [name for name in KEYS if name in candidates]
     if "" in candidates:
         name = ""
@@ -151,7 +151,7 @@ class _Finder:
                     return taken, deepest
         return None, deepest
 
-    def candidates(self, content: Mapping[Any, Any]) -> dict[str, Mapping[str, Any]]:
+    def candidates(self, content: Mapping[Any, Any], deepest: int = DEPTH) -> dict[str, Mapping[str, Any]]:
         """State_dicts by their entries' names, `""` for the content itself, the nearest first; of two in each other, one."""
         found: dict[str, Mapping[str, Any]] = {"": content} if self.is_state_dict(content) else {}
         seen: set[int] = {id(content)}
@@ -168,7 +168,7 @@ class _Finder:
                 around[full] = outer[prefix]
                 if self.is_state_dict(value):
                     found[full] = value
-                if depth < DEPTH:
+                if depth < deepest:
                     outer[f"{full}."] = (*outer[prefix], full) if full in found else outer[prefix]
                     waiting.append((f"{full}.", value, depth + 1))
         lost = {name if self._is_outer(found[other], name, value) else other for name, value in found.items() for other in around[name]}
@@ -205,9 +205,9 @@ class _Finder:
                                  where=name and f"the entry {name!r}", received=some(kinds, 12),
                                  expected="a state_dict: names and tensors", fix=UNSAFE)
 
-    def advice(self, content: Any, prefix: str = "") -> str | None:
+    def advice(self, content: Any, prefix: str = "", depth: int = DEPTH) -> str | None:
         """Where the state_dicts of a content are."""
-        names = [name for name in (self.candidates(content) if isinstance(content, Mapping) else {}) if name]
+        names = [name for name in (self.candidates(content, depth) if isinstance(content, Mapping) else {}) if name]
         return f"state_dicts are under {some([prefix + name for name in names])}: --key {prefix}{names[0]}" if names else None
 
     def describe(self, content: Any) -> str:

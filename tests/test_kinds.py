@@ -50,6 +50,8 @@ FOREIGN: dict[str, tuple[bytes | Callable[[Path], None], str, str]] = {
     "lite": (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite", "tf2onnx"),
     "array": (b"\x93NUMPY\x01\x00", "NumPy", "save_file"),
     "arrays": (zipped("a.npy"), "NumPy", "save_file"),
+    "zip": (zipped("weights.pt", "config.yaml"), "zip archive of files", "unpack"),
+    "tar": (b"weights.pt".ljust(257, b"\0") + b"ustar".ljust(300, b"\0"), "tar archive", "tar -xf"),
     "keras": (keras, "Keras", "tf2onnx"),
     "keras 3": (zipped("metadata.json", "config.json"), "Keras", "tf2onnx"),
     "pickle": (pickle.dumps({"w": 1}), "pickle that torch.save did not write", "torch.save"),
@@ -112,6 +114,9 @@ FOLDERS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "onnx": (("config.json", "onnx/model.onnx"), "ONNX files", "onnx/model.onnx"),
     "shards": (("model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"), "1 of 3 are missing", "number 2"),
     "several": (("config.json", "model.fp16.safetensors", "model.bf16.safetensors"), "several checkpoints", "model.safetensors"),
+    "unpacked": (("x/data.pkl", "x/data/0"), "unpacked", "zip -0 -r"),
+    "lightning": (("hparams.yaml", "checkpoints/last.ckpt"), "training run", "last.ckpt"),
+    "trainer": (("checkpoint-9/model.safetensors", "checkpoint-10/model.safetensors"), "training run", "checkpoint-10"),
     "nothing": (("readme.md",), "without a checkpoint", "model.safetensors"),
     "empty": ((), "without a checkpoint", "model.safetensors"),
 }
