@@ -11,6 +11,7 @@ from docs.faults import page as faults_page
 from docs.image_models import image_models_page
 from docs.live_models import live_models_page
 from docs.onnx_reading import onnx_reading_page
+from docs.shipped_files import shipped_files_page
 from docs.suites import section
 from docs.sweeps import section as sweeps_section
 from docs.timm_models import timm_models_page
@@ -90,7 +91,7 @@ def coverage_page() -> str:
 
 PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "live_models.md": live_models_page,
          "image_models.md": image_models_page, "onnx_reading.md": onnx_reading_page,
-         "timm_models.md": timm_models_page}
+         "timm_models.md": timm_models_page, "shipped_files.md": shipped_files_page}
 
 
 def main() -> None:
