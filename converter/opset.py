@@ -27,6 +27,7 @@ from typing import Any
 
 from converter.errors import GraphError
 from converter.facts import NOTHING, Facts
+from converter.formulas import Arrays, Formula
 
 OPSET = 1
 
@@ -72,6 +73,7 @@ class Operator:
     kernel: Callable[..., Any]
     doc: str
     facts: Facts
+    formula: Formula | None
 
 
 _REGISTRY: dict[str, Operator] = {}
@@ -79,7 +81,8 @@ _REGISTRY: dict[str, Operator] = {}
 
 def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), literals: bool = False, since: int = 1,
        binds: Mapping[str, tuple[int, int | None]] | None = None,
-       facts: Facts = NOTHING, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+       facts: Facts = NOTHING, formula: Formula | None = None,
+       name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the decorated kernel as an operator. Its family is the name of its module.
 
     Args:
@@ -91,6 +94,7 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
             output and axis where a run finds its value; an axis of None is the output itself, which has no axes. The
             kernel is not given these attributes.
         facts: what else it is.
+        formula: the operator in terms of simpler ones; see `converter.formulas`.
         name: the operator's name where Python's own name for the function must differ.
     """
 
@@ -112,7 +116,7 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
                                             parameter.kind is parameter.VAR_POSITIONAL))
         _REGISTRY[key] = Operator(key, kernel.__module__.rsplit(".", 1)[-1], since, tuple(operands), outputs, attributes,
                                   literals, binds or {}, infer, kernel, inspect.cleandoc(kernel.__doc__ or ""),
-                                  replace(facts, elementwise=facts.elementwise or getattr(infer, "elementwise", False)))
+                                  replace(facts, elementwise=facts.elementwise or getattr(infer, "elementwise", False)), formula)
         return kernel
 
     return register
@@ -152,3 +156,7 @@ def lookup(name: str) -> Operator:
         raise GraphError(f"no operator {name!r} in opset {OPSET}", expected=", ".join(near) or "one of docs/operators.md",
                          received=repr(name), fix="a newer version of model-converter may know it")
     return found
+
+
+ARRAYS = Arrays(lambda operator: lookup(operator).kernel)
+"""Formulas as arrays."""

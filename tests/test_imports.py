@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
-CORE = ("errors", "dims", "conditions", "ir", "parameters", "sizes", "facts", "opset", "attributes", "checking", "ops", "builder",
-        "recorded", "generator", "mapped")
+CORE = ("errors", "dims", "conditions", "ir", "parameters", "sizes", "facts", "formulas", "opset", "attributes", "checking", "ops",
+        "builder", "recorded", "generator", "mapped")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
@@ -28,10 +28,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "parameters": ("ir", "errors", "dims", "mapped"),
     "sizes": ("conditions", "dims", "errors", "ir"),
     "facts": (),
-    "opset": ("errors", "facts", "ops"),
+    "formulas": ("ir",),
+    "opset": ("errors", "facts", "formulas", "ops"),
     "attributes": ("dims", "errors", "ir", "opset"),
     "checking": ("attributes", "dims", "errors", "ir", "opset", "parameters"),
-    "ops": ("errors", "dims", "facts", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
+    "ops": ("errors", "dims", "facts", "formulas", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
     "builder": ("conditions", "errors", "dims", "ir", "opset", "attributes", "checking"),
     "rewriting": (*CORE,),
     "rolling": (*CORE, "rewriting"),
@@ -50,13 +51,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "kinds": (),
     "casting": (*CORE,),
     "folding": (*CORE, "format"),
+    "decomposing": (*CORE, "format"),
     "recognition": (*CORE, "format", "discovery", "casting", "checkpoint", "matching", "naming", "side_files", "state_dict", "drafting"),
     "drafting": (*CORE, "format", "side_files", "state_dict"),
     "loading": (*CORE, "reference", "format", "discovery", "casting", "checkpoint", "matching", "naming", "state_dict", "recognition",
                 "drafting"),
-    "equivalence": (*CORE, "reference", "format", "discovery", "folding", "loading", "npz"),
+    "equivalence": (*CORE, "reference", "format", "discovery", "decomposing", "folding", "loading", "npz"),
     "cli": (*CORE, "reference", "format", "discovery", "checkpoint", "matching", "naming", "kinds", "state_dict", "casting", "folding",
-            "recognition", "drafting", "loading", "equivalence", "npz", "side_files", "matched_graphs", "matched_parameters"),
+            "decomposing", "recognition", "drafting", "loading", "equivalence", "npz", "side_files", "matched_graphs",
+            "matched_parameters"),
     "pytest_plugin": (*CORE, "format", "discovery", "loading", "equivalence"),
     "__main__": ("cli",),
 }

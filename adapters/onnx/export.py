@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,9 @@ import onnx
 from adapters.onnx.complex_pairs import bordered
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.origin import describe
+from adapters.onnx.registry import lowerings
 from adapters.onnx.writing import total_bytes, write_external, write_model
+from converter.decomposing import decompose
 from converter.dims import Dim
 from converter.errors import ConverterError
 from converter.ir import Model, TensorSpec
@@ -56,6 +59,7 @@ def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lo
     if opset not in OPSETS:
         raise ConverterError("an ONNX opset that is not written here", expected=f"{OPSETS[0]} to {OPSETS[-1]}",
                              received=str(opset))
+    model = replace(model, graph=decompose(model.graph, model.parameters, lambda node: node.op not in lowerings()))
     lowering = Lowering(model.graph, model.parameters, opset)
     outputs = lowering.lower()
     _name_outputs(lowering, outputs)

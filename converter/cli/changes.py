@@ -1,4 +1,4 @@
-"""What a conversion changes on its way: the dtype (--dtype), and batch normalizations that are folded (--fold)."""
+"""What a conversion changes on its way: the dtype (--dtype), batch normalizations that are folded (--fold), operators (--core)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 from converter.ir import DType
 
 
-def changed(content: Any, notes: Sequence[str], *, dtype: str | None, fold: bool) -> tuple[Any, Sequence[str]]:
+def changed(content: Any, notes: Sequence[str], *, dtype: str | None, fold: bool, core: bool) -> tuple[Any, Sequence[str]]:
     """The model or the parameters as the options want them, and what to say of it."""
     if fold:
         content, notes = _fold(content, notes)
+    if core:
+        content, notes = _to_core(content, notes)
     return _cast(content, dtype, notes)
 
 
@@ -22,6 +24,15 @@ def _fold(model: Any, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
     made = fold(model)
     count = made.metadata["folded"]["batch_norms"] if made is not model else 0
     return made, [*notes, f"{plural(count, 'batch normalization')} folded" if count else "no batch normalization to fold"]
+
+
+def _to_core(model: Any, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    from converter.cli.console import plural
+    from converter.decomposing import is_core, to_core
+
+    count = sum(not is_core(node.op) for node in model.graph.nodes)
+    return to_core(model), [*notes, f"{plural(count, 'node')} put in terms of the core's operators" if count
+                            else "every node is one of the core's operators already"]
 
 
 def _cast(content: Any, dtype: str | None, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:

@@ -74,6 +74,8 @@ class Conversion:
             parameters.append(click.option("--fold", is_flag=True, help="Fold batch normalizations into the convolutions and linear "
                                            "layers before them: fewer nodes for what is only to run, with weights that are no longer "
                                            "the checkpoint's."))
+            parameters.append(click.option("--core", is_flag=True, help="Put operators in terms of simpler ones, until only those of "
+                                           "the core are left, which every reader has (docs/operators.md)."))
         if self.needs_graph:
             parameters.append(click.option("--json", "as_json", is_flag=True,
                                            help="Print the result, or every reason for a refusal, as JSON."))
@@ -186,7 +188,8 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
         content, notes = read(conversion, source, update, given)
         if target.holds == "parameters" and isinstance(content, Model):
             content = SelectedParameters(content.parameters, content.constants)
-        content, notes = changed(content, notes, dtype=given.get("dtype"), fold=bool(given.get("fold")))
+        content, notes = changed(content, notes, dtype=given.get("dtype"), fold=bool(given.get("fold")),
+                                 core=bool(given.get("core")))
         for text in notes:
             warn(text, quiet)
         update(f"writing {output}")

@@ -8,6 +8,7 @@ from collections.abc import Container
 import numpy as np
 
 from converter.attributes import normalize_attributes
+from converter.decomposing import to_core
 from converter.dims import Dim, symbols
 from converter.equivalence.compare import Comparison
 from converter.equivalence.report import Row, failure, row
@@ -143,8 +144,21 @@ def _value(value: object) -> str:
 
 
 def compare_models(base: Model, other: Model, subject: str) -> list[Row]:
-    """The rows that say whether `other` is `base`: parameters, then the graph. What was folded of `base` must be all of its folding."""
+    """The rows that say whether `other` is `base`: parameters, then the graph.
+
+    What was folded of `base` must be all of its folding, and what was put in terms of the core what `to_core` makes.
+    """
     folded = other.metadata.get("folded")
     if isinstance(folded, dict) and "folded" not in base.metadata and folded.get("from") == model_digest(base):
         base = fold(base)
+    if _is_core_of(other, base):
+        base = to_core(base)
+    elif _is_core_of(base, other):
+        other = to_core(other)
     return [*compare_parameters(base.parameters, other.parameters, subject), compare_graphs(base.graph, other.graph, subject)]
+
+
+def _is_core_of(core: Model, plain: Model) -> bool:
+    """Whether a model says that it is another one in the core's operators."""
+    made = core.metadata.get("core")
+    return isinstance(made, dict) and "core" not in plain.metadata and made.get("from") == model_digest(plain)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from math import factorial
 
-import numpy as np
-
+from converter.formulas import Formula, Space, Term, in_float64, polynomial
 from converter.ops._rules import Array
-from converter.ops.special import in_float64, polynomial, real
-from converter.opset import op
+from converter.ops.special import real
+from converter.opset import ARRAYS, op
 
 NEAR = 20.0
 """Up to here the power series, beyond it the asymptotic one, whose smallest term is e^-40 here."""
@@ -28,27 +28,35 @@ def asymptotic_series(order: int) -> list[float]:
     return found
 
 
-def _scaled(x: Array, order: int) -> Array:
+def _scaled(order: int) -> Formula:
     """I_n(x) · e^-|x|."""
-    size = np.abs(x)
-    near = np.minimum(size, NEAR)
-    small = polynomial(power_series(order), (near / NEAR) ** 2) * np.exp(-near) * (0.5 * near) ** order
-    far = np.maximum(size, NEAR)
-    large = polynomial(asymptotic_series(order), 1.0 / far) / np.sqrt(2 * np.pi * far)
-    value = np.where(size <= NEAR, small, large)
-    return np.where(np.isnan(x), x, np.copysign(value, x) if order % 2 else value)
+    @in_float64
+    def formula(f: Space, x: Term) -> Term:
+        size = f.abs(x)
+        near, far = f.minimum(size, NEAR), f.maximum(size, NEAR)
+        # In a variable up to 1: ONNX Runtime takes a term that float32 rounds to 0 for 0 and leaves it out, in float64 too.
+        part = near / NEAR
+        small = polynomial(power_series(order), part * part) * f.exp(-near)
+        large = polynomial(asymptotic_series(order), f.reciprocal(far)) / f.sqrt(far * (2 * math.pi))
+        if order % 2:
+            value = f.where(size <= NEAR, small * (near * 0.5), large) * f.sign(x)
+        else:
+            value = f.where(size <= NEAR, small, large)
+        return f.where(f.isnan(x), x, value)
+
+    return formula
 
 
-_i0e, _i1e = in_float64(lambda x: _scaled(x, 0)), in_float64(lambda x: _scaled(x, 1))
+_i0e, _i1e = _scaled(0), _scaled(1)
 
 
-@op(infer=real)
+@op(infer=real, formula=_i0e)
 def i0e(x: Array) -> Array:
     """e^-|x| times the modified Bessel function of the first kind of order 0: torch.special.i0e."""
-    return _i0e(x)
+    return _i0e(ARRAYS, x)
 
 
-@op(infer=real)
+@op(infer=real, formula=_i1e)
 def i1e(x: Array) -> Array:
     """e^-|x| times the modified Bessel function of the first kind of order 1: torch.special.i1e."""
-    return _i1e(x)
+    return _i1e(ARRAYS, x)

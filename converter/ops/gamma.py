@@ -5,12 +5,15 @@ All are computed in float64 and rounded to the operand's dtype.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from converter.facts import Facts
+from converter.formulas import Space, Term, in_float64, polynomial
 from converter.ops._rules import Array, elementwise
-from converter.ops.special import in_float64, polynomial, real
-from converter.opset import op
+from converter.ops.special import real
+from converter.opset import ARRAYS, op
 
 # Bernoulli numbers over their factors in Stirling's series (Abramowitz & Stegun 6.1.41 and 6.3.18).
 STIRLING = [1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400]
@@ -39,110 +42,118 @@ TERMS = 10
 """How many terms of ζ's sum stand before the remainder."""
 
 
-def _shifted(x: Array, bound: int) -> Array:
-    return np.where(x < bound, x + bound, x)
+def _shifted(f: Space, x: Term, bound: int) -> tuple[Term, Term, Term]:
+    """(whether x is below the bound, x or the bound if that is less, x moved up by the bound where it is below)."""
+    below = x < float(bound)
+    return below, f.minimum(x, float(bound)), f.where(below, x + float(bound), x)
 
 
-def lgamma_positive(x: Array) -> Array:
-    """log Γ(x) for x > 0: Stirling's series after a shift; around 1 and 2, where it vanishes, its series there."""
-    low = np.minimum(x, float(STIRLING_FROM))
-    product = np.ones_like(x)
-    for step in range(STIRLING_FROM):
-        product = product * (low + step)
-    large = _shifted(x, STIRLING_FROM)
-    series = polynomial(STIRLING, 1.0 / (large * large)) / large
-    value = (large - 0.5) * np.log(large) - large + 0.5 * np.log(2 * np.pi) + series
-    value = value - np.where(x < STIRLING_FROM, np.log(product), 0.0)
-    z = np.where(x < 1.5, x - 1.0, x - 2.0)
-    near = np.abs(z) < NEAR
-    z = np.where(near, z, 0.0)
-    around = z * polynomial(NEAR_TWO, z)
-    around = np.where(x < 1.5, around - np.log1p(z), around)
-    return np.where(np.isinf(x), np.inf, np.where(near, around, value))
+def lgamma_positive(f: Space, x: Term) -> Term:
+    """log Γ(x) for x > 0, float64: Stirling's series after a shift; around 1 and 2, where it vanishes, its series there."""
+    below, low, large = _shifted(f, x, STIRLING_FROM)
+    product = low
+    for step in range(1, STIRLING_FROM):
+        product = product * (low + float(step))
+    inverse = f.reciprocal(large)
+    value = (large - 0.5) * f.log(large) - large + 0.5 * math.log(2 * math.pi) + polynomial(STIRLING, inverse * inverse) * inverse
+    value = value - f.where(below, f.log(product), 0.0)
+    first = x < 1.5
+    z = f.where(first, x - 1.0, x - 2.0)
+    near = f.abs(z) < NEAR
+    z = f.where(near, z, 0.0)
+    around = z * polynomial(NEAR_TWO, z) - f.where(first, f.log1p(z), 0.0)
+    return f.where(f.equal(x, math.inf), x, f.where(near, around, value))
 
 
-def _lgamma64(x: Array) -> Array:
-    positive = lgamma_positive(np.where(x > 0, x, 1.0))
-    below = np.where((x < 0) & np.isfinite(x), x, -0.5)
-    # Reflection: log |Γ(x)| = log(π / |sin πx|) - log Γ(1 - x). The argument of the sine is reduced exactly.
-    sine = np.abs(np.sin(np.pi * (below - np.rint(below))))
-    reflected = np.log(np.pi) - np.log(sine) - lgamma_positive(1.0 - below)
-    reflected = np.where((x == np.floor(x)) | np.isinf(x), np.inf, reflected)
-    return np.where(np.isnan(x), x, np.where(x > 0, positive, np.where(x == 0, np.inf, reflected)))
+def _mirrored(f: Space, x: Term) -> tuple[Term, Term, Term]:
+    """(where x > 0, a positive argument: x, or 1 - x below; π times the fraction below, exact, between -1/2 and 1/2)."""
+    above = x > 0.0
+    return above, f.where(above, x, 1.0 - x), (x - f.round(x)) * math.pi
 
 
-def _digamma_positive(x: Array) -> Array:
-    low = np.minimum(x, float(DIGAMMA_FROM))
-    total = np.zeros_like(x)
-    for step in reversed(range(DIGAMMA_FROM)):
-        total = total - 1.0 / (low + step)
-    large = _shifted(x, DIGAMMA_FROM)
-    inverse = 1.0 / (large * large)
-    series = np.log(large) - 0.5 / large + inverse * polynomial(DIGAMMA, inverse)
-    return np.where(x < DIGAMMA_FROM, total + series, series)
+def _is_whole(f: Space, x: Term) -> Term:
+    return f.equal(x, f.floor(x))
 
 
-def _digamma64(x: Array) -> Array:
-    positive = _digamma_positive(np.where(x > 0, x, 1.0))
-    below = np.where((x < 0) & np.isfinite(x), x, -0.5)
-    fraction = below - np.rint(below)
-    reflected = _digamma_positive(1.0 - below) - np.pi / np.tan(np.pi * fraction)
-    reflected = np.where((x == np.floor(x)) | np.isinf(x), np.nan, reflected)
-    return np.where(np.isnan(x), x, np.where(x > 0, positive, np.where(x == 0, np.copysign(np.inf, -x), reflected)))
+@in_float64
+def _lgamma(f: Space, x: Term) -> Term:
+    """Below 0, by reflection: log |Γ(x)| = log(π / |sin πx|) - log Γ(1 - x)."""
+    above, argument, turn = _mirrored(f, x)
+    value = lgamma_positive(f, argument)
+    reflected = math.log(math.pi) - f.log(f.abs(f.sin(turn))) - value
+    value = f.where(above, value, f.where(_is_whole(f, x), math.inf, reflected))
+    return f.where(f.isnan(x), x, value)
 
 
-def _zeta_positive(s: Array, q: Array) -> Array:
+@in_float64
+def _digamma(f: Space, x: Term) -> Term:
+    """The asymptotic series after a shift (Abramowitz & Stegun 6.3.18); below 0, by reflection: ψ(x) = ψ(1 - x) - π / tan πx."""
+    above, argument, turn = _mirrored(f, x)
+    below, low, large = _shifted(f, argument, DIGAMMA_FROM)
+    total = f.reciprocal(low + float(DIGAMMA_FROM - 1))
+    for step in reversed(range(1, DIGAMMA_FROM - 1)):
+        total = total + f.reciprocal(low + float(step))
+    total = total + f.reciprocal(low)
+    inverse = f.reciprocal(large * large)
+    value = f.log(large) - 0.5 / large + inverse * polynomial(DIGAMMA, inverse) - f.where(below, total, 0.0)
+    reflected = f.where(_is_whole(f, x), math.nan, value - math.pi * f.cos(turn) / f.sin(turn))
+    # At 0, an infinity of the opposite sign.
+    value = f.where(above, value, f.where(f.equal(x, 0.0), -f.reciprocal(x), reflected))
+    return f.where(f.isnan(x), x, value)
+
+
+def _zeta_positive(f: Space, s: Term, q: Term) -> Term:
     """Σ (q + k)^-s for s > 1 and q > 0, by Euler and Maclaurin (Abramowitz & Stegun 23.1.30)."""
-    total = np.zeros(np.broadcast_shapes(s.shape, q.shape))
-    for step in reversed(range(TERMS)):
-        total = total + (q + step) ** -s
-    end = q + TERMS
-    power = end**-s
-    series = np.zeros_like(total)
+    total = (q + float(TERMS - 1)) ** -s
+    for step in reversed(range(1, TERMS - 1)):
+        total = total + (q + float(step)) ** -s
+    total = total + q ** -s
+    end = q + float(TERMS)
+    power = end ** -s
     # Horner's scheme in (s + 2k - 1)(s + 2k) / end².
+    series = 0.0
     for k in reversed(range(len(REMAINDER))):
-        factor = s / end if k == 0 else (s + (2 * k - 1)) / end * ((s + 2 * k) / end)
-        series = (REMAINDER[k] + series) * factor
-    tail = power * (end / (s - 1.0) + 0.5 + series)
+        factor = s / end if k == 0 else (s + (2.0 * k - 1.0)) / end * ((s + 2.0 * k) / end)
+        series = (series + REMAINDER[k]) * factor
+    tail = power * (end / (s - 1.0) + series + 0.5)
     # Where the first term left out is nothing, its factor may be infinite.
-    return total + np.where(power <= np.finfo(np.float64).eps * 2.0**-30 * total, 0.0, tail)
+    return total + f.where(power <= total * (float(np.finfo(np.float64).eps) * 2.0**-30), 0.0, tail)
 
 
-def _zeta64(s: Array, q: Array) -> Array:
-    exponent = np.where(s > 1.0, s, 2.0)
-    positive = _zeta_positive(exponent, np.where(q > 0, q, 1.0))
-    # Below 0, for integer s: Σ over k of (q + k)^-s, with f the fraction of q, is ζ(s, f) + (-1)^s (ζ(s, 1 - f) - ζ(s, 1 - q)).
-    # 1 - f is taken as ⌈q⌉ - q, which keeps the digits of a q just below 0.
-    whole = np.where((s == np.floor(s)) & (s > 1.0) & np.isfinite(s), s, 2.0)
-    below = np.where((q < 0) & (q != np.floor(q)), q, -0.5)
-    fraction = below - np.floor(below)
-    sign = np.where(np.fmod(whole, 2.0) == 0.0, 1.0, -1.0)
-    mirrored = _zeta_positive(whole, np.ceil(below) - below) - _zeta_positive(whole, 1.0 - below)
-    negative = np.where(s == np.floor(s), _zeta_positive(whole, fraction) + sign * mirrored, np.nan)
-    value = np.where(q > 0, positive, np.where(q == np.floor(q), np.inf, negative))
-    value = np.where(np.isnan(s) | np.isnan(q), np.nan, value)
-    return np.where(s == 1.0, np.inf, np.where(s < 1.0, np.nan, value))
+@in_float64
+def _zeta(f: Space, s: Term, q: Term) -> Term:
+    """Below 0, for integer s and f the fraction of q: ζ(s, f) + (-1)^s (ζ(s, 1 - f) - ζ(s, 1 - q)).
+
+    1 - f is taken as ⌈q⌉ - q, which keeps the digits of a q just below 0.
+    """
+    exponent = f.where(s > 1.0, s, 2.0)
+    above, whole = q > 0.0, _is_whole(f, q)
+    broken = f.logical_not(above | whole)
+    first = _zeta_positive(f, exponent, f.where(above, q, f.where(broken, q - f.floor(q), 0.5)))
+    near = _zeta_positive(f, exponent, f.where(broken, f.ceil(q) - q, 0.5))
+    rest = near - _zeta_positive(f, exponent, f.where(broken, 1.0 - q, 1.0))
+    mirrored = first + f.where(f.equal(f.fmod(exponent, 2.0), 1.0), -rest, rest)
+    value = f.where(above, first, f.where(whole, math.inf, f.where(_is_whole(f, s), mirrored, math.nan)))
+    value = f.where(f.isnan(s) | f.isnan(q), math.nan, value)
+    return f.where(f.equal(s, 1.0), math.inf, f.where(s < 1.0, math.nan, value))
 
 
-_lgamma, _digamma = in_float64(_lgamma64), in_float64(_digamma64)
-
-
-@op(infer=real, facts=Facts(domain=((0.1, 4.0),)))
+@op(infer=real, facts=Facts(domain=((0.1, 4.0),)), formula=_lgamma)
 def lgamma(x: Array) -> Array:
     """log |Γ(x)|; infinite at 0 and at the negative integers."""
-    return _lgamma(x)
+    return _lgamma(ARRAYS, x)
 
 
-@op(infer=real, facts=Facts(domain=((0.1, 4.0),)))
+@op(infer=real, facts=Facts(domain=((0.1, 4.0),)), formula=_digamma)
 def digamma(x: Array) -> Array:
     """Γ'(x) / Γ(x); an infinity of the opposite sign at 0, NaN at the negative integers."""
-    return _digamma(x)
+    return _digamma(ARRAYS, x)
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((1.1, 4.0), (0.1, 4.0))))
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((1.1, 4.0), (0.1, 4.0))), formula=_zeta)
 def zeta(s: Array, q: Array) -> Array:
     """Hurwitz's zeta function ζ(s, q), the sum of (q + k)^-s over k = 0, 1, …: torch.special.zeta.
 
     Infinite at s = 1 and where q is 0 or a negative integer; NaN for s < 1, and for negative q and an s that is no integer.
     """
-    return _zeta64(np.asarray(s, np.float64), np.asarray(q, np.float64)).astype(np.result_type(s, q), copy=False)
+    return _zeta(ARRAYS, s, q)

@@ -5,15 +5,18 @@ All are computed in float64 and rounded to the operand's dtype.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 
 import numpy as np
 
+from converter import formulas
 from converter.facts import Facts
-from converter.ir import TensorSpec
+from converter.formulas import Space, Term
+from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, each, elementwise, require_float
-from converter.opset import op
+from converter.opset import ARRAYS, op
 
 Kernel = Callable[[Array], Array]
 
@@ -125,37 +128,44 @@ _END = ([6.65790464350110377720e0, 5.46378491116411436990e0, 1.78482653991729133
          1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15])
 
 
-def _quantile(q: Array, tail: Array) -> Array:
-    """The normal distribution's quantile of p, from q = p - 1/2 and tail = min(p, 1 - p)."""
-    middle = q * ratio(_MIDDLE, 0.180625 - np.clip(q, -0.425, 0.425) ** 2)
-    r = np.sqrt(-np.log(np.clip(tail, 5e-324, 0.5)))
-    outer = np.where(r <= 5.0, ratio(_SIDE, np.minimum(r, 5.0) - 1.6), ratio(_END, r - 5.0))
-    value = np.where(np.abs(q) <= 0.425, middle, np.copysign(outer, q))
-    value = np.where(tail == 0.0, np.copysign(np.inf, q), value)
-    return np.where((tail >= 0.0) & (tail <= 0.5), value, np.nan)
+def _quantile(f: Space, q: Term, tail: Term) -> Term:
+    """The normal distribution's quantile of p, from q = p - 1/2 and tail = min(p, 1 - p), in float64."""
+    inner = f.clip(q, -0.425, 0.425)
+    middle = q * formulas.ratio(_MIDDLE, 0.180625 - inner * inner)
+    r = f.sqrt(-f.log(f.clip(tail, 5e-324, 0.5)))
+    outer = f.where(r <= 5.0, formulas.ratio(_SIDE, f.minimum(r, 5.0) - 1.6), formulas.ratio(_END, r - 5.0))
+    outer = f.where(f.equal(tail, 0.0), math.inf, outer) * f.sign(q)
+    return f.where((tail >= 0.0) & (tail <= 0.5), f.where(f.abs(q) <= 0.425, middle, outer), math.nan)
 
 
-def _erfinv64(x: Array) -> Array:
-    return _quantile(0.5 * x, 0.5 * (1.0 - np.abs(x))) / np.sqrt(2.0)
+@formulas.in_float64
+def _erfinv(f: Space, x: Term) -> Term:
+    return _quantile(f, x * 0.5, (1.0 - f.abs(x)) * 0.5) * math.sqrt(0.5)
 
 
-def _ndtri64(p: Array) -> Array:
-    return _quantile(p - 0.5, np.where(p < 0.5, p, 1.0 - p))
+@formulas.in_float64
+def _ndtri(f: Space, p: Term) -> Term:
+    return _quantile(f, p - 0.5, f.where(p < 0.5, p, 1.0 - p))
 
 
-def _erfcx64(x: Array) -> Array:
-    clean = np.atleast_1d(np.nan_to_num(x))
-    large = np.maximum(clean, 1.25)
-    s = 1.0 / large**2
-    tail = np.exp(np.where(large < 1.0 / 0.35, ratio(_ERFC_NEAR, s), ratio(_ERFC_FAR, s)) - 0.5625) / large
-    small = np.clip(clean, -30.0, 1.25)
-    high = (small.view(np.uint64) & np.uint64(0xFFFFFFFF00000000)).view(np.float64)
-    body = np.exp(high * high) * (np.exp((small - high) * (small + high)) * _erfc64(small))
-    value = np.where(clean < 1.25, body, tail).reshape(x.shape)
-    return np.where(np.isnan(x), x, np.where(x == np.inf, 0.0, value))
+@formulas.in_float64
+def _erfcx(f: Space, x: Term) -> Term:
+    """From 1.25 on the approximation of erfc without its exponential; below, e^(x²) · (1 - erf x), x² split at a square that is exact."""
+    large = f.maximum(x, 1.25)
+    inverse = f.reciprocal(large)
+    s = inverse * inverse
+    tail = f.exp(f.where(large < 1.0 / 0.35, formulas.ratio(_ERFC_NEAR, s), formulas.ratio(_ERFC_FAR, s)) - 0.5625) * inverse
+    small = f.clip(x, -30.0, 1.25)
+    high = f.astype(f.astype(small, dtype=DType.FLOAT32), dtype=DType.FLOAT64)
+    body = f.exp(high * high) * (f.exp((small - high) * (small + high)) * (1.0 - f.erf(small)))
+    return f.where(x < 1.25, body, tail)
 
 
-_erf, _erfc, _erfinv, _ndtri, _erfcx = map(in_float64, (_erf64, _erfc64, _erfinv64, _ndtri64, _erfcx64))
+def _xlogy(f: Space, x: Term, y: Term) -> Term:
+    return f.where(f.isnan(y), y, f.where(f.equal(x, 0.0), 0.0, x * f.log(y)))
+
+
+_erf, _erfc = map(in_float64, (_erf64, _erfc64))
 
 
 @op(infer=real)
@@ -170,26 +180,25 @@ def erfc(x: Array) -> Array:
     return _erfc(x)
 
 
-@op(infer=real, facts=Facts(domain=((-0.95, 0.95),)))
+@op(infer=real, facts=Facts(domain=((-0.95, 0.95),)), formula=_erfinv)
 def erfinv(x: Array) -> Array:
     """The inverse of erf: infinite at -1 and 1, NaN outside."""
-    return _erfinv(x)
+    return _erfinv(ARRAYS, x)
 
 
-@op(infer=real)
+@op(infer=real, formula=_erfcx)
 def erfcx(x: Array) -> Array:
     """e^(x²) · erfc(x), which neither overflows nor vanishes for large x: torch.special.erfcx."""
-    return _erfcx(x)
+    return _erfcx(ARRAYS, x)
 
 
-@op(infer=real, facts=Facts(domain=((0.05, 0.95),)))
+@op(infer=real, facts=Facts(domain=((0.05, 0.95),)), formula=_ndtri)
 def ndtri(p: Array) -> Array:
     """The value below which a normal variable lies with probability p: infinite at 0 and 1, NaN outside: torch.special.ndtri."""
-    return _ndtri(p)
+    return _ndtri(ARRAYS, p)
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((0.1, 4.0),)))
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((0.1, 4.0),)), formula=_xlogy)
 def xlogy(x: Array, y: Array) -> Array:
     """x · log(y), 0 where x is 0, and NaN where y is NaN: torch.xlogy."""
-    product = np.where(x == 0, np.zeros((), x.dtype), x * np.log(y))
-    return np.where(np.isnan(y), y, product)
+    return _xlogy(ARRAYS, x, y)

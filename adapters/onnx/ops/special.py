@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 
 from adapters.onnx.kernels import compute, number
 from adapters.onnx.lowering import Lowering, Tensor
@@ -13,16 +12,6 @@ from adapters.onnx.ops.transcendental import log1p
 from adapters.onnx.registry import lowers
 from converter.ir import DType
 from converter.ops import special
-
-
-def in_float64(lowering: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The lowering on operands cast to float64, its result in the operands' dtype."""
-
-    @wraps(lowering)
-    def lowered(g: Lowering, *operands: Tensor) -> Tensor:
-        return g.cast(lowering(g, *(g.cast(item, DType.FLOAT64) for item in operands)), operands[0].dtype)
-
-    return lowered
 
 
 def polynomial(g: Lowering, coefficients: Sequence[float], x: Tensor) -> Tensor:
@@ -75,11 +64,6 @@ def erf(g: Lowering, x: Tensor) -> Tensor:
     return apply(g, "Mul", select(g, _less(g, size, 0.84375), small, outer), apply(g, "Sign", x))
 
 
-def _erfc64(g: Lowering, x: Tensor) -> Tensor:
-    """In float64, below 1.25: 1 - erf x."""
-    return apply(g, "Sub", number(g, 1, x), erf(g, x))
-
-
 @lowers("erfc")
 def erfc(g: Lowering, x: Tensor) -> Tensor:
     """1 - erf x, and from 1.25 on, where that cancels, by fdlibm's approximation in float64."""
@@ -118,33 +102,3 @@ def _quantile(g: Lowering, q: Tensor, tail: Tensor) -> Tensor:
     central = apply(g, "LessOrEqual", apply(g, "Abs", q), number(g, 0.425, q), dtype=DType.BOOL)
     inside = apply(g, "GreaterOrEqual", tail, number(g, 0, tail), dtype=DType.BOOL)
     return select(g, inside, select(g, central, middle, outer), number(g, math.nan, q))
-
-
-@lowers("ndtri")
-@in_float64
-def ndtri(g: Lowering, p: Tensor) -> Tensor:
-    tail = select(g, _less(g, p, 0.5), p, apply(g, "Sub", number(g, 1, p), p))
-    return _quantile(g, apply(g, "Sub", p, number(g, 0.5, p)), tail)
-
-
-@lowers("erfcx")
-@in_float64
-def erfcx(g: Lowering, x: Tensor) -> Tensor:
-    """From 1.25 on fdlibm's approximation of erfc without its exponential; below, e^(x²) with x² split as there."""
-    large = compute(g, "Clip", x, number(g, 1.25, x), None, spec=like(x))
-    inverse = apply(g, "Reciprocal", large)
-    s = apply(g, "Mul", inverse, inverse)
-    exponent = select(g, _less(g, large, 1.0 / 0.35), ratio(g, special._ERFC_NEAR, s), ratio(g, special._ERFC_FAR, s))
-    tail = apply(g, "Mul", apply(g, "Exp", apply(g, "Sub", exponent, number(g, 0.5625, x))), inverse)
-    small = _bounded(g, x, -30.0, 1.25)
-    high = g.cast(g.cast(small, DType.FLOAT32), DType.FLOAT64)
-    rest = apply(g, "Mul", apply(g, "Sub", small, high), apply(g, "Add", small, high))
-    body = apply(g, "Mul", apply(g, "Exp", apply(g, "Mul", high, high)), apply(g, "Mul", apply(g, "Exp", rest), _erfc64(g, small)))
-    return select(g, _less(g, x, 1.25), body, tail)
-
-
-@lowers("xlogy")
-def xlogy(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
-    zero = apply(g, "Equal", x, number(g, 0, x), dtype=DType.BOOL)
-    product = select(g, zero, number(g, 0, x), apply(g, "Mul", x, apply(g, "Log", y)))
-    return select(g, apply(g, "IsNaN", y, dtype=DType.BOOL), y, product)

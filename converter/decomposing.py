@@ -1,0 +1,196 @@
+"""Operators in terms of simpler ones: a graph in which what a target lacks is put together of what it has.
+
+    decompose(graph, parameters, lambda node: node.op not in lowerings())
+
+`to_core` leaves operators without a formula only: the core, which every target and every reader has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
+from converter.builder import live_nodes
+from converter.checking import bind_operands, check, infer_node, literal_dtype
+from converter.dims import Dim, symbols
+from converter.formulas import Term
+from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Model, Node, Operand, TensorSpec
+from converter.opset import lookup
+from converter.parameters import ParameterStore
+
+
+class Symbol:
+    """A value of a graph in a formula."""
+
+    __slots__ = ("name", "space", "spec")
+
+    def __init__(self, space: Nodes, name: str, spec: TensorSpec) -> None:
+        self.space, self.name, self.spec = space, name, spec
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.spec.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.spec.rank
+
+    @property
+    def dtype(self) -> DType:
+        return self.spec.dtype
+
+
+def _method(operator: str, turned: bool) -> Callable[..., Any]:
+    def method(self: Symbol, other: Any) -> Any:
+        return getattr(self.space, operator)(*((other, self) if turned else (self, other)))
+
+    return method
+
+
+for _name, _operator in (("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"), ("pow", "power"),
+                         ("and", "logical_and"), ("or", "logical_or")):
+    setattr(Symbol, f"__{_name}__", _method(_operator, False))
+    setattr(Symbol, f"__r{_name}__", _method(_operator, True))
+for _name, _operator in (("lt", "less"), ("le", "less_equal"), ("gt", "greater"), ("ge", "greater_equal")):
+    setattr(Symbol, f"__{_name}__", _method(_operator, False))
+for _name, _operator in (("neg", "negative"), ("invert", "logical_not")):
+    setattr(Symbol, f"__{_name}__", lambda self, operator=_operator: getattr(self.space, operator)(self))
+
+
+class Nodes:
+    """The reading as nodes.
+
+    Args:
+        specs: of the values that there are; gains those of new ones.
+        dims: the ranges of sizes.
+        lacks: whether a node is to be put in simpler terms too.
+        taken: names that values have; gains those of new ones.
+        stem: what new names begin with.
+        source: where the nodes come from.
+    """
+
+    def __init__(self, specs: dict[str, TensorSpec], dims: Mapping[str, DimRange], lacks: Callable[[Node], bool], taken: set[str],
+                 stem: str, source: str | None) -> None:
+        self.specs, self.dims, self.lacks, self.taken, self.stem, self.source = specs, dims, lacks, taken, stem, source
+        self.counts: Counter[str] = Counter()
+        self.nodes: list[Node] = []
+        self._made: dict[Any, tuple[Symbol, ...]] = {}
+
+    def __getattr__(self, operator: str) -> Callable[..., Any]:
+        return lambda *operands, **attributes: self.apply(operator, operands, attributes)
+
+    def fresh(self, operator: str) -> str:
+        """A name that is free."""
+        name = f"{self.stem}{operator}"
+        while name in self.taken:
+            self.counts[operator] += 1
+            name = f"{self.stem}{operator}_{self.counts[operator]}"
+        self.taken.add(name)
+        return name
+
+    def operand(self, item: Operand, dtype: DType | None) -> Term:
+        """What stands for an operand of the operator: a number becomes a tensor."""
+        if item is None:
+            return None
+        return Symbol(self, item, self.specs[item]) if isinstance(item, str) else self.full(shape=(), fill_value=item, dtype=dtype)
+
+    def apply(self, operator: str, operands: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
+        """One operator's results: a term, or a tuple of them."""
+        names = tuple(item.name if isinstance(item, Symbol) else item.item() if isinstance(item, np.generic) else item for item in operands)
+        given = normalize_attributes(lookup(operator), {name: self._body(value, operands) if callable(value) else value
+                                                        for name, value in attributes.items() if value is not None})
+        key = (operator, tuple((type(name), name) for name in names), repr(sorted(given.items())))
+        if key not in self._made:
+            node = Node(operator, names, ("y",), given, self.source)
+            found = expand(self, node) if self.lacks(node) else None
+            if found is None:
+                specs = infer_node(node, self.specs)
+                outputs = tuple(self.fresh(operator) for _ in specs)
+                self.specs.update(zip(outputs, specs, strict=True))
+                self.nodes.append(Node(operator, names, outputs, given, self.source))
+                found = tuple(Symbol(self, name, spec) for name, spec in zip(outputs, specs, strict=True))
+            self._made[key] = found
+        results = self._made[key]
+        return results[0] if len(results) == 1 else results
+
+
+    def _body(self, function: Callable[..., Any], operands: Sequence[Any]) -> Graph:
+        """A sub-graph that takes all operands."""
+        inputs = tuple(GraphInput(f"value_{position}", item.spec) for position, item in enumerate(operands))
+        specs = {port.name: port.spec for port in inputs}
+        dims = {name: self.dims[name] for item in operands for size in item.shape for name in symbols(size)}
+        inner = Nodes(specs, self.dims, self.lacks, set(specs), "", self.source)
+        results = function(inner, *(Symbol(inner, port.name, port.spec) for port in inputs))
+        outputs = tuple(GraphOutput(f"output_{position}", item.spec, item.name) for position, item in enumerate(results))
+        return Graph("body", inputs, outputs, live_nodes(inner.nodes, inputs, outputs), dims)
+
+
+def expand(space: Nodes, node: Node) -> tuple[Symbol, ...] | None:
+    """A node's results by its operator's formula, or None where it has none."""
+    operator = lookup(node.op)
+    if operator.formula is None:
+        return None
+    dtype = literal_dtype(node.inputs, space.specs)
+    operands = [space.operand(item, dtype) for item in bind_operands(operator, node.inputs)]
+    result = operator.formula(space, *operands, **filled_attributes(operator, normalize_attributes(operator, node.attributes)))
+    return None if result is None else result if isinstance(result, tuple) else (result,)
+
+
+def decompose(graph: Graph, parameters: ParameterStore | None, lacks: Callable[[Node], bool], outer: Iterable[str] = ()) -> Graph:
+    """The graph with every node that is lacked, and has a formula, in terms of simpler ones; those of sub-graphs too.
+
+    Args:
+        parameters: the graph's own.
+        lacks: whether a node is to be replaced.
+        outer: for a sub-graph, the symbols that its surroundings bind.
+    """
+    if not any(lacks(node) or graphs_in(node) for node in graph.nodes):
+        return graph
+    specs = dict(check(graph, parameters, outer=outer))
+    taken, nodes, same = {*specs, *(output.name for output in graph.outputs)}, list[Node](), dict[str, str]()
+    for node in graph.nodes:
+        inputs = tuple(same.get(item, item) if isinstance(item, str) else item for item in node.inputs)
+        node = replace(node, inputs=inputs, attributes={name: _within(value, lacks) for name, value in node.attributes.items()})
+        space = Nodes(specs, graph.dims, lacks, taken, f"{next(filter(None, node.outputs), node.op)}/", node.source)
+        results = expand(space, node) if lacks(node) else None
+        if results is None:
+            nodes.append(node)
+            continue
+        made = {name for item in space.nodes for name in item.outputs}
+        final = {result.name: name for name, result in zip(node.outputs, results, strict=False) if name is not None and result.name in made}
+        nodes += [replace(item, inputs=tuple(final.get(name, name) if isinstance(name, str) else name for name in item.inputs),
+                          outputs=tuple(final.get(str(name), name) for name in item.outputs)) for item in space.nodes]
+        same.update({name: final.get(result.name, result.name)
+                     for name, result in zip(node.outputs, results, strict=False) if name is not None})
+    outputs = tuple(GraphOutput(out.name, out.spec, same.get(out.value, out.value)) for out in graph.outputs)
+    return replace(graph, nodes=live_nodes(nodes, graph.inputs, outputs), outputs=outputs)
+
+
+def _within(value: Any, lacks: Callable[[Node], bool]) -> Any:
+    """An attribute whose graphs are decomposed."""
+    if isinstance(value, tuple):
+        return tuple(_within(item, lacks) for item in value)
+    return decompose(value, None, lacks, attribute_symbols(value)) if isinstance(value, Graph) else value
+
+
+def is_core(operator: str) -> bool:
+    """Whether an operator has no formula."""
+    return lookup(operator).formula is None
+
+
+def to_core(model: Model) -> Model:
+    """The model in operators of the core alone, but for those whose formulas do not cover what their nodes ask for.
+
+    Its metadata says of which model it was made; one that has the core's operators only is given as it is.
+    """
+    from converter.format import model_digest
+
+    graph = decompose(model.graph, model.parameters, lambda node: not is_core(node.op))
+    if graph.nodes == model.graph.nodes:
+        return model
+    return replace(model, graph=graph, metadata={**model.metadata, "core": {"from": model_digest(model)}})
