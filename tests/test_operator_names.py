@@ -16,6 +16,7 @@ DEFINITIONS = ("converter/ops/",)
 REGISTRIES = ("adapters/onnx/ops/", "adapters/onnx/readers/", "adapters/torch/ops/", "adapters/numpy/kernels/")
 
 TRANSLATIONS = {
+    "adapters/onnx/reading/spelled_recurrent.py": "layers and activations by ONNX's names",
     "adapters/huggingface/net.py": "activations by their names in configs",
     "adapters/huggingface/sentence.py": "activations by their names in configs",
     "adapters/torchvision/timm/net.py": "activations by their names in configs",

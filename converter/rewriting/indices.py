@@ -6,12 +6,9 @@ import numpy as np
 
 from converter.dims import Expr
 from converter.ir import Node, Operand
+from converter.opset import facts_of, lookup
 from converter.rewriting.known import counts_from
 from converter.rewriting.rewriter import SMALL, Rewriter, rule
-
-MOVES = ("reshape", "expand_dims", "squeeze", "permute_dims", "broadcast_to", "slice", "take", "take_along_axis", "select", "flip",
-         "index")
-"""Operators whose results are elements of their first operand."""
 
 
 @rule("where", lifting=True)
@@ -42,11 +39,11 @@ def _never_negative(r: Rewriter, operand: Operand, depth: int = 0) -> bool:
     if node.op == "arange":
         start = counts_from(r, operand)
         return start is not None and start >= 0
-    if node.op in MOVES:
-        return _never_negative(r, node.inputs[0], depth + 1)
-    if node.op in ("concat", "stack", "add", "multiply", "maximum"):
-        return all(_never_negative(r, item, depth + 1) for item in node.inputs)
-    return node.op == "where" and all(_never_negative(r, item, depth + 1) for item in node.inputs[1:])
+    facts, (first, *_) = facts_of(node.op), node.outputs
+    moved = facts.carries and not facts.fills and node.op != "astype" and (operand == first or lookup(node.op).outputs is None)
+    if not moved and node.op not in ("add", "multiply"):
+        return False
+    return all(_never_negative(r, item, depth + 1) for position, item in enumerate(node.inputs) if not moved or position in facts.carries)
 
 
 @rule("select", lifting=True)
