@@ -19,7 +19,8 @@ def shipped_files_page() -> str:
         "wrote: files of packages on PyPI, as they lie in them, converted by the command line to JSON, HDF5 and ONNX.", "",
         "*module*: with the package's own class (`--module`); *recognised*: by its config.json alone; *onnx*: the graph of another tool's",
         "file is read; *parameters*: what computes is not at hand here, and the tensors alone are written. *apart*: the largest difference",
-        "from the package's own forward at two sizes, in NumPy and ONNX Runtime, of the largest value.", "",
+        "from the package's own forward at two sizes, in NumPy and ONNX Runtime, of the largest value.",
+        "Files of other tools are not compared.", "",
         f"{len(rows)} files; {sum('converted' in (row['targets'].get('json'), row['targets'].get('hdf5')) for row in rows)} become whole "
         f"models, {sum(row['how'] == 'parameters' for row in rows)} give their parameters; {len(compared)} are compared, at most "
         f"{max(row['apart'] for row in compared):.0e} apart.", "",
