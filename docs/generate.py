@@ -8,6 +8,7 @@ from pathlib import Path
 from converter.attributes import describe_type
 from converter.opset import OPSET, AttributeSpec, Operator, operators
 from docs.faults import page as faults_page
+from docs.fuzzing import fuzzing_page
 from docs.image_models import image_models_page
 from docs.live_models import live_models_page
 from docs.onnx_reading import onnx_reading_page
@@ -95,7 +96,8 @@ def coverage_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "live_models.md": live_models_page,
+PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "fuzzing.md": fuzzing_page,
+         "live_models.md": live_models_page,
          "image_models.md": image_models_page, "onnx_reading.md": onnx_reading_page,
          "timm_models.md": timm_models_page, "shipped_files.md": shipped_files_page}
 
