@@ -69,6 +69,19 @@ def in_float64(formula: Formula) -> Formula:
     return computed
 
 
+def widened(formula: Formula) -> Formula:
+    """`formula` of one operand, whose smaller floats compute in float32."""
+
+    @wraps(formula)
+    def computed(f: Space, x: Term, **attributes: Any) -> Term:
+        dtype = dtype_of(x)
+        if not dtype.is_float or dtype.itemsize >= 4:
+            return formula(f, x, **attributes)
+        return f.astype(formula(f, f.astype(x, dtype=DType.FLOAT32), **attributes), dtype=dtype)
+
+    return computed
+
+
 def polynomial(coefficients: Sequence[float], x: Term) -> Term:
     """Horner's scheme, constant term first."""
     result = x * coefficients[-1] + coefficients[-2]

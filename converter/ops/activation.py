@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.facts import Facts
+from converter.formulas import Space, Term, widened
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, axis_of, each, require, require_float, require_rank, require_size, same_dtype, unary
 from converter.ops._spatial import wide
 from converter.ops.special import _erfc64
-from converter.opset import op
+from converter.opset import ARRAYS, op
 
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
@@ -59,34 +60,64 @@ def gelu(x: Array, *, approximate: Literal["none", "tanh"] = "none") -> Array:
     return _within(x, lambda x: 0.5 * x * _erfc64((-x * x.dtype.type(math.sqrt(0.5))).astype(np.float64)).astype(x.dtype))
 
 
-@op(infer=unary(float_only=True), facts=Facts(finite=True))
+@widened
+def _silu(f: Space, x: Term) -> Term:
+    return x * f.sigmoid(x)
+
+
+@op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_silu)
 def silu(x: Array) -> Array:
     """x · sigmoid(x)."""
-    return _within(x, lambda x: x * _sigmoid(x))
+    y: Array = _silu(ARRAYS, x)
+    return y
 
 
-@op(infer=unary(float_only=True), facts=Facts(finite=True))
+@widened
+def _elu(f: Space, x: Term, *, alpha: float, scale: float, input_scale: float) -> Term:
+    return f.where(x > 0.0, x * scale, f.expm1(f.minimum(x * input_scale, 0.0)) * (scale * alpha))
+
+
+@op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_elu)
 def elu(x: Array, *, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Array:
     """scale · x for x > 0, else scale · alpha · (exp(input_scale · x) - 1): torch.nn.functional.elu."""
-    return _within(x, lambda x: np.where(x > 0, scale * x, scale * alpha * np.expm1(np.minimum(input_scale * x, 0))))
+    y: Array = _elu(ARRAYS, x, alpha=alpha, scale=scale, input_scale=input_scale)
+    return y
 
 
-@op(infer=unary(float_only=True))
+@widened
+def _selu(f: Space, x: Term) -> Term:
+    return f.where(x > 0.0, x, f.expm1(f.minimum(x, 0.0)) * SELU_ALPHA) * SELU_SCALE
+
+
+@op(infer=unary(float_only=True), formula=_selu)
 def selu(x: Array) -> Array:
     """1.0507009873554805 · x for x > 0, else 1.0507009873554805 · 1.6732632423543772 · (exp(x) - 1)."""
-    return _within(x, lambda x: SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0))))
+    y: Array = _selu(ARRAYS, x)
+    return y
 
 
-@op(infer=unary(float_only=True))
+@widened
+def _celu(f: Space, x: Term, *, alpha: float) -> Term:
+    return f.where(x > 0.0, x, f.expm1(f.where(x > 0.0, 0.0, x) / alpha) * alpha)
+
+
+@op(infer=unary(float_only=True), formula=_celu)
 def celu(x: Array, *, alpha: float = 1.0) -> Array:
     """x for x > 0, else alpha · (exp(x / alpha) - 1)."""
-    return _within(x, lambda x: np.where(x > 0, x, alpha * np.expm1(np.where(x > 0, 0, x) / alpha)))
+    y: Array = _celu(ARRAYS, x, alpha=alpha)
+    return y
 
 
-@op(infer=unary(float_only=True), facts=Facts(finite=True))
+@widened
+def _leaky_relu(f: Space, x: Term, *, negative_slope: float) -> Term:
+    return f.where(x > 0.0, x, x * negative_slope)
+
+
+@op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_leaky_relu)
 def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Array:
     """x for x > 0, else negative_slope · x."""
-    return _within(x, lambda x: np.where(x > 0, x, x * x.dtype.type(negative_slope)))
+    y: Array = _leaky_relu(ARRAYS, x, negative_slope=negative_slope)
+    return y
 
 
 def _prelu(x: TensorSpec, weight: TensorSpec) -> TensorSpec:
@@ -105,32 +136,52 @@ def prelu(x: Array, weight: Array) -> Array:
     return np.where(x > 0, x, x * slope).astype(x.dtype, copy=False)
 
 
-@op(infer=unary(float_only=True))
+@widened
+def _softplus(f: Space, x: Term, *, beta: float, threshold: float) -> Term:
+    return f.where(x * beta > threshold, x, f.logaddexp(x * beta, 0.0) / beta)
+
+
+@op(infer=unary(float_only=True), formula=_softplus)
 def softplus(x: Array, *, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """log(1 + exp(beta · x)) / beta, and x itself where beta · x > threshold: torch.nn.functional.softplus."""
-    def compute(x: Array) -> Array:
-        scaled = x * x.dtype.type(beta)
-        return np.where(scaled > threshold, x, np.logaddexp(0, scaled).astype(x.dtype) / x.dtype.type(beta))
-
-    return _within(x, compute)
+    y: Array = _softplus(ARRAYS, x, beta=beta, threshold=threshold)
+    return y
 
 
-@op(infer=unary(float_only=True))
+@widened
+def _log_sigmoid(f: Space, x: Term) -> Term:
+    return f.minimum(x, 0.0) - f.log1p(f.exp(-f.abs(x)))
+
+
+@op(infer=unary(float_only=True), formula=_log_sigmoid)
 def log_sigmoid(x: Array) -> Array:
     """log(1 / (1 + exp(-x))), computed as min(x, 0) - log(1 + exp(-|x|)): torch.nn.functional.logsigmoid."""
-    return _within(x, lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x))))
+    y: Array = _log_sigmoid(ARRAYS, x)
+    return y
 
 
-@op(infer=unary(float_only=True))
+@widened
+def _softshrink(f: Space, x: Term, *, lambd: float) -> Term:
+    return f.where(x > lambd, x - lambd, f.where(x < -lambd, x + lambd, x * 0.0))
+
+
+@op(infer=unary(float_only=True), formula=_softshrink)
 def softshrink(x: Array, *, lambd: float = 0.5) -> Array:
     """x - lambd for x > lambd, x + lambd for x < -lambd, else 0 (NaN stays)."""
-    return _within(x, lambda x: np.where(x > lambd, x - x.dtype.type(lambd), np.where(x < -lambd, x + x.dtype.type(lambd), x * 0)))
+    y: Array = _softshrink(ARRAYS, x, lambd=lambd)
+    return y
 
 
-@op(infer=unary(float_only=True))
+@widened
+def _hardshrink(f: Space, x: Term, *, lambd: float) -> Term:
+    return f.where((x >= -lambd) & (x <= lambd), 0.0, x)
+
+
+@op(infer=unary(float_only=True), formula=_hardshrink)
 def hardshrink(x: Array, *, lambd: float = 0.5) -> Array:
     """0 for -lambd ≤ x ≤ lambd, else x."""
-    return _within(x, lambda x: np.where((x >= -lambd) & (x <= lambd), 0, x))
+    y: Array = _hardshrink(ARRAYS, x, lambd=lambd)
+    return y
 
 
 @op(infer=_numbers)
@@ -150,22 +201,40 @@ def hardtanh(x: Array, *, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     return y
 
 
-@op(infer=unary(float_only=True), facts=Facts(finite=True))
+@widened
+def _hardsigmoid(f: Space, x: Term) -> Term:
+    return f.minimum(f.maximum(x + 3.0, 0.0), 6.0) / 6.0
+
+
+@op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_hardsigmoid)
 def hardsigmoid(x: Array) -> Array:
     """min(max(x + 3, 0), 6) / 6."""
-    return _within(x, lambda x: np.minimum(np.maximum(x + 3, 0), 6) / 6)
+    y: Array = _hardsigmoid(ARRAYS, x)
+    return y
 
 
-@op(infer=unary(float_only=True), facts=Facts(finite=True))
+@widened
+def _hardswish(f: Space, x: Term) -> Term:
+    return x * f.minimum(f.maximum(x + 3.0, 0.0), 6.0) / 6.0
+
+
+@op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_hardswish)
 def hardswish(x: Array) -> Array:
     """x · min(max(x + 3, 0), 6) / 6."""
-    return _within(x, lambda x: x * np.minimum(np.maximum(x + 3, 0), 6) / 6)
+    y: Array = _hardswish(ARRAYS, x)
+    return y
 
 
-@op(infer=unary(float_only=True))
+@widened
+def _mish(f: Space, x: Term) -> Term:
+    return x * f.tanh(f.logaddexp(x, 0.0))
+
+
+@op(infer=unary(float_only=True), formula=_mish)
 def mish(x: Array) -> Array:
     """x · tanh(log(1 + exp(x)))."""
-    return _within(x, lambda x: x * np.tanh(np.logaddexp(0, x).astype(x.dtype)))
+    y: Array = _mish(ARRAYS, x)
+    return y
 
 
 def _glu(x: TensorSpec, *, axis: int = -1) -> TensorSpec:
