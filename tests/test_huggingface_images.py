@@ -26,6 +26,8 @@ MOBILE = {"depth_multiplier": 0.25, "min_depth": 4}
 EFFICIENT = {"width_coefficient": 0.25, "depth_coefficient": 1.2, "in_channels": [32, 16], "out_channels": [16, 24], "strides": [1, 2],
              "kernel_sizes": [3, 5], "num_block_repeats": [1, 2], "expand_ratios": [1, 3], "hidden_dim": 320}
 POOLS = {"num_encoder_blocks": 2, "hidden_sizes": [8, 12], "depths": [2, 1], "patch_sizes": [7, 3], "strides": [4, 2], "padding": [2, 1]}
+SEGFORMER = {"num_encoder_blocks": 2, "hidden_sizes": [8, 12], "depths": [1, 2], "patch_sizes": [7, 3], "strides": [4, 2],
+             "num_attention_heads": [1, 2], "sr_ratios": [2, 1], "mlp_ratios": [2, 3], "decoder_hidden_size": 10}
 CONVNEXT = {"num_stages": 3, "hidden_sizes": [8, 12, 16], "depths": [1, 2, 1], "patch_size": 2}
 CASES: list[Case] = [
     ("ViTMSN", "Model", SMALL, [(13, 13)]), ("ViTMSN", "ForImageClassification", {**SMALL, "qkv_bias": False}, [(13, 13)]),
@@ -53,6 +55,10 @@ CASES: list[Case] = [
     ("EfficientNet", "Model", {**EFFICIENT, "depthwise_padding": [1]}, MAPS),
     ("EfficientNet", "ForImageClassification", {**EFFICIENT, "pooling_type": "max"}, [(35, 50)]),
     ("PoolFormer", "Model", {**POOLS, "use_layer_scale": False}, MAPS),
+    # SegFormer's norms have PyTorch's number, whatever the config says.
+    ("Segformer", "Model", {**SEGFORMER, "reshape_last_stage": False, "layer_norm_eps": 0.1}, MAPS),
+    ("Segformer", "ForImageClassification", {**SEGFORMER, "hidden_act": "relu"}, [(33, 47)]),
+    ("Segformer", "ForSemanticSegmentation", SEGFORMER, MAPS),
     ("PoolFormer", "ForImageClassification", {**POOLS, "pool_size": 5}, MAPS),
 ]
 
@@ -97,6 +103,25 @@ def test_masked_patches_are_those_with_the_most_noise(tmp_path: Path) -> None:
         from_folder(tmp_path, take="pixel_values")
 
 
+@pytest.mark.parametrize(("fields", "layers"), [
+    ({}, [1, 2, 3, 4]), ({"head_in_index": 0, "depth_estimation_type": "metric", "max_depth": 20}, [0, 1, 2, 4]),
+    ({"apply_layernorm": False}, [1, 2, 3, 4])])
+def test_depths(fields: dict[str, Any], layers: list[int], tmp_path: Path) -> None:
+    normed = fields.pop("apply_layernorm", True)
+    backbone = transformers.Dinov2Config(**{**SCALED, "num_hidden_layers": 4}, out_indices=layers, reshape_hidden_states=False,
+                                         apply_layernorm=normed)
+    config = transformers.DepthAnythingConfig(backbone_config=backbone, patch_size=4, reassemble_hidden_size=16, head_hidden_size=5,
+                                              neck_hidden_sizes=[4, 5, 6, 7], fusion_hidden_size=6, **fields)
+    module = randomised(transformers.DepthAnythingForDepthEstimation(config))
+    model = from_folder(save(module, tmp_path))
+    same_tensors(model, tmp_path)
+    for batch, (height, width) in enumerate(ANY, 1):
+        compare(model, module, pixels(batch, height, width), what=f"{height} {width}")
+    change_config(tmp_path, backbone_config={**backbone.to_dict(), "reshape_hidden_states": True})
+    with pytest.raises(ConverterError, match="reshape_hidden_states"):
+        from_folder(tmp_path)
+
+
 def test_the_least_image(tmp_path: Path) -> None:
     """The least size at which every map has a pixel, and one less."""
     model = from_folder(save(made("PoolFormer", "Model", POOLS), tmp_path))
@@ -115,6 +140,7 @@ def test_the_least_image(tmp_path: Path) -> None:
     ("ResNet", RESNET, {"depths": [2, 1, 1]}), ("RegNet", RESNET, {"hidden_act": "sine"}), ("RegNet", RESNET, {"groups_width": "4"}),
     ("MobileNetV2", MOBILE, {"expand_ratio": 2.0}), ("MobileNetV1", MOBILE, {"depth_multiplier": 0}),
     ("EfficientNet", EFFICIENT, {"strides": [1, 3]}), ("EfficientNet", EFFICIENT, {"pooling_type": "sum"}),
+    ("Segformer", SEGFORMER, {"num_attention_heads": [1, 5]}), ("Segformer", SEGFORMER, {"sr_ratios": [2, 2]}),
     ("PoolFormer", POOLS, {"pool_size": 4}), ("PoolFormer", POOLS, {"padding": [2, -1]}),
 ])
 def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:

@@ -75,6 +75,27 @@ def test_siglip_of_both(stem: str, image: dict[str, Any], tmp_path: Path) -> Non
     compare(from_folder(save(module, tmp_path / "classes")), module, shown)
 
 
+def test_blip(tmp_path: Path) -> None:
+    text, image = {**TEXT, "num_attention_heads": 4}, {**IMAGE, "hidden_act": "relu"}
+    for head, shown in (("Model", 2), ("ForImageTextRetrieval", 3)):
+        module = made("Blip", head, text_config=text, vision_config=image, projection_dim=7, image_text_hidden_size=5)
+        model = from_folder(save(module, tmp_path / head))
+        same_tensors(model, tmp_path / head)
+        compare(model, module, {**words(3, 6, 40, padding="right"), **pixels(shown)}, what=head)
+    for stem, fields, given in (("BlipText", text, words(2, 7, 40, padding="left")), ("BlipVision", image, pixels(2))):
+        module = made(stem, "Model", **fields)
+        model = from_folder(save(module, tmp_path / stem))
+        same_tensors(model, tmp_path / stem)
+        compare(model, module, given, what=stem)
+
+
+def test_chinese_clip(tmp_path: Path) -> None:
+    module = made("ChineseCLIP", "Model", text_config={**TEXT, "type_vocab_size": 3}, vision_config=IMAGE, projection_dim=7)
+    model = from_folder(save(module, tmp_path))
+    same_tensors(model, tmp_path)
+    compare(model, module, {**words(3, 6, 40, padding="right"), **pixels(2)})
+
+
 @pytest.mark.parametrize("head", ["Model", "ForAudioClassification"])
 def test_spectrograms(head: str, tmp_path: Path) -> None:
     fields = {**COMMON, "patch_size": 3, "frequency_stride": 2, "time_stride": 3, "max_length": 11, "num_mel_bins": 8}
@@ -86,6 +107,7 @@ def test_spectrograms(head: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stem", "fields", "changes"), [
     ("Siglip2Vision", ROWS, {"num_patches": 15}), ("SiglipVision", IMAGE, {"image_size": [12, 12]}),
+    ("BlipText", TEXT, {"position_embedding_type": "relative_key"}), ("BlipVision", IMAGE, {"image_size": [13, 13]}),
     ("SiglipText", TEXT, {"projection_size": 7}), ("AST", {**COMMON, "max_length": 32, "num_mel_bins": 20}, {"patch_size": 21}),
 ])
 def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import Net
 from adapters.huggingface.vision import TASKS, image, layer, patches, pixels, sizes, with_tokens
@@ -37,6 +38,24 @@ NAMES = {
 
 def build(net: Net, task: str) -> None:
     config = net.config
+    *_, x = states(net)
+    registers = _registers(config)
+    first = net.first(x)
+    if task == "image-feature-extraction":
+        net.output("last_hidden_state", x)
+        net.output("pooler_output", first)
+        return
+    rest = net.op("mean", net.op("slice", x, axes=(1,), starts=(1 + registers,), stops=(None,)), axis=(1,))
+    net.output("logits", net.linear(net.op("concat", first, rest, axis=1), "classifier", config.labels()))
+
+
+def _registers(config: Config) -> int:
+    return config.size("num_register_tokens", 4) if config.get("model_type") == "dinov2_with_registers" else 0
+
+
+def states(net: Net) -> list[Value]:
+    """The words before the first layer, after each, and those of the last normalised: [batch, 1 + patches, width] each."""
+    config = net.config
     given, width = image(config, 224, 14), config.size("hidden_size")
     rows, columns = given.grid
     if rows != columns:
@@ -47,8 +66,7 @@ def build(net: Net, task: str) -> None:
     layout = sizes(config, eps=1e-6, inner=inner, bias=config.flag("qkv_bias", True), scaled=True, gated=gated)
     if gated:
         layout = replace(layout, activation="silu")
-    registered = config.get("model_type") == "dinov2_with_registers"
-    registers = config.size("num_register_tokens", 4) if registered else 0
+    registers = _registers(config)
     for name in ("layerscale_value", "drop_path_rate", "apply_layernorm", "reshape_hidden_states", "stage_names", "out_features",
                  "out_indices", "use_mask_token"):
         config.get(name)  # of training, or of a backbone
@@ -56,21 +74,15 @@ def build(net: Net, task: str) -> None:
     net.b.dims.update(height=DimRange(given.patch_height), width=DimRange(given.patch_width))
     words = patches(net, pixels(net, given, height=height, width=across), given, width)
     x = with_tokens(net, words, net.tensor("class", (1, 1, width), ""))
-    places = _positions(net, rows, width, height // given.patch_height, across // given.patch_width, registered)
+    places = _positions(net, rows, width, height // given.patch_height, across // given.patch_width, registers > 0)
     x = net.op("add", x, places, name="embeddings")
     if registers:
         own, words = net.b.add("split", (x,), {"sizes": (1, words.shape[1]), "axis": 1}, names=("class_token", "words"))
         x = net.op("concat", own, with_tokens(net, words, net.tensor("registers", (1, registers, width), "")), axis=1)
+    found = [x]
     for index in range(config.size("num_hidden_layers")):
-        x = layer(net, x, layout, f"layer_{index}", layer=index)
-    x = net.layer_norm(x, "norm", layout.eps)
-    first = net.first(x)
-    if task == "image-feature-extraction":
-        net.output("last_hidden_state", x)
-        net.output("pooler_output", first)
-        return
-    rest = net.op("mean", net.op("slice", x, axes=(1,), starts=(1 + registers,), stops=(None,)), axis=(1,))
-    net.output("logits", net.linear(net.op("concat", first, rest, axis=1), "classifier", config.labels()))
+        found.append(layer(net, found[-1], layout, f"layer_{index}", layer=index))
+    return [*found, net.layer_norm(found[-1], "norm", layout.eps)]
 
 
 def _positions(net: Net, side: int, width: int, rows: Dim, columns: Dim, antialias: bool) -> Value:

@@ -127,8 +127,7 @@ def layer(net: Net, x: Value, given: Sizes, name: str, mask: Value | None = None
     """x + attention(norm(x)), then x + feed-forward(norm(x)). rotate: what is done to queries and keys, [batch, heads, time, size]."""
     width = int(x.shape[-1])  # type: ignore[arg-type]
     normed = net.layer_norm(x, "attention_norm", given.eps, **places)
-    query, key, value = (net.split_heads(net.linear(normed, role, width, bias=bias, **places), given.heads)
-                         for role, bias in zip(("query", "key", "value"), given.bias, strict=True))
+    query, key, value = (net.split_heads(part, given.heads) for part in _attended(net, normed, width, given, **places))
     if rotate is not None:
         query, key = rotate(query), rotate(key)
     seen = net.op("scaled_dot_product_attention", query, key, value, mask, is_causal=causal)
@@ -140,6 +139,15 @@ def layer(net: Net, x: Value, given: Sizes, name: str, mask: Value | None = None
     if given.scaled:
         part = net.op("multiply", part, net.tensor("outer_scale", (width,), "", **places))
     return net.op("add", part, x, name=name)
+
+
+def _attended(net: Net, x: Value, width: int, given: Sizes, **places: Any) -> list[Value]:
+    """Queries, keys and values: maps of their own, or one where the family's names have it so."""
+    if "qkv" in net.family.names:
+        fused = net.linear(x, "qkv", 3 * width, **places)
+        return list(net.b.add("split", (fused,), {"sizes": (width,) * 3, "axis": -1}, names=("query", "key", "value")))
+    return [net.linear(x, role, width, bias=bias, **places)
+            for role, bias in zip(("query", "key", "value"), given.bias, strict=True)]
 
 
 def feed_forward(net: Net, x: Value, given: Sizes, **places: Any) -> Value:
