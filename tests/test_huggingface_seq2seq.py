@@ -49,6 +49,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5 1.1": ("T5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     "t5 gated": ("T5", {**T5, "feed_forward_proj": "gated-silu", "relative_attention_num_buckets": 7}),
     "mt5": ("MT5", {**T5, "num_decoder_layers": None}),
+    "umt5": ("UMT5", {**T5, "tie_word_embeddings": False}),
     "bart": ("Bart", BART),
     "bart with tables of its own": ("Bart", {**BART, **OWN}),
     "mbart": ("MBart", {**BART, "decoder_layers": 3}),
@@ -66,12 +67,12 @@ BART_HEADS = ("Model", "ForConditionalGeneration", "ForSequenceClassification", 
 T5_HEADS = ("Model", "ForConditionalGeneration", "EncoderModel", "ForSequenceClassification", "ForTokenClassification",
             "ForQuestionAnswering")
 ONLY_GENERATES = ("Model", "ForConditionalGeneration", "ForCausalLM")
-HEADS = {"T5": T5_HEADS, "MT5": T5_HEADS, "Bart": BART_HEADS, "MBart": BART_HEADS,
+HEADS = {"T5": T5_HEADS, "MT5": T5_HEADS, "UMT5": T5_HEADS, "Bart": BART_HEADS, "MBart": BART_HEADS,
          "PLBart": ("ForConditionalGeneration", "ForSequenceClassification", "ForCausalLM"), "Marian": ("Model", "MTModel"),
          "Pegasus": ONLY_GENERATES, "M2M100": ONLY_GENERATES[:2], "Blenderbot": ONLY_GENERATES, "BlenderbotSmall": ONLY_GENERATES}
 GENERATORS = ("t5", "t5 1.1", "mt5", "bart", "mbart")
 # Of one code with BART: their caches are tried, and what is their own.
-KIN = ("marian", "marian with tables of its own", "pegasus", "m2m_100", "blenderbot-small")
+KIN = ("umt5", "marian", "marian with tables of its own", "pegasus", "m2m_100", "blenderbot-small")
 SIZES = ((1, 1, 1, "none"), (3, 7, 5, "right"), (2, 30, 20, "none"), (3, 5, 9, "left"))
 
 
@@ -140,6 +141,39 @@ def test_configs_drawn_from_all_fields(name: str, tmp_path: Path) -> None:
         for batch, source, time, padding in ((3, 7, 5, "right"), (2, 30, 20, "none"), (3, 5, 9, "left")):
             inputs = given(model, batch, source, time, padding, fields["pad_token_id"])
             compare(model, module, inputs, what=f"{name}{head} {fields}", extra={"use_cache": False}, seen_only=head == "ForCausalLM")
+
+
+T5_DRAWN: dict[str, list[Any]] = {
+    "d_model": [16, 24], "d_kv": [4, 6], "d_ff": [20, 24], "num_layers": [1, 2], "num_decoder_layers": [1, 3, None], "num_heads": [1, 2, 4],
+    "relative_attention_num_buckets": [7, 8, 16], "relative_attention_max_distance": [12, 30], "layer_norm_epsilon": [1e-6, 1e-2],
+    "feed_forward_proj": ["relu", "gated-gelu", "gated-silu", "gelu"], "tie_word_embeddings": [True, False]}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["t5", "mt5", "umt5"])
+def test_t5_configs_drawn_from_all_fields(name: str, tmp_path: Path) -> None:
+    for seed in range(10):
+        draw, head = random.Random(f"{name} {seed}"), T5_HEADS[seed % len(T5_HEADS)]
+        fields = {field: draw.choice(values) for field, values in T5_DRAWN.items()}
+        module = made(name, head, **fields)
+        model = from_folder(save(module, tmp_path / str(seed)))
+        for batch, source, time, padding in ((3, 7, 5, "right"), (2, 30, 20, "none")):
+            compare(model, module, given(model, batch, source, time, padding), what=f"{name}{head} {fields}",
+                    extra={"use_cache": False} if "Encoder" not in head and "Token" not in head else None)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_scores_by_a_table_of_their_own(tie: bool, tmp_path: Path) -> None:
+    """The library scales UMT5's scores whether the file has such a table or not."""
+    from safetensors.torch import load_file, save_file
+
+    folder = save(made("umt5", "ForConditionalGeneration"), tmp_path, tie_word_embeddings=tie)
+    held = load_file(folder / "model.safetensors")
+    save_file({**held, "lm_head.weight": torch.linspace(-1, 1, VOCABULARY * 16).reshape(VOCABULARY, 16)}, folder / "model.safetensors",
+              metadata={"format": "pt"})
+    module = transformers.UMT5ForConditionalGeneration.from_pretrained(folder).eval()
+    model = from_folder(folder)
+    compare(model, module, given(model, 2, 7, 5, "right"), extra={"use_cache": False})
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -88,6 +88,7 @@ MODULES = {
     "gpt_oss": "experts:GPT_OSS",
     "t5": "t5",
     "mt5": "t5",
+    "umt5": "t5",
     "bart": "bart",
     "mbart": "bart",
     "plbart": "bart:PLBART",

@@ -1,8 +1,11 @@
-"""T5 (Raffel et al. 2019), T5 1.1 and mT5 (Xue et al. 2020): biases by distance, root mean square norms, scores that are not scaled."""
+"""T5 (Raffel et al. 2019), T5 1.1, mT5 (Xue et al. 2020), UMT5 (Chung et al. 2023).
+
+Biases by distance, root mean square norms, scores that are not scaled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +40,7 @@ NAMES = {
     "words": "shared",
     "encoder_words": "encoder.embed_tokens",
     "decoder_words": "decoder.embed_tokens",
-    "distances": "{stack}.block.0.layer.0.SelfAttention.relative_attention_bias",
+    "distances": "{stack}.block.{layer}.layer.0.SelfAttention.relative_attention_bias",
     "query": f"{BLOCK}.{{attention}}.q",
     "key": f"{BLOCK}.{{attention}}.k",
     "value": f"{BLOCK}.{{attention}}.v",
@@ -82,8 +85,9 @@ class Layout:
         self.farthest = config.size("relative_attention_max_distance", 128)
         if not self.buckets // 2 < self.farthest <= LARGEST_DISTANCE:
             raise config.refuse("relative_attention_max_distance", f"{self.buckets // 2 + 1} to {LARGEST_DISTANCE}", self.farthest)
-        self.multilingual = config.get("model_type") == "mt5"
-        given = config.get("feed_forward_proj", "gated-gelu" if self.multilingual else "relu")
+        self.kind = config.get("model_type")
+        self.own_distances = self.kind == "umt5"
+        given = config.get("feed_forward_proj", "relu" if self.kind == "t5" else "gated-gelu")
         parts = given.split("-") if isinstance(given, str) else []
         if len(parts) not in (1, 2) or len(parts) == 2 and parts[0] != "gated":
             raise config.refuse("feed_forward_proj", "an activation, or gated-…", given)
@@ -99,10 +103,10 @@ def build(net: Net, task: str) -> None:
     config, layout = net.config, Layout(net.config)
     rows, width = config.size("vocab_size"), layout.width
     tie = config.flag("tie_word_embeddings", True)
-    # mT5's scores are never scaled, and what its files say of ties the library does not read.
-    scaled = not layout.multilingual and config.flag("scale_decoder_outputs", tie)
+    # What mT5's and UMT5's files say of ties the library does not read: scores of the one are never scaled, of the other always.
+    scaled = {"t5": config.flag("scale_decoder_outputs", tie), "mt5": False}.get(layout.kind, True)
     roles = ["words"] + [f"{stack}_words" for stack in ("encoder", "decoder") if stack == "encoder" or task not in ENCODES]
-    if task == "text2text-generation" and tie and scaled:
+    if task == "text2text-generation" and tie and scaled and layout.kind == "t5":
         roles.append("lm_head")
     tables = tied_words(net, roles, rows, width)
     net.leaves(*({"lm_head.*", "classification_head.*", "classifier.*", "qa_outputs.*"}
@@ -125,7 +129,7 @@ def build(net: Net, task: str) -> None:
             net.output("logits", net.linear(encoded, "classifier", config.labels()))
         return
     moves = task in ("text-classification", "question-answering") and not net.takes(TARGET)
-    words = target(net, None, layout.heads, shifted(net, ids, 0 if layout.multilingual else None) if moves else None)
+    words = target(net, None, layout.heads, shifted(net, ids, None if layout.kind == "t5" else 0) if moves else None)
     x = _decode(net, layout, words, tables["decoder_words"], memory(net, encoded, layout.heads, project))
     if task == "feature-extraction":
         decoder_outputs(net, "last_hidden_state", x, words, encoded)
@@ -146,7 +150,7 @@ def _used(task: str) -> tuple[str, ...]:
 
 
 def _scores(net: Net, x: Value, tables: dict[str, Value], rows: int, scaled: bool) -> Value:
-    """[batch, time, vocab]. A checkpoint may have tables of its own for words and scores where the latter are not scaled."""
+    """[batch, time, vocab]. A checkpoint may have tables of its own for words and scores."""
     if scaled:
         x = net.op("multiply", x, int(x.shape[-1]) ** -0.5)  # type: ignore[arg-type]
     if "lm_head" in tables:
@@ -161,12 +165,13 @@ def _scores(net: Net, x: Value, tables: dict[str, Value], rows: int, scaled: boo
 def _encode(net: Net, layout: Layout, ids: Value, table: Value) -> Value:
     """[batch, source, width]."""
     x = net.op("embedding", ids, table)
-    bias = _biased(net, visible(net), _distances(net, layout, "encoder", 0, ids.shape[1]))
+    mask = visible(net)
+    biases = _biases(net, layout, "encoder", mask, 0, ids.shape[1])
     for layer in range(layout.layers):
         places: dict[str, Any] = {"stack": "encoder", "layer": layer}
         normed = net.rms_norm(x, "part_norm", layout.eps, place=0, **places)
         query, key, value = (_heads(net, layout, normed, role, attention=SELF, place=0, **places) for role in ("query", "key", "value"))
-        x = _attended(net, layout, x, query, key, value, bias, attention=SELF, place=0, **places)
+        x = _attended(net, layout, x, query, key, value, biases(layer), attention=SELF, place=0, **places)
         x = _fed(net, layout, x, f"encoder_layer_{layer}", place=1, **places)
     return net.rms_norm(x, "norm", layout.eps, stack="encoder")
 
@@ -174,14 +179,14 @@ def _encode(net: Net, layout: Layout, ids: Value, table: Value) -> Value:
 def _decode(net: Net, layout: Layout, words: Sequence, table: Value, kept: Memory) -> Value:
     """[batch, time, width]."""
     x = net.op("embedding", words.ids, table)
-    bias = _biased(net, words.order(None), _distances(net, layout, "decoder", words.past, words.total))
+    biases = _biases(net, layout, "decoder", words.order(None), words.past, words.total)
     mask = visible(net)
     source = None if mask is None else _biased(net, mask, _number(net, 0.0))
     for layer in range(layout.heads.layers):
         places: dict[str, Any] = {"stack": "decoder", "layer": layer}
         normed = net.rms_norm(x, "part_norm", layout.eps, place=0, **places)
         query, key, value = (_heads(net, layout, normed, role, attention=SELF, place=0, **places) for role in ("query", "key", "value"))
-        x = _attended(net, layout, x, query, *words.remember(layer, key, value), bias, attention=SELF, place=0, **places)
+        x = _attended(net, layout, x, query, *words.remember(layer, key, value), biases(layer), attention=SELF, place=0, **places)
         normed = net.rms_norm(x, "part_norm", layout.eps, place=1, **places)
         query = _heads(net, layout, normed, "query", attention=CROSS, place=1, **places)
         x = _attended(net, layout, x, query, kept.part(layer, "key"), kept.part(layer, "value"), source, attention=CROSS, place=1, **places)
@@ -189,9 +194,18 @@ def _decode(net: Net, layout: Layout, words: Sequence, table: Value, kept: Memor
     return net.rms_norm(x, "norm", layout.eps, stack="decoder")
 
 
-def _distances(net: Net, layout: Layout, stack: str, start: Any, stop: Any) -> Value:
-    table = net.tensor("distances", (layout.buckets, layout.heads.count), stack=stack)
-    return distance_bias(net, table, layout.buckets, layout.farthest, start, stop, both=stack == "encoder", name=f"{stack}.distance")
+def _biases(net: Net, layout: Layout, stack: str, mask: Value | None, start: Any, stop: Any) -> Callable[[int], Value]:
+    """What is added to the scores of a layer: of its own table, or of the first layer's."""
+
+    def bias(layer: int) -> Value:
+        table = net.tensor("distances", (layout.buckets, layout.heads.count), stack=stack, layer=layer)
+        return _biased(net, mask, distance_bias(net, table, layout.buckets, layout.farthest, start, stop, both=stack == "encoder",
+                                                name=f"{stack}.distance"))
+
+    if layout.own_distances:
+        return bias
+    first = bias(0)
+    return lambda layer: first
 
 
 def _lowest(dtype: DType) -> float:
@@ -242,7 +256,7 @@ def _bounded(net: Net, x: Value) -> Value:
 
 
 FAMILY = Family(
-    classes={"t5": "T5", "mt5": "MT5"},
+    classes={"t5": "T5", "mt5": "MT5", "umt5": "UMT5"},
     names=NAMES,
     heads=HEADS,
     tasks={"feature-extraction": "Model", "text2text-generation": "ForConditionalGeneration", "encoder": "EncoderModel",
