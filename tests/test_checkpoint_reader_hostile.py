@@ -197,9 +197,9 @@ def laughs(levels: int, opcode: bytes = b"\x86") -> bytes:
 ], ids=["leaf", "key", "value", "storage", "size", "offset", "key of a storage", "count", "call", "set", "copies", "dicts", "depth",
         "marks", "list in itself", "dict in itself"])
 def test_few_bytes_stay_few(tmp_path: Path, pickle: bytes) -> None:
-    started = time.monotonic()
+    started = time.process_time()  # whatever else the machine does
     refused(write(tmp_path / "w.pt", pickle), "state_dict|damaged")
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_steps_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

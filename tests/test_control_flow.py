@@ -288,3 +288,18 @@ def test_unsupported_operators_inside_bodies_are_listed_with_their_lines() -> No
     for item in caught.value.items:
         counts[item["operator"]] = counts.get(item["operator"], 0) + item["count"]
     assert counts == {"aten.rand_like.default": 2, "aten.randn_like.default": 1}
+
+
+def test_a_loop_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.ops.control.MAX_STEPS", 100)
+    always, same = GraphBuilder("always"), GraphBuilder("same")
+    always.input("x", "float32", [2])
+    always.output("more", always.op("full", shape=(), fill_value=True, dtype="bool"))
+    same.output("y", same.op("abs", same.input("x", "float32", [2])))
+    builder = GraphBuilder("endless")
+    x = builder.input("x", "float32", [2])
+    builder.output("y", builder.add("while_loop", (x,), {"carried": 1, "condition": always.graph(), "body": same.graph()})[0])
+    model = Model(builder.graph(), InMemoryParameters({}))
+    for runtime in ("reference", "numpy"):
+        with pytest.raises(RunError, match="a loop did not end within 100 steps"):
+            converter.session(model, runtime).run({"x": np.ones(2, np.float32)})

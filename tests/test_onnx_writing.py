@@ -11,7 +11,7 @@ import pytest
 
 from adapters.onnx.export import OPSETS, save_onnx
 from converter.builder import GraphBuilder
-from converter.errors import ConverterError
+from converter.errors import ConverterError, UnsupportedError
 from converter.format.atomic import values_beside
 from converter.ir import Model
 from converter.parameters import InMemoryParameters
@@ -62,3 +62,15 @@ def test_an_opset_out_of_range_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(ConverterError, match="18 to 23"):
         save_onnx(model, tmp_path / "affine.onnx", opset=7)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("role", ["input", "output", "parameter"])
+def test_an_empty_name_is_refused(role: str, tmp_path: Path) -> None:
+    """An empty name stands in ONNX for a value that is absent: such a file would be none."""
+    names = {kind: "" if kind == role else kind for kind in ("input", "output", "parameter")}
+    b = GraphBuilder("g")
+    x = b.input(names["input"], "float32", [2])
+    b.output(names["output"], b.op("add", x, b.parameter(names["parameter"], "float32", [2])))
+    with pytest.raises(UnsupportedError, match="an empty name"):
+        save_onnx(Model(b.graph(), InMemoryParameters({names["parameter"]: np.ones(2, np.float32)})), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -51,7 +51,8 @@ def build(net: Net, task: str) -> None:
         x = net.layer_norm(x, "norm", layout.eps)
     if task == "image-feature-extraction":
         net.output("last_hidden_state", x)
-        if mean and not net.has("pooled_norm"):
+        # Whether the first word is pooled, no weight tells: by default only BEiT's own class does.
+        if not net.has("pooled_norm") and (mean or config.get("model_type") == "data2vec-vision"):
             return
     pooled = net.first(x)
     if mean:

@@ -17,7 +17,7 @@ from adapters.onnx.registry import lowerings
 from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.decomposing import decompose
 from converter.dims import Dim
-from converter.errors import ConverterError
+from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Model, TensorSpec
 
 DEFAULT_OPSET = 20
@@ -35,7 +35,7 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
         external: whether the values go to `<name>.<16 digits>.data` beside it; default: when they are past 2 GB.
 
     Raises:
-        UnsupportedError: operators without a lowering at this opset, all listed.
+        UnsupportedError: operators without a lowering at this opset, all listed; a name that is empty.
         ConverterError: an opset outside 18 to 23.
     """
     from converter.format.atomic import atomic_pair, atomic_path
@@ -59,6 +59,7 @@ def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lo
     if opset not in OPSETS:
         raise ConverterError("an ONNX opset that is not written here", expected=f"{OPSETS[0]} to {OPSETS[-1]}",
                              received=str(opset))
+    _refuse_empty_names(model)
     model = replace(model, graph=decompose(model.graph, model.parameters, lambda node: node.op not in lowerings()))
     lowering = Lowering(model.graph, model.parameters, opset)
     outputs = lowering.lower()
@@ -75,6 +76,15 @@ def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lo
     if layouts:
         onnx.helper.set_model_props(proto, {"neutral-model.layouts": json.dumps(layouts)})
     return proto, lowering
+
+
+def _refuse_empty_names(model: Model) -> None:
+    roles = {"an input": [port.name for port in model.graph.inputs], "an output": [port.name for port in model.graph.outputs],
+             "a parameter": model.parameters.names(), "a value": [name for node in model.graph.nodes for name in node.outputs]}
+    for role, names in roles.items():
+        if "" in names:
+            raise UnsupportedError(f"{role} has an empty name, which in ONNX stands for a value that is absent",
+                                   where=f"graph {model.graph.name!r}", fix="give it a name")
 
 
 def _value_info(lowering: Lowering, name: str, spec: TensorSpec) -> onnx.ValueInfoProto:

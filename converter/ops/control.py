@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converter.dims import Dim, Expr, differ, substitute, symbols
+from converter.errors import RunError
 from converter.ir import DType, Graph, TensorSpec
 from converter.ops._rules import Array, require
 from converter.opset import lookup, op
@@ -23,6 +24,9 @@ else:
     Body = Graph
 
 Specs = Sequence[TensorSpec]
+
+MAX_STEPS = 1 << 18
+"""Of a loop that only the data end: a file may hold one that never does."""
 
 
 def _call(graph: Graph, operands: Specs, what: str) -> tuple[TensorSpec, ...]:
@@ -97,9 +101,11 @@ def while_loop(*values: Array, carried: int, condition: Body, body: Body) -> tup
     Both take all values. The body gives new values, of the same dtypes and shapes, for the first `carried` of them; the
     others stay as they are. Gives the carried values once the condition is false, at the start maybe.
     """
-    while condition(*values)[0]:
+    for _ in range(MAX_STEPS):
+        if not condition(*values)[0]:
+            return values[:carried]
         values = (*body(*values), *values[carried:])
-    return values[:carried]
+    raise RunError(f"a loop did not end within {MAX_STEPS:,} steps")
 
 
 def _scan(*values: TensorSpec, states: int, sequences: int, body: Graph) -> tuple[TensorSpec, ...]:
