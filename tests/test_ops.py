@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapters.numpy.registry import kernels
 from adapters.torch.export import Program, trace
 from adapters.torch.run import run_exported
 from converter import reference
@@ -105,9 +106,9 @@ RUNNERS: dict[str, Callable[[Model, dict[str, np.ndarray]], dict[str, np.ndarray
     "reference": run_reference, "numpy": run_numpy, "onnxruntime": run_onnxruntime, "torch": run_torch,
     "json": _reloaded("save_json", "load_json", ".json"), "hdf5": _reloaded("save_hdf5", "load_hdf5", ".h5"),
 }
-SPARING = {"reference": 0, "json": 1, "hdf5": 1, "torch": 2}
+SPARING = {"reference": 0, "json": 1, "hdf5": 1, "torch": 2, "numpy": 2}
 """These runners take the first rows of each operator alone, and the others are marked as long: the reference kernels are tested
-in float64 anyway, and the format and the rebuilding see every operator."""
+in float64 anyway, and the format and the rebuilding see every operator. NumPy takes all rows of those that it has kernels for."""
 
 
 def rows() -> list[Any]:
@@ -121,7 +122,8 @@ def runs() -> list[Any]:
     for index, case in enumerate(CASES):
         position = seen[case.operator] = seen.get(case.operator, -1) + 1
         for runner in RUNNERS:
-            long = position >= SPARING.get(runner, len(CASES)) and runner not in case.xfail
+            fast = runner == "numpy" and case.operator in kernels()
+            long = position >= SPARING.get(runner, len(CASES)) and runner not in case.xfail and not fast
             marks = [pytest.mark.xdist_group(f"case{index}"), *([pytest.mark.long] if long else [])]
             found.append(pytest.param(index, runner, id=f"{label(case)}-{runner}", marks=marks))
     return found

@@ -54,7 +54,7 @@ def places_kept() -> Iterator[None]:
     """While active, torch notes for each guard the function that asked, and not what records decisions on its way, and the line
     of the module's code."""
     original, located = symbolic_shapes.uninteresting_files, ShapeEnv._get_sloc
-    files = original() | {_DECISIONS}
+    files = original() | {_DECISIONS, __file__}
 
     def locate(self: ShapeEnv, framework_loc: str | None = None) -> Any:
         return replace(located(self, framework_loc), maybe_user_loc=users_line(sys._getframe(1)))

@@ -24,7 +24,7 @@ BATCH = (2, 3)
 """Sizes for the names of first axes before others, in the order in which they are named; then as for all others."""
 
 SIZES = ((37, 67, 101, 139, 173, 211), (64, 96, 160, 128, 192, 224), (224, 256, 288, 320, 352, 384), (12, 20, 28, 44, 52, 60),
-         (5, 7, 11, 13, 17, 19), (4001, 4507, 5003, 5501, 6007, 6509), (96, 48, 24, 12, 6, 3), (3, 6, 12, 24, 48, 96),
+         (5, 7, 11, 13, 17, 19), (4001, 4507, 5003, 5501, 6007, 6509), (192, 96, 48, 24, 12, 6), (6, 12, 24, 48, 96, 192),
          *((side,) * 6 for side in (224, 256, 384, 32, 64, 28)))
 """Sizes for all other names in the order they are named, tried one row after the other.
 
