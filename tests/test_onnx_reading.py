@@ -252,3 +252,17 @@ def test_values_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(FormatError):
         converter.load(path)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_branches_that_take_values_of_their_own(tmp_path: Path, flag: bool) -> None:
+    """Both branches are given what either takes: several that the other leaves alone have names that differ."""
+    names = ("a", "b", "c", "d")
+    first = helper.make_graph([helper.make_node("Relu", ["a"], ["left"])], "first", [], [value("left", [2])])
+    other = helper.make_graph([helper.make_node("Sum", ["b", "c", "d"], ["right"])], "other", [], [value("right", [2])])
+    nodes = [*(helper.make_node("Exp", [f"x_{name}"], [name]) for name in names),
+             helper.make_node("If", ["flag"], ["y"], then_branch=first, else_branch=other)]
+    path = write(tmp_path / "m.onnx", nodes, [value("flag", [], TensorProto.BOOL), *(value(f"x_{name}", [2]) for name in names)], ["y"])
+    inputs = {"flag": np.array(flag), **{f"x_{name}": np.full(2, number, np.float32) for number, name in enumerate(names)}}
+    expected = np.exp(np.float32(0)) if flag else np.exp(np.arange(1, 4, dtype=np.float32)).sum()
+    np.testing.assert_allclose(converter.session(read(path), "numpy").run(inputs)["y"], np.full(2, expected), rtol=1e-6)

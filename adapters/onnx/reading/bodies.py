@@ -41,7 +41,10 @@ class Body:
         order = [ports[value.name] for value in inputs]
         for name, value in captured.items():
             own = self.reader.ports.get(name)
-            order.append(GraphInput(builder.unique("unused"), value.spec) if own is None else ports[own.name])
+            if own is None:
+                order.append(GraphInput(builder.input(builder.unique("unused"), value.dtype, value.shape).name, value.spec))
+            else:
+                order.append(ports[own.name])
         return replace(graph, inputs=tuple(order))
 
     def as_scan(self) -> Graph:
