@@ -200,6 +200,11 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
         lambda: proto([node("Qqq", ["x"], ["y"])]).SerializeToString().replace(b"Qqq", b"Q\xffq"),
         "UTF-8",
     ),
+    "a size's name that is not UTF-8": (
+        lambda: changed(lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[0], "dim_param", "Qqq"))
+        .SerializeToString().replace(b"Qqq", b"Q\xffq"),
+        "UTF-8",
+    ),
     "a name that is not UTF-8": (lambda: proto(ADD, W).SerializeToString().replace(b"\x01w", b"\x01\xff"), "damaged"),
 }
 

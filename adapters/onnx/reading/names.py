@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from adapters.onnx.load import text_of
 from converter.dims import RESERVED, Dim, Expr, parse, symbol, symbols
 from converter.errors import ConverterError
 
@@ -39,7 +40,7 @@ class SizeNames:
         if dim.HasField("dim_value") and dim.dim_value == 0:
             self.empty.add(found := self._free(place))
             return symbol(found)
-        text = dim.dim_param.strip() if dim.HasField("dim_param") else ""
+        text = text_of(dim.dim_param).strip() if dim.HasField("dim_param") else ""
         if not text:
             return symbol(self._free(place))
         told = _sum(text)
@@ -74,7 +75,7 @@ def input_sizes(inputs: list[onnx.ValueInfoProto], said: Callable[[str], None]) 
     for item in inputs:
         for dim in item.type.tensor_type.shape.dim:
             if dim.HasField("dim_param"):
-                names.declare(dim.dim_param.strip())
+                names.declare(text_of(dim.dim_param).strip())
     found = {}
     for item in inputs:
         if not item.type.tensor_type.HasField("shape"):

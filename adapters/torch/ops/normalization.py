@@ -213,6 +213,11 @@ def _rebuilt_norm(function: Callable[..., torch.Tensor]) -> Callable[..., torch.
 @rebuilds("batch_norm")
 def rebuild_batch_norm(x: torch.Tensor, running_mean: torch.Tensor | None = None, running_var: torch.Tensor | None = None,
                        weight: torch.Tensor | None = None, bias: torch.Tensor | None = None, *, eps: float = 1e-5) -> torch.Tensor:
+    if running_mean is None and x.dim() > 1 and x.numel() == x.shape[1]:
+        # One value a channel, which torch refuses: it is its own mean.
+        y, shape = x - x, (1, -1, *[1] * (x.dim() - 2))
+        y = y if weight is None else y * weight.reshape(shape)
+        return y if bias is None else y + bias.reshape(shape)
     return F.batch_norm(x, running_mean, running_var, weight, bias, running_mean is None, 0.0, eps)
 
 

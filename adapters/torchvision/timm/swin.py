@@ -55,7 +55,9 @@ def _distances(net: Net, sides: tuple[int, int], trained: int) -> np.ndarray[Any
     axes = [np.arange(1 - side, side, dtype=np.float32) / np.float32(max((trained or side) - 1, 1)) * np.float32(FURTHEST)
             for side in sides]
     table = np.stack(np.meshgrid(*axes, indexing="ij"), -1)[None]
-    return (np.sign(table) * np.log2(np.abs(table) + np.float32(1)) / np.float32(np.log2(8))).astype(net.dtype.numpy)
+    # NumPy's own logarithm in float32 differs from machine to machine; PyTorch's is the nearest float32.
+    logarithms = np.log2(np.abs(table) + np.float32(1), dtype=np.float64).astype(np.float32)
+    return (np.sign(table) * logarithms / np.float32(3)).astype(net.dtype.numpy)
 
 
 def _query_key_value(net: Net, x: Value, name: str, blocks: Blocks) -> Value:
