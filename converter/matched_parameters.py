@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from converter.ir import DType
 from converter.parameters import Array, ParameterStore, as_bytes
 
 SKETCH = 48
@@ -40,9 +42,9 @@ def related(a: Array, b: Array) -> str | None:
 def match_parameters(a: ParameterStore, b: ParameterStore) -> Iterator[dict[str, Any]]:
     """Every pair of parameters that have other names and hold the same: "renamed", "transposed", "reshaped", "cast", "fused", "shared".
 
-    One tensor at a time is in memory, two where casts are looked for. A fused one is several of the other side, one after another along
-    its first or its last axis; a shared one is one of the other side that has its own name there too. Yields {"a": name, "b": name,
-    "how": …}, with a list of names in place of the one of a fused side.
+    One tensor at a time is in memory, and each is read a few times, however many there are: digests are compared. A fused one is
+    several of the other side, one after another along its first or its last axis; a shared one is one of the other side that has its
+    own name there too. Yields {"a": name, "b": name, "how": …}, with a list of names in place of the one of a fused side.
     """
     ours, theirs = set(a.names()), set(b.names())
     left = {name: a for name in a.names() if name not in theirs}
@@ -74,7 +76,14 @@ def _turned(store: ParameterStore, name: str, second: bool) -> Any:
     spec = store.spec(name)
     if len(spec.shape) != 2:
         return None
-    return (spec.dtype, spec.shape, store.sha256(name)) if second else (spec.dtype, spec.shape[::-1], _digest(store.read(name).T))
+    return (spec.dtype, spec.shape, store.sha256(name)) if second else (spec.dtype, spec.shape[::-1], _turned_digest(store, name))
+
+
+def _turned_digest(store: ParameterStore, name: str) -> str:
+    known: dict[str, str] = store.__dict__.setdefault("_turned_sha256", {})
+    if name not in known:
+        known[name] = _digest(store.read(name).T)
+    return known[name]
 
 
 def _flat(store: ParameterStore, name: str, second: bool) -> Any:
@@ -94,13 +103,17 @@ def _by_key(left: dict[str, ParameterStore], right: dict[str, ParameterStore], h
 
 
 def _cast(left: dict[str, ParameterStore], right: dict[str, ParameterStore]) -> Iterator[dict[str, Any]]:
-    for name, store in list(left.items()):
-        spec = store.spec(name)
-        others = [other for other, store_b in right.items()
-                  if (found := store_b.spec(other)).shape == spec.shape and found.dtype is not spec.dtype]
-        values = store.read(name) if others else None
-        for other in others:
-            if related(values, right[other].read(other)) == "cast":  # type: ignore[arg-type]
+    @cache
+    def digest(store: ParameterStore, name: str, dtype: DType) -> str:
+        with np.errstate(all="ignore"):
+            return _digest(store.read(name).astype(dtype.numpy))
+
+    for name, a in list(left.items()):
+        spec = a.spec(name)
+        for other, b in right.items():
+            found = b.spec(other)
+            if found.shape == spec.shape and found.dtype is not spec.dtype and (
+                    digest(a, name, found.dtype) == b.sha256(other) or digest(b, other, spec.dtype) == a.sha256(name)):
                 del left[name], right[other]
                 yield {"a": name, "b": other, "how": "cast"}
                 break
@@ -135,7 +148,7 @@ def _stacked(values: Array, parts: dict[str, ParameterStore]) -> list[str]:
         if shape[1:] == values.shape[1:] and shape[0] < values.shape[0]:
             near.setdefault((shape[0], store.sha256(name)), []).append(name)
         if len(shape) == 2 and shape[0] == values.shape[1] and shape[1] < values.shape[0]:
-            near.setdefault((shape[1], _digest(store.read(name).T)), []).append(name)
+            near.setdefault((shape[1], _turned_digest(store, name)), []).append(name)
     found: list[str] = []
     place, sizes = 0, sorted({rows for rows, _ in near}, reverse=True)
     while place < len(values):

@@ -116,3 +116,19 @@ def test_a_node_that_changed_is_named_and_what_it_does(tmp_path: Path) -> None:
     changes = graph_changes(converter.load(one).graph, converter.load(one).graph, {})
     assert not changes["removed"]
     assert not changes["changed"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_each_parameter_is_read_a_few_times_however_many_there_are(dtype: str) -> None:
+    reads: dict[str, int] = {}
+
+    class Counted(InMemoryParameters):
+        def read(self, name: str) -> np.ndarray:
+            reads[name] = reads.get(name, 0) + 1
+            return super().read(name)
+
+    shapes = [(8, 8)] * 20 + [(24, 8)] * 20
+    ours = Counted({f"a{place}": drawn(*shape) for place, shape in enumerate(shapes)})
+    theirs = Counted({f"b{place}": drawn(*shape, dtype=dtype) for place, shape in enumerate(shapes)})
+    assert list(match_parameters(ours, theirs)) == []
+    assert max(reads.values()) <= 6

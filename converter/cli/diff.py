@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import click
@@ -46,7 +46,7 @@ def command(first: str, second: str, as_json: bool, runs: bool, quiet: bool) -> 
     ours, theirs = _store(a, whole), _store(b, whole)
     matched = list(match_parameters(ours, theirs))
     known = {name for item in matched for side in ("a", "b") for name in ([item[side]] if isinstance(item[side], str) else item[side])}
-    parameters = [item for item in parameter_differences(ours, theirs) if item["name"] not in known]
+    parameters = list(parameter_differences(ours, theirs, known))
     found: dict[str, Any] = {"same": not graph and not parameters and not matched, "graph": graph, "parameters": parameters,
                              "matched": matched}
     if graph and isinstance(a, Model) and isinstance(b, Model):
@@ -136,10 +136,10 @@ def _lines(graph: Graph) -> list[str]:
     return lines
 
 
-def parameter_differences(a: ParameterStore, b: ParameterStore) -> Iterator[dict[str, Any]]:
-    """Every parameter that differs: only in one, another spec, another alias, or other bits and how far apart."""
+def parameter_differences(a: ParameterStore, b: ParameterStore, known: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """Every parameter but the known ones that differs: only in one, another spec, another alias, or other bits and how far apart."""
     ours, theirs = set(a.names()), set(b.names())
-    for name in [*a.names(), *(name for name in b.names() if name not in ours)]:
+    for name in (name for name in [*a.names(), *(name for name in b.names() if name not in ours)] if name not in known):
         if name not in theirs or name not in ours:
             own = a if name in ours else b
             zeros = {} if own.read(name).any() else {"zeros": True}
