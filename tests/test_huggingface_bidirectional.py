@@ -173,7 +173,8 @@ def test_runtimes(stem: str, seed: int | None, runtime: str, tmp_path: Path) -> 
     ("DebertaV2", {"norm_rel_ebd": "batch_norm"}), ("DebertaV2", {"position_buckets": 500}), ("Esm", {"is_folding_model": True}),
     ("Esm", {"position_embedding_type": "relative_key"}), ("BigBird", {"attention_type": "sparse"}),
     ("ModernBert", {"rope_scaling": {"a": 1}}), ("ModernBert", {"classifier_activation": "strange"}),
-    ("MegatronBert", {"is_decoder": True}), ("RoFormer", {"num_attention_heads": 16})])
+    ("MegatronBert", {"is_decoder": True}), ("MegatronBert", {"position_embedding_type": "rotary"}),
+    ("BigBird", {"position_embedding_type": "rotary"}), ("RoFormer", {"num_attention_heads": 16})])
 def test_what_is_refused(stem: str, changes: dict[str, Any], tmp_path: Path) -> None:
     folder = save(made(stem, "Model"), tmp_path)
     change_config(folder, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,15 @@ def test_siglip_of_both(stem: str, image: dict[str, Any], tmp_path: Path) -> Non
     close(alone / np.linalg.norm(alone, axis=-1, keepdims=True), whole, stem)
     module = made(stem, "ForImageClassification", text_config=TEXT, vision_config=image)
     compare(from_folder(save(module, tmp_path / "classes")), module, shown)
+
+
+@pytest.mark.parametrize(("stem", "part"), [("Siglip", "vision_config"), ("Blip", "text_config"), ("ChineseCLIP", "vision_config")])
+def test_unknown_fields_of_a_part_are_said(stem: str, part: str, tmp_path: Path) -> None:
+    fields = {"text_config": TEXT if stem != "Blip" else {**TEXT, "encoder_hidden_size": 16}, "vision_config": IMAGE}
+    folder = save(made(stem, "Model", **fields), tmp_path)
+    assert not any("not known" in note for note in from_folder(folder).metadata.get("notes", ()))
+    change_config(folder, **{part: {**json.loads((folder / "config.json").read_text(encoding="utf-8"))[part], "gate": True}})
+    assert any(f"{part}.gate" in note for note in from_folder(folder).metadata["notes"])
 
 
 def test_blip(tmp_path: Path) -> None:

@@ -115,9 +115,10 @@ Head = Callable[[Net, Value, Sizes, Style], None]
 
 def build(styled: Styled, usual: Usual, read: Callable[[Config, Usual], Sizes], heads: Mapping[str, Head], net: Net, task: str) -> None:
     config = net.config
-    encoders.refuse_decoder(config, "rotary")
     sizes = read(config, usual)
     style = styled(config, sizes)
+    is_turned = style.turned is None or any(name is not None for name in style.turned)
+    encoders.refuse_decoder(config, *(["rotary"] if is_turned else []))
     turns = {} if style.positions or style.placed is not None else frequencies(config, style, usual, sizes)
     bounded = bool(usual.bounded or style.positions) and all(item.growth is None for item in turns.values())
     longest = _longest(config, style) if bounded else None

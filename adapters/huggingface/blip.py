@@ -110,6 +110,8 @@ def _whole(net: Net, config: Config, prefix: str, x: Value) -> Value:
 def build(net: Net, task: str) -> None:
     config = net.config
     texts, images = part(config, "text_config", TEXT_DEFAULTS), part(config, "vision_config", PICTURE_DEFAULTS)
+    for name in ("is_decoder", "encoder_hidden_size"):
+        texts.get(name)  # of captions; and the width of the images' tower, which the shapes have to fit
     for name in ("logit_scale_init_value", "image_text_hidden_size", "label_smoothing", "tie_word_embeddings"):
         config.get(name)
     width = config.size("projection_dim", 512)

@@ -52,8 +52,9 @@ def part(config: Config, name: str, defaults: Mapping[str, Any]) -> Config:
     for value in (fields, reset):
         if value is not None and not isinstance(value, dict):
             raise config.refuse(name, "an object", value)
-    merged = {**defaults, **fields, **({**defaults, **reset} if reset is not None else {})}
-    return Config(merged, f"{config.where}, {name}")
+    found = config.nested(name, {**fields, **({**defaults, **reset} if reset is not None else {})}, defaults)
+    found.get("projection_dim")  # of a tower alone: that of both together is the outer one
+    return found
 
 
 def tower_of(net: Net, name: str) -> str:

@@ -29,7 +29,7 @@ IGNORED = frozenset({
     "eos_token_id", "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id",
     "forced_decoder_ids", "forced_eos_token_id", "gradient_checkpointing", "id2label", "init_std",
     "initializer_cutoff_factor", "initializer_factor", "initializer_range", "is_encoder_decoder",
-    "keys_to_ignore_at_inference", "label2id", "language", "layerdrop", "length_penalty", "mask_feature_length",
+    "keys_to_ignore_at_inference", "label2id", "label_smoothing", "language", "layerdrop", "length_penalty", "mask_feature_length",
     "mask_feature_min_masks", "mask_feature_prob", "mask_time_length", "mask_time_min_masks", "mask_time_prob",
     "mask_token_id", "max_length", "median_filter_width", "min_length", "model_type", "n_ctx",
     "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels", "num_return_sequences",
@@ -73,6 +73,7 @@ class Config:
                  asked: set[str] | None = None) -> None:
         self.fields, self.where, self.renamed = dict(fields), where, dict(renamed or {})
         self.asked: set[str] = set() if asked is None else asked
+        self._inner: dict[str, Config] = {}
 
     def get(self, name: str, default: Any = None) -> Any:
         """The raw value; `default` where the field is absent."""
@@ -140,7 +141,12 @@ class Config:
         value = self.get(name)
         if value is not None and not isinstance(value, dict):
             raise self.refuse(name, "an object", value)
-        return Config(value or {}, f"{self.where}, {name}")
+        return self.nested(name, value or {})
+
+    def nested(self, name: str, fields: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Config:
+        """A config within this one, with what is not in it; those of its fields that nobody reads are among the unread ones of this."""
+        self._inner[name] = given = Config(fields, f"{self.where}, {name}")
+        return Config({**(defaults or {}), **fields}, given.where, asked=given.asked)
 
     def labels(self, default: int = 2) -> int:
         """How many classes a classifier tells apart: the entries of `id2label`, or `num_labels`, or `default`.
@@ -159,6 +165,7 @@ class Config:
         return self.size("num_labels", default)
 
     def unread(self) -> list[str]:
-        """Fields that are there, were not read, and are not known to leave the result as it is."""
-        return sorted(name for name in self.fields if name not in self.asked and name not in IGNORED
-                      and "dropout" not in name and "pdrop" not in name)
+        """Fields that are there, were not read, and are not known to leave the result as it is: `name`, or `part.name`."""
+        own = sorted(name for name in self.fields if name not in self.asked and name not in IGNORED
+                     and "dropout" not in name and "pdrop" not in name)
+        return own + [f"{part}.{name}" for part, inner in sorted(self._inner.items()) for name in inner.unread()]

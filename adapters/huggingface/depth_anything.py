@@ -40,7 +40,8 @@ def build(net: Net, task: str) -> None:
     inner.only("reshape_hidden_states", False)
     if inner.get("reshape_hidden_states") is None:
         raise inner.refuse("reshape_hidden_states", "false", None)
-    backbone = net.part(BACKBONE, "backbone.", Config({**DEFAULTS, **inner.fields, "model_type": "dinov2"}, inner.where))
+    within = Config({**DEFAULTS, **inner.fields, "model_type": "dinov2"}, inner.where, asked=inner.asked)
+    backbone = net.part(BACKBONE, "backbone.", within)
     patch = config.size("patch_size", 14)
     backbone.config.only("patch_size", patch)
     widths = several(config, "neck_hidden_sizes", [48, 96, 192, 384])
