@@ -237,6 +237,32 @@ def _paths(metadata: Metadata) -> None:
     metadata.planner_data = {"w": ("v",)}
 
 
+def _nested_name(metadata: Metadata) -> None:
+    name: Any = ()
+    for _ in range(60):  # shown, it would be 2^60 texts
+        name = (name, name)
+    metadata.planner_data = {"w": ("model", name)}
+
+
+def _nested_fqn(metadata: Metadata) -> None:
+    found: Any = []
+    for _ in range(60):
+        found = [found, found]
+    for index in metadata.storage_data:
+        object.__setattr__(index, "fqn", found)
+
+
+def _one_list_for_all(metadata: Metadata) -> None:
+    found: Any = metadata.state_dict_metadata["w"]
+    found.chunks = [ChunkStorageMetadata(torch.Size([0]), torch.Size([6]))] * 2000
+    metadata.state_dict_metadata = {f"w{number}": found for number in range(2000)}
+
+
+def _endlessly_empty(metadata: Metadata) -> None:
+    found: Any = metadata.state_dict_metadata["w"]
+    found.size, found.chunks = torch.Size([0, 1 << 61, 1 << 61]), []
+
+
 BROKEN: dict[str, tuple[Callable[[Metadata], None], type[ConverterError], str]] = {
     "a chunk less": (_drop, FormatError, "in no chunk"),
     "chunks that overlap": (_overlap, FormatError, "overlap"),
@@ -254,6 +280,10 @@ BROKEN: dict[str, tuple[Callable[[Metadata], None], type[ConverterError], str]] 
     "quantized": (_quantized, UnsupportedError, "qint8"),
     "huge": (_huge, FormatError, "cannot hold"),
     "many cells": (_many, FormatError, "too many ways"),
+    "a name within a path that is no text": (_nested_name, FormatError, "neither a text nor a number"),
+    "a chunk's name that is no text": (_nested_fqn, FormatError, "no text"),
+    "one list of chunks under many names": (_one_list_for_all, FormatError, "places where they lie"),
+    "an empty shape that no array has": (_endlessly_empty, FormatError, "no array has"),
     "no tensor": (_nothing, FormatError, "no state_dict"),
 }
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from adapters.checkpoint.read import CheckpointParameters
 from converter.checkpoint import checkpoint_files, load_parameters
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsupportedError
@@ -191,9 +192,38 @@ def _list(files: dict[str, Any], models: list[dict[str, Any]], optimizers: list[
     optimizers[0] = [1]  # type: ignore[call-overload]
 
 
+def _set(entry: str, value: Any) -> Change:
+    def change(files: dict[str, Any], models: list[dict[str, Any]], optimizers: list[dict[str, Any]]) -> None:
+        for item in models:
+            item[entry] = value
+
+    return change
+
+
+def _listed_twice(files: dict[str, Any], models: list[dict[str, Any]], optimizers: list[dict[str, Any]]) -> None:
+    for item in optimizers:
+        for name, flats in item["optimizer_state_dict"].items():
+            if "fp32" in name:
+                flats[1] = flats[0]
+
+
+def _frozen_many_times(files: dict[str, Any], models: list[dict[str, Any]], optimizers: list[dict[str, Any]]) -> None:
+    for item in models:
+        fragment = torch.zeros(50_000)
+        count = 50_000 * (len(models) if optimizers[0]["optimizer_state_dict"]["zero_stage"] == 3 else 1)
+        item["frozen_param_shapes"] = {f"f{number}": torch.Size([count]) for number in range(50)}
+        item["frozen_param_fragments"] = {f"f{number}": fragment for number in range(50)}
+
+
 BROKEN: dict[str, tuple[Change, type[ConverterError], str]] = {
     "a process less": (_less, FormatError, "missing"),
     "the last process less": (_last, FormatError, "missing"),
+    "flat weights twice": (_listed_twice, FormatError, "twice"),
+    "one frozen fragment for many": (_frozen_many_times, FormatError, "more memory"),
+    "shared without names": (_set("shared_params", [1, 2]), FormatError, "no pairs of names"),
+    "fragments that are a list": (_set("frozen_param_fragments", [1]), FormatError, "no dict"),
+    "buffers that are a number": (_set("buffer_names", 3), FormatError, "names of buffers"),
+    "an empty shape that no array has": (_shapes((0, 1 << 61, 1 << 61)), FormatError, "no array has"),
     "tensor parallel": (_tensor_parallel, UnsupportedError, "parallel"),
     "experts": (_experts, UnsupportedError, "experts"),
     "no state": (_stateless, FormatError, "without its state"),
@@ -239,3 +269,12 @@ def test_steps_are_not_chosen_among(tmp_path: Path) -> None:
         load_parameters(tmp_path)
     with pytest.raises(FormatError, match="without entries"):
         load_parameters(tmp_path / "global_step1", "module")
+
+
+def test_a_parameter_is_read_without_its_flat_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each flat vector holds all parameters of a process: reading it for every one would take as many times its bytes."""
+    write(tmp_path / "run", 3, 2)
+    store = load_parameters(tmp_path / "run")
+    monkeypatch.setattr(CheckpointParameters, "read", lambda self, name: pytest.fail(f"{name} was read whole"))
+    for name in GROUPS[0]:
+        np.testing.assert_array_equal(store.read(name), EXPECTED[name].numpy())

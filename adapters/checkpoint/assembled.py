@@ -27,8 +27,11 @@ class Piece:
 
     def values(self) -> Array:
         """Its values, of any shape."""
-        whole = self.store().read(self.name)
-        return whole if self.run is None else whole.reshape(-1)[self.run]
+        store, found = self.store(), self.file_range()
+        if self.run is None or found is None:
+            whole = store.read(self.name)
+            return whole if self.run is None else whole.reshape(-1)[self.run]
+        return found.read().view(store.spec(self.name).dtype.numpy)  # not the whole that it is a run of
 
     def file_range(self) -> FileRange | None:
         """Where a file holds them just so."""
@@ -72,6 +75,9 @@ class AssembledParameters(ParameterStore):
             return self._specs[name]
         except KeyError:
             raise self.unknown(name) from None
+
+    def sha256(self, name: str) -> str:
+        return super().sha256(self._aliases.get(name, name))
 
     def read(self, name: str) -> Array:
         spec = self.spec(name)

@@ -14,6 +14,8 @@ MAX_RANK = 64
 MAX_SIZE = 1 << 62
 MAX_SPAN = 1 << 63
 """Bytes of a tensor, an axis without elements counted as one."""
+WIDEST = 16
+"""Bytes of an element of the widest dtype."""
 MAX_KEY = 1 << 60
 """Larger integers may all have one hash, and a dict of them takes time without end. (PyTorch before 1.0 had ids as keys.)"""
 
@@ -111,6 +113,19 @@ def sizes(value: Any, what: str) -> tuple[int, ...]:
     return tuple(value)
 
 
+def require_span(shape: tuple[int, ...], width: int) -> None:
+    """Raises `Malformed` for a shape without elements that no array has, empty axes counted as one; `width` bytes an element."""
+    if 0 in shape and math.prod(max(size, 1) for size in shape) * width >= MAX_SPAN:
+        raise Malformed("a tensor whose sizes or strides no array has")
+
+
+def text(value: Any, what: str) -> str:
+    """A name. Raises `Malformed` for anything else, which is not shown."""
+    if not isinstance(value, str):
+        raise Malformed(f"{what} is no text")
+    return value
+
+
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: DType, metadata: Any) -> TensorRef:
     shape, strides = sizes(shape, "shape"), sizes(strides, "strides")
     if type(offset) is not int or not 0 <= offset < MAX_SIZE or len(shape) != len(strides):
@@ -118,8 +133,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: DType, m
     if metadata is not None and not (isinstance(metadata, Mapping) and all(type(value) is bool for value in metadata.values())
                                      and metadata.keys() <= {"conj", "neg"}):
         raise Malformed("a tensor with unknown metadata")
-    empty = 0 in shape and math.prod(max(size, 1) for size in shape) * dtype.itemsize >= MAX_SPAN
-    if empty or any(stride * dtype.itemsize >= MAX_SPAN for stride in strides):
+    require_span(shape, dtype.itemsize)
+    if any(stride * dtype.itemsize >= MAX_SPAN for stride in strides):
         raise Malformed("a tensor whose sizes or strides no array has")
     if metadata and (metadata.get("neg") and dtype is DType.BOOL or metadata.get("conj") and not dtype.is_complex):
         raise Malformed(f"a mark that {dtype} cannot have")

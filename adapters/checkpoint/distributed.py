@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from adapters.checkpoint.archive import COPY, MAX_PICKLE, Archive
 from adapters.checkpoint.assembled import AssembledParameters, Piece
-from adapters.checkpoint.content import Kind, Malformed, OtherTensor, Record, TensorRef, sizes
+from adapters.checkpoint.content import MAX_KEY, WIDEST, Kind, Malformed, OtherTensor, Record, TensorRef, require_span, sizes, text
 from adapters.checkpoint.read import CheckpointParameters, content_of, refuse_others
 from adapters.checkpoint.unpickle import unpickle
 from converter.errors import ConverterError, FormatError, UnsupportedError
@@ -26,14 +26,17 @@ from converter.ir import DType, TensorSpec
 from converter.kinds import join_distributed, names_in
 from converter.mapped import MappedFile
 from converter.parameters import ParameterStore
+from converter.side_files import read_small
 from converter.state_dict import find_state_dict, some
 
 INDEX = ".metadata"
 CLASSES = "torch.distributed."
 MAX_CELLS = 4_000_000
 """Cells of the grids that the chunks' edges draw in their tensors."""
-MAX_DEPTH = 32
-"""Dicts and lists around a tensor."""
+MAX_DEPTH, MAX_DICTS = 32, 500_000
+"""Dicts and lists around a tensor, and around all of them."""
+SPARE = 1000
+"""Chunks that an index may list beyond twice as many as have a place."""
 
 Offsets = tuple[int, ...]
 
@@ -113,16 +116,18 @@ def load_distributed(folder: Path, key: str | None = None) -> ParameterStore:
 
 
 def _read_index(folder: Path) -> Index:
-    file = MappedFile(folder / INDEX)
-    if file.size > MAX_PICKLE:
-        raise FormatError("the index is too large", where=INDEX, expected=f"at most {MAX_PICKLE} bytes", received=str(file.size))
-    content, _, _ = unpickle(memoryview(file.read(0, file.size).tobytes()), _no_storage, where=INDEX, kept=(CLASSES,))
+    content, _, _ = unpickle(memoryview(read_small(folder / INDEX, MAX_PICKLE)), _no_storage, where=INDEX, kept=(CLASSES,))
     if not isinstance(content, Record) or not isinstance(content.state, dict):
         raise FormatError("the index is none of torch.distributed.checkpoint", where=INDEX, received=type(content).__name__, fix=COPY)
     state = content.state
     try:
-        saved = {str(name): _saved(str(name), item) for name, item in state["state_dict_metadata"].items()}
         places = dict(_place(index, info) for index, info in (state.get("storage_data") or {}).items())
+        entries = state["state_dict_metadata"]
+        # Each chunk has a place, but for those without elements: an index may name one list of chunks many times.
+        listed = sum(len(item.state["chunks"]) for item in entries.values() if _has_chunks(item))
+        if listed > 2 * len(places) + len(entries) + SPARE:
+            raise ValueError(f"{listed} chunks, and {len(places)} places where they lie")
+        saved = {name: _saved(text(name, "a name"), item) for name, item in entries.items()}
         return Index(_nested(saved, state.get("planner_data")), places)
     except (KeyError, TypeError, AttributeError, ValueError, Malformed) as error:
         raise FormatError("the index lacks what torch.distributed.checkpoint writes", where=INDEX, received=str(error)[:120],
@@ -133,40 +138,51 @@ def _no_storage(key: str, count: int, width: int) -> None:
     raise FormatError("the index holds tensors", where=INDEX, fix=COPY)
 
 
+def _has_chunks(item: Any) -> bool:
+    return isinstance(item, Record) and isinstance(item.state, dict) and "chunks" in item.state
+
+
 def _saved(name: str, item: Any) -> Saved | Bytes:
-    state = item.state if isinstance(item, Record) else None
-    if not isinstance(state, dict) or "chunks" not in state:
+    if not _has_chunks(item):
         return Bytes()
+    state = item.state
     properties = state["properties"].state
     dtype = properties[0] if isinstance(properties, tuple) else properties["dtype"]
     chunks = tuple((sizes(chunk.state["offsets"], "offsets"), sizes(chunk.state["sizes"], "sizes")) for chunk in state["chunks"])
-    return Saved(name, dtype.dtype if isinstance(dtype, Kind) else None, f"of the dtype {getattr(dtype, 'kind', '?')}",
-                 sizes(state["size"], "shape"), chunks)
+    shape = sizes(state["size"], "shape")
+    require_span(shape, WIDEST)
+    return Saved(name, dtype.dtype if isinstance(dtype, Kind) else None, f"of the dtype {getattr(dtype, 'kind', '?')}", shape, chunks)
 
 
 def _place(index: Any, info: Any) -> tuple[tuple[str, Offsets], tuple[str, int, int]]:
     of, at = index.state, info.state
     if at.get("transform_descriptors"):
-        raise UnsupportedError("chunks that are compressed or transformed", where=INDEX, received=str(at["transform_descriptors"])[:80],
+        raise UnsupportedError("chunks that are compressed or transformed", where=INDEX,
                                fix="join the parts where PyTorch and the transforms are installed: "
                                    "torch.distributed.checkpoint.format_utils.dcp_to_torch_save")
     name, offset, length = at["relative_path"], at["offset"], at["length"]
     if not isinstance(name, str) or type(offset) is not int or type(length) is not int or offset < 0 or length < 0:
         raise ValueError("a chunk whose place is none")
-    return (str(of["fqn"]), sizes(of.get("offset") or (), "offset")), (name, offset, length)
+    return (text(of["fqn"], "a name"), sizes(of.get("offset") or (), "offset")), (name, offset, length)
 
 
 def _nested(saved: Mapping[str, Saved | Bytes], paths: Any) -> dict[Any, Any]:
     """What was saved in the dicts that it was given in: names are flattened, and `planner_data` has the path of each."""
     content: dict[Any, Any] = {}
+    made = 0
     for name, item in saved.items():
         path = paths.get(name) if isinstance(paths, dict) else None
         steps = path if isinstance(path, tuple) and 0 < len(path) <= MAX_DEPTH else (name,)
+        if not all(isinstance(step, str) or type(step) is int and abs(step) < MAX_KEY for step in steps):
+            raise ValueError(f"{name[:80]!r} lies under what is neither a text nor a number")
         target = content
         for step in steps[:-1]:
-            target = target.setdefault(step if isinstance(step, (str, int)) else str(step), {})
+            made += step not in target
+            target = target.setdefault(step, {})
             if not isinstance(target, dict):
                 raise ValueError(f"{name[:80]!r} lies within what is no dict")
+        if made > MAX_DICTS:
+            raise ValueError(f"more than {MAX_DICTS} dicts around the tensors")
         if steps[-1] in target:
             raise ValueError(f"{name[:80]!r} lies where another entry does")
         target[steps[-1]] = item
@@ -199,7 +215,11 @@ def _check_cover(name: str, saved: Saved, left: list[int]) -> None:
     numbers = [{edge: number for number, edge in enumerate(axis)} for axis in edges]
     held = np.zeros([len(axis) - 1 for axis in edges], np.int32)
     for offsets, size in full:
-        held[tuple(slice(number[start], number[start + count]) for number, start, count in zip(numbers, offsets, size, strict=True))] += 1
+        box = tuple(slice(number[start], number[start + count]) for number, start, count in zip(numbers, offsets, size, strict=True))
+        cells -= math.prod(part.stop - part.start for part in box)
+        if cells < 0:  # before as many chunks of the whole tensor as an index may name are counted
+            raise FormatError("chunks overlap", where=where, expected=f"{list(shape)}, each element once", fix=COPY)
+        held[box] += 1
     wrong = np.argwhere(held != 1)
     if len(wrong):
         cell = [int(axis[place]) for axis, place in zip(edges, wrong[0], strict=True)]
@@ -230,7 +250,7 @@ def _pieces(folder: Path, index: Index, tensors: Mapping[str, Saved]) -> dict[st
             taken.setdefault(file, []).append((start, start + length, name))
             spec = TensorSpec(saved.dtype, size)
             pieces.append(Piece(tuple(slice(first, first + count) for first, count in zip(offsets, size, strict=True)),
-                                partial(_chunk, opened.part(start, length), spec, f"{file}, byte {start}")))
+                                cache(partial(_chunk, opened.part(start, length), spec, f"{file}, byte {start}"))))
         found[name] = tuple(pieces)
     for file, ranges in taken.items():
         for (_, end, name), (start, _, other) in itertools.pairwise(sorted(ranges)):

@@ -12,6 +12,8 @@ and 2) or `zero_pp_rank_R_mp_rank_00_model_states.pt` (ZeRO 3) have the paramete
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from typing import Any
 
 from adapters.checkpoint.archive import COPY
 from adapters.checkpoint.assembled import AssembledParameters, Piece, held
-from adapters.checkpoint.content import Malformed, TensorRef, sizes
+from adapters.checkpoint.content import WIDEST, Malformed, TensorRef, require_span, sizes, text
 from adapters.checkpoint.read import CheckpointParameters, open_content
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
@@ -33,8 +35,28 @@ LATEST, MAX_LATEST = "latest", 4096
 _OPTIMIZER = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d{1,7})_mp_rank_(\d{1,7})_optim_states\.pt")
 _MODEL = re.compile(r"(?:zero_pp_rank_(\d{1,7})_)?mp_rank_(\d{1,7})_model_states\.pt")
 
-Flats = Sequence[tuple[ParameterStore, str, int]]
-"""Stored tensors that make one long one: the store, the name, the number of elements."""
+Flat = tuple[ParameterStore, str, int]
+"""A stored tensor: the store, the name, the number of elements."""
+
+
+class Flats:
+    """Stored tensors that make one long one, one after the other."""
+
+    def __init__(self, parts: Sequence[Flat]) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(length for _, _, length in parts))
+        self.length = self._ends[-1] if parts else 0
+
+    def runs(self, start: int, count: int, place: int) -> Iterator[Piece]:
+        """The pieces that hold `count` elements from `start` on, for a tensor's elements from `place` on."""
+        end = start + count
+        for number in range(bisect.bisect_right(self._ends, start), len(self._parts)):
+            store, name, length = self._parts[number]
+            first = self._ends[number] - length
+            low, high = max(start, first), min(end, first + length)
+            if low >= high:
+                return
+            yield Piece(slice(place + low - start, place + high - start), held(store), name, slice(low - first, high - first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +141,8 @@ def _load(step: Path) -> ParameterStore:
     states = [_state(content) for content in contents]
     counts = states[0].get("partition_count", len(states))
     count = max(counts) if isinstance(counts, list) and counts and all(type(item) is int for item in counts) else counts
+    if type(count) is not int:
+        raise Malformed("a number of processes that is none")
     if count != len(states):
         raise FormatError("the files of some processes are missing", expected=f"{count} …_optim_states.pt"[:60], received=str(len(states)),
                           fix="copy or download the whole folder again")
@@ -155,7 +179,7 @@ def _module(first: Content, what: str) -> ParameterStore:
     tensors = first.value.get("module")
     if not isinstance(tensors, Mapping) or not tensors:
         raise FormatError("the file holds no weights of the module", where=first.file.name, expected="an entry 'module'", fix=JOIN_ZERO)
-    store = first.store({str(name): value for name, value in tensors.items() if value is not None})
+    store = first.store({text(name, "a name"): value for name, value in tensors.items() if value is not None})
     store.notes = (f"a DeepSpeed checkpoint, of which the weights are {what}",)
     return store
 
@@ -173,8 +197,11 @@ def _flats(content: Content, state: Mapping[str, Any], entry: str) -> list[tuple
     listed = state.get(entry)
     if not isinstance(listed, (list, tuple)) or not listed:
         raise FormatError("a file of the optimizer without float32 weights", where=content.file.name, fix=JOIN_ZERO,
-                          expected=f"an entry {entry!r}", received=", ".join(map(str, list(state)[:8]))[:200])
+                          expected=f"an entry {entry!r}",
+                          received=", ".join(item for item in list(state)[:8] if isinstance(item, str))[:200])
     store = content.store({str(number): value for number, value in enumerate(listed)})
+    if any(store.alias_of(name) is not None and store.nbytes for name in store.names()):
+        raise FormatError("flat weights that are there twice", where=content.file.name, fix=COPY)
     for name in store.names():
         if store.spec(name).dtype is not DType.FLOAT32 or store.spec(name).rank != 1:
             raise FormatError("flat weights of another dtype or shape", where=content.file.name, expected="float32[any]",
@@ -188,56 +215,59 @@ def _shapes(first: Content) -> list[dict[str, tuple[int, ...]]]:
     groups = [given] if isinstance(given, Mapping) else given
     if not isinstance(groups, (list, tuple)) or not all(isinstance(group, Mapping) for group in groups):
         raise FormatError("the parameters' shapes are none", where=first.file.name, fix=JOIN_ZERO)
-    found = [{str(name): sizes(shape, "shape") for name, shape in group.items()} for group in groups]
+    found = [{text(name, "a name"): _shape(shape) for name, shape in group.items()} for group in groups]
     if len({name for group in found for name in group}) < sum(map(len, found)):
         raise FormatError("a parameter in two groups", where=first.file.name, fix=JOIN_ZERO)
     return found
 
 
-def _runs(flats: Flats, start: int, count: int, place: int) -> Iterator[Piece]:
-    """The pieces that hold `count` elements of flat weights from `start` on, for a tensor's elements from `place` on."""
-    end = start + count
-    first = 0
-    for store, name, length in flats:
-        low, high = max(start, first), min(end, first + length)
-        if low < high:
-            yield Piece(slice(place + low - start, place + high - start), held(store), name, slice(low - first, high - first))
-        first += length
+def _shape(value: Any) -> tuple[int, ...]:
+    found = sizes(value, "shape")
+    require_span(found, WIDEST)
+    return found
 
 
-def _of_two(groups: Sequence[Mapping[str, tuple[int, ...]]], flats: Sequence[Flats]) -> dict[str, tuple[Piece, ...]]:
+def _of_two(groups: Sequence[Mapping[str, tuple[int, ...]]], flats: Sequence[Sequence[Flat]]) -> dict[str, tuple[Piece, ...]]:
     found: dict[str, tuple[Piece, ...]] = {}
     if any(len(flat) != len(groups) for flat in flats):
         raise FormatError("groups of parameters that are not those of the flat weights", expected=f"{len(groups)} groups",
                           received=", ".join(str(len(flat)) for flat in flats[:8]), fix=JOIN_ZERO)
     unit = 2 * len(flats)
     for number, group in enumerate(groups):
-        own = [flat[number] for flat in flats]
+        own = Flats([flat[number] for flat in flats])
         place = 0
         for name, shape in group.items():
             count = math.prod(shape)
-            found[name] = tuple(_runs(own, place, count, 0))
+            found[name] = tuple(own.runs(place, count, 0))
             place += count
-        total = sum(length for _, _, length in own)
+        total = own.length
         if place > total or -(-place // unit) != -(-total // unit):
             raise _misfit(f"group {number}", place, total)
     return found
 
 
-def _of_three(groups: Sequence[Mapping[str, tuple[int, ...]]], flats: Sequence[Flats]) -> dict[str, tuple[Piece, ...]]:
+def _of_three(groups: Sequence[Mapping[str, tuple[int, ...]]], flats: Sequence[Sequence[Flat]]) -> dict[str, tuple[Piece, ...]]:
     found: dict[str, tuple[Piece, ...]] = {}
     place, processes = 0, len(flats)
+    owned = list(map(Flats, flats))
     for name, shape in ((name, shape) for group in groups for name, shape in group.items()):
         count = math.prod(shape)
         each = -(-count // processes)
-        found[name] = tuple(piece for rank, flat in enumerate(flats)
-                            for piece in _runs(flat, place, min(each, max(0, count - rank * each)), rank * each))
+        found[name] = tuple(piece for rank, own in enumerate(owned)
+                            for piece in own.runs(place, min(each, max(0, count - rank * each)), rank * each))
         place += each
-    for flat in flats:
-        total = sum(length for _, _, length in flat)
-        if total != place:
-            raise _misfit("each process", place, total)
+    for own in owned:
+        if own.length != place:
+            raise _misfit("each process", place, own.length)
     return found
+
+
+def _refuse_growth(models: Sequence[Content], wanted: int) -> None:
+    """Raises `FormatError` where the frozen parameters would take more memory than the files: many names for one fragment."""
+    held_bytes = sum(content.file.stat().st_size for content in models)
+    if wanted > held_bytes:
+        raise FormatError("frozen parameters that would take more memory than their files", expected=f"at most {held_bytes} bytes",
+                          received=f"{wanted} bytes", fix=COPY)
 
 
 def _misfit(where: str, wanted: int, held: int) -> FormatError:
@@ -253,22 +283,34 @@ def _with_the_rest(models: Sequence[Content], specs: dict[str, TensorSpec], piec
     frozen = value.get("frozen_param_shapes") or {}
     if not isinstance(frozen, Mapping):
         raise FormatError("the frozen parameters' shapes are none", where=first.file.name, fix=JOIN_ZERO)
-    for name, shape in ((str(name), sizes(shape, "shape")) for name, shape in frozen.items()):
-        parts = [content.store({name: (content.value.get("frozen_param_fragments") or {}).get(name)}) for content in models]
-        flats = [(store, name, store.nbytes // store.spec(name).dtype.itemsize) for store in parts]
-        total, count = sum(length for _, _, length in flats), math.prod(shape)
+    fragments = [content.value.get("frozen_param_fragments") or {} for content in models]
+    if not all(isinstance(item, Mapping) for item in fragments):
+        raise Malformed("frozen parameters that are no dict")
+    for name, shape in ((text(name, "a name"), _shape(shape)) for name, shape in frozen.items()):
+        parts = [content.store({name: item.get(name)}) for content, item in zip(models, fragments, strict=True)]
+        flats = Flats([(store, name, store.nbytes // store.spec(name).dtype.itemsize) for store in parts])
+        total, count = flats.length, math.prod(shape)
         if not count <= total < count + max(2, len(models)) or len({store.spec(name).dtype for store in parts}) > 1:
             raise _misfit(f"frozen {name[:80]!r}", count, total)
         specs[name] = TensorSpec(parts[0].spec(name).dtype, shape)
-        pieces[name] = tuple(_runs(flats, 0, count, 0))
+        pieces[name] = tuple(flats.runs(0, count, 0))
+    _refuse_growth(models, AssembledParameters({name: specs[name] for name in frozen}, {}).nbytes)
     shared = value.get("shared_params") or {}
-    aliases = {str(name): str(target) for name, target in (shared.items() if isinstance(shared, Mapping) else shared)
-               if str(target) in specs and str(name) not in specs}
+    pairs = list(shared.items()) if isinstance(shared, Mapping) else shared
+    if not isinstance(pairs, (list, tuple)) or not all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs):
+        raise Malformed("shared parameters that are no pairs of names")
+    aliases = {name: target for name, target in pairs if target in specs and name not in specs}
     given = value.get("module")
     module: Mapping[Any, Any] = given if isinstance(given, Mapping) else {}
     # Of ZeRO 3 the module's parameters are empty, and only its buffers are there. Else all is: ZeRO 1 keeps what is frozen there alone.
-    names = (value.get("buffer_names") or ()) if three else [name for name in module if str(name) not in {*specs, *aliases}]
-    store = first.store({str(name): module[name] for name in names if isinstance(module.get(name), TensorRef)})
+    if not all(isinstance(name, str) for name in module):
+        raise Malformed("a module's entry whose name is no text")
+    buffers = value.get("buffer_names") or ()
+    if not isinstance(buffers, (list, tuple)) or not all(isinstance(name, str) for name in buffers):
+        raise Malformed("names of buffers that are none")
+    names = buffers if three else [name for name in module if name not in specs and name not in aliases]
+    store = first.store({name: module[name] for name in names if isinstance(module.get(name), TensorRef)})
     for name in store.names():
         specs[name] = store.spec(name)
         pieces[name] = (Piece(tuple(slice(None) for _ in store.spec(name).shape), held(store), name),)
