@@ -225,8 +225,7 @@ def test_wide_integers(operator: str) -> None:
     facts = lookup(operator).facts
     given = {position: rng.integers(-2**20, 2**20, array.shape) if position in facts.wide else np.full(array.shape, 3)
              for position, array in operands(found, range(9))}
-    results = found.run(given)
-    assert all(np.isfinite(result).all() for result in results)
+    found.run(given)  # raises nothing: any integer will do
 
 
 @pytest.mark.parametrize("operator", those(lambda facts: facts.divisor is not None))

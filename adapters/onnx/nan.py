@@ -6,12 +6,13 @@ convolutions, where nothing on the way makes NaN of finite numbers, only the cal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import onnx
 
 from adapters.onnx.lowering import Lowering, Tensor
-from converter.ir import DType, TensorSpec
+from converter.ir import DType, Node, TensorSpec
 from converter.opset import facts_of
 
 SUMMED = (DType.FLOAT32, DType.FLOAT64)
@@ -28,10 +29,15 @@ def may_come(g: Lowering, name: str) -> bool:
             continue
         seen.add(item)
         node = makers.get(value)
-        if value in given and not convolved or node is not None and not facts_of(node.op).finite:
+        if value in given and not convolved or node is not None and (not facts_of(node.op).finite or _has_infinity(node)):
             return True
         waiting += [(operand, convolved or node.op == "convolution") for operand in node.names] if node is not None else []
     return False
+
+
+def _has_infinity(node: Node) -> bool:
+    """Whether a node brings a number that is not finite, as a pad of -inf: what comes after may make NaN of it."""
+    return any(isinstance(item, float) and not math.isfinite(item) for item in (*node.inputs, *node.attributes.values()))
 
 
 def where_nan(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor], repaired: Callable[[], Sequence[Tensor]]) -> list[Tensor]:

@@ -90,7 +90,7 @@ def _index_put(x: TensorSpec, values: TensorSpec, *indices: TensorSpec | None, a
     return TensorSpec(dtype, x.shape)
 
 
-@op(infer=_index_put, facts=moves(0, 1, ids=Ids(2, onward=True)))
+@op(infer=_index_put, facts=Facts(linear=(0, 1), ids=Ids(2, onward=True)))
 def index_put(x: Array, values: Array, *indices: Array | None, accumulate: bool = False) -> Array:
     """x with x[i, j, …] = values, or += values with `accumulate`: torch.index_put.
 
