@@ -98,9 +98,9 @@ def test_nothing_is_paid_behind_convolutions() -> None:
     model = converter.from_torch(body.eval(), (torch.randn(1, 3, 8, 8),))
     assert "If" not in {node.op_type for node in build(model)[0].graph.node}
     # So may an infinity that is brought: 0 times it is NaN.
-    for brought in (lambda x: F.pad(x, (2, 2, 0, 0), value=-math.inf) * 0.0, lambda x: x * math.inf * 0.0):
-        infinite = nn.Sequential(nn.Conv2d(3, 4, 3), Function(brought), nn.MaxPool2d(2))
-        check(infinite, (torch.randn(1, 3, 8, 8),), (torch.randn(2, 3, 10, 8),))
+    for brought in (lambda x: F.pad(x, (2, 2), value=-math.inf) * 0.0, lambda x: x * math.inf * 0.0):
+        infinite = nn.Sequential(nn.Conv1d(3, 4, 3), Function(brought), nn.MaxPool1d(2))
+        check(infinite, (torch.randn(1, 3, 8),), (torch.randn(2, 3, 10),))
     # A division may make NaN.
     divided = nn.Sequential(nn.Conv2d(3, 4, 3), Function(lambda x: x / (x.abs().sum(1, keepdim=True) + 1)), nn.MaxPool2d(2))
     model = check(divided, (torch.randn(1, 3, 8, 8),), (torch.randn(2, 3, 10, 8),))
