@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import helper, numpy_helper
 
 import converter
+from converter.errors import UnsupportedError
 
 Array = np.ndarray[Any, Any]
 Draw = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, int]], Array]
@@ -93,26 +97,34 @@ def answers(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def hold(case: Case, path: Path) -> converter.Model:
-    """The model that was read, which answers as the kernel does at every size."""
+    """The model that was read, which answers in every runtime as the kernel does at every size."""
     model = converter.load(case.write(path))
-    session = converter.session(model)
+    sessions = {name: converter.session(model, name) for name in ("reference", "numpy", "onnxruntime")}
     for seed, sizes in enumerate(case.sizes):
         inputs = case.draw(sizes, seed)
-        expected, found = answers(path, inputs), session.run(inputs)
-        for name, array in expected.items():
-            assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype), name
+        expected = answers(path, inputs)
+        for (runtime, session), (name, array) in product(sessions.items(), expected.items()):
+            found, said = session.run(inputs)[name], f"{name} in {runtime}"
+            assert (found.shape, found.dtype) == (array.shape, array.dtype), said
             if case.bits:
-                np.testing.assert_array_equal(found[name], array, err_msg=name)
+                np.testing.assert_array_equal(found, array, err_msg=said)
             else:
-                np.testing.assert_allclose(found[name], array, rtol=2e-5, atol=2e-5, err_msg=name)
+                np.testing.assert_allclose(found, array, rtol=2e-5, atol=2e-5, err_msg=said)
     return model
 
 
-generator_of_weights = np.random.default_rng(1)
+class Drawn:
+    """Weights of one file of tests, the same whatever other files are run."""
 
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(1)
 
-def weights(*shape: int) -> Array:
-    return (generator_of_weights.normal(size=shape) / 2).astype(np.float32)
+    def weights(self, *shape: int) -> Array:
+        return (self.generator.normal(size=shape) / 2).astype(np.float32)
+
+    def matrix(self, *shape: int, dtype: Any = np.int8) -> Array:
+        ends = np.iinfo(dtype)
+        return self.generator.integers(ends.min, ends.max + 1, shape).astype(dtype)
 
 
 X, PACKED = ("batch", "time", 8), {"num_heads": 2}
@@ -124,6 +136,10 @@ def ends(generator: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[
     return generator.integers(1, sizes["time"] + 1, shape).astype(np.int32)
 
 
-def matrix(*shape: int, dtype: Any = np.int8) -> Array:
-    ends = np.iinfo(dtype)
-    return generator_of_weights.integers(ends.min, ends.max + 1, shape).astype(dtype)
+def not_read(case: Case, part: str, path: Path) -> None:
+    """The file is refused, for one thing, with the operator's name and a reason that `part` is found in."""
+    with pytest.raises(UnsupportedError) as caught:
+        converter.load(case.write(path))
+    (item,) = caught.value.items
+    assert item["operator"] == f"com.microsoft.{case.operator}"
+    assert re.search(part, str(item["reason"]))

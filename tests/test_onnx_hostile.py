@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -145,7 +144,7 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
         lambda: proto(
             [node("Conv", ["x", "k"], ["y"], strides=[1])], {"k": np.ones((1, 1, 2, 2), np.float32)}, inputs=[value("x", [1, 1, 4, 4])]
         ),
-        ".",
+        "wrong length of 'stride'",
     ),
     "dtypes that do not go together": (lambda: proto(ADD, {"w": np.ones(3, np.int32)}), "different dtypes"),
     "shapes that contradict": (lambda: proto(ADD, {"w": np.ones(4, np.float32)}), "broadcast|shapes"),
@@ -269,8 +268,7 @@ def test_sizes_are_not_multiplied_to_something_large(operator: str, tmp_path: Pa
     constants = {"long": np.array([1 << 16]), "axis": np.array([1]), "yes": np.array([True]), "huge": np.array([1 << 32, 1 << 16])}
     (tmp_path / "m.onnx").write_bytes(proto([*filled, last, *rest], constants).SerializeToString())
     started = time.process_time()
-    with contextlib.suppress(converter.ConverterError):
-        converter.load(tmp_path / "m.onnx")
+    converter.load(tmp_path / "m.onnx")
     assert time.process_time() - started < 5
 
 

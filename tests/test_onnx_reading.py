@@ -266,3 +266,22 @@ def test_branches_that_take_values_of_their_own(tmp_path: Path, flag: bool) -> N
     inputs = {"flag": np.array(flag), **{f"x_{name}": np.full(2, number, np.float32) for number, name in enumerate(names)}}
     expected = np.exp(np.float32(0)) if flag else np.exp(np.arange(1, 4, dtype=np.float32)).sum()
     np.testing.assert_allclose(converter.session(read(path), "numpy").run(inputs)["y"], np.full(2, expected), rtol=1e-6)
+
+
+def test_a_reduction_of_no_axes_may_do_nothing(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("ReduceSum", ["s"], ["t"], noop_with_empty_axes=1),
+             helper.make_node("ConstantOfShape", ["t"], ["z"]), helper.make_node("Add", ["x", "z"], ["y"])]
+    model = read(write(tmp_path / "m.onnx", nodes, [value("x", ["batch", 3])], ["y"]))
+    assert [str(size) for size in model.graph.outputs[0].spec.shape] == ["batch", "3"]
+
+
+def test_attention_begins_without_a_past(tmp_path: Path) -> None:
+    shape = ["batch", 2, "time", 4]
+    inputs = [value("q", shape), value("past_k", ["batch", 2, "past", 4]), value("past_v", ["batch", 2, "past", 4])]
+    nodes = [helper.make_node("Attention", ["q", "q", "q", "", "past_k", "past_v"], ["y", "k", "v"], is_causal=1)]
+    model = converter.load(write(tmp_path / "m.onnx", nodes, inputs, ["y", "k", "v"], opset=23))
+    assert model.graph.dims["past"].min == 0
+    drawn = np.random.default_rng(0).normal(size=(1, 2, 3, 4)).astype(np.float32)
+    empty = np.zeros((1, 2, 0, 4), np.float32)
+    found = converter.session(model).run({"q": drawn, "past_k": empty, "past_v": empty})
+    np.testing.assert_array_equal(found["k"], drawn)

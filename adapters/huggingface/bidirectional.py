@@ -248,7 +248,7 @@ LIKE_ROBERTA: Mapping[str, Head] = {**LIKE_BERT, "text-classification": classifi
 def family(model_type: str, stem: str, styled: Styled, heads: Mapping[str, Head] = LIKE_BERT, *, prefixes: Sequence[str],
            usual: Usual | None = None, read: Callable[[Config, Usual], Sizes] = read_sizes, names: Mapping[str, str] = NAMES,
            without: Sequence[str] = (), head_names: Mapping[str, str] = BERT_HEADS, inputs: Sequence[str] = WITH_TYPES,
-           optional: Sequence[str] = ("position_ids",), leftovers: Sequence[str] = (), renamed: Mapping[str, str] | None = None) -> Family:
+           optional: Sequence[str] = ("position_ids",), leftovers: Sequence[str] = ()) -> Family:
     """A family of this plan. `without`: tasks that the library has no class for; `leftovers`: besides poolers and other heads."""
     kept = {task: head for task, head in heads.items() if task not in without}
     others = {f"{name.partition('.')[0]}.*" for name in head_names.values()}
@@ -261,7 +261,6 @@ def family(model_type: str, stem: str, styled: Styled, heads: Mapping[str, Head]
         prefixes=tuple(prefixes),
         leftovers=(*BUFFERS, "pooler.*", *sorted(others), *leftovers),
         legacy=GAMMA_BETA,
-        renamed=renamed or {},
         inputs=tuple(inputs),
         optional=tuple(optional),
         says_type=True,

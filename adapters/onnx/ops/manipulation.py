@@ -72,11 +72,6 @@ def zeros(g: Lowering, shape: Sequence[Dim], dtype: DType, value: object = 0) ->
     return expand(g, g.constant(np.full((1,) * max(len(shape), 1), value), dtype), shape)
 
 
-def ceil_div(over: Dim, under: int) -> Dim:
-    """over / under, rounded up."""
-    return 0 - (0 - over) // under
-
-
 # Lowerings -----------------------------------------------------------------------------------------------------------------
 
 

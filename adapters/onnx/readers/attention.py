@@ -9,8 +9,8 @@ from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
-from converter.dims import Dim
-from converter.ir import DType
+from converter.dims import Dim, Expr
+from converter.ir import DimRange, DType
 
 
 def heads_of(g: Reader, x: Item | Value, count: int | None) -> Value:
@@ -34,6 +34,23 @@ def counted(g: Reader, size: Dim, start: Dim = 0) -> Value:
     return g.op("arange", start=start, stop=size + start, step=1, dtype=DType.INT64)
 
 
+def with_past(g: Reader, past_key: Item | None, past_value: Item | None, key: Value, value: Value) -> tuple[Value, Value, Dim]:
+    """Keys and values with those of a past before them, and its length."""
+    if (past_key is None) != (past_value is None):
+        raise g.refuse("a past of keys or of values alone")
+    if past_key is None or past_value is None:
+        return key, value, 0
+    return (g.op("concat", past_key, key, axis=2), g.op("concat", past_value, value, axis=2), past_size(g, past_key, 2))
+
+
+def past_size(g: Reader, past: Item, axis: int) -> Dim:
+    """The length of a past, which is 0 in the first step."""
+    size = g.shape(past)[axis]
+    if isinstance(size, Expr) and size.symbol is not None:
+        g.builder.dims[size.symbol] = DimRange(min=0)
+    return size
+
+
 @reads("Attention")
 def attention(g: Reader, q: Item, k: Item, v: Item, mask: Item | None = None, past_key: Item | None = None, past_value: Item | None = None,
               lengths: Item | None = None, *, is_causal: int = 0, kv_num_heads: int | None = None, q_num_heads: int | None = None,
@@ -41,10 +58,7 @@ def attention(g: Reader, q: Item, k: Item, v: Item, mask: Item | None = None, pa
               left_window_size: int = -1, right_window_size: int = -1) -> tuple[Value, ...]:
     flat = g.rank(q) == 3
     query, key, value = heads_of(g, q, q_num_heads), heads_of(g, k, kv_num_heads), heads_of(g, v, kv_num_heads)
-    offset: Dim = 0
-    if past_key is not None and past_value is not None:
-        offset = g.shape(past_key)[2]
-        key, value = g.op("concat", past_key, key, axis=2), g.op("concat", past_value, value, axis=2)
+    key, value, offset = with_past(g, past_key, past_value, key, value)
     grouped = query.shape[1] != key.shape[1]
     length, source = query.shape[2], key.shape[2]
     allowed = allowed_pairs(g, length, source, offset, lengths, bool(is_causal), left_window_size, right_window_size)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from adapters.onnx.readers.attention import allowed_pairs, both_masks, counted, explicit_attention, heads_of, joined
+from adapters.onnx.readers.attention import (
+    allowed_pairs,
+    both_masks,
+    counted,
+    explicit_attention,
+    heads_of,
+    joined,
+    past_size,
+    with_past,
+)
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.known import never_negative
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
-from converter.dims import Dim, Expr, maximum
-from converter.ir import DimRange, DType
+from converter.dims import Dim, maximum
+from converter.ir import DType
 
 
 def asked(g: Reader, place: int) -> bool:
@@ -66,20 +75,6 @@ def _attend(g: Reader, query: Value, key: Value, value: Value, mask: Item | None
     return found, product if both is None else g.op("add", product, both)
 
 
-def _with_past(g: Reader, past_key: Item | None, past_value: Item | None, key: Value, value: Value) -> tuple[Value, Value, Dim]:
-    if past_key is None or past_value is None:
-        return key, value, 0
-    return (g.op("concat", past_key, key, axis=2), g.op("concat", past_value, value, axis=2), _past_size(g, past_key, 2))
-
-
-def _past_size(g: Reader, past: Item, axis: int) -> Dim:
-    """The length of a past, which is 0 in the first step."""
-    size = g.shape(past)[axis]
-    if isinstance(size, Expr) and size.symbol is not None:
-        g.builder.dims[size.symbol] = DimRange(min=0)
-    return size
-
-
 @reads("com.microsoft.MultiHeadAttention")
 def multi_head_attention(g: Reader, query: Item, key: Item | None = None, value: Item | None = None, bias: Item | None = None,
                          padding: Item | None = None, added: Item | None = None, past_key: Item | None = None,
@@ -102,7 +97,7 @@ def multi_head_attention(g: Reader, query: Item, key: Item | None = None, value:
         sizes = tuple(part.shape[-1] for part in values)
         values = [g.op("add", part, own) for part, own in zip(values, g.add("split", bias, sizes=sizes, axis=0), strict=True)]
     queries, keys, held = (heads_of(g, part, num_heads) for part in values)
-    keys, held, offset = _with_past(g, past_key, past_value, keys, held)
+    keys, held, offset = with_past(g, past_key, past_value, keys, held)
     found, scores = _attend(g, queries, keys, held, padding, added, offset, scale, mask_filter_value, unidirectional, asked(g, 3))
     return found, keys, held, scores
 
@@ -137,7 +132,7 @@ def attention_of(g: Reader, product: Value, mask: Item | None, past: Item | None
     queries, keys, values = (heads_of(g, part, heads) for part in g.add("split", product, sizes=each, axis=2))
     offset: Dim = 0
     if past is not None:
-        offset = _past_size(g, past, 3)
+        offset = past_size(g, past, 3)
         keys, values = (g.op("concat", g.op("select", past, axis=0, index=place), own, axis=2)
                         for place, own in enumerate((keys, values)))
     found, _ = _attend(g, queries, keys, values, mask, added, offset, scale, fill, unidirectional)
@@ -158,7 +153,8 @@ def group_query_attention(g: Reader, query: Item, key: Item | None = None, value
 
     The cache holds [batch, key heads, places, size]: first what was there, then the new keys, zeros after.
     """
-    if k_scale is not None or v_scale is not None or sliding_window_cache or (k_quant_type, v_quant_type) != ("NONE", "NONE"):
+    is_quantized = k_scale is not None or v_scale is not None or kv_cache_bit_width or (k_quant_type, v_quant_type) != ("NONE", "NONE")
+    if is_quantized or sliding_window_cache:
         raise g.refuse("a quantized cache, or one that is a window")
     if lengths is None or total_length is None or asked(g, 3):
         raise g.refuse("no lengths, or scores as an output")
@@ -170,6 +166,8 @@ def group_query_attention(g: Reader, query: Item, key: Item | None = None, value
     else:
         parts = tuple(g.tensor(item) for item in (query, key, value))
     queries, keys, values = (heads_of(g, part, count) for part, count in zip(parts, (num_heads, kv_num_heads, kv_num_heads), strict=True))
+    if (q_weight is None) != (k_weight is None):
+        raise g.refuse("a weight for the norm of queries or of keys alone")
     if q_weight is not None and k_weight is not None:
         queries, keys = (g.op("rms_norm", part, weight, normalized_shape=part.shape[-1:], eps=qk_norm_epsilon)
                          for part, weight in ((queries, q_weight), (keys, k_weight)))
@@ -188,7 +186,7 @@ def group_query_attention(g: Reader, query: Item, key: Item | None = None, value
         if total != length:
             raise g.refuse("a total length that is not the new keys', and no past")
     else:
-        offset = _past_size(g, past_key, 2)
+        offset = past_size(g, past_key, 2)
         (said,) = g.sizes(total_length, "a total length")
         total = said if never_negative(said - offset) else maximum(said, offset)
         keys, values = (_in_cache(g, past, own, before, offset, total) for past, own in ((past_key, keys), (past_value, values)))

@@ -137,6 +137,14 @@ def activated(g: Reader, x: Value, name: str, parameters: Sequence[float] = ()) 
     return ACTIVATIONS[name](g, x, *parameters)
 
 
+def _in_a_row(g: Reader, *parameters: float | None) -> list[float]:
+    """The parameters that are given. Raises `UnsupportedError` for one after another that is not."""
+    given = [item for item in parameters if item is not None]
+    if list(parameters[:len(given)]) != given:
+        raise g.refuse("a parameter of the activation without the one before it")
+    return given
+
+
 # Products and convolutions -------------------------------------------------------------------------------------------------
 
 
@@ -163,16 +171,15 @@ def _turned(g: Reader, item: Item, last: int, batch: int) -> Value:
 
 @reads("com.microsoft.FusedMatMulActivation")
 def fused_matmul_activation(g: Reader, x: Item, y: Item, *, activation: str, activation_alpha: float | None = None,
-                            activation_beta: float | None = None, activation_gamma: float | None = None,
-                            activation_axis: int | None = None, **options: Any) -> Value:
-    given = [item for item in (activation_alpha, activation_beta, activation_gamma) if item is not None]
+                            activation_beta: float | None = None, activation_gamma: float | None = None, **options: Any) -> Value:
+    given = _in_a_row(g, activation_alpha, activation_beta, activation_gamma)
     return activated(g, fused_matmul(g, x, y, **options), activation, given)
 
 
 @reads("com.microsoft.FusedGemm")
 def fused_gemm(g: Reader, a: Item, b: Item, c: Item | None = None, *, activation: str = "", activation_alpha: float | None = None,
                activation_beta: float | None = None, activation_gamma: float | None = None, **options: Any) -> Value:
-    given = [item for item in (activation_alpha, activation_beta, activation_gamma) if item is not None]
+    given = _in_a_row(g, activation_alpha, activation_beta, activation_gamma)
     return activated(g, gemm(g, a, b, c, **options), activation, given)
 
 

@@ -49,10 +49,8 @@ def cdist(g: Reader, x: Item, y: Item, *, metric: str = "sqeuclidean") -> Value:
 @reads("com.microsoft.Unique")
 def unique_in_order(g: Reader, x: Item) -> tuple[Value, ...]:
     """The distinct elements in the order of their first places, where each element is among them, and how often."""
-    values, first, places, counts = unique(g, x)
-    _, order = g.add("sort", first, axis=0)
-    _, rank = g.add("sort", order, axis=0)
-    return g.op("take", values, order, axis=0), g.op("take", rank, places, axis=0), g.op("take", counts, order, axis=0)
+    values, _, places, counts = unique(g, x, sorted=0)
+    return values, places, counts
 
 
 @reads("com.microsoft.QLinearConv")

@@ -140,6 +140,8 @@ def gathered(g: Reader, places: Value, forest: Forest, aggregate: str, dtype: DT
         if not forest.votes[forest.leaf].all():
             raise g.refuse(f"the {aggregate.lower()} of leaves that do not name every target")
         return g.op(aggregate.lower(), each, axis=(1,))
+    if aggregate not in ("SUM", "AVERAGE"):
+        raise g.refuse(f"the aggregate {aggregate[:80]}")
     total = g.op("sum", each, axis=(1,))
     return g.op("divide", total, g.like(len(forest.roots), total)) if aggregate == "AVERAGE" else total
 

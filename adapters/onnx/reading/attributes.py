@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,9 +11,7 @@ import onnx
 
 from adapters.onnx.initializers import embedded_array
 from adapters.onnx.load import text_of
-from converter.errors import FormatError, UnsupportedError
-
-Refuse = Callable[[str], UnsupportedError]
+from converter.errors import FormatError
 
 
 def decoded(node: onnx.NodeProto, version: int) -> dict[str, Any]:
@@ -22,6 +20,9 @@ def decoded(node: onnx.NodeProto, version: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in node.attribute:
         name = text_of(item.name)
+        if types and name not in types:
+            raise FormatError("an attribute that the operator does not have", where=f"attribute {name[:80]!r}",
+                              expected=", ".join(sorted(types)))
         wanted = types.get(name, item.type)
         if name in found or item.type != wanted:
             raise FormatError("an attribute that is there twice" if name in found else "an attribute of another type than the operator's",

@@ -176,6 +176,8 @@ def _range(start: Array, limit: Array, delta: Array) -> Array | None:
 def _reduced(function: Callable[[Any, Any], Any], start: Any) -> Known:
     def apply(x: Array, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0, **given: Any) -> Array | None:
         places = _axes(axes, given.get("axes"))
+        if noop_with_empty_axes and not places:
+            return x
         if places is not None and (len(places) != 1 or x.ndim != 1) or x.ndim != 1:
             return None
         found = reduce(function, x.tolist(), start)
