@@ -304,7 +304,9 @@ def main() -> None:
         print(row["package"], Path(row["file"]).name, row["targets"], row["apart"], row.get("refusal", "")[:200], flush=True)
     wrong = [row for row in rows if row["apart"] is not None and not row["apart"] < EQUAL or "crash" in row["targets"].values()]
     if given.record:
-        RECORD.write_text(json.dumps({"rows": rows}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        before = json.loads(RECORD.read_text(encoding="utf-8"))["rows"] if given.only and RECORD.exists() else []
+        kept = {(row["package"], row["file"]): row for row in [*before, *rows]}
+        RECORD.write_text(json.dumps({"rows": list(kept.values())}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{len(rows)} files, {sum('converted' in row['targets'].values() for row in rows)} converted, {len(wrong)} wrong")
     sys.exit(bool(wrong))
 

@@ -294,6 +294,13 @@ def _extreme(function: str, left: Dim, right: Dim) -> Dim:
 FUNCTIONS = {"//": floor_divide, "%": remainder, "max": maximum, "min": minimum}
 
 
+def fixed(size: Dim) -> int:
+    """A size that is a number. Raises `GraphError` for one that is free."""
+    if isinstance(size, Expr):
+        raise GraphError("a size that has to be a number is free", received=str(size))
+    return int(size)
+
+
 def evaluate(value: Dim, bindings: Mapping[str, int]) -> int:
     """The integer that `value` is under `bindings` (symbol -> integer). Raises `GraphError` for an unbound symbol."""
     result = substitute(value, bindings)

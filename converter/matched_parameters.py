@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.dims import fixed
 from converter.ir import DType
 from converter.parameters import Array, ParameterStore, as_bytes
 
@@ -142,7 +143,7 @@ def _stacked(values: Array, parts: dict[str, ParameterStore]) -> list[str]:
     near: dict[tuple[int, str], list[str]] = {}
     for name, store in parts.items():
         spec = store.spec(name)
-        shape = tuple(int(size) for size in spec.shape)  # type: ignore[arg-type]
+        shape = tuple(fixed(size) for size in spec.shape)
         if spec.dtype.numpy != values.dtype or len(shape) != values.ndim:
             continue
         if shape[1:] == values.shape[1:] and shape[0] < values.shape[0]:

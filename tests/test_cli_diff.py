@@ -132,3 +132,19 @@ def test_each_parameter_is_read_a_few_times_however_many_there_are(dtype: str) -
     theirs = Counted({f"b{place}": drawn(*shape, dtype=dtype) for place, shape in enumerate(shapes)})
     assert list(match_parameters(ours, theirs)) == []
     assert max(reads.values()) <= 6
+
+
+def test_graphs_too_large_to_align_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.matched_graphs.MOST", 1)
+    monkeypatch.setattr("converter.cli.diff.MOST", 1)
+    fixtures = Path(__file__).parent.parent / "fixtures"
+    done = CliRunner().invoke(cli, ["diff", str(fixtures / "elman" / "model.json"), str(fixtures / "mlp_digits" / "model.json")])
+    assert done.exit_code == 1
+    assert "more; --json lists all" in done.output
+    assert "\n  -name: " in done.output
+
+
+def test_parameters_alone_are_not_run(tmp_path: Path) -> None:
+    fixture = Path(__file__).parent.parent / "fixtures" / "elman"
+    done = CliRunner().invoke(cli, ["diff", str(fixture / "model.json"), str(fixture / "checkpoint.pt"), "--run"])
+    assert (done.exit_code, "cannot be run" in done.output) == (2, True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converter.dims import fixed
 from converter.errors import ConverterError
 from converter.ir import TensorSpec
 from converter.mapped import FileRange
@@ -81,7 +82,7 @@ class AssembledParameters(ParameterStore):
 
     def read(self, name: str) -> Array:
         spec = self.spec(name)
-        values: Array = np.empty([int(size) for size in spec.shape], spec.dtype.numpy)  # type: ignore[arg-type]
+        values: Array = np.empty([fixed(size) for size in spec.shape], spec.dtype.numpy)
         for piece in self._of(name):
             try:
                 found = piece.values()

@@ -25,6 +25,7 @@ from adapters.checkpoint.archive import COPY
 from adapters.checkpoint.assembled import AssembledParameters, Piece, held
 from adapters.checkpoint.content import WIDEST, Malformed, TensorRef, require_span, sizes, text
 from adapters.checkpoint.read import CheckpointParameters, open_content
+from converter.dims import fixed
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
 from converter.kinds import JOIN_ZERO, names_in
@@ -206,7 +207,7 @@ def _flats(content: Content, state: Mapping[str, Any], entry: str) -> list[tuple
         if store.spec(name).dtype is not DType.FLOAT32 or store.spec(name).rank != 1:
             raise FormatError("flat weights of another dtype or shape", where=content.file.name, expected="float32[any]",
                               received=str(store.spec(name)), fix=JOIN_ZERO)
-    return [(store, name, int(store.spec(name).shape[0])) for name in store.names()]  # type: ignore[arg-type]
+    return [(store, name, fixed(store.spec(name).shape[0])) for name in store.names()]
 
 
 def _shapes(first: Content) -> list[dict[str, tuple[int, ...]]]:

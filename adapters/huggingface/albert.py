@@ -21,6 +21,7 @@ from adapters.huggingface.encoders import (
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import Net
 from converter.builder import Value
+from converter.dims import fixed
 
 LAYER = "encoder.albert_layer_groups.{group}.albert_layers.{inner}"
 NAMES = {
@@ -89,7 +90,7 @@ def _head(net: Net, x: Value, task: str, narrow: int, activation: str, eps: floa
 
 
 def _pooled(net: Net, x: Value) -> Value:
-    return net.op("tanh", net.linear(net.first(x), "pooler", int(x.shape[-1])), name="pooled")  # type: ignore[arg-type]
+    return net.op("tanh", net.linear(net.first(x), "pooler", fixed(x.shape[-1])), name="pooled")
 
 
 FAMILY = Family(

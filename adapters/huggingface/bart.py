@@ -34,6 +34,7 @@ from adapters.huggingface.seq2seq import (
     visible,
 )
 from converter.builder import Value
+from converter.dims import fixed
 from converter.ir import DType
 
 LAYER = "{stack}.layers.{layer}"
@@ -226,7 +227,7 @@ def _wrapped(net: Net, ids: Value) -> Value:
 
 def _embedded(net: Net, kind: Kind, ids: Value, table: Value, stack: str, start: Any, stop: Any) -> Value:
     """Words and positions, normalised where the kind has it: [batch, time, width]."""
-    width = int(table.shape[-1])  # type: ignore[arg-type]
+    width = fixed(table.shape[-1])
     x = net.op("embedding", ids, table)
     first = kind.normed == "words" and stack == "decoder"
     if net.config.flag("scale_embedding", kind.scale) and not first:
@@ -303,7 +304,7 @@ def projection(net: Net, stack: Stack, width: int) -> Project:
 
 def encoder_layer(net: Net, stack: Stack, x: Value, mask: Value | None, layer: int) -> Value:
     """Attention and a feed-forward part, each added to its input."""
-    width = int(x.shape[-1])  # type: ignore[arg-type]
+    width = fixed(x.shape[-1])
     places: dict[str, Any] = {"stack": stack.name, "layer": layer, "attention": SELF}
     normed = net.layer_norm(x, "attention_norm", EPS, **places) if stack.before else x
     query, key, value = (heads_of(net, stack, normed, role, width, **places) for role in ("query", "key", "value"))
@@ -314,7 +315,7 @@ def encoder_layer(net: Net, stack: Stack, x: Value, mask: Value | None, layer: i
 
 def decoder_layer(net: Net, stack: Stack, x: Value, words: Sequence, kept: Memory | None, mask: Value | None, layer: int) -> Value:
     """Attention to the words before, to the encoder's result where there is one, and a feed-forward part."""
-    width = int(x.shape[-1])  # type: ignore[arg-type]
+    width = fixed(x.shape[-1])
     places: dict[str, Any] = {"stack": stack.name, "layer": layer, "attention": SELF}
     normed = net.layer_norm(x, "attention_norm", EPS, **places) if stack.before else x
     query, key, value = (heads_of(net, stack, normed, role, width, **places) for role in ("query", "key", "value"))
@@ -329,7 +330,7 @@ def decoder_layer(net: Net, stack: Stack, x: Value, words: Sequence, kept: Memor
 
 
 def _added(net: Net, stack: Stack, x: Value, seen: Value, places: dict[str, Any]) -> Value:
-    x = net.op("add", x, net.linear(seen, "attention_out", int(x.shape[-1]), **places))  # type: ignore[arg-type]
+    x = net.op("add", x, net.linear(seen, "attention_out", fixed(x.shape[-1]), **places))
     return x if stack.before else net.layer_norm(x, "attention_norm", EPS, **places)
 
 
@@ -338,7 +339,7 @@ def _fed(net: Net, stack: Stack, x: Value, layer: int) -> Value:
     places: dict[str, Any] = {"stack": stack.name, "layer": layer}
     normed = net.layer_norm(x, "outer_norm", EPS, **places) if stack.before else x
     inner = net.activation(net.linear(normed, "inner", stack.inner, **places), stack.activation)
-    outer = net.linear(inner, "outer", int(x.shape[-1]), **places)  # type: ignore[arg-type]
+    outer = net.linear(inner, "outer", fixed(x.shape[-1]), **places)
     if stack.before:
         return net.op("add", x, outer, name=name)
     return net.layer_norm(net.op("add", x, outer), "outer_norm", EPS, name=name, **places)

@@ -18,6 +18,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.vision import image, layer, patches, pixels, sizes, with_tokens
 from converter.builder import Value
+from converter.dims import fixed
 
 MATCHING = "image-text-matching"
 CROSS = "encoder.layer.{layer}.crossattention"
@@ -74,7 +75,7 @@ def _text(net: Net, config: Config, prefix: str, batch: str = "batch", image: Va
 
 def _attend(tower: Net, x: Value, source: Value, roles: tuple[str, ...], given: TextSizes, mask: Value | None, layer: int) -> Value:
     """What words see of a source, added to them and normalised."""
-    width, (*maps, out, norm) = int(x.shape[-1]), roles  # type: ignore[arg-type]
+    width, (*maps, out, norm) = fixed(x.shape[-1]), roles
     query, key, value = (tower.split_heads(tower.linear(words, role, width, layer=layer), given.heads)
                          for role, words in zip(maps, (x, source, source), strict=True))
     seen = tower.join_heads(tower.op("scaled_dot_product_attention", query, key, value, mask))

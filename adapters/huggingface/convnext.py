@@ -11,7 +11,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.vision import TASKS, depths, image, pair, pixels, several
 from converter.builder import Value
-from converter.dims import symbol
+from converter.dims import fixed, symbol
 from converter.ir import DimRange
 
 BLOCK = "encoder.stages.{stage}.layers.{layer}"
@@ -44,7 +44,7 @@ class Block:
 
 def _convolution(net: Net, x: Value, role: str, width: int, kernel: tuple[int, int], groups: int = 1, padding: int = 0, stride: bool = True,
                  **places: Any) -> Value:
-    weight = net.tensor(role, (width, int(x.shape[1]) // groups, *kernel), **places)  # type: ignore[arg-type]
+    weight = net.tensor(role, (width, fixed(x.shape[1]) // groups, *kernel), **places)
     return net.op("convolution", x, weight, net.tensor(role, (width,), "bias", **places), stride=kernel if stride else (),
                   padding=(padding, padding) if padding else (), groups=groups)
 
@@ -95,7 +95,7 @@ def _block(net: Net, x: Value, width: int, kind: Block, **places: Any) -> Value:
 
 def _competing(net: Net, x: Value, **places: Any) -> Value:
     """Global response normalisation: each channel by its norm over the image against the mean of all channels' norms."""
-    width = int(x.shape[-1])  # type: ignore[arg-type]
+    width = fixed(x.shape[-1])
     scale, offset = (net.tensor("response", (1, 1, 1, width), ending, **places) for ending in ("weight", "bias"))
     norms = net.op("vector_norm", x, axis=(1, 2), keepdims=True)
     share = net.op("divide", norms, net.op("add", net.op("mean", norms, axis=(-1,), keepdims=True), EPS))

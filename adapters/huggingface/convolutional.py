@@ -14,7 +14,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.vision import TASKS, depths, several
 from converter.builder import Value
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.ir import DimRange
 
 Activation = tuple[tuple[str, Mapping[str, Any]], ...]
@@ -44,7 +44,7 @@ def convolution(net: Net, x: Value, role: str, width: int, kernel: int, stride: 
                 bias: bool = False, dilation: int = 1, **places: Any) -> Value:
     """`padding` None: what keeps the size at stride 1."""
     padding = kernel // 2 if padding is None else padding
-    weight = net.tensor(role, (width, int(x.shape[1]) // groups, kernel, kernel), **places)  # type: ignore[arg-type]
+    weight = net.tensor(role, (width, fixed(x.shape[1]) // groups, kernel, kernel), **places)
     return net.op("convolution", x, weight, net.tensor(role, (width,), "bias", **places) if bias else None, stride=(stride, stride),
                   padding=(padding, padding), dilation=(dilation, dilation), groups=groups)
 
@@ -59,7 +59,7 @@ def gate(net: Net, x: Value, width: int, activation: Activation, roles: tuple[st
     """Each channel times a number from 0 to 1 that all channels' means give."""
     y = net.op("mean", x, axis=(2, 3), keepdims=True)
     y = net.activation(convolution(net, y, roles[0], width, 1, bias=True, **places), activation)
-    y = convolution(net, y, roles[1], int(x.shape[1]), 1, bias=True, **places)  # type: ignore[arg-type]
+    y = convolution(net, y, roles[1], fixed(x.shape[1]), 1, bias=True, **places)
     return net.op("multiply", x, net.op("sigmoid", y))
 
 
@@ -183,7 +183,7 @@ def build_mobilenet_v1(net: Net, task: str) -> None:
     depth = 32
     x = _mobile(net, picture(net), "conv_stem", max(int(depth * factor), least), 3, 2)
     for index, stride in enumerate((1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)):
-        before = int(x.shape[1])  # type: ignore[arg-type]
+        before = fixed(x.shape[1])
         depth *= 2 if stride == 2 or index == 0 else 1
         x = _mobile(net, x, f"layer.{2 * index}", before, 3, stride, groups=before)
         x = _mobile(net, x, f"layer.{2 * index + 1}", max(int(depth * factor), least), 1)
@@ -219,7 +219,7 @@ def build_mobilenet_v2(net: Net, task: str) -> None:
         if reached == most:
             dilation, stride = dilation * stride, 1
         reached *= stride
-        before = int(x.shape[1])  # type: ignore[arg-type]
+        before = fixed(x.shape[1])
         inner = divisible(round(before * ratio), divisor, least)
         y = _mobile(net, x, f"layer.{index}.expand_1x1", inner, 1)
         y = _mobile(net, y, f"layer.{index}.conv_3x3", inner, 3, stride, groups=inner, dilation=spread)

@@ -20,6 +20,7 @@ from adapters.huggingface.encoders import choice_head, taken
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.t5 import LOWEST
 from converter.builder import Value
+from converter.dims import fixed
 from converter.ir import DType
 
 EPS = 1e-7
@@ -106,7 +107,7 @@ def _table(net: Net, given: Distances, sizes: Sizes) -> Value:
 
 def _looked_up(net: Net, words: Sequence, content: Value, mapped: Value, sizes: Sizes, at: Places, kind: str) -> Value:
     """Scores of each word with the distance to each other, [batch, heads, time, time]. mapped: [2 · span, heads · size]."""
-    rows, time, batch = int(mapped.shape[0]), words.time, content.shape[0]  # type: ignore[arg-type]
+    rows, time, batch = fixed(mapped.shape[0]), words.time, content.shape[0]
     heads = net.op("permute_dims", net.op("reshape", mapped, shape=(rows, sizes.heads, sizes.size)), axes=(1, 2, 0))
     scores = net.op("matmul", content, heads)
     farthest = len(at) // 2
@@ -236,7 +237,7 @@ def _filled(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
 
 
 def _pooled(net: Net, x: Value) -> Value:
-    inner = net.linear(net.first(x), "pooler", int(x.shape[-1]))  # type: ignore[arg-type]
+    inner = net.linear(net.first(x), "pooler", fixed(x.shape[-1]))
     return net.activation(inner, net.config.choice("pooler_hidden_act", ACTIVATIONS, "gelu"))
 
 

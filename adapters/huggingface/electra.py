@@ -24,6 +24,7 @@ from adapters.huggingface.encoders import (
 from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
+from converter.dims import fixed
 
 NAMES = {**{role: name for role, name in bert.NAMES.items() if role != "pooler"}, "projection": "embeddings_project"}
 
@@ -69,7 +70,7 @@ def build(net: Net, task: str) -> None:
 
 def summary(net: Net, x: Value, kind: str = "first", *, mapped: bool = True, activation: str = "gelu") -> Value:
     """A vector of a text: one of its words, or their mean, through one more layer; kind, mapped, activation: where no field says them."""
-    config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
+    config, width = net.config, fixed(x.shape[-1])
     config.only("summary_proj_to_labels", False)
     place = config.choice("summary_type", {"first": 0, "last": -1, "mean": None}, kind)
     vector = net.op("mean", x, axis=(1,)) if place is None else net.op("select", x, axis=1, index=place)

@@ -12,7 +12,7 @@ from typing import Any
 from adapters.huggingface.config import Config
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
-from converter.dims import symbol
+from converter.dims import fixed, symbol
 from converter.errors import UnsupportedError
 from converter.ir import DType
 
@@ -134,7 +134,7 @@ def padding_mask(net: Net) -> Value | None:
 
 def layer(net: Net, x: Value, mask: Value | None, given: Sizes, name: str | None = None, **places: Any) -> Value:
     """Attention and a feed-forward part, each added to its input and normalised."""
-    width = int(x.shape[-1])  # type: ignore[arg-type]
+    width = fixed(x.shape[-1])
     query, key, value = (net.split_heads(net.linear(x, role, width, **places), given.heads) for role in ("query", "key", "value"))
     seen = net.join_heads(net.op("scaled_dot_product_attention", query, key, value, mask))
     x = net.layer_norm(net.op("add", net.linear(seen, "attention_out", width, **places), x), "attention_norm", given.eps, **places)
@@ -154,7 +154,7 @@ def layers(net: Net, x: Value, mask: Value | None, given: Sizes) -> Value:
 
 def pooled(net: Net, x: Value) -> Value:
     """tanh of a linear map of the first word: BERT's pooler. [batch, width]."""
-    return net.op("tanh", net.linear(net.first(x), "pooler", int(x.shape[-1])), name="pooled")  # type: ignore[arg-type]
+    return net.op("tanh", net.linear(net.first(x), "pooler", fixed(x.shape[-1])), name="pooled")
 
 
 def plain_head(net: Net, x: Value, *, pooler: bool = True) -> None:
@@ -223,6 +223,6 @@ def spans(net: Net, x: Value) -> None:
 
 def two_layer_classifier(net: Net, x: Value, activation: str) -> None:
     """`logits` of a sentence from its first word, through one more layer: RoBERTa's."""
-    inner = net.linear(net.first(x), "classifier_dense", int(x.shape[-1]))  # type: ignore[arg-type]
+    inner = net.linear(net.first(x), "classifier_dense", fixed(x.shape[-1]))
     inner = net.activation(inner, ACTIVATIONS[activation])
     net.output("logits", net.linear(inner, "classifier_out", net.config.labels()))

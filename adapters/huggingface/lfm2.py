@@ -11,6 +11,7 @@ from adapters.huggingface.llama_kin import ONLY_WORDS
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.recurrent import convolved, masked
 from converter.builder import Value
+from converter.dims import fixed
 
 
 def lfm2(config: Config, sizes: Sizes) -> Style:
@@ -43,7 +44,7 @@ def _convolution(kernel: int, bias: bool) -> Mixer:
     """out(C · convolved(B · x)), B, C and x one projection."""
 
     def mixer(net: Net, words: Sequence, x: Value, layer: int) -> Value:
-        width = int(x.shape[-1])  # type: ignore[arg-type]
+        width = fixed(x.shape[-1])
         fused = net.linear(masked(net, words, x), "conv_in", 3 * width, bias=bias, layer=layer)
         before, after, x = net.b.add("split", (fused,), {"sizes": (width, width, width), "axis": -1}, names=("before", "after", "x"))
         x = net.op("multiply", after, convolved(net, words, net.op("multiply", before, x), kernel, bias, layer))

@@ -15,6 +15,7 @@ import numpy as np
 
 from adapters.huggingface.config import Config, read_object
 from converter.checkpoint import load_parameters
+from converter.dims import fixed
 from converter.errors import FormatError, ParameterError, UnsupportedError
 from converter.ir import TensorSpec
 from converter.parameters import Array, ParameterStore
@@ -95,7 +96,7 @@ def _scalings(config: Config, adapter: ParameterStore, parts: Mapping[str, Mappi
         if down is None or len(own) != 2:
             raise ParameterError("an adapter's layer without its two tensors", where=name, expected="lora_A and lora_B",
                                  received=", ".join(own.values())[:200])
-        rank = int(adapter.spec(down).shape[0])  # type: ignore[arg-type]
+        rank = fixed(adapter.spec(down).shape[0])
         module = down.removeprefix(PREFIX).partition(".lora_")[0]
         alpha = next((value for key, value in patterns.items() if module == key or module.endswith(f".{key}")),
                      config.number("lora_alpha", 8))

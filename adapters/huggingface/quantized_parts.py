@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converter.dims import fixed
 from converter.errors import FormatError
 from converter.ir import DType, TensorSpec
 from converter.parameters import Array, ParameterStore
@@ -31,7 +32,7 @@ def spec_of(store: ParameterStore, name: str, dtypes: tuple[DType, ...], shape: 
     if name not in store:
         raise FormatError("a part of a quantised weight is missing", where=name, expected=expected)
     spec = store.spec(name)
-    found = tuple(int(size) for size in spec.shape)  # type: ignore[arg-type]
+    found = tuple(fixed(size) for size in spec.shape)
     fits = shape is None or len(shape) == len(found) and all(want in (None, size) for want, size in zip(shape, found, strict=True))
     if spec.dtype not in dtypes or not fits:
         raise FormatError("a part of a quantised weight has another dtype or shape", where=name, expected=expected, received=str(spec))

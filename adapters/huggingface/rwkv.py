@@ -10,6 +10,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import Net
 from adapters.huggingface.recurrent import READ, keep, scanned, state_of, wide, words_of
 from converter.builder import GraphBuilder, Value
+from converter.dims import fixed
 
 BLOCK = "blocks.{layer}"
 # What the greatest exponent so far is before there was one.
@@ -84,7 +85,7 @@ def _weigh(b: GraphBuilder, states: Sequence[Value], given: Sequence[Value], res
 
 
 def _channels(net: Net, words: Words, x: Value, size: int, layer: int, share: float) -> Value:
-    before, width = _shifted(net, words, x, layer, "feed_forward_shift"), int(x.shape[-1])  # type: ignore[arg-type]
+    before, width = _shifted(net, words, x, layer, "feed_forward_shift"), fixed(x.shape[-1])
     hidden = net.op("square", net.op("relu", _mixed(net, x, before, "inner_key", size, layer)))
     gate = net.op("sigmoid", _mixed(net, x, before, "inner_receptance", width, layer))
     found = net.linear(hidden, "inner_value", width, bias=False, layer=layer)

@@ -7,6 +7,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.vision import TASKS, depths, several
 from converter.builder import Value
+from converter.dims import fixed
 from converter.ir import DimRange
 
 SEGMENTATION = "image-segmentation"
@@ -92,7 +93,7 @@ def _stages(net: Net) -> tuple[list[Value], Value]:
 
 
 def _layer(net: Net, x: Value, shape: Value, heads: int, ratio: int, inner: int, *, stage: int, layer: int) -> Value:
-    places, width = {"stage": stage, "layer": layer}, int(x.shape[-1])  # type: ignore[arg-type]
+    places, width = {"stage": stage, "layer": layer}, fixed(x.shape[-1])
     activation = net.config.choice("hidden_act", ACTIVATIONS, "gelu")
     normed = net.layer_norm(x, "attention_norm", EPS, stage=stage, layer=layer)
     source = normed

@@ -14,6 +14,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.vision import Sizes, image, layer, patches, pixels, sizes
 from converter.builder import Value
+from converter.dims import fixed
 from converter.errors import UnsupportedError
 from converter.ir import DType
 
@@ -78,7 +79,7 @@ def _image(net: Net, config: Config, tower: str, batch: str = "batch") -> Seen:
 
 def _probed(net: Net, x: Value, layout: Sizes, mask: Value | None, tower: str) -> Value:
     """What a learned query sees, and a feed-forward part added to it: [batch, width]."""
-    batch, width = x.shape[0], int(x.shape[-1])  # type: ignore[arg-type]
+    batch, width = x.shape[0], fixed(x.shape[-1])
     weights = net.tensor("probe_maps", (3 * width, width), "", tower=tower)
     biases = net.tensor("probe_biases", (3 * width,), "", tower=tower)
     split = {"sizes": (width,) * 3, "axis": 0}

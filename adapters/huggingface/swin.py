@@ -17,7 +17,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.vision import TASKS, Image, depths, image, pixels, several
 from converter.builder import Value
-from converter.dims import Dim, minimum, symbol
+from converter.dims import Dim, fixed, minimum, symbol
 from converter.ir import DimRange, DType
 
 BLOCK = "encoder.layers.{stage}.blocks.{layer}"
@@ -110,7 +110,7 @@ def build(net: Net, task: str) -> None:
     for stage, depth in enumerate(layout.depths):
         if stage:
             x = _merge(net, x, stage=stage - 1)
-        if int(x.shape[-1]) % layout.heads[stage]:  # type: ignore[arg-type]
+        if fixed(x.shape[-1]) % layout.heads[stage]:
             raise config.refuse("num_heads", f"divisors of the widths {width}, {2 * width}, …", layout.heads)
         windows = Windows(x.shape[1], x.shape[2], layout.window)
         mask = _mask(net, windows) if depth > 1 and layout.window > 1 else None
@@ -175,7 +175,7 @@ def _mask(net: Net, windows: Windows) -> Value:
 
 
 def _block(net: Net, x: Value, layout: Layout, windows: Windows, near: Value, mask: Value | None, **places: Any) -> Value:
-    width = int(x.shape[-1])  # type: ignore[arg-type]
+    width = fixed(x.shape[-1])
     normed = net.layer_norm(x, "attention_norm", layout.eps, **places)
     x = net.op("add", x, _attention(net, normed, layout, windows, near, mask, **places))
     inner = net.linear(net.layer_norm(x, "inner_norm", layout.eps, **places), "inner", int(layout.ratio * width), **places)

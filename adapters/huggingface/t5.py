@@ -33,6 +33,7 @@ from adapters.huggingface.seq2seq import (
     visible,
 )
 from converter.builder import Value
+from converter.dims import fixed
 from converter.ir import DType
 
 BLOCK = "{stack}.block.{layer}.layer.{place}"
@@ -152,7 +153,7 @@ def _used(task: str) -> tuple[str, ...]:
 def _scores(net: Net, x: Value, tables: dict[str, Value], rows: int, scaled: bool) -> Value:
     """[batch, time, vocab]. A checkpoint may have tables of its own for words and scores."""
     if scaled:
-        x = net.op("multiply", x, int(x.shape[-1]) ** -0.5)  # type: ignore[arg-type]
+        x = net.op("multiply", x, fixed(x.shape[-1]) ** -0.5)
     if "lm_head" in tables:
         return net.op("linear", x, tables["lm_head"])
     own = net.has("lm_head")

@@ -12,7 +12,7 @@ from typing import Any
 from adapters.huggingface.config import MOST_LAYERS, Config
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 
 MOST_STAGES = 16
 TASKS: Mapping[str, str] = {"image-feature-extraction": "Model", "image-classification": "ForImageClassification"}
@@ -125,7 +125,7 @@ def sizes(config: Config, *, eps: float = 1e-12, inner: int | None = None, bias:
 def layer(net: Net, x: Value, given: Sizes, name: str, mask: Value | None = None, causal: bool = False,
           rotate: Callable[[Value], Value] | None = None, **places: Any) -> Value:
     """x + attention(norm(x)), then x + feed-forward(norm(x)). rotate: what is done to queries and keys, [batch, heads, time, size]."""
-    width = int(x.shape[-1])  # type: ignore[arg-type]
+    width = fixed(x.shape[-1])
     normed = net.layer_norm(x, "attention_norm", given.eps, **places)
     query, key, value = (net.split_heads(part, given.heads) for part in _attended(net, normed, width, given, **places))
     if rotate is not None:
@@ -162,4 +162,4 @@ def feed_forward(net: Net, x: Value, given: Sizes, **places: Any) -> Value:
     else:
         gate = net.activation(net.linear(x, "gate", inner, bias=bias, **places), kind)
         up = net.op("multiply", gate, net.linear(x, "inner", inner, bias=bias, **places))
-    return net.linear(up, last, int(x.shape[-1]), bias=bias, **places)  # type: ignore[arg-type]
+    return net.linear(up, last, fixed(x.shape[-1]), bias=bias, **places)

@@ -13,7 +13,7 @@ from adapters.huggingface.net import Net
 from adapters.huggingface.vision import Image, Sizes, image, layer, patches, pixels, sizes, with_tokens
 from adapters.huggingface.vit import NAMES, VIT
 from converter.builder import Value
-from converter.dims import Dim, symbol
+from converter.dims import Dim, fixed, symbol
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, DType
 
@@ -141,7 +141,7 @@ def _resized(net: Net, table: Value, given: Image, last: int, grid: tuple[Dim, D
 
 def _perceptron(net: Net, x: Value, role: str, out: int) -> Value:
     """Three maps with a ReLU between."""
-    width = int(x.shape[-1])  # type: ignore[arg-type]
+    width = fixed(x.shape[-1])
     for index, size in enumerate((width, width, out)):
         x = net.linear(net.op("relu", x) if index else x, role, size, layer=index)
     return x

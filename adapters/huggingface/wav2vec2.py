@@ -13,6 +13,7 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.net import ACTIVATIONS, Net
 from adapters.huggingface.whisper import weighted
 from converter.builder import Value
+from converter.dims import fixed
 from converter.ir import DType
 
 LAYER = "encoder.layers.{layer}"
@@ -225,7 +226,7 @@ def hidden(net: Net, x: Value, mask: Value | None) -> tuple[Value, Value | None]
 
 def positions(net: Net, given: Convolutions, x: Value, stride: int = 1) -> Value:
     """A convolution over the words around, its weight given by directions and magnitudes."""
-    config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
+    config, width = net.config, fixed(x.shape[-1])
     kernel, groups = config.size("num_conv_pos_embeddings", 128), config.size("num_conv_pos_embedding_groups", 16)
     if width % groups:
         raise config.refuse("num_conv_pos_embedding_groups", f"a divisor of hidden_size, {width}", groups)
@@ -240,7 +241,7 @@ def positions(net: Net, given: Convolutions, x: Value, stride: int = 1) -> Value
 
 def encoder_layer(net: Net, x: Value, seen: Seen, eps: float, layer: int, *, before: bool = False, languages: int | None = None) -> Value:
     """Attention and a feed-forward part, each added to its input; norms `before` each part, or after it."""
-    config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
+    config, width = net.config, fixed(x.shape[-1])
     places: dict[str, Any] = {"layer": layer}
     heads = config.size("num_attention_heads")
     if width % heads:
@@ -264,7 +265,7 @@ def encoder_layer(net: Net, x: Value, seen: Seen, eps: float, layer: int, *, bef
 
 def _adapted(net: Net, x: Value) -> Value:
     """Fewer words by convolutions with gates."""
-    config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
+    config, width = net.config, fixed(x.shape[-1])
     out = config.optional_size("output_hidden_size") or width
     kernel, stride = config.size("adapter_kernel_size", 3), config.size("adapter_stride", 2)
     if max(kernel, stride) >= 1 << 16:

@@ -37,7 +37,7 @@ from adapters.huggingface.wav2vec2 import (
     positions,
 )
 from converter.builder import Value
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.ir import DType
 
 MOST_POSITIONS = 100
@@ -80,7 +80,7 @@ def distances(net: Net, x: Value, seen: Value | None) -> Seen:
 
 def stacked(net: Net, given: Convolutions, x: Value) -> Value:
     """Several convolutions over the words around, each normalised."""
-    config, width = net.config, int(x.shape[-1])  # type: ignore[arg-type]
+    config, width = net.config, fixed(x.shape[-1])
     kernel, groups = config.size("conv_pos_kernel_size", 19), config.size("num_conv_pos_embedding_groups", 16)
     count = config.size("num_conv_pos_embeddings", 5)
     if width % groups or count > MOST_POSITIONS:

@@ -15,6 +15,7 @@ import onnx
 from adapters.onnx.layouts import Layout
 from adapters.onnx.lowering import ONNX_DTYPES
 from adapters.onnx.origin import DIGEST, DOCUMENT, LAYOUTS, NODES, fingerprint
+from converter.dims import fixed
 from converter.errors import ConverterError, FormatError, ParameterError
 from converter.format.json_encoding import verify_digest
 from converter.format.reading import read_document
@@ -198,7 +199,7 @@ class OnnxParameters(ParameterStore):
             raise FormatError("an initializer does not fit its layout", where=initializer, expected=f"{made} bytes", received=f"{held}")
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        return tuple(int(size) for size in self._specs[name].shape)  # type: ignore[arg-type]
+        return tuple(fixed(size) for size in self._specs[name].shape)
 
     def _values(self, name: str) -> Array:
         tensor = self._tensors[name]

@@ -17,7 +17,7 @@ from converter import dims
 from converter.attributes import attribute_symbols, filled_attributes, normalize_attributes
 from converter.builder import Value
 from converter.checking import bind_operands, check, literal_dtype
-from converter.dims import Dim, Expr
+from converter.dims import Dim, Expr, fixed
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType, Graph, Node, TensorSpec
 from converter.opset import lookup
@@ -279,7 +279,7 @@ class Lowering:
             plain = source in self.initializers and self.initializers[source].layout.is_plain
             if not plain or self.uses[source] > 1 or self.parameters.alias_of(source) or self._has_alias(source):
                 return None
-        shape = layout.shape([tuple(int(size) for size in source.shape) for source in sources])  # type: ignore[arg-type]
+        shape = layout.shape([tuple(fixed(size) for size in source.shape) for source in sources])
         dtype = sources[0].dtype
         for source in names:
             del self.initializers[source]
@@ -435,7 +435,7 @@ class Lowering:
         """A tensor without elements, whatever it is computed from: many of ONNX Runtime's kernels get those wrong."""
         spec = self.specs[name]
         if all(isinstance(size, int) for size in spec.shape):
-            return self.constant(np.zeros([int(size) for size in spec.shape]), spec.dtype)  # type: ignore[arg-type]
+            return self.constant(np.zeros([fixed(size) for size in spec.shape]), spec.dtype)
         zero = onnx.helper.make_tensor("value", self.onnx_dtype(DType.FLOAT32), [1], [0.0])
         filled = self.node("ConstantOfShape", self.sizes(spec.shape), spec=TensorSpec(DType.FLOAT32, spec.shape), value=zero)
         return self.cast(filled, spec.dtype)

@@ -20,6 +20,7 @@ import onnx
 
 from adapters.onnx.layouts import Initializer, Layout
 from adapters.onnx.lowering import Lowering
+from converter.dims import fixed
 from converter.mapped import LARGE, FileRange
 from converter.parameters import Array, as_bytes
 
@@ -203,7 +204,7 @@ def nbytes(item: Initializer) -> int:
 
 
 def _shape(item: Initializer) -> list[int]:
-    return [int(size) for size in item.spec.shape]  # type: ignore[arg-type]
+    return [fixed(size) for size in item.spec.shape]
 
 
 def _head(item: Initializer, lowering: Lowering) -> bytes:

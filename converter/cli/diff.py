@@ -13,6 +13,7 @@ import numpy as np
 
 from converter.cli.console import plural, say, table
 from converter.cli.guard import DIFFERENT, guarded, told
+from converter.errors import ConverterError
 from converter.ir import Graph, Model
 from converter.matched_graphs import graph_changes
 from converter.matched_parameters import low_rank, match_parameters, related
@@ -40,6 +41,8 @@ MOST = 20
 @guarded
 def command(first: str, second: str, as_json: bool, runs: bool, quiet: bool) -> None:
     a, b = _open(first), _open(second)
+    if runs and not (isinstance(a, Model) and isinstance(b, Model)):
+        raise ConverterError("parameters alone cannot be run", where="--run", expected="two models", fix="leave --run out")
     graph = graph_differences(a, b)
     # A checkpoint has no constants, so it is compared with a model's state_dict.
     whole = isinstance(a, Model) and isinstance(b, Model)
@@ -199,10 +202,12 @@ def _print_graph(lines: list[str], nodes: dict[str, Any]) -> None:
             say(f"  {mark} {name[:200]}")
         if len(changes) > MOST:
             say(f"  … and {len(changes) - MOST} more; --json lists all")
-    if len(lines) <= MOST * 2:
+    if len(lines) <= MOST * 2 or not nodes.get("aligned"):
         say(f"\nGraph: {plural(len(lines), 'line')}", lines=True)
-        for line in lines:
+        for line in lines[:MOST * 2]:
             say(f"  {line[:200]}")
+        if len(lines) > MOST * 2:
+            say(f"  … and {len(lines) - MOST * 2} more; --json lists all")
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:

@@ -41,22 +41,23 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
     if not conversion.needs_graph:
         names = name_options(given)
         if given.get("dequantize"):
-            store = names.applied(_floats(source or ""))
+            store = load_parameters(source or "", given.get("key"), allow_pickle=bool(given.get("allow_pickle")))
+            store = names.applied(_floats(source or "", store))
         else:
             store = load_parameters(source or "", given.get("key"), allow_pickle=bool(given.get("allow_pickle")), names=names)
         return store, _found_in(store)
     return _model_of_parameters(source, update, given)
 
 
-def _floats(source: str) -> ParameterStore:
+def _floats(source: str, store: ParameterStore) -> ParameterStore:
     """A folder's tensors, those that are quantised as the floats that they stand for."""
-    from converter.checkpoint import existing, load_parameters
+    from converter.checkpoint import existing
 
     folder = existing(source)
     for item in recognisers().values():
         if item.floats is not None and any((folder / name).is_file() for name in item.markers):
             with requiring(item.extra):
-                found: ParameterStore = resolve(item.floats, item.extra)(load_parameters(folder), folder, True)
+                found: ParameterStore = resolve(item.floats, item.extra)(store, folder, True)
             return found
     raise FormatError("nothing says how the weights are quantised", where=source, expected="a folder with config.json",
                       fix="give the folder; or leave --dequantize out")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from converter.dims import fixed
 from converter.drafting.arguments import REQUIRED
 from converter.drafting.document import FORMAT, OPEN, VERSION, Draft
 from converter.drafting.layers import table
@@ -147,7 +148,7 @@ def _kinds(own: Specs) -> list[str]:
 
 
 def _sizes(spec: TensorSpec) -> tuple[int, ...]:
-    return tuple(int(size) for size in spec.shape)  # type: ignore[arg-type]
+    return tuple(fixed(size) for size in spec.shape)
 
 
 def _items(module: _Module, name: str) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.builder import GraphBuilder, Value
+from converter.dims import fixed
 from converter.drafting.arguments import Argument
 from converter.errors import FormatError
 from converter.ir import TensorSpec
@@ -43,7 +44,7 @@ class Place:
 
     def shape(self, leaf: str) -> tuple[int, ...]:
         """A tensor's sizes."""
-        return tuple(int(size) for size in self.specs[leaf].shape)  # type: ignore[arg-type]
+        return tuple(fixed(size) for size in self.specs[leaf].shape)
 
     def op(self, op: str, *inputs: Value | float | None, **attributes: Any) -> Value:
         """A node's first output."""

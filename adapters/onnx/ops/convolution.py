@@ -7,7 +7,7 @@ import numpy as np
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.registry import lowers
 from adapters.onnx.through_float32 import through_float32
-from converter.dims import Dim, product
+from converter.dims import Dim, fixed, product
 from converter.ir import DType, TensorSpec
 
 # ONNX Runtime convolves these (float16 through float32); others go through matrix products.
@@ -55,8 +55,8 @@ def window_slice(g: Lowering, x: Tensor, position: int, axis: int, kernel: int, 
 def _columns(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None, shape: tuple[Dim, ...], stride: tuple[int, ...],
              dilation: tuple[int, ...], groups: int) -> Tensor:
     """The convolution of a padded x as one matrix product over slices laid beside each other."""
-    kernel = tuple(int(size) for size in weight.shape[2:])  # type: ignore[arg-type]
-    outgoing, per_group = int(weight.shape[0]), int(weight.shape[1])  # type: ignore[arg-type]
+    kernel = tuple(fixed(size) for size in weight.shape[2:])
+    outgoing, per_group = fixed(weight.shape[0]), fixed(weight.shape[1])
     places = product(shape[2:])
     taps = [x]
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
@@ -90,7 +90,7 @@ def convolution(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None, *, 
         padded = pad_spatial(g, x, pads_of(padding, axes))
         y = _columns(g, padded, weight, bias, spec.shape, stride or (1,) * axes, dilation or (1,) * axes, groups)
         return like_input(g, y, source)
-    y = g.node("Conv", x, weight, bias, spec=spec, kernel_shape=[int(size) for size in weight.shape[2:]],  # type: ignore[arg-type]
+    y = g.node("Conv", x, weight, bias, spec=spec, kernel_shape=[fixed(size) for size in weight.shape[2:]],
                strides=list(stride) or None, pads=pads_of(padding, axes) if padding else None, dilations=list(dilation) or None,
                group=groups if groups > 1 else None)
     return like_input(g, y, source)
@@ -109,7 +109,7 @@ def convolution_transpose(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor |
         y = _transposed(g, x, weight, bias, spec.shape, stride or (1,) * axes, padding or (0,) * axes, output_padding or (0,) * axes,
                         dilation or (1,) * axes, groups)
         return like_input(g, y, source)
-    y = g.node("ConvTranspose", x, weight, bias, spec=spec, kernel_shape=[int(size) for size in weight.shape[2:]],  # type: ignore[arg-type]
+    y = g.node("ConvTranspose", x, weight, bias, spec=spec, kernel_shape=[fixed(size) for size in weight.shape[2:]],
                strides=list(stride) or None, pads=pads_of(padding, axes) if padding else None,
                output_padding=list(output_padding) or None, dilations=list(dilation) or None, group=groups if groups > 1 else None)
     return like_input(g, y, source)
@@ -119,7 +119,7 @@ def _transposed(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None, sha
                 padding: tuple[int, ...], output_padding: tuple[int, ...], dilation: tuple[int, ...], groups: int) -> Tensor:
     """A plain convolution, with the kernel turned round, of x with stride - 1 zeros after each element."""
     axes = len(stride)
-    kernel = tuple(int(size) for size in weight.shape[2:])  # type: ignore[arg-type]
+    kernel = tuple(fixed(size) for size in weight.shape[2:])
     if any(s > 1 for s in stride):
         apart = tuple(item for size in x.shape[2:] for item in (size, 1))
         spread = tuple(item for size, s in zip(x.shape[2:], stride, strict=True) for item in (size, s))
@@ -131,7 +131,7 @@ def _transposed(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None, sha
     before = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
     after = [b + extra - (s - 1) for b, extra, s in zip(before, output_padding, stride, strict=True)]
     padded = pad_spatial(g, x, before + after)
-    incoming, per_group = int(weight.shape[0]), int(weight.shape[1])  # type: ignore[arg-type]
+    incoming, per_group = fixed(weight.shape[0]), fixed(weight.shape[1])
     limit = np.iinfo(np.int64)
     turned = weight if all(k == 1 for k in kernel) else g.node(
         "Slice", weight, g.constant([limit.max] * axes), g.constant([limit.min] * axes), g.constant(list(range(2, 2 + axes))),

@@ -17,7 +17,7 @@ from adapters.onnx.layouts import Layout
 from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.nan import marks, spoil, where_nan
 from adapters.onnx.registry import lowers
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.ir import DType, TensorSpec
 from converter.ops.recurrent import cut
 
@@ -47,8 +47,8 @@ class Layer:
     def widths(self) -> tuple[int, ...]:
         """The sizes of h and c."""
         _, weight_hh, _, _, weight_hr = self.directions[0]
-        out = int(weight_hh.shape[1])  # type: ignore[arg-type]
-        return (out, int(weight_hr.shape[1]) if weight_hr is not None else out)[:2 if self.kind == "lstm" else 1]  # type: ignore[arg-type]
+        out = fixed(weight_hh.shape[1])
+        return (out, fixed(weight_hr.shape[1]) if weight_hr is not None else out)[:2 if self.kind == "lstm" else 1]
 
 
 @lowers("rnn", "lstm", "gru")
@@ -186,7 +186,7 @@ def _steps_as_nodes(g: Lowering, sources: Sequence[Tensor], steps: tuple[Any, ..
 
 
 def _blocks(g: Lowering, x: Tensor, order: tuple[int, ...]) -> Tensor:
-    part = TensorSpec(x.dtype, (int(x.shape[0]) // len(order), *x.shape[1:]))  # type: ignore[arg-type]
+    part = TensorSpec(x.dtype, (fixed(x.shape[0]) // len(order), *x.shape[1:]))
     parts = g.nodes_out("Split", x, specs=[part] * len(order), axis=0, num_outputs=len(order))
     return g.node("Concat", *(parts[index] for index in order), spec=x.spec, axis=0)
 

@@ -7,14 +7,14 @@ from adapters.onnx.lowering import Lowering, Tensor
 from adapters.onnx.ops.elementwise import apply
 from adapters.onnx.registry import lowers
 from adapters.onnx.through_float32 import through_float32
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.ir import DType, TensorSpec
 
 
 @lowers("rotary_embedding")
 @through_float32
 def rotary_embedding(g: Lowering, x: Tensor, cosine: Tensor, sine: Tensor, *, interleaved: bool) -> Tensor:
-    rotated, size = 2 * int(cosine.shape[-1]), int(x.shape[-1])  # type: ignore[arg-type]
+    rotated, size = 2 * fixed(cosine.shape[-1]), fixed(x.shape[-1])
     if not rotated:
         return x
     if g.opset >= 23 and x.dtype is DType.FLOAT32 and _fits_operator(x, cosine) and _fits_operator(x, sine):
@@ -57,7 +57,7 @@ def _doubled(g: Lowering, angles: Tensor, opposite: bool, interleaved: bool) -> 
 
 
 def _joined(g: Lowering, first: Tensor, second: Tensor, interleaved: bool) -> Tensor:
-    half = int(first.shape[-1])  # type: ignore[arg-type]
+    half = fixed(first.shape[-1])
     spec = TensorSpec(first.dtype, (*first.shape[:-1], 2 * half))
     if not interleaved:
         return g.node("Concat", first, second, spec=spec, axis=-1)
@@ -68,8 +68,8 @@ def _joined(g: Lowering, first: Tensor, second: Tensor, interleaved: bool) -> Te
 
 def _exchanged(g: Lowering, x: Tensor, interleaved: bool) -> Tensor:
     """x, the elements of each pair in the other order."""
-    half = int(x.shape[-1]) // 2  # type: ignore[arg-type]
+    half = fixed(x.shape[-1]) // 2
     pairs = g.reshape(x, (*x.shape[:-1], half, 2)) if interleaved else x
-    part = TensorSpec(x.dtype, (*pairs.shape[:-1], int(pairs.shape[-1]) // 2))  # type: ignore[arg-type]
+    part = TensorSpec(x.dtype, (*pairs.shape[:-1], fixed(pairs.shape[-1]) // 2))
     a, b = g.nodes_out("Split", pairs, specs=(part, part), axis=-1, num_outputs=2)
     return g.reshape(g.node("Concat", b, a, spec=pairs.spec, axis=-1), x.shape)

@@ -13,7 +13,7 @@ from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
-from converter.dims import Dim, Expr, product
+from converter.dims import Dim, Expr, fixed, product
 from converter.ir import DType
 
 Ints = Sequence[int]
@@ -52,7 +52,7 @@ def both_sides(pads: tuple[int, ...]) -> tuple[int, ...]:
 def conv(g: Reader, x: Item | Value, weight: Item | Value, bias: Item | Value | None = None, *, auto_pad: str = "NOTSET",
          dilations: Ints | None = None, group: int = 1, kernel_shape: Ints | None = None, pads: Ints | None = None,
          strides: Ints | None = None) -> Value:
-    kernel = tuple(int(size) for size in g.shape(weight)[2:])  # type: ignore[arg-type]
+    kernel = tuple(fixed(size) for size in g.shape(weight)[2:])
     ones = (1,) * len(kernel)
     stride, dilation = tuple(strides or ones), tuple(dilations or ones)
     padding = padding_of(g, auto_pad, pads, g.shape(x)[2:], kernel, stride, dilation)
@@ -70,7 +70,7 @@ def conv_integer(g: Reader, x: Item, weight: Item, x_zero: Item | None = None, w
 def conv_transpose(g: Reader, x: Item, weight: Item, bias: Item | None = None, *, auto_pad: str = "NOTSET", dilations: Ints | None = None,
                    group: int = 1, kernel_shape: Ints | None = None, output_padding: Ints | None = None, output_shape: Ints | None = None,
                    pads: Ints | None = None, strides: Ints | None = None) -> Value:
-    kernel = tuple(int(size) for size in g.shape(weight)[2:])  # type: ignore[arg-type]
+    kernel = tuple(fixed(size) for size in g.shape(weight)[2:])
     rank = len(kernel)
     ones, zeros = (1,) * rank, (0,) * rank
     stride, dilation, extra = tuple(strides or ones), tuple(dilations or ones), tuple(output_padding or zeros)
@@ -286,7 +286,7 @@ def _added_up(g: Reader, x: Value, image: Sequence[Dim], kernel: Ints, dilations
         place = place.reshape(shape)
         inside, flat = inside & (place >= 0) & (place < size), flat * size + place
     index = np.where(inside, flat, total).reshape(1, -1).astype(np.int64)
-    batch, channels = x.shape[0], int(x.shape[1]) // prod(kernel)  # type: ignore[arg-type]
+    batch, channels = x.shape[0], fixed(x.shape[1]) // prod(kernel)
     rows = g.op("reshape", x, shape=(batch * channels, index.size))
     empty = g.op("broadcast_to", g.like(0, x), shape=(batch * channels, total + 1))
     found = g.op("scatter", empty, g.op("broadcast_to", g.constant(index), shape=rows.shape), rows, axis=1, reduction="add")

@@ -20,7 +20,7 @@ from adapters.onnx.reading.reader import STANDARD, Reader
 from adapters.onnx.registry import readers
 from converter.builder import GraphBuilder
 from converter.checking import check
-from converter.dims import Dim, Expr, substitute, taken_as_equal
+from converter.dims import Dim, Expr, fixed, substitute, taken_as_equal
 from converter.errors import FormatError, UnsupportedError
 from converter.ir import DimRange, DType, Graph, GraphOutput, Model, Node
 from converter.rewriting import simplify
@@ -227,7 +227,7 @@ def _declare_initializers(reader: Reader, initializers: Initializers | None) -> 
         return
     for name in initializers.names():
         spec = initializers.spec(name)
-        shape = tuple(int(size) for size in spec.shape)  # type: ignore[arg-type]
+        shape = tuple(fixed(size) for size in spec.shape)
         count = 1
         for size in shape:
             count *= size

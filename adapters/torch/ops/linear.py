@@ -12,7 +12,7 @@ from adapters.torch.importer import Importer
 from adapters.torch.ops.reduction import operands_dtype
 from adapters.torch.registry import imports, rebuilds
 from converter.builder import Value
-from converter.dims import Expr, product
+from converter.dims import Expr, fixed, product
 from converter.ir import DType
 
 
@@ -176,7 +176,7 @@ def multi_dot(g: Importer, tensors: list[Value]) -> Value:
     if len(values) == 1:
         return values[0]
     # Vectors at the ends are a row and a column.
-    shapes = [[int(size) for size in value.shape] for value in values]  # type: ignore[arg-type]
+    shapes = [[fixed(size) for size in value.shape] for value in values]
     sizes = [1 if len(shapes[0]) == 1 else shapes[0][0], *(shape[0] for shape in shapes[1:]),
              1 if len(shapes[-1]) == 1 else shapes[-1][-1]]
     best: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(values))}
