@@ -376,7 +376,7 @@ def _work(rank: int, folder: str) -> None:
 @pytest.mark.long
 def test_two_processes_with_fsdp(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_work, args=(rank, str(tmp_path))) for rank in range(2)]
+    workers = [context.Process(target=_work, args=(rank, str(tmp_path)), daemon=True) for rank in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -20,6 +20,13 @@ from converter.parameters import InMemoryParameters
 generator = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def the_same_numbers() -> None:
+    """Whatever other tests are run."""
+    global generator
+    generator = np.random.default_rng(0)
+
+
 def drawn(*shape: int, dtype: str = "float32") -> np.ndarray:
     return generator.normal(size=shape).astype(dtype)
 

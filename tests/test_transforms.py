@@ -134,7 +134,7 @@ class Forces(nn.Module):
             messages = self.net(torch.cat([self.kinds(kinds[target]), distances], -1))
             energy = torch.zeros(places.shape[0], 1).index_add(0, source, messages).sum()
             force, = torch.autograd.grad(energy, places)
-        return energy, -force
+        return energy, energy.detach(), -force
 
 
 def atoms(count: int, edges: int) -> tuple[Tensor, ...]:

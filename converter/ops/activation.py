@@ -68,8 +68,7 @@ def _silu(f: Space, x: Term) -> Term:
 @op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_silu)
 def silu(x: Array) -> Array:
     """x · sigmoid(x)."""
-    y: Array = _silu(ARRAYS, x)
-    return y
+    return _silu(ARRAYS, x)
 
 
 @widened
@@ -80,8 +79,7 @@ def _elu(f: Space, x: Term, *, alpha: float, scale: float, input_scale: float) -
 @op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_elu)
 def elu(x: Array, *, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Array:
     """scale · x for x > 0, else scale · alpha · (exp(input_scale · x) - 1): torch.nn.functional.elu."""
-    y: Array = _elu(ARRAYS, x, alpha=alpha, scale=scale, input_scale=input_scale)
-    return y
+    return _elu(ARRAYS, x, alpha=alpha, scale=scale, input_scale=input_scale)
 
 
 @widened
@@ -92,8 +90,7 @@ def _selu(f: Space, x: Term) -> Term:
 @op(infer=unary(float_only=True), formula=_selu)
 def selu(x: Array) -> Array:
     """1.0507009873554805 · x for x > 0, else 1.0507009873554805 · 1.6732632423543772 · (exp(x) - 1)."""
-    y: Array = _selu(ARRAYS, x)
-    return y
+    return _selu(ARRAYS, x)
 
 
 @widened
@@ -104,8 +101,7 @@ def _celu(f: Space, x: Term, *, alpha: float) -> Term:
 @op(infer=unary(float_only=True), formula=_celu)
 def celu(x: Array, *, alpha: float = 1.0) -> Array:
     """x for x > 0, else alpha · (exp(x / alpha) - 1)."""
-    y: Array = _celu(ARRAYS, x, alpha=alpha)
-    return y
+    return _celu(ARRAYS, x, alpha=alpha)
 
 
 @widened
@@ -116,8 +112,7 @@ def _leaky_relu(f: Space, x: Term, *, negative_slope: float) -> Term:
 @op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_leaky_relu)
 def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Array:
     """x for x > 0, else negative_slope · x."""
-    y: Array = _leaky_relu(ARRAYS, x, negative_slope=negative_slope)
-    return y
+    return _leaky_relu(ARRAYS, x, negative_slope=negative_slope)
 
 
 def _prelu(x: TensorSpec, weight: TensorSpec) -> TensorSpec:
@@ -144,8 +139,7 @@ def _softplus(f: Space, x: Term, *, beta: float, threshold: float) -> Term:
 @op(infer=unary(float_only=True), formula=_softplus)
 def softplus(x: Array, *, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """log(1 + exp(beta · x)) / beta, and x itself where beta · x > threshold: torch.nn.functional.softplus."""
-    y: Array = _softplus(ARRAYS, x, beta=beta, threshold=threshold)
-    return y
+    return _softplus(ARRAYS, x, beta=beta, threshold=threshold)
 
 
 @widened
@@ -156,8 +150,7 @@ def _log_sigmoid(f: Space, x: Term) -> Term:
 @op(infer=unary(float_only=True), formula=_log_sigmoid)
 def log_sigmoid(x: Array) -> Array:
     """log(1 / (1 + exp(-x))), computed as min(x, 0) - log(1 + exp(-|x|)): torch.nn.functional.logsigmoid."""
-    y: Array = _log_sigmoid(ARRAYS, x)
-    return y
+    return _log_sigmoid(ARRAYS, x)
 
 
 @widened
@@ -168,8 +161,7 @@ def _softshrink(f: Space, x: Term, *, lambd: float) -> Term:
 @op(infer=unary(float_only=True), formula=_softshrink)
 def softshrink(x: Array, *, lambd: float = 0.5) -> Array:
     """x - lambd for x > lambd, x + lambd for x < -lambd, else 0 (NaN stays)."""
-    y: Array = _softshrink(ARRAYS, x, lambd=lambd)
-    return y
+    return _softshrink(ARRAYS, x, lambd=lambd)
 
 
 @widened
@@ -180,8 +172,7 @@ def _hardshrink(f: Space, x: Term, *, lambd: float) -> Term:
 @op(infer=unary(float_only=True), formula=_hardshrink)
 def hardshrink(x: Array, *, lambd: float = 0.5) -> Array:
     """0 for -lambd ≤ x ≤ lambd, else x."""
-    y: Array = _hardshrink(ARRAYS, x, lambd=lambd)
-    return y
+    return _hardshrink(ARRAYS, x, lambd=lambd)
 
 
 @op(infer=_numbers)
@@ -209,8 +200,7 @@ def _hardsigmoid(f: Space, x: Term) -> Term:
 @op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_hardsigmoid)
 def hardsigmoid(x: Array) -> Array:
     """min(max(x + 3, 0), 6) / 6."""
-    y: Array = _hardsigmoid(ARRAYS, x)
-    return y
+    return _hardsigmoid(ARRAYS, x)
 
 
 @widened
@@ -221,8 +211,7 @@ def _hardswish(f: Space, x: Term) -> Term:
 @op(infer=unary(float_only=True), facts=Facts(finite=True), formula=_hardswish)
 def hardswish(x: Array) -> Array:
     """x · min(max(x + 3, 0), 6) / 6."""
-    y: Array = _hardswish(ARRAYS, x)
-    return y
+    return _hardswish(ARRAYS, x)
 
 
 @widened
@@ -233,8 +222,7 @@ def _mish(f: Space, x: Term) -> Term:
 @op(infer=unary(float_only=True), formula=_mish)
 def mish(x: Array) -> Array:
     """x · tanh(log(1 + exp(x)))."""
-    y: Array = _mish(ARRAYS, x)
-    return y
+    return _mish(ARRAYS, x)
 
 
 def _glu(x: TensorSpec, *, axis: int = -1) -> TensorSpec:

@@ -6,35 +6,20 @@ All are computed in float64 and rounded to the operand's dtype.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import wraps
 
 import numpy as np
 
-from converter import formulas
 from converter.facts import Facts
-from converter.formulas import Space, Term
+from converter.formulas import Space, Term, in_float64, ratio
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, each, elementwise, require_float
 from converter.opset import ARRAYS, op
-
-Kernel = Callable[[Array], Array]
 
 
 @each
 def real(x: TensorSpec) -> TensorSpec:
     require_float(x)
     return x
-
-
-def in_float64(kernel: Kernel) -> Kernel:
-    """`kernel` on float64, its result in the operand's dtype."""
-
-    @wraps(kernel)
-    def compute(x: Array) -> Array:
-        return kernel(x.astype(np.float64, copy=False)).astype(x.dtype)
-
-    return compute
 
 
 # Rational approximations of fdlibm's s_erf.c (Sun Microsystems, 1993), constant term first, one pair (P, Q) an interval.
@@ -55,19 +40,6 @@ _ERFC_FAR = ([-9.86494292470009928597e-03, -7.99283237680523006574e-01, -1.77579
              [1.0, 3.03380607434824582924e+01, 3.25792512996573918826e+02, 1.53672958608443695994e+03, 3.19985821950859553908e+03,
               2.55305040643316442583e+03, 4.74528541206955367215e+02, -2.24409524465858183362e+01])
 _ERX = 8.45062911510467529297e-01
-
-
-def polynomial(coefficients: list[float], x: Array) -> Array:
-    """Horner's scheme, constant term first."""
-    result = np.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        result *= x
-        result += coefficient
-    return result
-
-
-def ratio(pair: tuple[list[float], list[float]], x: Array) -> Array:
-    return polynomial(pair[0], x) / polynomial(pair[1], x)
 
 
 def _erfc_tail(x: Array) -> Array:
@@ -131,30 +103,30 @@ _END = ([6.65790464350110377720e0, 5.46378491116411436990e0, 1.78482653991729133
 def _quantile(f: Space, q: Term, tail: Term) -> Term:
     """The normal distribution's quantile of p, from q = p - 1/2 and tail = min(p, 1 - p), in float64."""
     inner = f.clip(q, -0.425, 0.425)
-    middle = q * formulas.ratio(_MIDDLE, 0.180625 - inner * inner)
+    middle = q * ratio(_MIDDLE, 0.180625 - inner * inner)
     r = f.sqrt(-f.log(f.clip(tail, 5e-324, 0.5)))
-    outer = f.where(r <= 5.0, formulas.ratio(_SIDE, f.minimum(r, 5.0) - 1.6), formulas.ratio(_END, r - 5.0))
+    outer = f.where(r <= 5.0, ratio(_SIDE, f.minimum(r, 5.0) - 1.6), ratio(_END, r - 5.0))
     outer = f.where(f.equal(tail, 0.0), math.inf, outer) * f.sign(q)
     return f.where((tail >= 0.0) & (tail <= 0.5), f.where(f.abs(q) <= 0.425, middle, outer), math.nan)
 
 
-@formulas.in_float64
+@in_float64
 def _erfinv(f: Space, x: Term) -> Term:
     return _quantile(f, x * 0.5, (1.0 - f.abs(x)) * 0.5) * math.sqrt(0.5)
 
 
-@formulas.in_float64
+@in_float64
 def _ndtri(f: Space, p: Term) -> Term:
     return _quantile(f, p - 0.5, f.where(p < 0.5, p, 1.0 - p))
 
 
-@formulas.in_float64
+@in_float64
 def _erfcx(f: Space, x: Term) -> Term:
     """From 1.25 on the approximation of erfc without its exponential; below, e^(x²) · (1 - erf x), x² split at a square that is exact."""
     large = f.maximum(x, 1.25)
     inverse = f.reciprocal(large)
     s = inverse * inverse
-    tail = f.exp(f.where(large < 1.0 / 0.35, formulas.ratio(_ERFC_NEAR, s), formulas.ratio(_ERFC_FAR, s)) - 0.5625) * inverse
+    tail = f.exp(f.where(large < 1.0 / 0.35, ratio(_ERFC_NEAR, s), ratio(_ERFC_FAR, s)) - 0.5625) * inverse
     small = f.clip(x, -30.0, 1.25)
     high = f.astype(f.astype(small, dtype=DType.FLOAT32), dtype=DType.FLOAT64)
     body = f.exp(high * high) * (f.exp((small - high) * (small + high)) * (1.0 - f.erf(small)))
@@ -165,19 +137,18 @@ def _xlogy(f: Space, x: Term, y: Term) -> Term:
     return f.where(f.isnan(y), y, f.where(f.equal(x, 0.0), 0.0, x * f.log(y)))
 
 
-_erf, _erfc = map(in_float64, (_erf64, _erfc64))
 
 
 @op(infer=real)
 def erf(x: Array) -> Array:
     """2/√π · ∫₀ˣ e^(-t²) dt, by fdlibm's rational approximations."""
-    return _erf(x)
+    return _erf64(x.astype(np.float64, copy=False)).astype(x.dtype)
 
 
 @op(infer=real)
 def erfc(x: Array) -> Array:
     """1 - erf(x), exact to rounding for large x too."""
-    return _erfc(x)
+    return _erfc64(x.astype(np.float64, copy=False)).astype(x.dtype)
 
 
 @op(infer=real, facts=Facts(domain=((-0.95, 0.95),)), formula=_erfinv)
