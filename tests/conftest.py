@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (getattr(signal, "SIGHUP", None), signal.SIG_DFL)):
@@ -13,3 +15,10 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (getattr(
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers_in_every_order() -> None:
+    """What a test draws with torch's own generator does not depend on the tests before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
