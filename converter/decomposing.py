@@ -17,7 +17,7 @@ import numpy as np
 from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
 from converter.builder import live_nodes
 from converter.checking import bind_operands, check, infer_node, literal_dtype
-from converter.dims import Dim, symbols
+from converter.dims import Dim, Expr, symbols
 from converter.formulas import Term
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Model, Node, Operand, TensorSpec
 from converter.opset import lookup
@@ -53,7 +53,7 @@ def _method(operator: str, turned: bool) -> Callable[..., Any]:
 
 
 for _name, _operator in (("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"), ("pow", "power"),
-                         ("and", "logical_and"), ("or", "logical_or")):
+                         ("floordiv", "floor_divide"), ("mod", "remainder"), ("and", "logical_and"), ("or", "logical_or")):
     setattr(Symbol, f"__{_name}__", _method(_operator, False))
     setattr(Symbol, f"__r{_name}__", _method(_operator, True))
 for _name, _operator in (("lt", "less"), ("le", "less_equal"), ("gt", "greater"), ("ge", "greater_equal")):
@@ -101,9 +101,12 @@ class Nodes:
 
     def apply(self, operator: str, operands: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
         """One operator's results: a term, or a tuple of them."""
+        dtype = next((item.dtype for item in reversed(operands) if isinstance(item, Symbol)), None)
+        operands = [self.full(shape=(), fill_value=item, dtype=dtype) if isinstance(item, Expr) else item for item in operands]
         names = tuple(item.name if isinstance(item, Symbol) else item.item() if isinstance(item, np.generic) else item for item in operands)
-        given = normalize_attributes(lookup(operator), {name: self._body(value, operands) if callable(value) else value
-                                                        for name, value in attributes.items() if value is not None})
+        given = normalize_attributes(lookup(operator), {
+            name: self._body(value, lookup(operator).passes([item.spec for item in operands], **attributes)) if callable(value) else value
+            for name, value in attributes.items() if value is not None})
         key = (operator, tuple((type(name), name) for name in names), repr(sorted(given.items())))
         if key not in self._made:
             node = Node(operator, names, ("y",), given, self.source)
@@ -116,14 +119,13 @@ class Nodes:
                 found = tuple(Symbol(self, name, spec) for name, spec in zip(outputs, specs, strict=True))
             self._made[key] = found
         results = self._made[key]
-        return results[0] if len(results) == 1 else results
+        return results[0] if len(results) == 1 and lookup(operator).outputs is not None else results
 
-
-    def _body(self, function: Callable[..., Any], operands: Sequence[Any]) -> Graph:
-        """A sub-graph that takes all operands."""
-        inputs = tuple(GraphInput(f"value_{position}", item.spec) for position, item in enumerate(operands))
+    def _body(self, function: Callable[..., Any], operands: Sequence[TensorSpec]) -> Graph:
+        """A sub-graph that takes operands of these specs."""
+        inputs = tuple(GraphInput(f"value_{position}", spec) for position, spec in enumerate(operands))
         specs = {port.name: port.spec for port in inputs}
-        dims = {name: self.dims[name] for item in operands for size in item.shape for name in symbols(size)}
+        dims = {name: self.dims[name] for spec in operands for size in spec.shape for name in symbols(size)}
         inner = Nodes(specs, self.dims, self.lacks, set(specs), "", self.source)
         results = function(inner, *(Symbol(inner, port.name, port.spec) for port in inputs))
         outputs = tuple(GraphOutput(f"output_{position}", item.spec, item.name) for position, item in enumerate(results))
@@ -179,8 +181,8 @@ def _within(value: Any, lacks: Callable[[Node], bool]) -> Any:
 
 
 def is_core(operator: str) -> bool:
-    """Whether an operator has no formula."""
-    return lookup(operator).formula is None
+    """Whether some nodes of an operator stay as they are."""
+    return lookup(operator).is_core
 
 
 def to_core(model: Model) -> Model:
@@ -190,7 +192,7 @@ def to_core(model: Model) -> Model:
     """
     from converter.format import model_digest
 
-    graph = decompose(model.graph, model.parameters, lambda node: not is_core(node.op))
+    graph = decompose(model.graph, model.parameters, lambda node: lookup(node.op).formula is not None)
     if graph.nodes == model.graph.nodes:
         return model
     return replace(model, graph=graph, metadata={**model.metadata, "core": {"from": model_digest(model)}})

@@ -4,10 +4,12 @@ A formula is a function of a *space*, then of the operator's operands and attrib
 operator's own signature; what it gives and takes has `shape`, `dtype`, and Python's arithmetic and comparisons (but `==`: `equal`).
 Numbers may stand beside tensors, and a sub-graph is a function of a space and its terms that gives a tuple of terms.
 
-    def _silu(f: Space, x: Term) -> Term:
+    @op(infer=unary(float_only=True))
+    def silu(f: Space, x: Term) -> Term:
+        '''x · sigmoid(x).'''
         return x * f.sigmoid(x)
 
-    @op(infer=unary(), formula=_silu)
+A size of a shape may stand beside a tensor too; arithmetic of sizes alone stays one of sizes.
 
 `converter.opset.ARRAYS` computes with the operators' reference kernels; `converter.decomposing.Nodes` makes nodes, each once. A formula
 answers None where the operator has no simpler form.
@@ -15,13 +17,15 @@ answers None where the operator has no simpler form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, Protocol
 
 import numpy as np
 
-from converter.ir import DType
+from converter.dims import Dim, symbols
+from converter.ir import DimRange, DType
 
 Term = Any
 """A tensor of a space: an array, or a `Symbol`."""
@@ -31,6 +35,9 @@ Formula = Callable[..., Any]
 
 class Space(Protocol):
     """The operators by name, on the terms of one reading."""
+
+    dims: Mapping[str, DimRange]
+    """The ranges of the sizes."""
 
     def __getattr__(self, operator: str, /) -> Callable[..., Any]: ...
 
@@ -45,6 +52,7 @@ class Arrays:
 
     def __init__(self, kernel_of: Callable[[str], Callable[..., Any]]) -> None:
         self._kernel_of = kernel_of
+        self.dims: Mapping[str, DimRange] = {}
 
     def __getattr__(self, operator: str) -> Callable[..., Any]:
         kernel = self._kernel_of(operator)
@@ -59,27 +67,60 @@ class Arrays:
 
 
 def in_float64(formula: Formula) -> Formula:
-    """`formula` on float64, its result in the last operand's dtype."""
+    """`formula` on float64, its result in the last operand's dtype; complex numbers in complex128."""
 
     @wraps(formula)
     def computed(f: Space, *operands: Term, **attributes: Any) -> Term:
-        result = formula(f, *(f.astype(item, dtype=DType.FLOAT64) for item in operands), **attributes)
-        return f.astype(result, dtype=dtype_of(operands[-1]))
+        dtype = dtype_of(operands[-1])
+        wide = DType.COMPLEX128 if dtype.is_complex else DType.FLOAT64
+        result = formula(f, *(f.astype(item, dtype=wide) for item in operands), **attributes)
+        real = dtype.is_complex and not dtype_of(result).is_complex
+        return f.astype(result, dtype=dtype if not real else DType.FLOAT32 if dtype is DType.COMPLEX64 else DType.FLOAT64)
 
     return computed
 
 
 def widened(formula: Formula) -> Formula:
-    """`formula` of one operand, whose smaller floats compute in float32."""
+    """`formula` whose operands of smaller floats compute in float32; its float results have the first operand's dtype."""
 
     @wraps(formula)
-    def computed(f: Space, x: Term, **attributes: Any) -> Term:
+    def computed(f: Space, x: Term, *others: Term, **attributes: Any) -> Any:
         dtype = dtype_of(x)
         if not dtype.is_float or dtype.itemsize >= 4:
-            return formula(f, x, **attributes)
-        return f.astype(formula(f, f.astype(x, dtype=DType.FLOAT32), **attributes), dtype=dtype)
+            return formula(f, x, *others, **attributes)
+        wider = (f.astype(item, dtype=DType.FLOAT32) if item is not None and dtype_of(item) is dtype else item for item in (x, *others))
+        result = formula(f, *wider, **attributes)
+        narrowed = tuple(f.astype(item, dtype=dtype) if dtype_of(item).is_float else item
+                         for item in (result if isinstance(result, tuple) else (result,)))
+        return narrowed if isinstance(result, tuple) else narrowed[0]
 
     return computed
+
+
+def counted(f: Space, count: Dim, axis: int = 0, rank: int = 1) -> Term:
+    """0, 1, … count - 1 (int64) along one axis of several, the others of size 1."""
+    index = f.arange(stop=count, dtype=DType.INT64)
+    return index if rank == 1 else f.reshape(index, shape=tuple(count if place == axis % rank else 1 for place in range(rank)))
+
+
+def swapped(shape: Sequence[Dim], axis: int, *sizes: Dim) -> tuple[Dim, ...]:
+    """A shape with sizes in place of one of its."""
+    place = axis % len(shape)
+    return (*shape[:place], *sizes, *shape[place + 1:])
+
+
+def may_be_empty(f: Space, sizes: Iterable[Dim]) -> bool:
+    """Whether one of the sizes may be 0."""
+    return any(size == 0 if isinstance(size, int) else any(f.dims[name].min < 1 for name in symbols(size)) for size in sizes)
+
+
+def largest(f: Space, x: Term, axes: Iterable[int]) -> Term:
+    """The largest floats along axes, which stay with size 1; -infinity of none."""
+    axes = tuple(axis % x.ndim for axis in axes)
+    empty = [axis in axes and may_be_empty(f, [size]) for axis, size in enumerate(x.shape)]
+    if any(empty):
+        x = f.pad(x, pads=tuple((0, int(more)) for more in empty), value=-math.inf)
+    return f.max(x, axis=axes, keepdims=True)
 
 
 def polynomial(coefficients: Sequence[float], x: Term) -> Term:

@@ -22,12 +22,12 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from converter.errors import GraphError
 from converter.facts import NOTHING, Facts
-from converter.formulas import Arrays, Formula
+from converter.formulas import Arrays, Formula, Space
 
 OPSET = 1
 
@@ -74,6 +74,13 @@ class Operator:
     doc: str
     facts: Facts
     formula: Formula | None
+    core: str
+    passes: Callable[..., Any]
+
+    @property
+    def is_core(self) -> bool:
+        """Whether targets must have it: no formula covers all that a node may ask for."""
+        return self.formula is None or bool(self.core)
 
 
 _REGISTRY: dict[str, Operator] = {}
@@ -81,7 +88,8 @@ _REGISTRY: dict[str, Operator] = {}
 
 def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), literals: bool = False, since: int = 1,
        binds: Mapping[str, tuple[int, int | None]] | None = None,
-       facts: Facts = NOTHING, formula: Formula | None = None,
+       facts: Facts = NOTHING, formula: Formula | None = None, core: str = "",
+       passes: Callable[..., Any] = lambda operands, **attributes: operands,
        name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the decorated kernel as an operator. Its family is the name of its module.
 
@@ -94,7 +102,10 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
             output and axis where a run finds its value; an axis of None is the output itself, which has no axes. The
             kernel is not given these attributes.
         facts: what else it is.
-        formula: the operator in terms of simpler ones; see `converter.formulas`.
+        formula: the operator in terms of simpler ones; see `converter.formulas`. A decorated function whose first parameter is a
+            `Space` is the formula itself, and its reading as arrays the kernel.
+        core: what the formula does not cover, in words: there it gives None.
+        passes: of operators with sub-graphs, the specs that those take, of the specs of the operands.
         name: the operator's name where Python's own name for the function must differ.
     """
 
@@ -106,7 +117,9 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
             raise RuntimeError(f"operator {key!r} has no docstring")
         hints = typing.get_type_hints(kernel)
         operands, attributes = [], {}
-        for parameter in inspect.signature(kernel).parameters.values():
+        parameters = list(inspect.signature(kernel).parameters.values())
+        derived = bool(parameters) and hints.get(parameters[0].name) is Space
+        for parameter in parameters[derived:]:
             if parameter.kind is parameter.KEYWORD_ONLY:
                 if parameter.name not in hints:
                     raise RuntimeError(f"operator {key!r}: attribute {parameter.name!r} has no type")
@@ -115,8 +128,10 @@ def op(*, infer: Callable[..., Any], outputs: tuple[str, ...] | None = ("y",), l
                 operands.append(OperandSpec(parameter.name, parameter.default is None,
                                             parameter.kind is parameter.VAR_POSITIONAL))
         _REGISTRY[key] = Operator(key, kernel.__module__.rsplit(".", 1)[-1], since, tuple(operands), outputs, attributes,
-                                  literals, binds or {}, infer, kernel, inspect.cleandoc(kernel.__doc__ or ""),
-                                  replace(facts, elementwise=facts.elementwise or getattr(infer, "elementwise", False)), formula)
+                                  literals, binds or {}, infer, partial(kernel, ARRAYS) if derived else kernel,
+                                  inspect.cleandoc(kernel.__doc__ or ""),
+                                  replace(facts, elementwise=facts.elementwise or getattr(infer, "elementwise", False)),
+                                  kernel if derived else formula, core, passes)
         return kernel
 
     return register

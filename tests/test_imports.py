@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "parameters": ("ir", "errors", "dims", "mapped"),
     "sizes": ("conditions", "dims", "errors", "ir"),
     "facts": (),
-    "formulas": ("ir",),
+    "formulas": ("dims", "ir"),
     "opset": ("errors", "facts", "formulas", "ops"),
     "attributes": ("dims", "errors", "ir", "opset"),
     "checking": ("attributes", "dims", "errors", "ir", "opset", "parameters"),

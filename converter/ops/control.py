@@ -76,7 +76,7 @@ def _cond(predicate: TensorSpec, *operands: TensorSpec, then_branch: Graph, else
     return results
 
 
-@op(infer=_cond, outputs=None)
+@op(infer=_cond, outputs=None, passes=lambda operands, **attributes: operands[1:])
 def cond(predicate: Array, *operands: Array, then_branch: Body, else_branch: Body) -> tuple[Array, ...]:
     """What `then_branch` gives for the operands where the predicate, bool[], is true; else what `else_branch` gives.
 
@@ -108,21 +108,26 @@ def while_loop(*values: Array, carried: int, condition: Body, body: Body) -> tup
     raise RunError(f"a loop did not end within {MAX_STEPS:,} steps")
 
 
+def _scanned(values: Specs, *, states: int, sequences: int, **attributes: object) -> Specs:
+    """What the body takes: of the sequences, an element."""
+    return [TensorSpec(item.dtype, item.shape[1:]) if states <= place < states + sequences else item for place, item in enumerate(values)]
+
+
 def _scan(*values: TensorSpec, states: int, sequences: int, body: Graph) -> tuple[TensorSpec, ...]:
     require(states >= 0 and sequences > 0 and states + sequences <= len(values), "fewer operands than states and sequences",
             expected=f"at least {states} + {sequences}, of them at least one sequence", received=len(values))
-    initial, scanned, rest = values[:states], values[states:states + sequences], values[states + sequences:]
+    initial, scanned = values[:states], values[states:states + sequences]
     require(all(item.rank for item in scanned), "a sequence without an axis", received=", ".join(map(str, scanned)))
     length = scanned[0].shape[0]
     for item in scanned:
         require(not differ(item.shape[0], length), "sequences of different lengths", expected=str(length), received=item)
-    results = _call(body, (*initial, *(TensorSpec(item.dtype, item.shape[1:]) for item in scanned), *rest), "body")
+    results = _call(body, _scanned(values, states=states, sequences=sequences), "body")
     require(len(results) >= states, "the body gives fewer values than there are states", expected=str(states), received=len(results))
     _agree(initial, results[:states], "the body changes the dtype or shape of a state")
     return (*initial, *(TensorSpec(item.dtype, (length, *item.shape)) for item in results[states:]))
 
 
-@op(infer=_scan, outputs=None)
+@op(infer=_scan, outputs=None, passes=_scanned)
 def scan(*values: Array, states: int, sequences: int, body: Body) -> tuple[Array, ...]:
     """Runs `body` on each element of sequences, along their axis 0, in order: torch's scan, and its map without states.
 

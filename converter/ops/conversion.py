@@ -34,7 +34,7 @@ def astype(x: Array, *, dtype: DType) -> Array:
     if dtype.is_integer and DType.of(x.dtype).is_float and dtype.itemsize < 8:
         # Through int64, so that what a narrow dtype cannot hold wraps around on every machine.
         x = x.astype(np.int64)
-    return x.astype(dtype.numpy)
+    return x.astype(dtype.numpy, copy=False)
 
 
 def _size_of(x: TensorSpec, *, size: Dim | None = None, least: Dim = 0, most: Dim = LARGEST) -> TensorSpec:
