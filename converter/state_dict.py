@@ -136,7 +136,7 @@ class _Finder:
                                     received=some([f"{name[:60]!r}: {self.kind_of(others[name])}" for name in unknown]),
                                     expected="names and tensors", fix=UNSAFE)
         note = f"entries of the state_dict that are no tensors, left out: {some([name[:60] for name in others])}"
-        return Found(tensors, key, (note,) if others else ())
+        return Found(tensors, key, (*getattr(content, "notes", ()), *((note,) if others else ())))
 
     def at(self, content: Any, steps: Sequence[str]) -> tuple[tuple[Any] | None, Any]:
         """The value under a key, in a tuple, the longest names tried first; None and where the search ended if it is not there."""

@@ -16,7 +16,7 @@ from torch import nn
 from adapters.checkpoint.legacy import MAGIC
 from adapters.checkpoint.read import load_checkpoint
 from converter.checkpoint import load_parameters
-from converter.errors import ConverterError, FormatError, UnsafePickleError, UnsupportedError
+from converter.errors import ConverterError, FormatError, UnsupportedError
 from tests.test_checkpoint_reader import DTYPES, bits, line, same_as_torch, without_torch  # noqa: F401
 
 # Before 1.6 ---------------------------------------------------------------------------------------------------------------
@@ -128,12 +128,6 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
         except ConverterError:
             refused += 1
     assert refused > 200
-
-
-def test_a_whole_module_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsafePickleError, match=r"torch\.nn\.modules\.linear\.Linear") as caught:
-        load_checkpoint(save_old(nn.Linear(2, 2), tmp_path / "w.pt"))
-    assert "--allow-pickle" in str(caught.value)
 
 
 def test_conversions_where_torch_was_never_installed(line: Path) -> None:  # noqa: F811

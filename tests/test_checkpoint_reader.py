@@ -292,6 +292,10 @@ class Settings:
         self.rate = 0.1
 
 
+class Own(torch.Tensor):
+    """A tensor of a class of the user's, which only its own code makes."""
+
+
 def test_everything_foreign_is_named_at_once(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1), "a": Settings(), "b": np.float64(3), "c": Path("x"), "d": [print]}, tmp_path / "c.pt")
     with pytest.raises(UnsafePickleError) as caught:
@@ -336,10 +340,11 @@ def test_no_code_runs_whatever_way_it_is_named(tmp_path: Path, protocol: int) ->
     assert (tmp_path / "ran").exists()
 
 
-def test_a_whole_module_is_loaded_under_allow_pickle_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_that_hide_tensors_are_loaded_under_allow_pickle_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     module = nn.Linear(3, 2)
+    module.weight = nn.Parameter(module.weight.data.as_subclass(Own))
     torch.save(module, "whole.pt")
     torch.save({"model": module, "settings": Settings()}, "run.pt")
     for name in ("whole.pt", "run.pt"):

@@ -177,7 +177,7 @@ def _same(data: Any, *_: Any) -> Any:
 def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
     if not isinstance(function, Function) or function.name not in _REBUILDS or not isinstance(arguments, tuple):
         raise Malformed("a tensor that is rebuilt by something else than torch's own functions")
-    if not isinstance(kind, Kind) or kind.kind not in _TENSORS:
+    if not isinstance(kind, (Kind, Function)) or getattr(kind, "name", None) not in _MADE and getattr(kind, "kind", None) not in _TENSORS:
         raise Malformed("a tensor of another class than torch's own")
     return function.call(*arguments)
 
@@ -285,7 +285,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
         ("frozenset", _collection(frozenset)), ("complex", _complex), ("bytes", _buffer), ("bytearray", _buffer))},
 }
 
-_TENSORS = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+_TENSORS = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Buffer")
+_MADE = ("torch.nn.parameter.Parameter", "torch.autograd.variable.Variable")
+"""Classes that PyTorch before 0.4 called with a tensor."""
 
 _NAMESPACES = (
     "argparse.Namespace", "types.SimpleNamespace", "pytorch_lightning.utilities.parsing.AttributeDict",
@@ -315,6 +317,7 @@ _PASSED_ON = (
 TABLE: Mapping[str, Any] = {
     **{name: Function(name, call) for name, call in _FUNCTIONS.items()},
     **{name: Function(name, lambda *_: Plain()) for name in _NAMESPACES},
+    **{name: Function(name, _same) for name in _MADE},
     **{name: Kind(name) for name in _PASSED_ON},
     **{f"torch.{dtype}": Kind(f"torch.{dtype}", dtype) for dtype in DType},
     **{f"torch.{name}": Kind(f"torch.{name}", DType(full)) for name, full in _SYNONYMS.items()},

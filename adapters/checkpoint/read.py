@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adapters.checkpoint.archive import COPY, MAGIC, PICKLE, RESAVE, Archive
-from adapters.checkpoint.content import Foreign, OtherTensor, TensorRef
+from adapters.checkpoint.content import OtherTensor, TensorRef
 from adapters.checkpoint.legacy import LegacyFile, is_legacy
+from adapters.checkpoint.modules import Unfolding
 from adapters.checkpoint.script import CLASSES, script_state_dict
-from adapters.checkpoint.unpickle import unpickle
+from adapters.checkpoint.unpickle import INERT, unpickle
 from converter.discovery import formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
 from converter.ir import DType, TensorSpec
 from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import Array, ParameterStore
-from converter.state_dict import find_state_dict
+from converter.state_dict import SeveralStateDicts, find_state_dict
 
 FORMAT = "torch"
 """The format of `converter.discovery` whose files these are; its `fallback` reads the older kinds."""
@@ -209,8 +211,25 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
 
 def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapping[str, Any], str | None, tuple[str, ...]]:
     """The state_dict of a content, the entry that it is under, and what to say of it."""
-    found = find_state_dict(content, key, lambda value: isinstance(value, (TensorRef, OtherTensor)),
-                            lambda value: value.kind if isinstance(value, Foreign) else None, foreign)
+    find = partial(find_state_dict, key=key, is_tensor=lambda value: isinstance(value, (TensorRef, OtherTensor)),
+                   kind_of=lambda value: value.kind if isinstance(value, INERT) else None)
+    try:
+        found = find(content, objects=foreign)
+    except SeveralStateDicts:
+        raise
+    except FormatError as error:
+        # A state_dict is taken before whole modules beside it.
+        modules = Unfolding()
+        unfolded = modules.unfold(content)
+        if not modules.kinds:
+            raise
+        foreign = [name for name in foreign if name not in modules.kinds]
+        try:
+            found = find(unfolded, objects=foreign)
+        except SeveralStateDicts:
+            raise
+        except FormatError:
+            raise error from None
     beside = (f"Python objects beside the state_dict, left alone: {', '.join(foreign[:_LISTED])}"
               + (f" and {len(foreign) - _LISTED} more" if len(foreign) > _LISTED else ""),) if foreign else ()
     return found.tensors, found.key, (*found.notes, *beside)

@@ -13,13 +13,12 @@ from typing import Any
 
 from adapters.checkpoint.archive import Archive
 from adapters.checkpoint.content import OtherTensor, Record, TensorRef
+from adapters.checkpoint.modules import gather
 from converter.errors import FormatError, UnsupportedError
 from converter.state_dict import Found
 
 CLASSES = "__torch__."
 """How the names of an archive's own classes begin."""
-MOST_NAMES = 1_000_000
-MOST_DEPTH = 200
 MOST_CODE = 64 << 20
 """Bytes of source that are looked through."""
 
@@ -43,24 +42,18 @@ def script_state_dict(archive: Archive, content: Any) -> Found:
     if not isinstance(content, Record):
         raise FormatError("a TorchScript archive without a module", fix=FIX)
     declared = _declarations(archive)
-    tensors: dict[str, Any] = {}
     packed: list[str] = []
-    waiting: list[tuple[str, Record, int]] = [("", content, 0)]
-    while waiting:
-        prefix, item, depth = waiting.pop()
+
+    def members(prefix: str, item: Record) -> tuple[dict[str, Any], dict[str, Record]]:
         if not isinstance(item.state, dict):
             packed.append(f"{prefix.rstrip('.') or 'the module'} ({item.kind})")
-            continue
+            return {}, {}
         known = declared.get(item.kind)
-        inner: list[tuple[str, Record, int]] = []
-        for name, value in item.state.items():
-            if isinstance(value, (TensorRef, OtherTensor)) and (known is None or name in known):
-                tensors[f"{prefix}{name}"] = value
-            elif isinstance(value, Record):
-                inner.append((f"{prefix}{name}.", value, depth + 1))
-        waiting += reversed(inner)
-        if depth > MOST_DEPTH or len(tensors) + len(waiting) > MOST_NAMES:
-            raise FormatError("a TorchScript archive whose modules lie too deep in each other", fix=FIX)
+        return ({name: value for name, value in item.state.items()
+                 if isinstance(value, (TensorRef, OtherTensor)) and (known is None or name in known)},
+                {name: value for name, value in item.state.items() if isinstance(value, Record)})
+
+    tensors = gather(content, members)
     if packed:
         raise UnsupportedError("a TorchScript archive with weights that are packed (quantized)", received=", ".join(packed[:5]), fix=FIX)
     if not tensors:

@@ -1,8 +1,8 @@
 """A strict reader of pickles: builds plain containers and references to tensors, and calls nothing that a pickle names.
 
-Opcodes as https://docs.python.org/3/library/pickletools.html lists them. A name outside of `content.TABLE` becomes an
-inert `Foreign` value and is told at the end. Every opcode makes at most one new value, so memory is bounded by their
-number; keys are hashed only when they are flat, so time is too.
+Opcodes as https://docs.python.org/3/library/pickletools.html lists them. A name outside of `content.TABLE` becomes an inert
+`Foreign` value and is told at the end; its objects are inert `Record`s. Every opcode makes at most one new value, so memory is
+bounded by their number; keys are hashed only when they are flat, so time is too.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ MAX_INTEGER_BYTES = 256
 MAX_OPCODES = 10_000_000
 """Some 50 make a tensor. Each makes one value at most, so that this bounds memory to some hundred MB."""
 MAX_CONTAINERS = 2_000_000
-"""Dicts and sets, of some 220 bytes each."""
+"""Dicts, sets and objects, of at most some 220 bytes each."""
 MAX_MARKS = 1000
 """Containers being filled within each other."""
 MAX_NAME = 500
 _LISTED = 12
 
 
+INERT = (Foreign, Record)
+
 StorageOf = Callable[[str, int, int], None]
 
 
 def unpickle(data: memoryview, storage_of: StorageOf, *, where: str = "data.pkl",
              kept: tuple[str, ...] = ()) -> tuple[Any, tuple[str, ...], int]:
-    """What a pickle holds: dicts, lists, tuples, sets, numbers, texts, `TensorRef`, `OtherTensor` and `Foreign`.
+    """What a pickle holds: dicts, lists, tuples, sets, numbers, texts, `TensorRef`, `OtherTensor`, `Foreign` and `Record`.
 
     Beside it the names of the classes and functions outside of the table that it asks for, each of which is a `Foreign`, and
     the pickle's length in bytes.
@@ -132,10 +134,13 @@ class _Reader:
         self.stack.append(value)
 
     def container(self, value: Any) -> None:
+        self.count_container()
+        self.stack.append(value)
+
+    def count_container(self) -> None:
         self.containers += 1
         if self.containers > MAX_CONTAINERS:
-            raise Malformed(f"it has more than {MAX_CONTAINERS} dicts and sets, which no state_dict needs")
-        self.stack.append(value)
+            raise Malformed(f"it has more than {MAX_CONTAINERS} dicts, sets and objects, which no state_dict needs")
 
     def pop_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.below.pop()
@@ -155,7 +160,7 @@ class _Reader:
         target = self.stack[-1]
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, Foreign):
+        elif not isinstance(target, INERT):
             raise Malformed(f"items for a {type(target).__name__}")
 
     def put(self, items: list[Any]) -> None:
@@ -165,7 +170,7 @@ class _Reader:
         if isinstance(target, dict):
             for key, value in zip(items[::2], items[1::2], strict=True):
                 target[check_key(key)] = value
-        elif not isinstance(target, Foreign):
+        elif not isinstance(target, INERT):
             raise Malformed(f"entries for a {type(target).__name__}")
 
     def add(self) -> None:
@@ -173,7 +178,7 @@ class _Reader:
         target = self.stack[-1]
         if isinstance(target, set):
             target.update(map(check_key, items))
-        elif not isinstance(target, Foreign):
+        elif not isinstance(target, INERT):
             raise Malformed(f"members for a {type(target).__name__}")
 
     # Names and calls ----------------------------------------------------------------------------------------------------
@@ -193,15 +198,16 @@ class _Reader:
 
     def call(self, function: Any, arguments: Any) -> Any:
         """The value that a call would give; only functions of our own table are ever called."""
-        if isinstance(function, Foreign):
-            return function
-        if isinstance(function, RecordClass):
-            return Record(function.kind)
+        if isinstance(function, (Foreign, RecordClass, Record)):
+            self.count_container()
+            # torch.fx gives a module's attributes to a function; other classes' objects get theirs afterwards.
+            first = arguments[0] if isinstance(arguments, tuple) and arguments else None
+            return Record(function.kind, first if isinstance(first, dict) else None)
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise Malformed(f"a call of a {type(function).__name__}")
         self.count(arguments)
-        if any(isinstance(item, Foreign) for item in arguments):
-            return next(item for item in arguments if isinstance(item, Foreign))
+        if any(isinstance(item, INERT) for item in arguments):
+            return next(item for item in arguments if isinstance(item, INERT))
         return function.call(*arguments)
 
     def count(self, values: Iterable[Any]) -> None:
@@ -218,7 +224,7 @@ class _Reader:
         named = self.stack.pop() if keyword else {}
         arguments = self.stack.pop()
         function = self.stack.pop()
-        if named and not isinstance(function, Foreign):
+        if named and not isinstance(function, INERT):
             raise Malformed("an object made with named arguments")
         self.push(self.call(function, arguments))
 
@@ -243,7 +249,7 @@ class _Reader:
         if not isinstance(found, tuple) or len(found) < 5 or found[0] != "storage":
             raise Malformed("a reference to something else than a storage")
         kind, key, _, count = found[1:5]
-        if isinstance(kind, Foreign):
+        if isinstance(kind, INERT):
             self.push(kind)
             return
         if not isinstance(kind, Kind) or not (kind.kind == "storage" or kind.kind.endswith("Storage")):
