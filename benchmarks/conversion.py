@@ -35,7 +35,7 @@ def convert(system: str, name: str, path: Path) -> dict[str, float]:
         found.module(**found.arguments)
     if system in (OURS, FOLDED):
         import converter
-        from converter.folding import fold
+        from converter.passes.folding import fold
     else:
         import onnxscript  # noqa: F401
     before = memory("VmRSS")

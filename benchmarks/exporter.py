@@ -21,7 +21,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from benchmarks.architectures import Architecture
+    from campaigns.architectures import Architecture
 
 SECONDS = 300.0
 """The time for one architecture: export, ONNX Runtime's session and all sizes."""
@@ -94,8 +94,8 @@ atexit.register(_SERVER.stop)
 
 def _serve(pipe: Connection) -> None:
     """Answers `(name, dims)` with the fields of an outcome until the other end is closed."""
-    from benchmarks.architectures import architectures
-    from benchmarks.judging import quiet
+    from campaigns.architectures import architectures
+    from campaigns.judging import quiet
 
     with open(os.devnull, "w", encoding="utf-8") as nowhere:  # the exporter talks on both
         os.dup2(nowhere.fileno(), 1)
@@ -117,7 +117,7 @@ def export_and_compare(subject: Architecture, dims: str) -> Outcome:
     import onnxruntime
     import torch
 
-    from adapters.torch.caches import register_caches
+    from adapters.torch.tracing.caches import register_caches
 
     module = subject.build()
     register_caches()
@@ -180,7 +180,7 @@ def free_axes(subject: Architecture) -> dict[str, Any]:
     import torch
     from torch.utils import _pytree as pytree
 
-    from adapters.torch.inputs import mapped
+    from adapters.torch.tracing.inputs import mapped
 
     example = subject.arguments(subject.traced)
     leaves = iter(list(zip(*(pytree.tree_leaves(subject.arguments(sizes)) for sizes in subject.others), strict=True)))

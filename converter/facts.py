@@ -2,7 +2,7 @@
 
     @op(infer=_reshape, facts=moves(0, flat=True))
 
-Drawing inputs, judging ties, rewriting, folding, complex pairs and streaming ask the operator. `tests/test_facts.py` checks every
+Drawing inputs, judging ties, rewriting, folding, complex pairs and streaming ask the operator. `tests/operators/test_facts.py` checks every
 fact on the operator's kernel.
 """
 

@@ -11,8 +11,8 @@ Numbers may stand beside tensors, and a sub-graph is a function of a space and i
 
 A size of a shape may stand beside a tensor too; arithmetic of sizes alone stays one of sizes.
 
-`converter.opset.ARRAYS` computes with the operators' reference kernels; `converter.decomposing.Nodes` makes nodes, each once. A formula
-answers None where the operator has no simpler form.
+`converter.opset.ARRAYS` computes with the operators' reference kernels; `converter.passes.decomposing.Nodes` makes nodes, each
+once. A formula answers None where the operator has no simpler form.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
 def to_torch(model: Model | PathLike) -> Any:
     """A model as a `torch.nn.Module` again: a `torch.fx.GraphModule` that can be read, trained, and exported.
 
-    Its state_dict has the names that the model came with; see `adapters.torch.rebuild.to_module`.
+    Its state_dict has the names that the model came with; see `adapters.torch.rebuilding.rebuild.to_module`.
 
     Raises:
         UnsupportedError: operators that PyTorch cannot run here; all are listed.
@@ -223,7 +223,7 @@ def from_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None
     model = replace(model, metadata={**model.metadata, "source": dict(model.metadata["source"])})
     if dtype is None:
         return model
-    from converter.casting import cast
+    from converter.passes.casting import cast
 
     return cast(model, dtype)
 

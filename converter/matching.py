@@ -117,9 +117,9 @@ def fit(store: ParameterStore, architecture: Architecture, *, recognised: bool =
     Raises:
         ParameterError: tensors that are missing, extra, or of another dtype or shape; all are listed.
     """
-    from converter.casting import fit_dtypes
     from converter.checking import check
     from converter.format import bind_parameters
+    from converter.passes.casting import fit_dtypes
 
     specs, needed = declared(architecture)
     # Of names that share a tensor one is enough.

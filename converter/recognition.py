@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.casting import fit_dtypes
 from converter.checkpoint import checkpoint_files, load_parameters
 from converter.discovery import Recogniser, recognisers, requiring, resolve
 from converter.errors import ConverterError, FormatError
@@ -16,6 +15,7 @@ from converter.ir import Model
 from converter.matching import Matched, declared, fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import ParameterStore
+from converter.passes.casting import fit_dtypes
 from converter.side_files import is_regular
 from converter.state_dict import origin
 

@@ -1,4 +1,4 @@
-"""The page of what fuzzing found, from its record: `python -m benchmarks.fuzzing --record` writes it."""
+"""The page of what fuzzing found, from its record: `python -m campaigns.fuzzing --record` writes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ what a kind of file is made of: members of JSON, steps of pickles, entries of ar
 Each is read by the way in that a user has, and every eighth that is read is written as JSON. It is read, or refused with an error that
 says what is wrong. Anything else is a finding: another exception, a signal, more than 10 seconds of the processor, more than 256 MB above
 what the process took before, an error of more than 20,000 characters, a file opened outside of the folder, a process or a connection that
-is begun. A mutant is made from its number alone: `python -m benchmarks.fuzzing READER --first NUMBER --count 1 --keep DIR`.
+is begun. A mutant is made from its number alone: `python -m campaigns.fuzzing READER --first NUMBER --count 1 --keep DIR`.
 
 | reader | | mutants | read | refused | findings | seconds |
 |---|---|---|---|---|---|---|

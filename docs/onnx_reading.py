@@ -65,7 +65,7 @@ def onnx_reading_page() -> str:
         lines += ["## ONNX's own cases", "",
                   f"Every node test that onnx {held['versions']['onnx']} makes, read and run by the reference, and compared within the "
                   "case's own tolerances (16-bit floats within four units in the last place), by "
-                  "`python -m benchmarks.onnx_cases --record`: "
+                  "`python -m campaigns.onnx_cases --record`: "
                   f"{total:,} cases, **{counts.get('pass', 0):,} pass, {counts.get('refused', 0):,} are refused, "
                   f"{counts.get('wrong', 0)} are wrong**. Cases give shapes and axes as inputs, which files hold as constants; where a "
                   "reader needs them they are made constants first; sequences among the inputs are made of the case's "

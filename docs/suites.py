@@ -1,4 +1,4 @@
-"""The section of the coverage page on torch's own cases, from `docs/suites.json`, which `python -m benchmarks.suites` records."""
+"""The section of the coverage page on torch's own cases, from `docs/suites.json`, which `python -m campaigns.suites` records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def section() -> list[str]:
     held = json.loads(RECORD.read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {number}" for name, number in held["versions"].items())
     lines = ["## torch's own cases", "",
-             f"Recorded by `python -m benchmarks.suites SUITE --record` with {versions}.",
+             f"Recorded by `python -m campaigns.suites SUITE --record` with {versions}.",
              "Each sample goes live module, neutral model, JSON, loaded again, with fixed sizes (static) and with free ones (auto: run at",
              "the sample's sizes and, where some stay free and torch runs there, at two others), and is compared with torch: the reference",
              "in float64, NumPy and ONNX Runtime within the error budget. Half precision is traced with fixed sizes only.", ""]

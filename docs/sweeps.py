@@ -1,4 +1,4 @@
-"""The section of the coverage page on sizes that were not traced, from `docs/sweeps.json` (`python -m benchmarks.sweeps --record`)."""
+"""The section of the coverage page on sizes that were not traced, from `docs/sweeps.json` (`python -m campaigns.sweeps --record`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def section() -> list[str]:
         for runtime, counts in row["counts"].items():
             total.setdefault(runtime, Counter()).update(counts)
     lines = ["## Sizes that were not traced", "",
-             f"Recorded by `python -m benchmarks.sweeps --record` with torch {held['torch']}: {len(held['rows'])} functions of one",
+             f"Recorded by `python -m campaigns.sweeps --record` with torch {held['torch']}: {len(held['rows'])} functions of one",
              "sequence (at 17 lengths) and of two (at 56 pairs), each traced once. *Refused by the model alone*: torch takes the",
              "size, and the model says clearly that it does not.", "",
              f"| runtime | {' | '.join(VERDICTS)} |", f"|{'---|' * (len(VERDICTS) + 1)}"]

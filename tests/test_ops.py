@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from adapters.numpy.registry import kernels
-from adapters.torch.export import Program, trace
 from adapters.torch.run import run_exported
+from adapters.torch.tracing.trace import Program, trace
 from converter import reference
 from converter.equivalence.compare import STRUCTURE, compare
 from converter.ir import Model

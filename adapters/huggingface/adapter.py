@@ -8,7 +8,7 @@ ADAPTER = Adapter(
     "huggingface",
     recognisers=(Recogniser(
         "huggingface", "Hugging Face folder", "adapters.huggingface.recognise:recognise",
-        floats="adapters.huggingface.quantized:as_floats", markers=("config.json", "modules.json", "adapter_config.json"),
+        floats="adapters.huggingface.quantized.weights:as_floats", markers=("config.json", "modules.json", "adapter_config.json"),
         options=(
             Option("task", str, "What the model is for, where the folder does not say or another head is wanted: "
                    "feature-extraction, fill-mask, text-classification, text2text-generation, encoder, …"),

@@ -146,5 +146,5 @@ MODULES = {
 def family_of(model_type: str) -> Family:
     """The family of a known model type."""
     module, _, name = MODULES[model_type].partition(":")
-    found: Family = getattr(importlib.import_module(f"adapters.huggingface.{module}"), name or "FAMILY")
+    found: Family = getattr(importlib.import_module(f"adapters.huggingface.models.{module}"), name or "FAMILY")
     return found

@@ -11,7 +11,7 @@ from adapters.huggingface.families import MODULES, family_of
 from adapters.huggingface.family import Family, Inputs
 from adapters.huggingface.lora import adapter_file, merged
 from adapters.huggingface.net import Net
-from adapters.huggingface.quantized import FIELD, as_floats
+from adapters.huggingface.quantized.weights import FIELD, as_floats
 from converter.checkpoint import checkpoint_files, existing, load_parameters
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.format import Architecture

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adapters.huggingface.config import Config, read_json, read_object
-from adapters.huggingface.encoders import taken
+from adapters.huggingface.layers.encoders import taken
 from adapters.huggingface.net import Net
-from adapters.huggingface.quantized import as_floats
+from adapters.huggingface.quantized.weights import as_floats
 from adapters.huggingface.recognise import OTHERWISE, network, plain, recognised
 from converter.builder import Value
 from converter.checkpoint import ShardedParameters, checkpoint_files, load_parameters

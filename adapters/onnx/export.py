@@ -10,15 +10,15 @@ from pathlib import Path
 
 import onnx
 
-from adapters.onnx.complex_pairs import bordered
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.complex_numbers.pairs import bordered
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.origin import describe
 from adapters.onnx.registry import lowerings
 from adapters.onnx.writing import total_bytes, write_external, write_model
-from converter.decomposing import decompose
 from converter.dims import Dim
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Model, TensorSpec
+from converter.passes.decomposing import decompose
 
 DEFAULT_OPSET = 20
 OPSETS = range(18, 24)

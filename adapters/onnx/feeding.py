@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from adapters.onnx.lowering import ONNX_DTYPES
+from adapters.onnx.lowering.context import ONNX_DTYPES
 from converter.ir import DType
 
 Array = np.ndarray[Any, Any]

@@ -12,8 +12,8 @@ import google.protobuf.message
 import numpy as np
 import onnx
 
-from adapters.onnx.layouts import Layout
-from adapters.onnx.lowering import ONNX_DTYPES
+from adapters.onnx.lowering.context import ONNX_DTYPES
+from adapters.onnx.lowering.layouts import Layout
 from adapters.onnx.origin import DIGEST, DOCUMENT, LAYOUTS, NODES, fingerprint
 from converter.dims import fixed
 from converter.errors import ConverterError, FormatError, ParameterError

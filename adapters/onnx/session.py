@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from adapters.onnx.complex_pairs import from_border, to_border
+from adapters.onnx.complex_numbers.pairs import from_border, to_border
 from adapters.onnx.export import DEFAULT_OPSET, build
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from adapters.onnx.writing import total_bytes, write_external, write_model

@@ -18,8 +18,8 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 
-from adapters.onnx.layouts import Initializer, Layout
-from adapters.onnx.lowering import Lowering
+from adapters.onnx.lowering.context import Lowering
+from adapters.onnx.lowering.layouts import Initializer, Layout
 from converter.dims import fixed
 from converter.mapped import LARGE, FileRange
 from converter.parameters import Array, as_bytes

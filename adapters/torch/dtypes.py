@@ -10,7 +10,7 @@ import numpy as np
 import sympy
 import torch
 
-from adapters.torch.quotients import floor_divide, remainder
+from adapters.torch.sizes.quotients import floor_divide, remainder
 from converter import dims
 from converter.dims import Dim
 from converter.errors import UnsupportedError

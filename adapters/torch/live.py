@@ -12,21 +12,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from adapters.torch.arguments import full_name, nested
 from adapters.torch.dtypes import to_tensor
-from adapters.torch.effort import SECONDS, Effort, budget
-from adapters.torch.explicit_state import with_explicit_state, with_pairs, with_state_sizes
-from adapters.torch.export import Program, from_exported, prepared, traced
-from adapters.torch.inputs import bind_arguments, call, call_arguments
-from adapters.torch.memory import evaluation, unchanged
 from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
-from adapters.torch.record import Arrays, record
-from converter.casting import SOURCES, fit_dtypes
+from adapters.torch.state.explicit import with_explicit_state, with_pairs, with_state_sizes
+from adapters.torch.state.memory import evaluation, unchanged
+from adapters.torch.tracing.arguments import full_name, nested
+from adapters.torch.tracing.effort import SECONDS, Effort, budget
+from adapters.torch.tracing.inputs import bind_arguments, call, call_arguments
+from adapters.torch.tracing.record import Arrays, record
+from adapters.torch.tracing.trace import Program, from_exported, prepared, traced
 from converter.errors import ConverterError, ParameterError
 from converter.ir import DType, Model, TensorSpec
 from converter.matching import ADVICE, COUNTERS, match_names
 from converter.parameters import ParameterStore
+from converter.passes.casting import SOURCES, fit_dtypes
 from converter.state_dict import said
 
 Array = np.ndarray[Any, Any]

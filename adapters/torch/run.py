@@ -12,9 +12,9 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_aggregate
 
 from adapters.torch.dtypes import TO_TORCH, as_tensor, from_torch_dtype, to_numpy, to_tensor
-from adapters.torch.export import Program
-from adapters.torch.importer import target_name
 from adapters.torch.ops.control import rebuild_cond, rebuild_scan, rebuild_while_loop
+from adapters.torch.tracing.importer import target_name
+from adapters.torch.tracing.trace import Program
 from converter.errors import RunError
 from converter.ir import DType
 from converter.sizes import promote
@@ -28,7 +28,7 @@ def run_exported(program: Program, inputs: Mapping[str, Any], *, float_dtype: An
     """The traced program's outputs by the neutral graph's names.
 
     Args:
-        program: from `adapters.torch.export.trace`.
+        program: from `adapters.torch.tracing.trace.trace`.
         inputs: arrays by graph input.
         float_dtype: the dtype for every float tensor, parameter and dtype argument; None leaves all as they are.
         observed: names of intermediate values, those of the traced program, which are called with their values.

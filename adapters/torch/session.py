@@ -10,7 +10,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import to_numpy, to_tensor
-from adapters.torch.rebuild import build
+from adapters.torch.rebuilding.rebuild import build
 from converter.errors import ConverterError, RunError
 from converter.ir import Model
 from converter.sizes import check_inputs

@@ -19,7 +19,7 @@ def changed(content: Any, notes: Sequence[str], *, dtype: str | None, fold: bool
 
 def _fold(model: Any, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
     from converter.cli.console import plural
-    from converter.folding import fold
+    from converter.passes.folding import fold
 
     made = fold(model)
     count = made.metadata["folded"]["batch_norms"] if made is not model else 0
@@ -28,7 +28,7 @@ def _fold(model: Any, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
 
 def _to_core(model: Any, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
     from converter.cli.console import plural
-    from converter.decomposing import is_core, to_core
+    from converter.passes.decomposing import is_core, to_core
 
     count = sum(not is_core(node.op) for node in model.graph.nodes)
     return to_core(model), [*notes, f"{plural(count, 'node')} put in terms of the core's operators" if count
@@ -37,9 +37,9 @@ def _to_core(model: Any, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
 
 def _cast(content: Any, dtype: str | None, notes: Sequence[str]) -> tuple[Any, Sequence[str]]:
     """The model or the parameters in the dtype of --dtype, and what to say of it."""
-    from converter.casting import cast, cast_parameters
     from converter.cli.console import plural
     from converter.ir import Model
+    from converter.passes.casting import cast, cast_parameters
 
     if dtype is None:
         return content, notes

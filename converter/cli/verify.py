@@ -288,10 +288,10 @@ def _against_checkpoint(model: Model, source: str, key: str | None, names: NameO
 
     Formats that keep a shared tensor once keep one of its names: the others are no tensors that the checkpoint lacks.
     """
-    from converter.casting import fit_dtypes
     from converter.checkpoint import SelectedParameters, load_parameters
     from converter.equivalence.models import compare_parameters
     from converter.matching import match_names
+    from converter.passes.casting import fit_dtypes
 
     # As a conversion brings the names to a graph's, and floats to wider ones; what it leaves out is no tensor of the model.
     parameters = model.parameters

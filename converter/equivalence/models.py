@@ -8,16 +8,16 @@ from collections.abc import Container
 import numpy as np
 
 from converter.attributes import normalize_attributes
-from converter.decomposing import to_core
 from converter.dims import Dim, symbols
 from converter.equivalence.compare import Comparison
 from converter.equivalence.report import Row, failure, row
 from converter.errors import ConverterError
-from converter.folding import fold
 from converter.format import model_digest
 from converter.ir import DimRange, Graph, GraphInput, Model, Node
 from converter.opset import lookup
 from converter.parameters import ParameterStore, as_bytes
+from converter.passes.decomposing import to_core
+from converter.passes.folding import fold
 
 LISTED = 20
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adapters.onnx.kernels import number
-from adapters.onnx.loops import Step, loop
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import number
+from adapters.onnx.lowering.loops import Step, loop
 from adapters.onnx.matrices.parts import (
     REAL,
     Parts,

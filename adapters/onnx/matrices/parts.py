@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from adapters.onnx.complex_pairs import Pair
-from adapters.onnx.kernels import number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.complex_numbers.pairs import Pair
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import number
 from adapters.onnx.ops.elementwise import apply, select
 from adapters.onnx.ops.manipulation import arange, cut, expand, unsqueeze
 from converter.dims import Dim

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from adapters.onnx.kernels import compute, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, number
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.elementwise import apply, clip, select
 from adapters.onnx.ops.special import erf
 from adapters.onnx.ops.transcendental import expm1, log1p
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 from converter.ops.activation import SELU_ALPHA, SELU_SCALE

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapters.onnx.lowering import Lowering, Tensor
-from adapters.onnx.nan import with_nan
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.nan import with_nan
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.ops.pooling import keep_padding
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 from converter.ops.adaptive_pooling import windows

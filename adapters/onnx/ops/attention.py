@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adapters.onnx.lowering import Array, Lowering, Tensor
+from adapters.onnx.lowering.context import Array, Lowering, Tensor
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from adapters.onnx.kernels import literal, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import literal, number
 from adapters.onnx.ops.elementwise import apply, select
 from adapters.onnx.registry import lowers
 from converter.ir import DType

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from adapters.onnx.kernels import number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import number
 from adapters.onnx.ops.elementwise import apply, unary
 from adapters.onnx.registry import lowers
 from converter.ir import DType, TensorSpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from adapters.onnx.complex_pairs import Pair, apart, join, lowers_complex, split, takes_pairs
-from adapters.onnx.kernels import compute, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.complex_numbers.pairs import Pair, apart, join, lowers_complex, split, takes_pairs
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, number
 from adapters.onnx.ops.elementwise import apply, is_negative, select
 from adapters.onnx.ops.manipulation import expand
 from adapters.onnx.registry import lowerings, lowers

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.registry import lowers
 from converter.checking import infer_node
 from converter.ir import DType, Graph, TensorSpec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, fixed, product
 from converter.ir import DType, TensorSpec
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import onnx
 
-from adapters.onnx.kernels import compute
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, Expr
 from converter.ir import DType, TensorSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from adapters.onnx.kernels import compute, computed_in
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, computed_in
 from adapters.onnx.registry import lowers
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import axis_of

@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from adapters.onnx.kernels import compute, computed_in, literal, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, computed_in, literal, number
 from adapters.onnx.registry import lowers
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import broadcast_dims

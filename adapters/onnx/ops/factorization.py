@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from adapters.onnx.kernels import compute, number
-from adapters.onnx.loops import Step, loop
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, number
+from adapters.onnx.lowering.loops import Step, loop
 from adapters.onnx.matrices import elimination, reflections
 from adapters.onnx.matrices.parts import (
     REAL,

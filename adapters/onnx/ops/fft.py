@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from adapters.onnx.complex_pairs import Pair, takes_pairs
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.complex_numbers.pairs import Pair, takes_pairs
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.elementwise import apply
 from adapters.onnx.ops.manipulation import cut
 from adapters.onnx.registry import lowers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ml_dtypes
 
-from adapters.onnx.kernels import compute, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, number
 from adapters.onnx.ops.elementwise import apply, is_negative, like, select
 from adapters.onnx.registry import lowers
 from converter.ir import DType

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from adapters.onnx.kernels import compute
-from adapters.onnx.lowering import Lowering, Tensor
-from adapters.onnx.nan import with_nan
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute
+from adapters.onnx.lowering.nan import with_nan
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 from converter.ops._spatial import integers, kernel_positions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.indices import classes
 from adapters.onnx.ops.manipulation import expand, unsqueeze
 from adapters.onnx.registry import lowers

@@ -5,7 +5,7 @@ ONNX counts -1 from the end of an axis, and gives a class that is none a row of 
 
 from __future__ import annotations
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
 from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 

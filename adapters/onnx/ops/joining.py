@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.manipulation import unsqueeze
 from adapters.onnx.registry import lowers
 from converter.dims import Dim

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from adapters.onnx.complex_pairs import Pair, lowers_complex
-from adapters.onnx.kernels import number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.complex_numbers.pairs import Pair, lowers_complex
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import number
 from adapters.onnx.matrices import elimination, reflections, rotations
 from adapters.onnx.matrices.parts import (
     REAL,
@@ -53,7 +53,7 @@ def _total(g: Lowering, x: Parts) -> Parts:
     spec = TensorSpec(REAL, x[0].shape[:-1])
     if len(x) == 1:
         return (g.node("ReduceProd", x[0], g.constant([x[0].rank - 1]), spec=spec, keepdims=0),)
-    from adapters.onnx.loops import Step, loop
+    from adapters.onnx.lowering.loops import Step, loop
     from adapters.onnx.matrices.parts import column
     from adapters.onnx.ops.manipulation import expand
 

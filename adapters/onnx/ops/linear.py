@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from adapters.onnx.layouts import Layout
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.layouts import Layout
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import axis_of, broadcast_dims

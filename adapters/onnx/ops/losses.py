@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.indices import from_zero
 from adapters.onnx.registry import lowers
 from converter.ir import DType, TensorSpec

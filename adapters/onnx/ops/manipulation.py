@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.indices import ascending
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, Expr

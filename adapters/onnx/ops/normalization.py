@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapters.onnx.kernels import compute, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, number
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.elementwise import apply
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 from converter.ops._spatial import integers

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from adapters.onnx.lowering import Lowering, Tensor
-from adapters.onnx.nan import with_nan
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.nan import with_nan
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.convolution import batched, like_input, pad_spatial, pads_of, window_slice
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import onnx
 
-from adapters.onnx.layouts import Layout
-from adapters.onnx.lowering import Lowering, Tensor
-from adapters.onnx.nan import marks, spoil, where_nan
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.layouts import Layout
+from adapters.onnx.lowering.nan import marks, spoil, where_nan
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, fixed
 from converter.ir import DType, TensorSpec

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from adapters.onnx.kernels import COMPUTED, compute, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import COMPUTED, compute, number
 from adapters.onnx.ops.creation import filled
 from adapters.onnx.ops.elementwise import apply, select
 from adapters.onnx.registry import lowers

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, evaluate, symbols
 from converter.ir import DType, TensorSpec
 from converter.ops import resize

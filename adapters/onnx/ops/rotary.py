@@ -3,10 +3,10 @@ x · cosines + (x with its pairs exchanged) · sines, both of which all layers s
 
 from __future__ import annotations
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.elementwise import apply
 from adapters.onnx.registry import lowers
-from adapters.onnx.through_float32 import through_float32
 from converter.dims import Dim, fixed
 from converter.ir import DType, TensorSpec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.elementwise import integer_floor_divide
 from adapters.onnx.ops.indexing import arrangement, stacked
 from adapters.onnx.ops.manipulation import expand, unsqueeze, zeros

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.manipulation import unsqueeze
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, product

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from adapters.onnx.kernels import compute, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, number
 from adapters.onnx.ops.elementwise import apply, like, select
 from adapters.onnx.ops.transcendental import log1p
 from adapters.onnx.registry import lowers

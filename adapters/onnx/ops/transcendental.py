@@ -9,8 +9,8 @@ import math
 
 import ml_dtypes
 
-from adapters.onnx.kernels import compute, number
-from adapters.onnx.lowering import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.kernels import compute, number
 from adapters.onnx.ops.elementwise import apply, is_negative, like, select, unary
 from adapters.onnx.registry import lowers
 from converter.ir import DType

@@ -23,7 +23,7 @@ from converter.checking import check
 from converter.dims import Dim, Expr, fixed, substitute, taken_as_equal
 from converter.errors import FormatError, UnsupportedError
 from converter.ir import DimRange, DType, Graph, GraphOutput, Model, Node
-from converter.rewriting import simplify
+from converter.passes.rewriting import simplify
 
 INDICES = frozenset({DType.INT64, DType.INT32, DType.BOOL})
 OLDEST = 7

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 
 # ATen name -> neutral operator, for functions whose arguments have the attributes' names.

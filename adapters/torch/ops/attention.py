@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.ir import DType
 

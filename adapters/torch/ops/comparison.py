@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 
 from adapters.torch.dtypes import TO_TORCH, from_torch_dtype
-from adapters.torch.importer import Importer
 from adapters.torch.ops.elementwise import Operand, binary
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.ir import DType
 

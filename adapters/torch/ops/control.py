@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from adapters.torch.bodies import bodies, flag, inline
-from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
-from adapters.torch.size_numbers import SizeNumber
+from adapters.torch.sizes.size_numbers import SizeNumber
+from adapters.torch.tracing.bodies import bodies, flag, inline
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.ir import DType
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from adapters.torch.dtypes import TO_TORCH
-from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.ir import DType
 from converter.ops.conversion import LARGEST

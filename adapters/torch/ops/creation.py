@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from adapters.torch.dtypes import TO_TORCH
-from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
-from adapters.torch.size_numbers import SizeNumber, emit
+from adapters.torch.sizes.size_numbers import SizeNumber, emit
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.dims import Dim, Expr
 from converter.ir import DType
@@ -45,7 +45,7 @@ CONSTANT = {
 
 @imports(*CONSTANT)
 def constant(g: Importer, *arguments: Any, **options: Any) -> Value:
-    from adapters.torch.importer import target_name
+    from adapters.torch.tracing.importer import target_name
 
     return full(g, CONSTANT[target_name(g.node.target)])  # type: ignore[union-attr]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from adapters.torch.importer import Importer
-from adapters.torch.operand_checks import refuse_descending
 from adapters.torch.ops.manipulation import reshaped
+from adapters.torch.patches.operand_checks import refuse_descending
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.dims import Dim
 

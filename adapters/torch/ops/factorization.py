@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.ops.linalg import adjoint, refuse_failures
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.dims import product
 from converter.ir import DType

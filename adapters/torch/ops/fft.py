@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.dims import Dim
 from converter.ops.complex_numbers import COMPLEX_OF, REAL_OF

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.ops.elementwise import binary
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.ir import DType
 

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.ops.elementwise import Operand, in_float
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 
 rebuilds("lgamma")(torch.lgamma)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from adapters.torch.importer import Importer
-from adapters.torch.operand_checks import refuse_outside
 from adapters.torch.ops.manipulation import broadcasted, reshaped
+from adapters.torch.patches.operand_checks import refuse_outside
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter import dims
 from converter.builder import Value
 from converter.dims import Dim, Expr

@@ -6,8 +6,8 @@ import itertools
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 
 Tensor = torch.Tensor

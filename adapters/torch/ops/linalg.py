@@ -8,8 +8,8 @@ from typing import Any
 import ml_dtypes
 import torch
 
-from adapters.torch.importer import Importer, target_name
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer, target_name
 from converter.builder import Value
 from converter.dims import maximum
 from converter.ir import DType
@@ -187,7 +187,7 @@ def pinv(g: Importer, x: Value, *, atol: float | None = None, rtol: float | None
 
 @imports("neutral_model.pinv.default")
 def whole_pinv(g: Importer, x: Value, atol: float | None, rtol: float | None, hermitian: bool) -> Value:
-    """What `adapters.torch.linear_algebra` puts in place of the pseudoinverse."""
+    """What `adapters.torch.patches.linear_algebra` puts in place of the pseudoinverse."""
     return pinv(g, x, atol=atol, rtol=rtol, hermitian=hermitian)
 
 
@@ -256,7 +256,7 @@ def matrix_norm(g: Importer, x: Value, ord: Any = "fro", dim: list[int] | None =
 
 @imports("neutral_model.matrix_norm.default")
 def whole_matrix_norm(g: Importer, x: Value, ord: str, rows: int, columns: int, keepdim: bool) -> Value:
-    """What `adapters.torch.linear_algebra` puts in place of the norm."""
+    """What `adapters.torch.patches.linear_algebra` puts in place of the norm."""
     return matrix_norm(g, x, ord if ord in ("fro", "nuc") else float(ord), [rows, columns], keepdim)
 
 

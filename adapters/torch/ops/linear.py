@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.ops.reduction import operands_dtype
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.dims import Expr, fixed, product
 from converter.ir import DType

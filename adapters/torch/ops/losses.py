@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from adapters.torch.dtypes import from_torch_dtype
-from adapters.torch.importer import Importer
-from adapters.torch.operand_checks import refuse_outside
+from adapters.torch.patches.operand_checks import refuse_outside
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.dims import product
 from converter.ir import DType

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from adapters.torch.importer import Importer
-from adapters.torch.intervals import interval
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.sizes.intervals import interval
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.dims import Dim, substitute, symbol, symbols
 from converter.errors import UnsupportedError

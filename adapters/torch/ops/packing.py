@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adapters.torch.importer import Importer
 from adapters.torch.ops.indexing import data_size
 from adapters.torch.ops.manipulation import permuted, reshaped
 from adapters.torch.ops.recurrent import KINDS, settings
 from adapters.torch.registry import imports
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.dims import Dim
 from converter.ir import DType

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from adapters.torch.importer import Importer
-from adapters.torch.recurrent import quiet_projections
+from adapters.torch.patches.recurrent import quiet_projections
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.ops.recurrent import count
 from converter.opset import facts_of

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.ops.complex_numbers import logsumexp
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.ir import DType
 from converter.ops.complex_numbers import COMPLEX_OF

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from adapters.torch.importer import Importer
 from adapters.torch.ops.indexing import as_masks, data_size, same_indices, without_masks, wrapped
 from adapters.torch.ops.manipulation import broadcasted, reshaped
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter import dims
 from converter.builder import Value
 from converter.dims import Dim

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from adapters.torch.importer import Importer, target_name
 from adapters.torch.ops.manipulation import inverse, is_undefined, last_axes, never_negative, permuted, require_bound, reshaped
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer, target_name
 from converter import dims
 from converter.builder import Value
 from converter.dims import Dim, maximum, minimum

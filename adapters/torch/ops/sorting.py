@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from adapters.torch.dtypes import from_torch_dtype
-from adapters.torch.importer import Importer
 from adapters.torch.ops.indexing import data_size
 from adapters.torch.ops.manipulation import permuted, reshaped
 from adapters.torch.registry import imports, rebuilds
+from adapters.torch.tracing.importer import Importer
 from converter import dims
 from converter.builder import Value
 from converter.dims import Dim

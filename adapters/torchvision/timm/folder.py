@@ -28,7 +28,7 @@ class Described:
 
 @cache
 def table() -> Mapping[str, Mapping[str, Any]]:
-    """What timm's entry points build, by name: `python -m benchmarks.timm_table` writes it."""
+    """What timm's entry points build, by name: `python -m campaigns.timm_table` writes it."""
     held: Mapping[str, Mapping[str, Any]] = json.loads((Path(__file__).parent / "models.json").read_text(encoding="utf-8"))
     return held
 

@@ -1,0 +1,1 @@
+"""What families share: embeddings, attention, positions, convolutions, caches and heads."""

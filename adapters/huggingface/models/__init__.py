@@ -1,0 +1,1 @@
+"""One module a family of architectures, and its near kin."""

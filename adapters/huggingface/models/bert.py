@@ -1,0 +1,90 @@
+"""BERT (Devlin et al. 2018)."""
+
+from __future__ import annotations
+
+from adapters.huggingface.family import Family
+from adapters.huggingface.layers.encoders import (
+    BUFFERS,
+    GAMMA_BETA,
+    TASKS,
+    choice_head,
+    embed,
+    layers,
+    masked_lm_scores,
+    padding_mask,
+    plain_head,
+    plain_positions,
+    pooled,
+    refuse_decoder,
+    sizes,
+    span_head,
+    text_inputs,
+    token_head,
+)
+from adapters.huggingface.net import Net
+
+NAMES = {
+    "words": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "types": "embeddings.token_type_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+    "query": "encoder.layer.{layer}.attention.self.query",
+    "key": "encoder.layer.{layer}.attention.self.key",
+    "value": "encoder.layer.{layer}.attention.self.value",
+    "attention_out": "encoder.layer.{layer}.attention.output.dense",
+    "attention_norm": "encoder.layer.{layer}.attention.output.LayerNorm",
+    "inner": "encoder.layer.{layer}.intermediate.dense",
+    "outer": "encoder.layer.{layer}.output.dense",
+    "outer_norm": "encoder.layer.{layer}.output.LayerNorm",
+    "pooler": "pooler.dense",
+}
+
+HEADS = {
+    "lm_dense": "cls.predictions.transform.dense",
+    "lm_norm": "cls.predictions.transform.LayerNorm",
+    "lm_decoder": "cls.predictions.decoder",
+    "lm_bias": "cls.predictions.bias",
+    "next_sentence": "cls.seq_relationship",
+    "classifier": "classifier",
+    "span": "qa_outputs",
+}
+
+
+def build(net: Net, task: str) -> None:
+    config = net.config
+    refuse_decoder(config)
+    width, given = config.size("hidden_size"), sizes(config)
+    ids = text_inputs(net, config.size("max_position_embeddings"), task)
+    x = embed(net, ids, width, lambda: plain_positions(net, ids, width), eps=given.eps)
+    x = layers(net, x, padding_mask(net), given)
+    if task == "feature-extraction":
+        plain_head(net, x)
+    elif task == "fill-mask":
+        net.output("logits", masked_lm_scores(net, x, width, given.activation, given.eps))
+    elif task == "pretraining":
+        net.output("prediction_logits", masked_lm_scores(net, x, width, given.activation, given.eps))
+        net.output("seq_relationship_logits", net.linear(pooled(net, x), "next_sentence", 2))
+    elif task == "next-sentence":
+        net.output("logits", net.linear(pooled(net, x), "next_sentence", 2))
+    elif task == "text-classification":
+        net.output("logits", net.linear(pooled(net, x), "classifier", config.labels()))
+    elif task == "token-classification":
+        token_head(net, x)
+    elif task == "multiple-choice":
+        choice_head(net, pooled(net, x))
+    else:
+        span_head(net, x)
+
+
+FAMILY = Family(
+    classes={"bert": "Bert"},
+    names=NAMES,
+    heads=HEADS,
+    tasks={**TASKS, "pretraining": "ForPreTraining", "next-sentence": "ForNextSentencePrediction"},
+    build=build,
+    prefixes=("bert.",),
+    leftovers=(*BUFFERS, "pooler.*", "cls.*", "classifier.*", "qa_outputs.*"),
+    legacy=GAMMA_BETA,
+    inputs=("input_ids", "attention_mask", "token_type_ids"),
+    optional=("position_ids",),
+)

@@ -1,0 +1,76 @@
+"""RoBERTa (Liu et al. 2019), and what has its code: XLM-RoBERTa, CamemBERT, data2vec. Positions count words after the padding index."""
+
+from __future__ import annotations
+
+from adapters.huggingface.family import Family
+from adapters.huggingface.layers.encoders import (
+    BUFFERS,
+    GAMMA_BETA,
+    TASKS,
+    choice_head,
+    embed,
+    layers,
+    masked_lm_scores,
+    padding_mask,
+    plain_head,
+    pooled,
+    positions_after_padding,
+    refuse_decoder,
+    sizes,
+    span_head,
+    text_inputs,
+    token_head,
+    two_layer_classifier,
+)
+from adapters.huggingface.models import bert
+from adapters.huggingface.net import Net
+
+HEADS = {
+    "lm_dense": "lm_head.dense",
+    "lm_norm": "lm_head.layer_norm",
+    "lm_decoder": "lm_head.decoder",
+    "lm_bias": "lm_head.bias",
+    "classifier_dense": "classifier.dense",
+    "classifier_out": "classifier.out_proj",
+    "classifier": "classifier",
+    "span": "qa_outputs",
+}
+
+
+def build(net: Net, task: str) -> None:
+    config = net.config
+    refuse_decoder(config)
+    width, given = config.size("hidden_size"), sizes(config)
+    padding, rows = config.size("pad_token_id", 1, least=0), config.size("max_position_embeddings")
+    if rows <= padding + 1:
+        raise config.refuse("max_position_embeddings", f"more than pad_token_id + 1, {padding + 1}", rows)
+    ids = text_inputs(net, rows - padding - 1, task)
+    x = embed(net, ids, width, lambda: positions_after_padding(net, ids, width, padding), eps=given.eps)
+    x = layers(net, x, padding_mask(net), given)
+    if task == "feature-extraction":
+        plain_head(net, x)
+    elif task == "fill-mask":
+        net.output("logits", masked_lm_scores(net, x, width, "gelu", given.eps))
+    elif task == "text-classification":
+        two_layer_classifier(net, x, "tanh")
+    elif task == "token-classification":
+        token_head(net, x)
+    elif task == "multiple-choice":
+        choice_head(net, pooled(net, x))
+    else:
+        span_head(net, x)
+
+
+FAMILY = Family(
+    classes={"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert", "data2vec-text": "Data2VecText"},
+    names=bert.NAMES,
+    heads=HEADS,
+    tasks=TASKS,
+    build=build,
+    prefixes=("roberta.", "data2vec_text."),
+    leftovers=(*BUFFERS, "pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*"),
+    legacy=GAMMA_BETA,
+    # Its one token type is added as a constant.
+    inputs=("input_ids", "attention_mask"),
+    optional=("position_ids", "token_type_ids"),
+)

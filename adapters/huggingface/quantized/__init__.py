@@ -1,0 +1,1 @@
+"""Quantised weights of a folder as the floats that they stand for."""

@@ -1,0 +1,1 @@
+"""Complex tensors in ONNX, which has no arithmetic for them."""

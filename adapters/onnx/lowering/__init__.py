@@ -1,0 +1,1 @@
+"""Neutral graphs to ONNX nodes: what the lowerings of `adapters/onnx/ops` work with."""

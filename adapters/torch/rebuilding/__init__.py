@@ -1,0 +1,1 @@
+"""Neutral models as PyTorch modules again."""

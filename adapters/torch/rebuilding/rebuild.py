@@ -1,0 +1,296 @@
+"""Neutral models as PyTorch modules again: a `torch.fx.GraphModule` whose code a person can read, train and export.
+
+    module = to_module(model)
+    module.code                      # def forward(self, tokens): …
+    module.state_dict().keys()       # the names that the model came with
+    module(tokens)
+
+Sizes are computed from the inputs' shapes, so the module works wherever the model does, and refuses those outside of the
+model's ranges and conditions. Its arguments are the graph's
+inputs, in order, dots and the like replaced by underscores. It returns one tensor where the graph has one output that is
+named `output`, a tuple for `output_0`, `output_1`, …, and a dict by name otherwise.
+"""
+
+from __future__ import annotations
+
+import keyword
+import operator as python
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.fx import Graph as FxGraph
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+from torch.fx.graph import _is_from_torch
+
+from adapters.torch.dtypes import TO_TORCH
+from adapters.torch.rebuilding.functions import function, require
+from adapters.torch.rebuilding.holding import RebuiltModule, hold
+from adapters.torch.rebuilding.spelling import SPELLINGS
+from adapters.torch.registry import rebuilders
+from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
+from converter.checking import bind_operands, check
+from converter.conditions import Condition, compare
+from converter.dims import Dim, Expr
+from converter.errors import UnsupportedError
+from converter.ir import DType, Graph, Model, Node
+from converter.opset import facts_of, lookup
+
+
+def to_module(model: Model) -> GraphModule:
+    """The model as a module in evaluation mode, trainable.
+
+    Its state_dict has the names of the source's; tied parameters are one tensor again. Integers, what the source
+    held as buffers, and running statistics are buffers; the model's `constants` are buffers outside the state_dict; all
+    else is an `nn.Parameter` that requires a gradient. Values are copied.
+
+    Raises:
+        UnsupportedError: operators without a torch function; all are listed.
+    """
+    return build(model, model.parameters.names())
+
+
+def build(model: Model, names: Iterable[str]) -> GraphModule:
+    """`to_module` with those parameters alone."""
+    refuse_unknown(model.graph)
+    module = RebuiltModule(torch.nn.Module(), FxGraph(), class_name=_identifier(model.graph.name))
+    paths = hold(module, model, list(names), held_as_buffers=buffers(model))
+    Emitter(module, model.graph, check(model.graph, model.parameters), paths).emit()
+    return module.eval()
+
+
+def refuse_unknown(graph: Graph) -> None:
+    """Raises `UnsupportedError` that lists every operator without a torch function."""
+    counts: dict[str, int] = {}
+    waiting = [graph]
+    while waiting:
+        current = waiting.pop()
+        waiting += [inner for node in current.nodes for inner in graphs_in(node)]
+        for node in current.nodes:
+            if node.op not in rebuilders():
+                counts[node.op] = counts.get(node.op, 0) + 1
+    if counts:
+        raise UnsupportedError("operators that PyTorch cannot run here",
+                               items=[{"operator": name, "reason": "no torch function", "count": counts[name]} for name in sorted(counts)])
+
+
+# Parameters --------------------------------------------------------------------------------------------------------------
+
+
+def buffers(model: Model) -> frozenset[str]:
+    """The parameters that are no `nn.Parameter`: the source's buffers where the model says which, and what shows as one."""
+    noted = model.metadata.get("buffers")
+    found = set(model.constants)
+    if isinstance(noted, (list, tuple)):
+        found |= {name for name in noted if isinstance(name, str)}
+    for node in model.graph.nodes:
+        found.update(operand for position, operand in enumerate(node.inputs)
+                     if position in facts_of(node.op).statistics and isinstance(operand, str))
+    for name in model.parameters.names():
+        dtype = model.parameters.spec(name).dtype
+        if not (dtype.is_float or dtype.is_complex):
+            found.add(name)
+    return frozenset(found)
+
+
+# Code --------------------------------------------------------------------------------------------------------------------
+
+
+class Reader(torch.fx.Tracer):
+    """Reads a module's code again when it is unpickled: buffers are values of the graph, as parameters are."""
+
+    proxy_buffer_attributes = True
+
+
+class Emitter:
+    """Writes one graph as the forward of a module that holds its parameters."""
+
+    def __init__(self, module: GraphModule, graph: Graph, specs: Mapping[str, Any], paths: Mapping[str, str]) -> None:
+        self.module, self.source, self.specs, self.paths = module, graph, specs, paths
+        self.graph = FxGraph()
+        self.values: dict[str, FxNode] = {}
+        self.bound: dict[str, tuple[FxNode, int | None]] = {}
+        self.sizes: dict[Dim, FxNode] = {}
+        self.arguments: set[str] = set()
+
+    def emit(self, given: tuple[str, ...] = ()) -> None:
+        """Gives the module its code. `given` are sizes that the caller passes after the inputs."""
+        for port in self.source.inputs:
+            value = self.graph.placeholder(self._argument(port.name))
+            self.values[port.name] = value
+            for axis, size in enumerate(port.spec.shape):
+                if isinstance(size, Expr) and size.symbol:
+                    self.bound.setdefault(size.symbol, (value, axis))
+        for name in given:
+            self.sizes[_symbol(name)] = self.graph.placeholder(self._argument(f"size_{name}"))
+        for condition in (*_within_ranges(self.source), *self.source.requires):
+            self._require(condition)
+        for node in self.source.nodes:
+            self._node(node)
+        self.graph.output(self._result())
+        self.graph.lint()
+        self.module.graph = self.graph
+        self.module._tracer_cls = Reader
+
+    def _require(self, condition: Condition) -> None:
+        """A check that stands before all else, as a model gives wrong values where its sizes do not meet it."""
+        left, right = condition.sides
+        comparison = {">=": python.ge, "<=": python.le, "==": python.eq, "!=": python.ne}[condition.written]
+        met = self.graph.call_function(comparison, (self.size(left), self.size(right)))
+        self.graph.call_function(require, (met, str(condition)))
+
+    def _argument(self, name: str) -> str:
+        """A name for an argument of forward: an identifier that no other argument has."""
+        text = _identifier(name)
+        while text in self.arguments or keyword.iskeyword(text) or text == "self":
+            text += "_"
+        self.arguments.add(text)
+        return text
+
+    def _result(self) -> Any:
+        results = {port.name: self.value(port.value) for port in self.source.outputs}
+        names = list(results)
+        if names == ["output"]:
+            return results["output"]
+        if names == [f"output_{position}" for position in range(len(names))]:
+            return tuple(results.values())
+        return results
+
+    def value(self, name: str) -> FxNode:
+        """A value, or a parameter where it is first read."""
+        if name not in self.values:
+            self.values[name] = self.graph.get_attr(self.paths[name])
+        return self.values[name]
+
+    def _node(self, node: Node) -> None:
+        operator = lookup(node.op)
+        attributes = normalize_attributes(operator, node.attributes)
+        binds = {key: attributes.pop(key) for key in operator.binds if key in attributes}
+        operands = [self.value(item) if isinstance(item, str) else item for item in bind_operands(operator, node.inputs)]
+        while operands and operands[-1] is None:
+            operands.pop()
+        name = _identifier(next(filter(None, node.outputs)))
+        graphs = {key: value for key, value in attributes.items() if isinstance(value, Graph)}
+        if graphs:
+            needed = tuple(sorted(set().union(*map(attribute_symbols, graphs.values()))))
+            operands += [self.size(_symbol(item)) for item in needed]
+            attributes.update((key, self._module(f"{name}_{key}", value, needed)) for key, value in graphs.items())
+        result = None
+        spelling = SPELLINGS.get(node.op)
+        if spelling is not None:
+            filled = {key: self._written(value) for key, value in filled_attributes(operator, attributes).items()
+                      if key not in operator.binds}
+            result = spelling(self.graph, tuple(operands), filled)
+        if result is None:
+            written = {key: self._written(value) for key, value in attributes.items()}
+            result = self.graph.call_function(self._target(node.op, operands, written), tuple(operands), written)
+        self._outputs(node, result, name)
+        for key, size in binds.items():
+            output, axis = operator.binds[key]
+            self.bound[size.symbol] = (self.values[node.outputs[output]], axis)  # type: ignore[index]
+
+    def _target(self, op: str, operands: list[Any], attributes: Mapping[str, Any]) -> Callable[..., Any]:
+        """torch's own function where the operator is just that, else `adapters.torch.rebuilding.functions`."""
+        own = rebuilders()[op]
+        plain = not attributes and all(item is None or isinstance(item, FxNode) for item in operands)
+        return own if plain and _is_from_torch(own) else function(op)
+
+    def _outputs(self, node: Node, result: FxNode, name: str) -> None:
+        if len(node.outputs) == 1 and not self._gives_several(node):
+            result._rename(name)
+            self.values[node.outputs[0]] = result  # type: ignore[index]
+            return
+        for position, output in enumerate(node.outputs):
+            if output is not None:
+                self.values[output] = self.graph.call_function(python.getitem, (result, position))
+                self.values[output]._rename(_identifier(output))
+
+    def _gives_several(self, node: Node) -> bool:
+        """Whether the torch function gives a tuple, which is so where the shape rule does."""
+        from converter.checking import infer_node
+
+        outputs = lookup(node.op).outputs
+        return outputs is None or len(outputs) > 1 or len(infer_node(node, self.specs)) > 1
+
+    def _module(self, name: str, graph: Graph, given: tuple[str, ...]) -> FxNode:
+        """A sub-graph as a module inside this one; it returns a tuple."""
+        inner = GraphModule(torch.nn.Module(), FxGraph(), class_name=_identifier(graph.name))
+        emitter = Emitter(inner, graph, check(graph, outer=given), {})
+        emitter._result = lambda: tuple(emitter.value(port.value) for port in graph.outputs)  # type: ignore[method-assign]
+        emitter.emit(given)
+        while hasattr(self.module, name):
+            name += "_"
+        self.module.add_module(name, inner)
+        return self.graph.get_attr(name)
+
+    def _written(self, value: Any) -> Any:
+        if isinstance(value, Expr):
+            return self.size(value)
+        if isinstance(value, tuple):
+            return tuple(self._written(item) for item in value)
+        return TO_TORCH[value] if isinstance(value, DType) else value
+
+    def size(self, value: Dim) -> Any:
+        """A size as an integer, or as a node that computes it."""
+        if isinstance(value, int):
+            return value
+        if value not in self.sizes:
+            self.sizes[value] = self._compute(value)
+        return self.sizes[value]
+
+    def _compute(self, value: Expr) -> FxNode:
+        if value.symbol is not None:
+            tensor, axis = self.bound[value.symbol]
+            result = self.graph.call_method("item", (tensor,)) if axis is None else self.graph.call_method("size", (tensor, axis))
+            result._rename(_identifier(value.symbol))
+            return result
+        total: Any = None
+        for monomial, coefficient in sorted(value.terms.items(), key=lambda item: item[1] < 0):
+            product: Any = None
+            for atom, power in monomial:
+                factor = self.size(_symbol(atom[1])) if atom[0] == "symbol" else self._function(*atom)
+                for _ in range(power):
+                    product = factor if product is None else self.graph.call_function(python.mul, (product, factor))
+            magnitude = abs(coefficient) if total is not None else coefficient
+            if product is None:
+                product = magnitude
+            elif magnitude != 1:
+                product = self.graph.call_function(python.mul, (magnitude, product))
+            if total is None:
+                total = product
+            else:
+                total = self.graph.call_function(python.add if coefficient > 0 else python.sub, (total, product))
+        return total
+
+    def _function(self, name: str, left: Dim, right: Dim) -> FxNode:
+        functions = {"//": python.floordiv, "%": python.mod, "max": torch.sym_max, "min": torch.sym_min}
+        return self.graph.call_function(functions[name], (self.size(left), self.size(right)))
+
+
+def _within_ranges(graph: Graph) -> Iterator[Condition]:
+    """The ranges of the sizes that a graph's inputs bind, as conditions; a size of 1 and up needs none."""
+    names = {size.symbol for port in graph.inputs for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
+    for name, span in graph.dims.items():
+        size = _symbol(name)
+        ends: list[tuple[Dim, str, Dim]] = [(size, ">=", span.min)] if span.min > 1 else []
+        if span.max is not None:
+            ends.append((size, "<=", span.max))
+        if span.step > 1:
+            ends.append(((size - span.min) % span.step, "==", 0))
+        for end in ends if name in names else ():
+            condition = compare(*end)
+            if isinstance(condition, Condition):
+                yield condition
+
+
+def _symbol(name: str) -> Expr:
+    from converter.dims import symbol
+
+    return symbol(name)
+
+
+def _identifier(name: str) -> str:
+    text = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return f"_{text}" if not text or text[0].isdigit() else text
