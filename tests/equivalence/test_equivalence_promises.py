@@ -268,7 +268,7 @@ def test_the_table_of_promises_names_tests_that_exist() -> None:
     folder = Path(__file__).parents[1]
     text = (folder.parent / "docs" / "equivalence.md").read_text(encoding="utf-8")
     table = text[text.index("## What is promised"):]
-    sources = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("test_*.py")}
+    sources = {path.name: path.read_text(encoding="utf-8") for path in folder.rglob("test_*.py")}
     files, names = re.findall(r"`(test_\w+\.py)`", table), re.findall(r"`(test_\w+)`", table)
     assert len(names) > 20
     assert set(files) <= set(sources)
