@@ -17,7 +17,7 @@ from torch import nn
 from adapters.checkpoint.read import load_checkpoint
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsafePickleError
-from tests.test_checkpoint_reader_hostile import name, text, write
+from tests.checkpoints.test_checkpoint_reader_hostile import name, text, write
 
 RAN: list[str] = []
 
@@ -75,7 +75,7 @@ def test_names_order_ties_and_bits_are_the_state_dicts(tmp_path: Path, options: 
     assert {item: store.alias_of(item) for item in store if store.alias_of(item)} == {
         "tied.weight": "layer.weight", "several.1.weight": "layer.weight", "several.1.bias": "layer.bias"}
     notes = " ".join(store.notes)
-    for told in ("a whole module, tests.test_checkpoint_modules.Odd", "not persistent, left out: table",
+    for told in ("a whole module, tests.checkpoints.test_checkpoint_modules.Odd", "not persistent, left out: table",
                  "neither parameters nor buffers, left out: plain, spectral.weight", "did not run, left out: spectral._state_dict_hooks"):
         assert told in notes, notes
     assert key is None or store.key == key
