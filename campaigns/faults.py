@@ -27,7 +27,7 @@ from adapters.torch.tracing.trace import Program, trace
 from campaigns.fault_checks import CHECKERS, DETECTED, MISSED, WITHIN, Honest, by_torch, judged, onnx_of
 from campaigns.fault_kinds import KINDS, faults
 from converter.equivalence import verify
-from converter.equivalence.verify import NO_VALUE
+from converter.equivalence.stages import NO_VALUE
 from converter.errors import UnsupportedError
 from converter.ir import Model
 from fixtures.models import FIXTURES, trained

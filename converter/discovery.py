@@ -52,6 +52,9 @@ class Format:
     `fallback` is a reader that `load` itself calls for the kinds of the file that it does not read, and `unsafe` one that
     runs code which the file names; it is called only when the user says so. `tensors(path)` gives the `ParameterStore` of a file
     of another origin, whose graph `load` may not read, and None for one that was written here.
+
+    `values`: of a file of another origin `load(path, values=names)` keeps those values between under their names, that it would else
+    make a part of a layer.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Format:
     entries: bool = False
     digests: bool = False
     tensors: str | None = None
+    values: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,6 +80,17 @@ def load_as(form: discovery.Format, path: PathLike, *, check: bool = True) -> Mo
         return function(path) if check or not form.digests else function(path, verify=False)
 
 
+def load_with(path: PathLike, values: Collection[str]) -> Model:
+    """`load`, those of the `values` between that the file names being values of the graph too, where its format can tell."""
+    path = existing(path)
+    form = None if path.is_dir() or not values else format_of(path, to="load")
+    if form is None or not form.values:
+        return load(path)
+    function = resolve(form.load or "", form.extra)
+    with requiring(form.extra):
+        return function(path, values=values)
+
+
 def save(model: Model, path: PathLike, **options: Any) -> None:
     """Writes a model; the suffix says the format. The file appears whole or not at all.
 
@@ -136,6 +147,16 @@ def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> 
                              expected=", ".join(name for name in list(known)[1:]) or "no options")
     with requiring(found.extra):
         return function(model, **options)
+
+
+def file_session(path: PathLike) -> Any:
+    """What runs a file of a runtime's own format as it lies on the disk, or None. Raises `FormatError` for one that it does not load."""
+    for runtime in discovery.runtimes().values():
+        if runtime.file_session is not None and Path(path).suffix.lower() in runtime.suffixes:
+            function = resolve(runtime.file_session, runtime.extra)
+            with requiring(runtime.extra):
+                return function(path)
+    return None
 
 
 def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, dims: Any = "auto", *,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
@@ -22,14 +23,9 @@ class OnnxFileSession:
     """
 
     def __init__(self, path: str | Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self.path = path
+        self.path = Path(path)
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            if any(item.type == "tensor(double)" for item in (*self.session.get_inputs(), *self.session.get_outputs())):
-                self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"],
-                                                            disabled_optimizers=list(INEXACT_IN_FLOAT64))
+            self.session = _session(str(path), self.path)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise FormatError("ONNX Runtime does not load the file", where=str(path), received=str(error)[:300]) from error
         self.inputs = [item.name for item in self.session.get_inputs()]
@@ -47,6 +43,28 @@ class OnnxFileSession:
             raise RunError("ONNX Runtime does not run the file on these inputs", where=str(self.path), received=str(error)[:300],
                            expected=", ".join(sorted(self.inputs))) from error
         return {name: as_scores(result) for name, result in zip(self.outputs, results, strict=True)}
+
+    def observe(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Array]:
+        """Values between by the file's names: those of `names` that its nodes make, and its outputs. Raises what ONNX Runtime raises."""
+        proto = onnx.load_model(str(self.path), load_external_data=False)
+        made = [name for node in proto.graph.node for name in node.output if name in names and name not in self.outputs]
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+        wanted = [*self.outputs, *made]
+        arrays = {name: np.asarray(array) for name, array in inputs.items() if name in self.inputs}
+        results = run_session(_session(proto.SerializeToString(), self.path), wanted, arrays)
+        return {name: result for name, result in zip(wanted, results, strict=True) if isinstance(result, np.ndarray)}
+
+
+def _session(model: str | bytes, path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if isinstance(model, bytes):
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if any(item.type == "tensor(double)" for item in (*session.get_inputs(), *session.get_outputs())):
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"],
+                                               disabled_optimizers=list(INEXACT_IN_FLOAT64))
+    return session
 
 
 def as_scores(result: Any) -> Any:

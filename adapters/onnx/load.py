@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,14 @@ FROM_ONNX: dict[int, DType] = {**{number: dtype for dtype, number in ONNX_DTYPES
                                   if ("FLOAT8" in name or dtype.bits < 8) and hasattr(onnx.TensorProto, name)}}
 
 
-def load_onnx(path: str | Path, *, verify: bool | None = None) -> Model:
+def load_onnx(path: str | Path, *, verify: bool | None = None, values: Collection[str] = ()) -> Model:
     """The model in an ONNX file: of one that was written here the same graph, parameters, aliases and digest; of another what it computes.
 
     Args:
         path: the file.
         verify: whether to read every parameter now and compare the model with its digest. None: where the file has one;
             True: the file must have one; False: no.
+        values: of a file of another origin, what its nodes make of this stays a value of that name.
 
     Raises:
         UnsupportedError: a file of another origin with operators, dtypes or kinds of values that cannot be read; all are listed.
@@ -47,12 +48,12 @@ def load_onnx(path: str | Path, *, verify: bool | None = None) -> Model:
     """
     path = Path(path)
     try:
-        return _load(path, verify)
+        return _load(path, verify, values)
     except ConverterError as error:
         raise error.within(str(path)) from error
 
 
-def _load(path: Path, verify: bool | None) -> Model:
+def _load(path: Path, verify: bool | None, values: Collection[str]) -> Model:
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
     except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
@@ -67,7 +68,7 @@ def _load(path: Path, verify: bool | None) -> Model:
                               fix="get the file again; if the change is meant, remove the other metadata of neutral-model too")
         from adapters.onnx.reading.model import read_foreign
 
-        return read_foreign(proto, path)
+        return read_foreign(proto, path, values)
     parts = read_document(notes[DOCUMENT].encode("utf-8"), ("constant", "alias"))
     layouts = _layouts(notes.get(LAYOUTS, "{}"), parts.specs)
     unread = (item for training in proto.training_info for item in training.initialization.initializer)

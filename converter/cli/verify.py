@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from converter.cli.guard import DIFFERENT, described, guarded, told
 from converter.cli.sources import name_options
 from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
+from converter.loading import file_session
 from converter.naming import NameOptions
 
 HELP = """Judges whether every runtime computes the model, and whether several files hold the same one. Exits 0 when they are
@@ -50,6 +52,11 @@ Examples:
 @click.option("--state", type=click.Choice(("initial", "explicit")), help="How the module's state was taken, as for torch-to-json.")
 @click.option("--input-file", "input_files", multiple=True, metavar="FILE.npz", help="Inputs to judge the model on, beside recorded and "
               "drawn ones: an .npz file, or a directory of them; repeat it for several.")
+@click.option("--outputs", "dumped", multiple=True, metavar="FILE.npz", help="What another runtime or a device computed, to be held "
+              "against the float64 truth: inputs, and outputs or values between, by name; repeat it for several. Inputs that it lacks come "
+              "from --input-file.")
+@click.option("--dtype", metavar="NAME", help="Of --outputs: the floats that were computed in, where the arrays do not say so: float16, "
+              "bfloat16.")
 @click.option("--cases", type=click.IntRange(0), default=6, show_default=True, help="How many sets of inputs to draw.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
 @click.option("--nonfinite", is_flag=True, help="Try NaN and infinities too: outputs must be NaN and infinite where PyTorch's are.")
@@ -66,9 +73,11 @@ Examples:
 @guarded
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, prefix: str | None,
             rename: tuple[str, ...], allow_extra: bool, module: str | None, inputs: tuple[str, ...], state: str | None,
-            input_files: tuple[str, ...], cases: int, seed: int, nonfinite: bool, memory: str, parts: str | None, locate_seconds: float,
+            input_files: tuple[str, ...], dumped: tuple[str, ...], dtype: str | None, cases: int, seed: int,
+            nonfinite: bool, memory: str, parts: str | None, locate_seconds: float,
             html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
+    from converter.equivalence.dumped import named_dumps
 
     if (inputs or state) and module is None:
         raise click.UsageError(f"--{'input' if inputs else 'state'} belongs to --module.")
@@ -76,6 +85,8 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
     for name, value in naming.items():
         if value and source is None:
             raise click.UsageError(f"--{name.replace('_', '-')} belongs to --source.")
+    if dtype and not dumped:
+        raise click.UsageError("--dtype belongs to --outputs.")
     names = name_options(naming)
     for name in runtimes:
         _check_runtime(name)
@@ -87,7 +98,9 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
                 existing(file)
             update(f"running {module}" if module else "reading")
             origin = _source(source, key, names, module, inputs, state or "initial", quiet)
-            things, rows = _open(files, quiet, {} if origin is None else {str(module): origin.model})
+            dumps = named_dumps(dumped)
+            values = {name for arrays in dumps.values() for name in arrays}
+            things, rows = _open(files, quiet, {} if origin is None else {str(module): origin.model}, values)
         except DigestError as error:
             if as_json:
                 click.echo(json.dumps({"equivalent": False, "error": described(error)}, indent=2))
@@ -96,9 +109,10 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
             raise SystemExit(DIFFERENT) from None
         update("judging")
         report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases, memory=limit,
-                        trace=html_file is not None, parts=parts, nonfinite=nonfinite, locate_seconds=locate_seconds)
+                        trace=html_file is not None, parts=parts, nonfinite=nonfinite, locate_seconds=locate_seconds,
+                        outputs=dumps or None, dtype=dtype)
         report.command = _command(files, seed=seed, cases=cases, nonfinite=nonfinite, runtime=runtimes, source=source, key=key,
-                                  **naming, module=module, input=inputs, input_file=input_files)
+                                  **naming, module=module, input=inputs, input_file=input_files, outputs=dumped, dtype=dtype)
         report.add(rows)
         if source is not None:
             report.add(_against_checkpoint(next(iter(things.values())), source, key, names))
@@ -167,7 +181,8 @@ def _write(report: Any, html_file: str | None, junit_file: str | None) -> None:
                 temporary.write_text(form(report), encoding="utf-8", errors="backslashreplace")
 
 
-def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model]) -> tuple[dict[str, Any], list[Any]]:
+def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model],
+          values: Collection[str] = ()) -> tuple[dict[str, Any], list[Any]]:
     """What is to be judged by label, the first a model; and rows on checkpoints, and on files that are not what their digest names.
 
     `traced` is the live module by its name, if there is one: the standard where the first file holds no model.
@@ -185,11 +200,11 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model]) -> t
             things = things or dict(traced)
             rows += _against_checkpoint(next(iter(things.values())), file, None, NameOptions(), label)
             continue
-        session = _file_session(file)
+        session = file_session(file)
         try:
             if session is not None and (things or traced) and _is_foreign(file):
                 raise FormatError("a file of another origin, whose layers have other names")
-            things[label], changed = _load(file, quiet)
+            things[label], changed = _load(file, quiet, values)
             if changed is not None:
                 rows.append(failure("model", label, "digest", changed))
         except DigestError:
@@ -226,8 +241,8 @@ def _is_checkpoint(file: str) -> bool:
     return existing(file).is_dir() or format_of(Path(file), to="load").holds == "parameters"
 
 
-def _load(file: str, quiet: bool) -> tuple[Model, str | None]:
-    """A model, and how it differs from what its digest names where it does."""
+def _load(file: str, quiet: bool, values: Collection[str] = ()) -> tuple[Model, str | None]:
+    """A model, and how it differs from what its digest names where it does; `values` as for `load_with`."""
     from converter.checkpoint import refuse_model
     from converter.discovery import format_of, requiring, resolve
 
@@ -236,6 +251,8 @@ def _load(file: str, quiet: bool) -> tuple[Model, str | None]:
     if form is None or form.holds != "model" or form.load is None:
         raise refuse_model(file)
     function = resolve(form.load, form.extra)
+    if form.values and values:
+        function = partial(function, values=values)
     with requiring(form.extra):
         if not form.digests:
             return function(path), None
@@ -247,18 +264,6 @@ def _load(file: str, quiet: bool) -> tuple[Model, str | None]:
             model: Model = function(path)
             warn(f"{file}: {error.message}", quiet)
             return model, None
-
-
-def _file_session(file: str) -> Any:
-    """What runs a file of a runtime's own format as it lies on the disk, or None."""
-    from converter.discovery import requiring, resolve, runtimes
-
-    for runtime in runtimes().values():
-        if runtime.file_session is not None and Path(file).suffix.lower() in runtime.suffixes:
-            function = resolve(runtime.file_session, runtime.extra)
-            with requiring(runtime.extra):
-                return function(file)
-    return None
 
 
 def _source(source: str | None, key: str | None, names: NameOptions, module: str | None, inputs: tuple[str, ...], state: str,

@@ -19,15 +19,15 @@ from converter.equivalence.ties import gives_exact
 from converter.ir import DType, Model, Node, TensorSpec
 from converter.parameters import ParameterStore
 from converter.reference import run_graph
-from converter.sizes import check_inputs
+from converter.sizes import check_inputs, promote
 
 Array = np.ndarray[Any, Any]
 
 PROBES = 4
 
 
-def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], check_time: Callable[[], None] = lambda: None
-          ) -> dict[str, Array]:
+def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], check_time: Callable[[], None] = lambda: None,
+          dtype: DType | None = None) -> dict[str, Array]:
     """For each float output how far, at most, each row (axis 0) moves in `PROBES` runs of either kind with random directions.
 
     Args:
@@ -35,6 +35,7 @@ def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], c
         inputs: arrays by input name.
         truth: the outputs of the reference in float64, which a run with moved data is compared with.
         check_time: called before each run; what it raises ends the search.
+        dtype: whose ulps are meant, of every float; None: each one's own.
 
     Returns: float64 arrays by name that broadcast to the outputs' shapes. Rows that are not finite count as 0.
 
@@ -47,10 +48,10 @@ def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], c
     for probe in range(2 * PROBES):
         check_time()
         if probe < PROBES:
-            moved = {name: nudge(array, stream_seed(probe, "input", name)) for name, array in arrays.items()}
-            outputs = run_graph(model.graph, Nudged(model.parameters, probe), moved, dict(bindings), DType.FLOAT64)
+            moved = {name: nudge(array, stream_seed(probe, "input", name), dtype) for name, array in arrays.items()}
+            outputs = run_graph(model.graph, Nudged(model.parameters, probe, dtype), moved, dict(bindings), DType.FLOAT64)
         else:
-            outputs = run_graph(model.graph, model.parameters, arrays, dict(bindings), DType.FLOAT64, rounding(specs, probe))
+            outputs = run_graph(model.graph, model.parameters, arrays, dict(bindings), DType.FLOAT64, rounding(specs, probe, dtype))
         for name, output in outputs.items():
             if output.dtype.kind not in "fc" or output.shape != truth[name].shape:
                 continue
@@ -63,13 +64,14 @@ def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], c
     return found
 
 
-def rounding(specs: Mapping[str, TensorSpec], probe: int) -> Callable[[Node, tuple[Array, ...]], tuple[Array, ...]]:
+def rounding(specs: Mapping[str, TensorSpec], probe: int, float_dtype: DType | None = None) ->\
+        Callable[[Node, tuple[Array, ...]], tuple[Array, ...]]:
     """An observer of a float64 run that moves each result, where its own dtype does not hold it, by half an ulp of that one."""
 
     def moved(name: str | None, values: Array) -> Array:
         if name is None or values.dtype.kind not in "fc" or not (specs[name].dtype.is_float or specs[name].dtype.is_complex):
             return values
-        dtype = specs[name].dtype.numpy
+        dtype = promote(specs[name].dtype, float_dtype).numpy
         with np.errstate(all="ignore"):
             inexact = values.astype(dtype).astype(values.dtype) != values
             return np.where(inexact, values * (1 + eps_of(dtype) / 2 * signs(values, stream_seed(probe, "result", name))), values)
@@ -86,20 +88,20 @@ def signs(values: Array, seed: int) -> Array:
     return bits[:values.size].astype(np.float64).reshape(values.shape) * 2 - 1
 
 
-def nudge(values: Array, seed: int) -> Array:
-    """Float and complex values times 1 ± eps of their own dtype, in float64 (complex128); others as they are."""
+def nudge(values: Array, seed: int, float_dtype: DType | None = None) -> Array:
+    """Float and complex values times 1 ± eps of their own dtype, or of another, in float64 (complex128); others as they are."""
     dtype = DType.of(values.dtype)
     if not (dtype.is_float or dtype.is_complex):
         return values
     wide = values.astype(np.complex128 if dtype.is_complex else np.float64)
-    return np.asarray(wide * (1 + eps_of(values.dtype) * signs(values, seed)))
+    return np.asarray(wide * (1 + eps_of(promote(dtype, float_dtype).numpy) * signs(values, seed)))
 
 
 class Nudged(ParameterStore):
     """A store whose float parameters are each an ulp away, read as float64. Names that share memory stay equal."""
 
-    def __init__(self, store: ParameterStore, probe: int) -> None:
-        self.store, self.probe = store, probe
+    def __init__(self, store: ParameterStore, probe: int, dtype: DType | None = None) -> None:
+        self.store, self.probe, self.dtype = store, probe, dtype
 
     def names(self) -> tuple[str, ...]:
         return self.store.names()
@@ -109,7 +111,7 @@ class Nudged(ParameterStore):
         return TensorSpec(DType.FLOAT64, found.shape) if found.dtype.is_float else found
 
     def read(self, name: str) -> Array:
-        return nudge(self.store.read(name), stream_seed(self.probe, "parameter", self.store.alias_of(name) or name))
+        return nudge(self.store.read(name), stream_seed(self.probe, "parameter", self.store.alias_of(name) or name), self.dtype)
 
     def alias_of(self, name: str) -> str | None:
         return self.store.alias_of(name)

@@ -13,6 +13,7 @@ from converter.discovery import runtimes
 from converter.equivalence.bisect import Clock, Divergence, Factory, OutOfTime, ending_with, first_divergence, statistics, walk, windows
 from converter.equivalence.budget import Budget
 from converter.equivalence.compare import Comparison, compare, is_exact, structure
+from converter.equivalence.dumped import locate_in_arrays
 from converter.equivalence.reduction import Reduced, reduce, with_example, write
 from converter.equivalence.report import Location, Point, Report, Row, Trace
 from converter.equivalence.truth import Judge, Prepared, first_line
@@ -38,15 +39,18 @@ class Locator:
         factories: what makes a session of a part of the model, by runtime; one that is a session already has none.
         verify: judges a part by itself.
         seconds: how long the search for places may take; None: as long as it takes.
+        sessions: those that were given, by label; one that has `observe(inputs, names)` shows values of the graph by name.
     """
 
     def __init__(self, judge: Judge, report: Report, prepared: Sequence[Prepared], factories: Mapping[str, Factory],
-                 verify: Verify, seconds: float | None = None) -> None:
-        self.judge, self.report, self.factories, self.verify = judge, report, factories, verify
+                 verify: Verify, seconds: float | None = None, sessions: Mapping[str, Any] | None = None) -> None:
+        self.judge, self.report, self.factories, self.verify, self.sessions = judge, report, factories, verify, dict(sessions or {})
         self.cases = {item.case.label: item for item in prepared}
         self.values = {output.name: output.value for output in judge.model.graph.outputs}
         self.clock, self.seconds = Clock(), seconds
         self.reduced: list[tuple[Location, Reduced, list[str]]] = []
+        self.shown: dict[str, Reduced] = {}
+        """Parts that hold what a session made of them, by its label."""
 
     def locate(self, parts: bool = False) -> None:
         """Adds a location for every stage and runtime that fails; with `parts`, looks for the smallest part that fails too."""
@@ -91,9 +95,12 @@ class Locator:
 
     def _runtime(self, row: Row, item: Prepared) -> Location:
         factory = self.factories.get(row.subject)
-        if factory is None:
-            return _nowhere(row, "the place cannot be found: it is a session already, and runs no parts of the model")
         model = self.judge.model
+        if factory is None:
+            observe = getattr(self.sessions.get(row.subject), "observe", None)
+            if observe is None:
+                return _nowhere(row, "the place cannot be found: it is a session already, and runs no parts of the model")
+            return self._observed(row, item, observe)
         found = first_divergence(model, item.case.inputs, factory, window_bytes=self.judge.memory // 4, clock=self.clock)
         if found is not None:
             return _at(row, found)
@@ -102,6 +109,17 @@ class Locator:
         if row.output in whole and compare(whole[row.output], item.graph[row.output], (item.kernels or {}).get(row.output)):
             return _nowhere(row, AGREES)
         return _nowhere(row, FUSED)
+
+    def _observed(self, row: Row, item: Prepared, observe: Callable[..., Mapping[str, Array]]) -> Location:
+        """The first node that adds error, by the values that a session shows."""
+        model, inputs = self.judge.model, item.case.inputs
+        seen = observe(inputs, [name for node in model.graph.nodes for name in node.outputs if name is not None])
+        arrays = {**{value: seen[name] for name, value in self.values.items() if name in seen}, **seen, **inputs}
+        found, part = locate_in_arrays(model, arrays, None, self.clock)
+        found = replace(found, subject=row.subject, case=row.case, sizes=row.sizes)
+        if part is not None:
+            self.shown[row.subject] = part
+        return found
 
     # Structure -----------------------------------------------------------------------------------------------------------
 
@@ -151,6 +169,9 @@ class Locator:
         inputs = item.case.inputs
         if row.stage == "structure":
             self._part_of_structure(found, value, inputs)
+            return
+        if row.subject in self.shown:
+            self.reduced.append((found, self.shown[row.subject], ["--outputs", "inputs.npz"]))
             return
         factory = self.factories.get(row.subject)
         if factory is None or found.reason == AGREES:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from converter.checking import check
 from converter.equivalence.bisect import Subset, observed
 from converter.errors import ConverterError
-from converter.ir import Graph, GraphInput, GraphOutput, Model
+from converter.ir import Graph, GraphInput, GraphOutput, Model, TensorSpec
 from converter.npz import write_npz
 
 Array = np.ndarray[Any, Any]
@@ -43,7 +44,7 @@ def reduce(model: Model, inputs: Mapping[str, Array], value: str, fails: Fails, 
         fails: whether a part fails on its inputs.
         values: gives the named intermediate values, which become the part's inputs; default: those of the reference.
     """
-    ancestors = _ancestors(model.graph, value)
+    ancestors = nodes_behind(model.graph, value)
 
     def attempt(count: int) -> Reduced | None:
         chosen = ancestors[-count:]
@@ -76,24 +77,24 @@ def reduce(model: Model, inputs: Mapping[str, Array], value: str, fails: Fails, 
     return found
 
 
-def _ancestors(graph: Graph, value: str) -> list[int]:
-    """The numbers of the nodes that a value is made of, its own last."""
+def nodes_behind(graph: Graph, value: str, known: Collection[str] = ()) -> list[int]:
+    """The numbers of the nodes that a value is made of, its own last, as far back as values that are `known`."""
     needed, found = {value}, []
     for index in range(len(graph.nodes) - 1, -1, -1):
         node = graph.nodes[index]
         if any(name in needed for name in node.outputs):
             found.append(index)
-            needed.update(node.names)
+            needed.update(name for name in node.names if name not in known)
     return found[::-1]
 
 
-def between(model: Model, nodes: Sequence[int], value: str) -> Model:
-    """The part of a model that these nodes are; what they read from others become inputs.
+def between(model: Model, nodes: Sequence[int], value: str, specs: Mapping[str, TensorSpec] | None = None) -> Model:
+    """The part of a model that these nodes are; what they read from others become inputs. `specs`: those of its values, where known.
 
     Raises `GraphError` when the part is no graph by itself.
     """
     graph = model.graph
-    specs = check(graph, model.parameters)
+    specs = specs or check(graph, model.parameters)
     chosen = tuple(graph.nodes[index] for index in nodes)
     made = {name for node in chosen for name in node.outputs if name is not None}
     read = list(dict.fromkeys(name for node in chosen for name in node.names if name not in made))
@@ -132,6 +133,7 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
     from converter.format.atomic import atomic_path
     from converter.loading import save
 
+    reduced = _with_plain_names(reduced)
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,6 +162,27 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
     with atomic_path(folder / "README.txt") as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
     return [*files, folder / "README.txt"]
+
+
+def _with_plain_names(reduced: Reduced) -> Reduced:
+    """The part with names of inputs and outputs that entries of an .npz file can have: `/a/Gemm_output_0` is `a.Gemm_output_0`."""
+    graph = reduced.model.graph
+    taken = {name for node in graph.nodes for name in (*node.names, *node.outputs)}
+    names: dict[str, str] = {}
+    for name in (*(port.name for port in graph.inputs), *(output.name for output in graph.outputs)):
+        plain = re.sub(r"[/\\:\0]+", ".", name).strip(".") or "value"
+        while plain != name and plain in taken:
+            plain += "_"
+        taken.add(plain)
+        names[name] = plain
+    if all(name == plain for name, plain in names.items()):
+        return reduced
+    nodes = tuple(replace(node, inputs=tuple(names.get(item, item) if isinstance(item, str) else item for item in node.inputs),
+                          outputs=tuple(None if item is None else names.get(item, item) for item in node.outputs)) for node in graph.nodes)
+    inputs = tuple(replace(port, name=names[port.name]) for port in graph.inputs)
+    outputs = tuple(replace(item, name=names[item.name], value=names.get(item.value, item.value)) for item in graph.outputs)
+    part = replace(reduced.model, graph=replace(graph, inputs=inputs, outputs=outputs, nodes=nodes))
+    return replace(reduced, model=part, inputs={names.get(name, name): array for name, array in reduced.inputs.items()})
 
 
 def with_example(reduced: Reduced, outputs: Mapping[str, Array], made_by: str) -> Reduced:

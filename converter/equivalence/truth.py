@@ -19,8 +19,9 @@ from converter.equivalence.inputs import PLAIN, Case
 from converter.equivalence.memory import MEMORY, groups, peak_bytes
 from converter.equivalence.ties import TieRule, tie_rules
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import Model, Node
+from converter.ir import DType, Model, Node
 from converter.recorded import Sample
+from converter.sizes import promote
 
 Array = np.ndarray[Any, Any]
 Outputs = Mapping[str, Array]
@@ -71,10 +72,17 @@ class Prepared:
 class Judge:
     """Runs cases through the reference and the source, and pools the errors that make the budget."""
 
-    def __init__(self, model: Model, source: Source | None = None, memory: int = MEMORY) -> None:
-        self.model, self.source, self.memory = model, source, memory
+    def __init__(self, model: Model, source: Source | None = None, memory: int = MEMORY, float_dtype: DType | None = None) -> None:
+        """
+        Args:
+            model: the model.
+            source: what it came from.
+            memory: about how many bytes to hold at a time.
+            float_dtype: what stands in for the model's own float dtypes in the runs that set the budget, and in what is judged.
+        """
+        self.model, self.source, self.memory, self.float_dtype = model, source, memory, float_dtype
         self.specs = check(model.graph, model.parameters)
-        self.dtypes = {output.name: output.spec.dtype.numpy for output in model.graph.outputs}
+        self.dtypes = {output.name: promote(output.spec.dtype, float_dtype).numpy for output in model.graph.outputs}
         self.ties = tie_rules(model.graph, lambda name: self.specs[name].dtype.is_float)
         self.typical: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
@@ -128,7 +136,7 @@ class Judge:
         for group in groups(missing, sizes, self.memory // 4):
             rough: list[dict[str, Array]] = [{} for _ in group]
             try:
-                outputs = self._reference([item.case for item in group], None, rough)
+                outputs = self._reference([item.case for item in group], self.float_dtype, rough)
             except ConverterError:
                 if len(group) == 1:
                     group[0].kernels = {}
@@ -168,7 +176,7 @@ class Judge:
             together(inputs, float_dtype=float_dtype)
         return [{name: np.asarray(value) for name, value in result.items()} for result in results]
 
-    def _reference(self, cases: Sequence[Case], float_dtype: str | None,
+    def _reference(self, cases: Sequence[Case], float_dtype: DType | str | None,
                    operands: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
         wanted = {name for rule in self.ties.values() for name in rule.names}
         model = self.model
@@ -178,7 +186,7 @@ class Judge:
                     kept[name] = np.asarray(case.inputs[name])
                 elif name in model.parameters:
                     kept[name] = model.parameters.read(name)
-        label = "reference" if float_dtype is None else "reference in float64"
+        label = "reference in float64" if float_dtype == "float64" else "reference"
         observers = [_keeper(kept, wanted) if wanted else None for kept in operands]
         outputs: list[dict[str, Array]] = self._timed(label, lambda: reference.run_cases(
             model, [case.inputs for case in cases], float_dtype=float_dtype, observers=observers))
@@ -228,6 +236,9 @@ class Judge:
                 budget.add(kernels[name], item.truth[name], item.case.profile)
         return budget
 
+    def _dtype(self, value: str) -> np.dtype[Any]:
+        return promote(self.specs[value].dtype, self.float_dtype).numpy
+
     def _is_double(self, name: str) -> bool:
         return not is_exact(self.dtypes[name]) and eps_of(self.dtypes[name]) <= float(np.finfo(np.float64).eps)
 
@@ -236,7 +247,8 @@ class Judge:
         key = id(item)
         if key not in self._moves:
             try:
-                self._moves[key] = self._timed("conditioning", lambda: moves(self.model, item.case.inputs, item.graph))
+                self._moves[key] = self._timed("conditioning", lambda: moves(self.model, item.case.inputs, item.graph,
+                                                                             dtype=self.float_dtype))
             except ConverterError:
                 self._moves[key] = {}
         return self._moves[key].get(name)
@@ -257,7 +269,7 @@ class Judge:
         self.complete(prepared)
         strays: dict[str, float] = {}
         for operand in () if rule is None else rule.names:
-            budget = Budget(self.specs[operand].dtype.numpy)
+            budget = Budget(self._dtype(operand))
             for item in prepared:
                 if operand in item.operands and operand in item.rough:
                     budget.add(item.rough[operand], item.operands[operand], PLAIN)
@@ -276,7 +288,7 @@ class Judge:
             if operand in rule.exact:
                 tolerance[operand] = np.zeros(value.shape)
                 continue
-            dtype = np.dtype(np.float64) if strays is None else self.specs[operand].dtype.numpy
+            dtype = np.dtype(np.float64) if strays is None else self._dtype(operand)
             roundings = ROUNDINGS if strays is None else strays[operand]
             tolerance[operand] = scales(value, dtype)[WHOLE] * eps_of(dtype) * roundings
             if strays is None:

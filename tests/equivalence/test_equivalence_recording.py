@@ -21,7 +21,7 @@ from converter.builder import GraphBuilder
 from converter.equivalence import verify
 from converter.equivalence.inputs import Drawn, Planner
 from converter.equivalence.recording import recorded_again, settled
-from converter.equivalence.verify import NO_VALUE
+from converter.equivalence.stages import NO_VALUE
 from converter.errors import ConverterError, FormatError
 from converter.ir import DType, Example, Model
 from converter.parameters import InMemoryParameters

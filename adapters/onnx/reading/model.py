@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ OLDEST = 7
 """The oldest version of ONNX's operators that is read."""
 
 
-def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
-    """The neutral model that an ONNX file of another origin computes.
+def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = ()) -> Model:
+    """The neutral model that an ONNX file of another origin computes, its arithmetic lifted to layers.
+
+    Where nodes make some of `values`, these keep their names, and nothing is lifted that could step over them.
 
     Raises:
         UnsupportedError: operators, dtypes or kinds of values that cannot be read; all are listed.
@@ -58,13 +60,15 @@ def read_foreign(proto: onnx.ModelProto, path: Path) -> Model:
         reader, _ = walked(bound)
         reader.notes.append("sizes that are equal: " + ", ".join(f"{name} is {size}" for name, size in sorted(bound.items())))
     notes, store = reader.notes, reader.store
+    kept = _declare_values(reader, graph, values)
     names = _declare_outputs(reader, graph)
     built = _with_file_names(reader.builder.graph(), names)
     used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
     store.keep(used)
     constants = frozenset(name for name in store.constants if name in used and name not in store.learned)
     specs = {names.get(name, name): spec for name, spec in reader.builder.specs.items()}
-    built, _ = simplify(built, specs, store, constants, lift=True)
+    built, _ = simplify(built, specs, store, constants, lift=not kept)
+    built = _named_values(built, kept)
     used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
     store.keep(used)
     check(built, store)
@@ -264,6 +268,28 @@ def _declare_outputs(reader: Reader, graph: onnx.GraphProto) -> dict[str, str]:
         if value in made and value not in names and name not in reader.builder.specs:
             names[value] = name
     return names
+
+
+def _declare_values(reader: Reader, graph: onnx.GraphProto, values: Collection[str]) -> int:
+    """Makes outputs of those values that nodes make, the first of all; gives how many."""
+    outputs = {item.name for item in graph.output}
+    made = [name for node in graph.node for name in node.output if name in values and name not in outputs] if values else []
+    tensors = {name: found for name in made if isinstance(found := reader.lookup(name), Item)}
+    for name, item in tensors.items():
+        reader.builder.output(name, reader.tensor(item))
+    return len(tensors)
+
+
+def _named_values(graph: Graph, count: int) -> Graph:
+    """The graph without its first outputs, whose values have their names where nothing else does."""
+    made = {name for node in graph.nodes for name in node.outputs}
+    taken = made | {port.name for port in graph.inputs}
+    names: dict[str, str] = {}
+    for item in graph.outputs[:count]:
+        if item.value in made and item.value not in names and item.name not in taken:
+            names[item.value] = item.name
+            taken.add(item.name)
+    return _with_file_names(replace(graph, outputs=graph.outputs[count:]), names)
 
 
 def _with_file_names(graph: Graph, names: dict[str, str]) -> Graph:
