@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
 from converter.loading import file_session
 from converter.naming import NameOptions
+
+if TYPE_CHECKING:
+    from converter.equivalence.variants import Variant
 
 HELP = """Judges whether every runtime computes the model, and whether several files hold the same one. Exits 0 when they are
 equivalent, 1 when they are not, 2 when they cannot be judged.
@@ -57,6 +60,8 @@ Examples:
               "from --input-file.")
 @click.option("--dtype", metavar="NAME", help="Of --outputs: the floats that were computed in, where the arrays do not say so: float16, "
               "bfloat16.")
+@click.option("--quantisation", metavar="SHARE", help="Of a file that is the first one in integers: how far its outputs may be from the "
+              "first one's, as a share of their size: 2%. Without it that is measured and left open.")
 @click.option("--cases", type=click.IntRange(0), default=6, show_default=True, help="How many sets of inputs to draw.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
 @click.option("--nonfinite", is_flag=True, help="Try NaN and infinities too: outputs must be NaN and infinite where PyTorch's are.")
@@ -73,7 +78,7 @@ Examples:
 @guarded
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, prefix: str | None,
             rename: tuple[str, ...], allow_extra: bool, module: str | None, inputs: tuple[str, ...], state: str | None,
-            input_files: tuple[str, ...], dumped: tuple[str, ...], dtype: str | None, cases: int, seed: int,
+            input_files: tuple[str, ...], dumped: tuple[str, ...], dtype: str | None, quantisation: str | None, cases: int, seed: int,
             nonfinite: bool, memory: str, parts: str | None, locate_seconds: float,
             html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
@@ -90,7 +95,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
     names = name_options(naming)
     for name in runtimes:
         _check_runtime(name)
-    limit = _bytes(memory)
+    limit, share = _bytes(memory), None if quantisation is None else _share(quantisation)
     arrays = _arrays(input_files)
     with progress("reading", quiet) as update:
         try:
@@ -110,9 +115,10 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         update("judging")
         report = verify(things, list(runtimes) or None, source=origin, inputs=arrays, seed=seed, cases=cases, memory=limit,
                         trace=html_file is not None, parts=parts, nonfinite=nonfinite, locate_seconds=locate_seconds,
-                        outputs=dumps or None, dtype=dtype)
+                        outputs=dumps or None, dtype=dtype, quantisation=share)
         report.command = _command(files, seed=seed, cases=cases, nonfinite=nonfinite, runtime=runtimes, source=source, key=key,
-                                  **naming, module=module, input=inputs, input_file=input_files, outputs=dumped, dtype=dtype)
+                                  **naming, module=module, input=inputs, input_file=input_files, outputs=dumped, dtype=dtype,
+                                  quantisation=quantisation)
         report.add(rows)
         if source is not None:
             report.add(_against_checkpoint(next(iter(things.values())), source, key, names))
@@ -142,6 +148,14 @@ def _bytes(text: str) -> int:
     if found is None or not float(found[1]):
         raise click.BadParameter(f"{text!r} is no size; 500MB and 8GB are.", param_hint="--memory")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+
+
+def _share(text: str) -> float:
+    """`2%` and `0.02` as the number 0.02."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no share; 2% and 0.02 are.", param_hint="--quantisation")
+    return float(found[1]) / (100 if found[2] else 1)
 
 
 def _arrays(paths: Sequence[str]) -> list[dict[str, Any]] | None:
@@ -203,6 +217,9 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model],
         session = file_session(file)
         try:
             if session is not None and (things or traced) and _is_foreign(file):
+                if things and (variant := _variant(next(iter(things.values())), file, label, session)) is not None:
+                    things[label] = variant
+                    continue
                 raise FormatError("a file of another origin, whose layers have other names")
             things[label], changed = _load(file, quiet, values)
             if changed is not None:
@@ -218,6 +235,17 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model],
         if session is not None:
             things[f"{label} as it lies"] = session
     return things, rows
+
+
+def _variant(model: Model, file: str, label: str, session: Any) -> Variant | None:
+    """A file of another origin as a variant of the model with fewer bits, if it is one."""
+    from converter.equivalence.variants import Variant, narrower
+
+    try:
+        found, _ = _load(file, True)
+    except (FormatError, UnsupportedError):
+        return None
+    return Variant(found, {f"{label} as it lies": session}) if narrower(model, found) else None
 
 
 def _is_foreign(file: str) -> bool:

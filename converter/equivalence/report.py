@@ -12,12 +12,13 @@ import numpy as np
 from converter.equivalence.compare import Comparison
 
 Array = np.ndarray[Any, Any]
-Stage = Literal["model", "structure", "recorded", "rounding"]
+Stage = Literal["model", "structure", "recorded", "rounding", "quantisation"]
 STAGES: Mapping[str, str] = {
     "model": "the same parameters and graph",
     "structure": "the same computation, in float64",
     "recorded": "recorded outputs against the float64 truth",
     "rounding": "each runtime against the float64 truth",
+    "quantisation": "a variant's numbers against the model's, both in float64",
 }
 
 

@@ -168,8 +168,9 @@ def _sampled(judge: Judge, item: Prepared, name: str, known: Comparison, allowan
     return found
 
 
-def judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtime: str, thing: Any, allowances: Allowances) -> None:
-    """Stage 2 for one runtime."""
+def judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtime: str, thing: Any, allowances: Allowances,
+                  stage: Stage = "rounding") -> None:
+    """Stage 2 for one runtime, or for what stands in the place of one."""
     start = time.perf_counter()
     try:
         session = open_session(thing, judge.model)
@@ -177,7 +178,7 @@ def judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtim
         raise
     except Exception as error:  # a runtime raises anything, from any depth
         _refuse_verdict(runtime, error)
-        report.add([failure("rounding", runtime, "", f"cannot load the model: {first_line(error)}")])
+        report.add([failure(stage, runtime, "", f"cannot load the model: {first_line(error)}")])
         return
     report.seconds[f"{runtime} load"] = time.perf_counter() - start
     report.seconds[runtime] = 0.0
@@ -187,14 +188,14 @@ def judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtim
             outputs = {name: np.asarray(value) for name, value in session.run(item.case.inputs).items()}
         except Exception as error:  # as above
             _refuse_verdict(runtime, error)
-            report.add([failure("rounding", runtime, "", f"cannot run: {first_line(error)}", item.case.label, item.case.sizes)])
+            report.add([failure(stage, runtime, "", f"cannot run: {first_line(error)}", item.case.label, item.case.sizes)])
             continue
         report.seconds[runtime] += time.perf_counter() - start
-        report.add(_names("rounding", runtime, item, outputs, judge, ordered=True))
+        report.add(_names(stage, runtime, item, outputs, judge, ordered=True))
         for name in judge.dtypes:
             if name in outputs and name in item.truth:
                 found = _compare(judge, prepared, item, name, outputs[name], item.own, allowances)
-                report.add([row("rounding", runtime, name, item.case.label, item.case.sizes, found)])
+                report.add([row(stage, runtime, name, item.case.label, item.case.sizes, found)])
                 count_errors(judge, report, item, runtime, name, outputs[name])
 
 

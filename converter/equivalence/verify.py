@@ -32,6 +32,7 @@ from converter.equivalence.stages import (
     open_session,
 )
 from converter.equivalence.truth import Judge, Prepared, Source, first_line
+from converter.equivalence.variants import Variant, Variants, narrower
 from converter.errors import ConverterError, MissingDependencyError
 from converter.ir import Model
 from converter.loading import file_session, load_with
@@ -52,7 +53,7 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
            inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None, seed: int = 0, cases: int = COUNT,
            label: str | None = None, memory: int = MEMORY, locate: bool = True, trace: bool = False,
            parts: str | Path | None = None, nonfinite: bool = False, locate_seconds: float = LOCATE_SECONDS,
-           outputs: Outputs | None = None, dtype: str | None = None) -> Report:
+           outputs: Outputs | None = None, dtype: str | None = None, quantisation: float | None = None) -> Report:
     """Judges whether runtimes compute a model, and whether several models are one.
 
     Args:
@@ -74,6 +75,8 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
         parts: a directory for the smallest part of the model that fails by itself, with its inputs, where something fails.
         outputs: what something else computed, as a mapping from names to arrays or the path of an .npz file, or several: inputs, and
             outputs or values between (see `dumped`). Inputs that it lacks are those of `inputs`, one set for all or one for each.
+        quantisation: how far the outputs of a variant in integers (one of the models, with fewer bits than the first) may be from
+            the first model's, as a share of their size. None: that is measured, and left open.
         dtype: the floats that `outputs` were computed in, where the arrays do not say so.
 
     Raises:
@@ -92,8 +95,11 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
     standard = standard.with_parameters(Kept(read, memory // 2))
     report = Report(name, model_digest(standard), seed=seed)
     sessions = _sessions(runtimes, report)
+    variants: dict[str, Variant] = {}
     for other, thing in list(things.items())[1:]:
-        if isinstance(thing, Model):
+        if isinstance(thing, Variant) or isinstance(thing, Model) and narrower(standard, thing):
+            variants[other] = thing if isinstance(thing, Variant) else Variant(thing)
+        elif isinstance(thing, Model):
             report.add(compare_models(standard, thing, other))
         else:
             sessions[other] = paired(thing, standard.graph, other, report)
@@ -122,6 +128,11 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
     limit = locate_seconds if parts is None else None
     if trace or (locate and report.failures):
         _place(judge, report, prepared, sessions, trace, locate, parts, limit)
+    if variants:
+        alone = partial(verify, runtimes=runtimes, cases=0, memory=memory, locate=locate, locate_seconds=locate_seconds)
+        judging = Variants(judge, prepared, report, quantisation, alone, cases)
+        for other, variant in variants.items():
+            judging.add(other, variant)
     if dumps:
         given = [inputs] if isinstance(inputs, Mapping) else list(inputs or ())
         judge_dumps(standard, dumps, given, report, dtype=dtype, seed=seed, cases=cases, memory=memory, locate=locate, seconds=limit,
@@ -151,7 +162,7 @@ def _labelled(model: Any, label: str | None, values: Collection[str] = ()) -> di
     if not things:
         raise ConverterError("nothing to verify", expected="at least one model")
     for name, thing in things.items():
-        if not isinstance(thing, Model) and not hasattr(thing, "run"):
+        if not isinstance(thing, (Model, Variant)) and not hasattr(thing, "run"):
             raise ConverterError("neither a model nor a session", where=name, expected="a Model, a path, or an object with run(inputs)",
                                  received=type(thing).__name__)
     return things

@@ -16,7 +16,7 @@ from adapters.onnx.file_session import OnnxFileSession
 from converter.equivalence import verify as judged
 from converter.errors import FormatError
 from converter.npz import read_npz, write_npz
-from tests.test_cli_convert import run
+from tests.cli.test_cli_convert import run
 
 Array = np.ndarray[Any, Any]
 NAMES = ["/a/MatMul", "/a/Add", "/Relu", "/b/MatMul"]
