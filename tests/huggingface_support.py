@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,12 @@ def in_float64(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
         # GPT-J's and CodeGen's positions are tables of sines and cosines, rounded to float32.
         if isinstance(getattr(part, "embed_positions", None), torch.Tensor):
             part.embed_positions = angles_in_float64(*part.embed_positions.shape)
+        # Conformers' too: sines and cosines in turn, from the last position to the first.
+        if hasattr(part, "extend_pe"):
+            count = part.pe.shape[1]
+            steps = torch.exp(torch.arange(0, part.d_model, 2, dtype=torch.float32) * -(math.log(10000.0) / part.d_model)).double()
+            angles = torch.arange(count // 2, -count // 2, -1, dtype=torch.float64)[:, None] * steps
+            part.pe = torch.stack((angles.sin(), angles.cos()), dim=2).reshape(1, count, -1)
     try:
         with torch.no_grad(), InFloat64():
             yield module
@@ -133,7 +140,7 @@ def same_tensors(model: Model, folder: Path) -> None:
     from safetensors.numpy import load_file
 
     held = load_file(folder / "model.safetensors")
-    assert set(held) == set(model.parameters.names()) - model.constants
+    assert set(held) == {name for name in model.parameters.names() if model.parameters.alias_of(name) is None} - model.constants
     for name, values in held.items():
         assert model.parameters.read(name).tobytes() == values.tobytes(), name
 

@@ -36,6 +36,9 @@ GROUPED = {**SMALL, "num_key_value_heads": 2}
 LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.1, 1.7], "long_factor": [1.3, 2.9],
         "original_max_position_embeddings": 8}
 EXPERTS = {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+ROUTED = {**GROUPED, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+LATENT = {**ROUTED, "num_key_value_heads": 4, "q_lora_rank": 6, "kv_lora_rank": 6,
+          "qk_rope_head_dim": 4, "qk_nope_head_dim": 2, "v_head_dim": 7}
 GPTJ = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0}
 BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 16, "n_layer": 2, "pad_token_id": 0}
 MPT = {"vocab_size": VOCABULARY, "d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 32, "pad_token_id": 0}
@@ -176,6 +179,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_oss bounded": {**GROUPED, "head_dim": 8, "num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 3,
                         "swiglu_limit": 0.2, "swiglu_alpha": 0.9, "layer_types": ["full_attention"] * 2, "attention_bias": False,
                         "rope_parameters": {"rope_type": "default", "rope_theta": 600.0}},
+    "deepseek_v2": {**LATENT, "num_experts_per_tok": 2},
+    "deepseek_v2 of groups": {**LATENT, "num_attention_heads": 3, "num_key_value_heads": None, "hidden_size": 18, "q_lora_rank": None,
+                              "n_group": 4, "topk_group": 2,
+                              "n_routed_experts": 8, "topk_method": "group_limited_greedy", "num_experts_per_tok": 3,
+                              "routed_scaling_factor": 1.7, "attention_bias": True, "mlp_bias": True, "first_k_dense_replace": 1,
+                              "rope_parameters": {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "mscale": 0.7,
+                                                  "mscale_all_dim": 0.9, "original_max_position_embeddings": 16}},
+    "deepseek_v3": {**LATENT, "qk_nope_head_dim": 3, "kv_lora_rank": 5, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
+    "deepseek_v3 of one group": {**LATENT, "q_lora_rank": None, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 0,
+                                 "norm_topk_prob": False, "rope_interleave": False, "attention_bias": True, "n_shared_experts": 2,
+                                 "tie_word_embeddings": True, "rope_parameters": {
+                                     "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "mscale_all_dim": 1.0,
+                                     "original_max_position_embeddings": 16}},
+    "glm4_moe": {**ROUTED, "head_dim": 8},
+    "glm4_moe with norms": {**ROUTED, "head_dim": 8, "use_qk_norm": True, "attention_bias": True, "n_routed_experts": 6, "n_group": 3,
+                            "topk_group": 2, "partial_rotary_factor": 1.0, "first_k_dense_replace": 0, "tie_word_embeddings": True},
     "lfm2": {**GROUPED, "layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
     "lfm2 with biases": {**GROUPED, "num_hidden_layers": 3, "full_attn_idxs": [1], "conv_bias": True, "conv_L_cache": 4,
                          "block_auto_adjust_ff_dim": False, "tie_word_embeddings": False},

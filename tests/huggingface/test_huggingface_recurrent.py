@@ -37,6 +37,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mamba with biases": {**SMALL, "state_size": 3, "use_bias": True, "use_conv_bias": False, "conv_kernel": 2, "time_step_rank": 3,
                           "intermediate_size": 20, "hidden_act": "relu", "tie_word_embeddings": False},
     "falcon_mamba": {**SMALL, "state_size": 4, "mixer_rms_eps": 1e-3},
+    "mamba2": {**SMALL, "num_heads": 8, "head_dim": 4, "n_groups": 2, "state_size": 5, "chunk_size": 4},
+    "mamba2 with biases": {**SMALL, "num_heads": 3, "head_dim": 8, "hidden_size": 12, "n_groups": 3, "state_size": 4, "use_bias": True,
+                           "use_conv_bias": False, "conv_kernel": 3, "hidden_act": "relu", "tie_word_embeddings": True, "chunk_size": 5,
+                           "time_step_limit": [0.3, 0.9]},
     "rwkv": SMALL,
     "rwkv halved": {**SMALL, "num_hidden_layers": 5, "attention_hidden_size": 16, "intermediate_size": 20, "rescale_every": 2,
                     "tie_word_embeddings": True},
@@ -88,7 +92,7 @@ def test_the_state(name: str, batch: int, tmp_path: Path) -> None:
         assert len(states) == len(taken) - len(taken & set(given))
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba with biases", "falcon_mamba"])
+@pytest.mark.parametrize("name", ["mamba", "mamba with biases", "falcon_mamba", "mamba2"])
 def test_the_library_with_its_own_state(name: str, tmp_path: Path) -> None:
     """A text, then word by word, as the library generates."""
     module = made(name, "ForCausalLM")

@@ -55,6 +55,8 @@ class Norm(Protocol):
 Feed = Callable[[Net, Value, int], Value]
 # The same, in the place of attention: net, the words, x, the layer.
 Mixer = Callable[[Net, decoders.Sequence, Value, int], Value]
+# Keys and values, [batch, heads, time, size] each, of what is kept: net, key, value, the layer.
+Expanded = Callable[[Net, Value, Value, int], tuple[Value, Value]]
 # Query, key and value, [batch, heads, time, size] each: net, x, whether the projection has a bias, the sizes, the layer.
 Split = Callable[[Net, Value, bool, "Sizes", int], tuple[Value, Value, Value]]
 
@@ -112,7 +114,9 @@ class Style:
     learned: a table of positions is added to the words' vectors, with so many rows before the first word's; None for no table.
     mixers: what layers have in the place of attention, by the layer.
     from_norm: what a part makes is added to what it was given, not to what the norm before it was given.
-    turned_values: values are turned as queries and keys are. followed: what becomes of a layer's result, given what the layer was given.
+    turned_values: values are turned as queries and keys are. expanded: what keys and values are made of those that are kept, in a
+        cache too, whose heads are one and whose sizes are `kept`, where they are not heads' own.
+    followed: what becomes of a layer's result, given what the layer was given.
     """
 
     norm: Norm
@@ -143,6 +147,8 @@ class Style:
     from_norm: bool = False
     mixers: Mapping[int, Mixer] = field(default_factory=dict)
     turned_values: bool = False
+    expanded: Expanded | None = None
+    kept: tuple[int, int] | None = None
     followed: Callable[[Net, Value, Value, int], Value] | None = None
 
 
@@ -156,7 +162,7 @@ def build(styled: Callable[[Config, Sizes], Style], usual: Usual, read: Callable
     turns = frequencies(config, style, usual, sizes)
     grows = any(item.growth is not None for item in turns.values())
     cached = [layer for layer in range(sizes.layers) if layer not in style.mixers]
-    words = sequence(net, None if grows else longest, cached, sizes.groups, sizes.size)
+    words = sequence(net, None if grows else longest, cached, *((sizes.groups, sizes.size) if style.kept is None else (1, style.kept)))
     places = {name: angles(net, given, words.past, words.total, taken(net, "position_ids"), name) for name, given in turns.items()}
     bias = None if style.biased is None else net.op("where", words.order(None), style.biased(net, words, sizes), -math.inf, name="bias")
     x = stack(net, words, _embedded(net, words, style, sizes, longest), style, sizes, places, bias)
@@ -200,8 +206,10 @@ def _attention(net: Net, words: decoders.Sequence, x: Value, style: Style, sizes
         value = rotate(net, value, *places, style.interleaved) if style.turned_values else value
         query, key, value = _normed(net, (query, key, value), style, "turned", layer)
     sinks = net.tensor("sinks", (sizes.heads,), "", layer=layer) if style.sinks else None
+    made = style.expanded
+    expanded = None if made is None else lambda key, value: made(net, key, value, layer)
     seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap, bias=bias,
-                  sinks=sinks)
+                  sinks=sinks, expanded=expanded)
     return net.linear(seen, "attention_out", sizes.width, bias=style.out_bias, layer=layer)
 
 

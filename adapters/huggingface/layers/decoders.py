@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from adapters.huggingface.config import Config
@@ -93,9 +93,10 @@ class Sequence:
         return found[0], found[1]
 
 
-def sequence(net: Net, longest: int | None, layers: int | Collection[int], heads: int, size: int) -> Sequence:
+def sequence(net: Net, longest: int | None, layers: int | Collection[int], heads: int, size: int | tuple[int, int]) -> Sequence:
     """Declares the inputs: the words, their mask, their positions, and the cache [batch, heads, past, size] of each layer.
 
+    size: two where keys' and values' differ.
     longest: how many words, with those of the cache, the model can have; None for any number. layers: how many, or those with a cache.
     """
     net.dim("batch", None)
@@ -111,9 +112,9 @@ def sequence(net: Net, longest: int | None, layers: int | Collection[int], heads
     cached = {}
     if net.cache:
         for layer in range(layers) if isinstance(layers, int) else layers:
-            for part in ("key", "value"):
+            for part, numbers in zip(("key", "value"), (size, size) if isinstance(size, int) else size, strict=True):
                 name = f"past_key_values.{layer}.{part}"
-                cached[name] = net.b.input(name, net.dtype, ["batch", heads, past, size])
+                cached[name] = net.b.input(name, net.dtype, ["batch", heads, past, numbers])
     ids = Value("input_ids", net.b.specs["input_ids"])
     mask = taken(net, "attention_mask")
     visible = None
@@ -144,13 +145,16 @@ def rows_of(net: Net, table: Value, start: Dim, stop: Dim, name: str, offset: in
 
 
 def attend(net: Net, words: Sequence, layer: int, query: Value, key: Value, value: Value, *, window: int | None = None,
-           scale: float | None = None, cap: float | None = None, bias: Value | None = None, sinks: Value | None = None) -> Value:
+           scale: float | None = None, cap: float | None = None, bias: Value | None = None, sinks: Value | None = None,
+           expanded: Callable[[Value, Value], tuple[Value, Value]] | None = None) -> Value:
     """[batch, heads, time, size] to [batch, time, heads · size]; fewer key heads than query heads are shared by groups.
 
     cap: scores are cap · tanh(scores / cap). bias: what is added to scores, with what must not be seen at -infinity.
-    sinks: [heads], a score beside those of keys, whose value is nothing.
+    sinks: [heads], a score beside those of keys, whose value is nothing. expanded: what makes keys and values of those that are kept.
     """
     key, value = words.remember(layer, key, value)
+    if expanded is not None:
+        key, value = expanded(key, value)
     grouped = query.shape[1] != key.shape[1]
     if sinks is not None:
         key, value, bias = _with_sinks(net, words, query, key, value, window, sinks)

@@ -6,6 +6,7 @@ of all experts, not of those chosen; sizes do not depend on the data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,14 +26,21 @@ from converter.ir import DType
 class Router:
     """How many experts there are, how many each word has, and whether the shares of those are made to sum to 1.
 
-    among: shares are of all experts' scores, or of those of the chosen alone. bias: of the scores.
+    among: shares are of all experts' scores, of those of the chosen alone, or each by itself ("none"). bias: of the scores.
+    factor: of the shares. groups, kept: experts are chosen from so many of the groups, those with the largest sum of their `best`
+    scores. corrected: whether something is added to the scores that experts are chosen by.
     """
 
     experts: int
     chosen: int
     normed: bool
-    among: Literal["all", "chosen"] = "all"
+    among: Literal["all", "chosen", "none"] = "all"
     bias: bool = False
+    factor: float = 1.0
+    groups: int = 1
+    kept: int = 1
+    best: int = 1
+    corrected: bool = False
 
 
 # A graph has nodes for each expert of each layer.
@@ -41,7 +49,7 @@ MOST_EXPERTS = 1 << 16
 
 def read_router(config: Config, layers: int, experts: int, chosen: int, normed: bool | None = None) -> Router:
     """The router of a config; `experts` and `chosen` by default; normed: where the library leaves no choice."""
-    names = [name for name in ("num_experts", "num_local_experts") if config.get(name) is not None]
+    names = [name for name in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(name) is not None]
     counts = {config.size(name) for name in names} or {experts}
     if len(counts) > 1:
         raise config.refuse("num_local_experts", "as many as num_experts", sorted(counts))
@@ -84,13 +92,37 @@ def _shares(net: Net, x: Value, router: Router, layer: int) -> Value:
     shares = net.cast(net.linear(x, "router", router.experts, bias=router.bias, layer=layer), wide)
     if router.among == "all":
         shares = net.op("softmax", shares, axis=-1)
-    best, which = net.b.add("topk", (shares,), {"k": router.chosen, "axis": -1}, names=("best", "experts"))
+    elif router.among == "none":
+        shares = net.op("sigmoid", shares)
+    scores = shares
+    if router.corrected:
+        scores = net.op("add", scores, net.cast(net.tensor("correction", (router.experts,), "", layer=layer), wide))
+    if router.groups > 1:
+        scores = _of_best_groups(net, scores, router)
+    best, which = net.b.add("topk", (scores,), {"k": router.chosen, "axis": -1}, names=("best", "experts"))
+    if router.corrected:
+        best = net.op("take_along_axis", shares, which, axis=-1)
     if router.among == "chosen":
         best = net.op("softmax", best, axis=-1)
     if router.normed:
-        best = net.op("divide", best, net.op("sum", best, axis=(-1,), keepdims=True))
+        # Which is what the library adds where each share is by itself: their sum may be 0 there alone.
+        total = net.op("sum", best, axis=(-1,), keepdims=True)
+        best = net.op("divide", best, net.op("add", total, 1e-20) if router.among == "none" else total)
+    if router.factor != 1:
+        best = net.op("multiply", best, router.factor)
     nothing = net.op("full", shape=(batch, time, router.experts), fill_value=0.0, dtype=wide)
     return net.cast(net.op("scatter", nothing, which, best, axis=-1))
+
+
+def _of_best_groups(net: Net, scores: Value, router: Router) -> Value:
+    """Scores of experts, those of all but the best groups -infinity: [batch, time, experts]."""
+    batch, time, count = scores.shape
+    grouped = net.op("reshape", scores, shape=(batch, time, router.groups, router.experts // router.groups))
+    best, _ = net.b.add("topk", (grouped,), {"k": router.best, "axis": -1}, names=("best", "places"))
+    _, which = net.b.add("topk", (net.op("sum", best, axis=(-1,)),), {"k": router.kept, "axis": -1}, names=("best", "groups"))
+    lost = net.op("full", shape=(batch, time, router.groups), fill_value=-math.inf, dtype=scores.dtype)
+    found = net.op("scatter", lost, which, net.op("full", shape=which.shape, fill_value=0.0, dtype=scores.dtype), axis=-1)
+    return net.op("reshape", net.op("add", grouped, net.op("expand_dims", found, axis=(3,))), shape=(batch, time, count))
 
 
 def _expert(net: Net, x: Value, sizes: Sizes, router: Router, layer: int, expert: int) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,25 +18,29 @@ from converter.builder import GraphBuilder, Value
 MIXER = "layers.{layer}.mixer"
 
 
-def build(normed: bool, net: Net, task: str) -> None:
-    """`normed`: pace, input and output of the state have norms without parameters."""
+# What one layer makes of its words, [batch, time, width]: net, the words, x, the config, the layer.
+Mixing = Callable[[Net, Words, Value, Config, int], Value]
+
+
+def build(mixing: Mixing, tie: bool, net: Net, task: str) -> None:
+    """`tie`: the default of `tie_word_embeddings`."""
     config = net.config
     width, layers, eps = config.size("hidden_size"), config.size("num_hidden_layers"), config.number("layer_norm_epsilon", 1e-5)
     residual = wide(net) if config.flag("residual_in_fp32", True) else net.dtype
     for name in ("time_step_scale", "time_step_min", "time_step_max", "time_step_init_scheme", "time_step_floor", "max_position_embeddings",
-                 "rescale_prenorm_residual", "use_mambapy", "use_associative_scan"):
+                 "rescale_prenorm_residual", "use_mambapy", "use_associative_scan", "chunk_size"):
         config.get(name)  # how weights are drawn, and which of two ways is taken to the same result
     words = words_of(net)
     x = net.embedding(words.ids, "words", config.size("vocab_size"), width)
     for layer in range(layers):
         given = net.rms_norm(net.cast(x), "layer_norm", eps, layer=layer)
-        mixed = _mixer(net, words, given, config, layer, normed)
+        mixed = mixing(net, words, given, config, layer)
         x = net.op("add", net.cast(x, residual), net.cast(mixed, residual), name=f"layer_{layer}")
-    head(net, words, net.rms_norm(net.cast(x), "norm", eps), task, tie=True)
+    head(net, words, net.rms_norm(net.cast(x), "norm", eps), task, tie=tie)
 
 
-def _mixer(net: Net, words: Words, x: Value, config: Config, layer: int, normed: bool) -> Value:
-    """The selective state space of one layer, [batch, time, width]."""
+def _mixer(normed: bool, net: Net, words: Words, x: Value, config: Config, layer: int) -> Value:
+    """The selective state space of one layer. `normed`: pace, input and output of the state have norms without parameters."""
     width = config.size("hidden_size")
     inner, numbers, rank = (config.size("intermediate_size", int(config.number("expand", 2, above=0) * width)),
                             config.size("state_size", 16), config.get("time_step_rank", "auto"))
@@ -81,10 +85,10 @@ MAMBA = Family(
            "outer": f"{MIXER}.out_proj", "norm": "norm_f"},
     heads={"lm_head": "lm_head"},
     tasks=READ,
-    build=partial(build, False),
+    build=partial(build, partial(_mixer, False), True),
     prefixes=("backbone.",),
     leftovers=("lm_head.*",),
     legacy=(("embeddings.weight", "embedding.weight"),),
     caches=True,
 )
-FALCON_MAMBA = replace(MAMBA, classes={"falcon_mamba": "FalconMamba"}, build=partial(build, True))
+FALCON_MAMBA = replace(MAMBA, classes={"falcon_mamba": "FalconMamba"}, build=partial(build, partial(_mixer, True), True))

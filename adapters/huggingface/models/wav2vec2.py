@@ -110,7 +110,7 @@ class Kind:
     adapted: fewer words after the layers where the config says so. languages: adapters of a language in the layers. extracted:
     the samples' words are an output. optional_norm: whether their norm can be left out. positions: what is added to the words.
     scores: what is added to the scores, of the first layer's words and the mask. norm: that of the convolutions, whatever the
-    config says.
+    config says. layers: what stands in the place of wav2vec 2.0's: the words before the first and after each, and the result.
     """
 
     adapted: bool = True
@@ -120,31 +120,43 @@ class Kind:
     positions: Callable[[Net, Convolutions, Value], Value] | None = None
     scores: Callable[[Net, Value, Value | None], Seen] | None = None
     norm: str | None = None
+    layers: Callable[[Net, Value, Value | None], list[Value]] | None = None
 
 
 def build(net: Net, task: str, kind: Kind) -> None:
     config, given = net.config, convolutions(net.config, kind.norm)
-    net.leaves(*(f"{HEADS[role]}*" for role in HEADS if role not in _used(task, config)))
-    for name in OTHERS:
-        config.get(name)
+    start(net, task)
     adapted = kind.adapted and config.flag("add_adapter", False)
-    if adapted and task in (CLASSES, FRAMES):
-        raise config.refuse("add_adapter", "false for a classifier", True)
     words = heard(net, given)
     mask = visible(net, given, words)
     normed = words
     config.only("conv_pos_batch_norm", False)
     if not kind.optional_norm or config.flag("feat_proj_layer_norm", True):
         normed = net.layer_norm(words, "projection_norm", config.number("layer_norm_eps", EPS), name="extract_features")
-    states = _encode(net, given, net.linear(normed, "projection", config.size("hidden_size")), mask, kind)
+    x = net.linear(normed, "projection", config.size("hidden_size"))
+    states = _encode(net, given, x, mask, kind) if kind.layers is None else kind.layers(net, x, mask)
     # The last of the layers before the norm that may follow it.
     x = states.pop()
-    if adapted:
-        x = _adapted(net, x)
+    finish(net, task, _adapted(net, x) if adapted else x, states, mask, normed if kind.extracted else None)
+
+
+def start(net: Net, task: str) -> None:
+    """Fields and tensors of other heads, and what classifiers do not have."""
+    config = net.config
+    net.leaves(*(f"{HEADS[role]}*" for role in HEADS if role not in _used(task, config)))
+    for name in OTHERS:
+        config.get(name)
+    if task in (CLASSES, FRAMES) and config.flag("add_adapter", False):
+        raise config.refuse("add_adapter", "false for a classifier", True)
+
+
+def finish(net: Net, task: str, x: Value, states: list[Value], mask: Value | None, extracted: Value | None) -> None:
+    """The outputs of a task. states: the words before the first layer and after each; extracted: an output of the bare model."""
+    config = net.config
     if task == "feature-extraction":
         net.output("last_hidden_state", x)
-        if kind.extracted:
-            net.output("extract_features", normed)
+        if extracted is not None:
+            net.output("extract_features", extracted)
     elif task == SPEECH:
         net.output("logits", net.linear(x, "lm_head", config.size("vocab_size")))
     else:
