@@ -43,11 +43,14 @@ class InFloat64(TorchFunctionMode):
 
 
 def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Every parameter drawn, so that norms' weights and biases and all else tell a wrong term; in evaluation mode."""
+    """Every parameter and statistic drawn, so that norms' weights and biases and all else tell a wrong term; in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3 + (0.1 if parameter.ndim == 1 else 0))
+        for name, value in module.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
     return module.eval()
 
 

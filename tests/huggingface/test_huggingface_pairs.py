@@ -106,6 +106,33 @@ def test_chinese_clip(tmp_path: Path) -> None:
     compare(model, module, {**words(3, 6, 40, padding="right"), **pixels(2)})
 
 
+SOUND = {"spec_size": 32, "num_mel_bins": 8, "window_size": 2, "patch_size": 4, "patch_stride": [2, 2], "patch_embeds_hidden_size": 8,
+         "depths": [2, 1, 2], "num_attention_heads": [2, 4, 1], "hidden_size": 32, "mlp_ratio": 2.0}
+FUSED = {**SOUND, "enable_fusion": True, "fusion_type": "aff_2d", "aff_block_r": 2, "qkv_bias": False, "hidden_act": "relu"}
+
+
+def sounds(batch: int, frames: int, channels: int) -> Arrays:
+    given = {"input_features": np.random.default_rng(frames).standard_normal((batch, channels, frames, 8)).astype(np.float32)}
+    return {**given, "is_longer": np.arange(batch)[:, None] % 2 == 0} if channels > 1 else given
+
+
+@pytest.mark.parametrize("sound", [SOUND, FUSED])
+def test_clap(sound: dict[str, Any], tmp_path: Path) -> None:
+    """Spectrograms of any length up to that of the image, crops of the longer ones joined to them."""
+    channels, text = 4 if sound is FUSED else 1, {**TEXT, "num_attention_heads": 4}
+    module = made("Clap", "Model", text_config=text, audio_config=sound, projection_dim=7, projection_hidden_act="gelu")
+    model = from_folder(save(module, tmp_path / "both"))
+    same_tensors(model, tmp_path / "both")
+    assert not [note for note in model.metadata.get("notes", ()) if "not known" in note]
+    for frames in (1, 100, 128):
+        compare(model, module, {**words(3, 6, 40, padding="right"), **sounds(2, frames, channels)}, what=str(frames))
+    for head in ("Model", "ModelWithProjection"):
+        for stem, fields, given in (("ClapText", text, words(2, 7, 40, padding="left")), ("ClapAudio", sound, sounds(3, 77, channels))):
+            module = made(stem, head, **fields, projection_dim=6)
+            model = from_folder(save(module, tmp_path / (stem + head)))
+            compare(model, module, given, what=stem + head)
+
+
 @pytest.mark.parametrize("head", ["Model", "ForAudioClassification"])
 def test_spectrograms(head: str, tmp_path: Path) -> None:
     fields = {**COMMON, "patch_size": 3, "frequency_stride": 2, "time_stride": 3, "max_length": 11, "num_mel_bins": 8}
@@ -119,9 +146,11 @@ def test_spectrograms(head: str, tmp_path: Path) -> None:
     ("Siglip2Vision", ROWS, {"num_patches": 15}), ("SiglipVision", IMAGE, {"image_size": [12, 12]}),
     ("BlipText", TEXT, {"position_embedding_type": "relative_key"}), ("BlipVision", IMAGE, {"image_size": [13, 13]}),
     ("SiglipText", TEXT, {"projection_size": 7}), ("AST", {**COMMON, "max_length": 32, "num_mel_bins": 20}, {"patch_size": 21}),
+    ("ClapAudio", SOUND, {"num_mel_bins": 7}), ("ClapAudio", SOUND, {"spec_size": 40}),
+    ("ClapAudio", FUSED, {"fusion_type": "channel_map"}),
 ])
 def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:
     save(made(stem, "Model", **fields), tmp_path)
     change_config(tmp_path, **changes)
-    with pytest.raises(ConverterError):
+    with pytest.raises(ConverterError, match="head.weight" if "projection_size" in changes else next(iter(changes))):
         from_folder(tmp_path)
