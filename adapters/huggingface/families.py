@@ -127,6 +127,7 @@ MODULES = {
     "resnet": "convolutional:RESNET",
     "regnet": "convolutional:REGNET",
     "segformer": "segformer",
+    "detr": "detr",
     "depth_anything": "depth_anything",
     "efficientnet": "efficientnet:EFFICIENTNET",
     "poolformer": "efficientnet:POOLFORMER",

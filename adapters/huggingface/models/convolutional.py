@@ -20,7 +20,8 @@ from converter.ir import DimRange
 Activation = tuple[tuple[str, Mapping[str, Any]], ...]
 IGNORED = ("stage_names", "out_features", "out_indices", "image_size", "drop_path_rate")
 COUNTERS = "*.num_batches_tracked"
-UNIT = {"unit": "{at}.convolution", "unit_norm": "{at}.normalization"}
+UNIT = {f"{role}{norm}": f"{{at}}.{name}" for role in ("unit", "stem", "shortcut")
+        for norm, name in (("", "convolution"), ("_norm", "normalization"))}
 
 
 def picture(net: Net) -> Value:
@@ -63,10 +64,11 @@ def gate(net: Net, x: Value, width: int, activation: Activation, roles: tuple[st
     return net.op("multiply", x, net.op("sigmoid", y))
 
 
-def unit(net: Net, x: Value, at: str, width: int, kernel: int, stride: int = 1, *, activation: Activation = (), groups: int = 1) -> Value:
+def unit(net: Net, x: Value, at: str, width: int, kernel: int, stride: int = 1, *, activation: Activation = (), groups: int = 1,
+         dilation: int = 1, role: str = "unit", **places: Any) -> Value:
     """A convolution, a norm and an activation."""
-    x = convolution(net, x, "unit", width, kernel, stride, groups=groups, at=at)
-    return net.activation(batch_norm(net, x, "unit_norm", at=at), activation)
+    x = convolution(net, x, role, width, kernel, stride, kernel // 2 * dilation, groups=groups, dilation=dilation, at=at, **places)
+    return net.activation(batch_norm(net, x, f"{role}_norm", at=at, **places), activation)
 
 
 def ignore(config: Config, *names: str) -> None:
@@ -83,6 +85,8 @@ class Layer:
     """One layer of a stage: the channels that come in and go out, and the stride."""
 
     at: str
+    stage: int
+    index: int
     before: int
     width: int
     stride: int
@@ -93,7 +97,7 @@ def _stages(net: Net, first: int, widths: list[int], layers: list[int], halved: 
     for stage, (width, count) in enumerate(zip(widths, layers, strict=True)):
         for index in range(count):
             stride = 2 if index == 0 and (stage or halved) else 1
-            found.append(Layer(f"encoder.stages.{stage}.layers.{index}", first, width, stride))
+            found.append(Layer(f"encoder.stages.{stage}.layers.{index}", stage, index, first, width, stride))
             first = width
     return found
 
@@ -101,7 +105,7 @@ def _stages(net: Net, first: int, widths: list[int], layers: list[int], halved: 
 def _added(net: Net, x: Value, y: Value, layer: Layer, activation: Activation) -> Value:
     """The result of a layer beside its input, which a convolution brings to the same shape where it has another."""
     if layer.before != layer.width or layer.stride != 1:
-        x = unit(net, x, f"{layer.at}.shortcut", layer.width, 1, layer.stride)
+        x = unit(net, x, f"{layer.at}.shortcut", layer.width, 1, layer.stride, role="shortcut", stage=layer.stage + 1, index=layer.index)
     return net.activation(net.op("add", y, x), activation)
 
 
@@ -110,8 +114,8 @@ def build_resnet(net: Net, task: str) -> None:
     finish(net, task, x, net.op("mean", x, axis=(2, 3)), flat=False)
 
 
-def resnet(net: Net, x: Value) -> list[Value]:
-    """The maps after each stage."""
+def resnet(net: Net, x: Value, dilated: bool = False) -> list[Value]:
+    """The maps after each stage. dilated: the last stage has dilation in the place of its stride."""
     config = net.config
     widths = several(config, "hidden_sizes", [256, 512, 1024, 2048])
     layers, first = depths(config, [3, 4, 6, 3], len(widths)), config.size("embedding_size", 64)
@@ -119,18 +123,21 @@ def resnet(net: Net, x: Value) -> list[Value]:
     deep = config.choice("layer_type", {"basic": False, "bottleneck": True}, "bottleneck")
     early, relu = config.flag("downsample_in_bottleneck", False), ACTIVATIONS["relu"]  # within a layer, whatever the config says
     ignore(config)
-    x = unit(net, x, "embedder.embedder", first, 7, 2, activation=activation)
+    x = unit(net, x, "embedder.embedder", first, 7, 2, activation=activation, role="stem")
     x = net.op("max_pool", x, kernel=(3, 3), stride=(2, 2), padding=(1, 1))
     found = []
     for layer in _stages(net, first, widths, layers, config.flag("downsample_in_first_stage", False)):
-        at, stride = f"{layer.at}.layer", layer.stride
-        if deep:
-            inner = layer.width // 4
-            y = unit(net, x, f"{at}.0", inner, 1, stride if early else 1, activation=relu)
-            y = unit(net, y, f"{at}.1", inner, 3, 1 if early else stride, activation=relu)
-            y = unit(net, y, f"{at}.2", layer.width, 1)
-        else:
-            y = unit(net, unit(net, x, f"{at}.0", layer.width, 3, stride, activation=relu), f"{at}.1", layer.width, 3)
+        last = dilated and layer.stage == len(widths) - 1
+        layer = replace(layer, stride=1) if last else layer
+        stride, inner = layer.stride, layer.width // 4
+        # The width, the kernel, the stride and the dilation of each convolution; what is dilated is so from its second on.
+        steps = [(inner, 1, stride if early else 1, 1), (inner, 3, 1 if early else stride, 2 if last and layer.index else 1),
+                 (layer.width, 1, 1, 1)] if deep else [(layer.width, 3, stride, 2 if last and layer.index else 1),
+                                                       (layer.width, 3, 1, 2 if last else 1)]
+        y = x
+        for place, (width, kernel, step, spread) in enumerate(steps):
+            y = unit(net, y, f"{layer.at}.layer.{place}", width, kernel, step, dilation=spread, stage=layer.stage + 1, index=layer.index,
+                     place=place + 1, activation=relu if place < len(steps) - 1 else ())
         x = _added(net, x, y, layer, activation)
         found.append(x)
     ends = [sum(layers[:stage + 1]) - 1 for stage in range(len(layers))]

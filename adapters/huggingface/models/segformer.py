@@ -39,7 +39,7 @@ HEADS = {
 EPS = 1e-5
 
 
-def _flat(net: Net, x: Value) -> Value:
+def flat(net: Net, x: Value) -> Value:
     """[batch, channels, height, width] as [batch, height · width, channels]."""
     batch, channels, height, width = x.shape
     return net.op("permute_dims", net.op("reshape", x, shape=(batch, channels, height * width)), axes=(0, 2, 1))
@@ -83,7 +83,7 @@ def _stages(net: Net) -> tuple[list[Value], Value]:
     shape, maps = picture(net), []
     for stage, width in enumerate(widths):
         shape = convolution(net, shape, "patches", width, kernels[stage], strides[stage], bias=True, stage=stage)
-        x = net.layer_norm(_flat(net, shape), "patch_norm", EPS, stage=stage)
+        x = net.layer_norm(flat(net, shape), "patch_norm", EPS, stage=stage)
         for layer in range(layers[stage]):
             x = _layer(net, x, shape, heads[stage], ratios[stage], width * inner[stage], stage=stage, layer=layer)
         x = net.layer_norm(x, "norm", EPS, stage=stage)
@@ -99,13 +99,13 @@ def _layer(net: Net, x: Value, shape: Value, heads: int, ratio: int, inner: int,
     source = normed
     if ratio > 1:
         smaller = convolution(net, _map(net, normed, shape), "reduce", width, ratio, ratio, 0, bias=True, **places)
-        source = net.layer_norm(_flat(net, smaller), "reduce_norm", EPS, stage=stage, layer=layer)
+        source = net.layer_norm(flat(net, smaller), "reduce_norm", EPS, stage=stage, layer=layer)
     query, key, value = (net.split_heads(net.linear(words, role, width, stage=stage, layer=layer), heads)
                          for role, words in (("query", normed), ("key", source), ("value", source)))
     seen = net.join_heads(net.op("scaled_dot_product_attention", query, key, value))
     x = net.op("add", net.linear(seen, "attention_out", width, stage=stage, layer=layer), x)
     y = net.linear(net.layer_norm(x, "inner_norm", EPS, stage=stage, layer=layer), "inner", inner, stage=stage, layer=layer)
-    y = _flat(net, convolution(net, _map(net, y, shape), "depthwise", inner, 3, groups=inner, bias=True, **places))
+    y = flat(net, convolution(net, _map(net, y, shape), "depthwise", inner, 3, groups=inner, bias=True, **places))
     y = net.linear(net.activation(y, activation), "outer", width, stage=stage, layer=layer)
     return net.op("add", y, x, name=f"stage_{stage}_layer_{layer}")
 
@@ -114,7 +114,7 @@ def _painted(net: Net, maps: list[Value]) -> Value:
     """Scores of each class for each pixel of the first map: [batch, classes, height, width]."""
     width, parts = net.config.size("decoder_hidden_size", 256), []
     for stage, shape in enumerate(maps):
-        part = _map(net, net.linear(_flat(net, shape), "project", width, stage=stage), shape)
+        part = _map(net, net.linear(flat(net, shape), "project", width, stage=stage), shape)
         parts.append(net.op("interpolate", part, size=maps[0].shape[2:], mode="linear"))
     x = convolution(net, net.op("concat", *reversed(parts), axis=1), "fuse", width, 1)
     return convolution(net, net.op("relu", batch_norm(net, x, "fuse_norm")), "pixel_classifier", net.config.labels(), 1, bias=True)

@@ -124,8 +124,8 @@ def build_yolos(net: Net, task: str) -> None:
             net.output("pooler_output", net.op("tanh", net.linear(net.first(x), "pooler", width)))
         return
     asked = net.op("slice", x, axes=(1,), starts=(1 + grid[0] * grid[1],), stops=(None,))
-    net.output("logits", _perceptron(net, asked, "class_layer", config.labels() + 1))
-    net.output("pred_boxes", net.op("sigmoid", _perceptron(net, asked, "box_layer", 4)))
+    net.output("logits", perceptron(net, asked, "class_layer", config.labels() + 1))
+    net.output("pred_boxes", net.op("sigmoid", perceptron(net, asked, "box_layer", 4)))
     net.output("last_hidden_state", x)
 
 
@@ -139,7 +139,7 @@ def _resized(net: Net, table: Value, given: Image, last: int, grid: tuple[Dim, D
     return net.op("concat", own, flat, rest, axis=1)
 
 
-def _perceptron(net: Net, x: Value, role: str, out: int) -> Value:
+def perceptron(net: Net, x: Value, role: str, out: int) -> Value:
     """Three maps with a ReLU between."""
     width = fixed(x.shape[-1])
     for index, size in enumerate((width, width, out)):
