@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from adapters.huggingface.causal import Feed, Norm, Sizes, Style, Usual, family, gated, read_sizes, rms
 from adapters.huggingface.config import Config
-from adapters.huggingface.experts import EXPERTS, INSIDE, Router, read_router, routed
-from adapters.huggingface.llama_kin import ONLY_WORDS
+from adapters.huggingface.layers.causal import Feed, Norm, Sizes, Style, Usual, family, gated, read_sizes, rms
+from adapters.huggingface.layers.rotary import parameters
+from adapters.huggingface.models.experts import EXPERTS, INSIDE, Router, read_router, routed
+from adapters.huggingface.models.llama_kin import ONLY_WORDS
 from adapters.huggingface.net import Net
-from adapters.huggingface.rotary import parameters
 from converter.builder import Value
 
 # The norms of the short vectors have the library's own number, whatever the config says.

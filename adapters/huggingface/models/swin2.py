@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from adapters.huggingface.config import Config
+from adapters.huggingface.layers.vision import image, several
+from adapters.huggingface.models.swin import BLOCK, FAMILY, Layout, build, layout_of, offsets_of
 from adapters.huggingface.net import Net
-from adapters.huggingface.swin import BLOCK, FAMILY, Layout, build, layout_of, offsets_of
-from adapters.huggingface.vision import image, several
 from converter.builder import Value
 from converter.dims import fixed
 
@@ -52,7 +52,7 @@ def _attend(trained: list[int], net: Net, query: Value, key: Value, value: Value
 
 def _distances(side: int, trained: int) -> np.ndarray[Any, Any]:
     """How far apart words of a window are along each axis, by a logarithm: float32 [(2 · side - 1)², 2]."""
-    across = np.arange(1 - side, side, dtype=np.float32)
+    across: np.ndarray[Any, Any] = np.arange(1 - side, side, dtype=np.float32)
     if trained or side > 1:
         across = across / np.float32((trained or side) - 1)
     across = across * np.float32(8)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.huggingface import bert
-from adapters.huggingface.clip import part, text_words, tower_of, unit
 from adapters.huggingface.config import Config
-from adapters.huggingface.convolutional import COUNTERS, batch_norm, convolution
-from adapters.huggingface.encoders import embed, layers, padding_mask, plain_head, pooled, positions_after_padding
-from adapters.huggingface.encoders import sizes as text_sizes
 from adapters.huggingface.family import Family
+from adapters.huggingface.layers.encoders import embed, layers, padding_mask, plain_head, pooled, positions_after_padding
+from adapters.huggingface.layers.encoders import sizes as text_sizes
+from adapters.huggingface.layers.vision import pair
+from adapters.huggingface.models import bert
+from adapters.huggingface.models.clip import part, text_words, tower_of, unit
+from adapters.huggingface.models.convolutional import COUNTERS, batch_norm, convolution
+from adapters.huggingface.models.swin import EPS, layout_of, stages
+from adapters.huggingface.models.swin import NAMES as SWIN
 from adapters.huggingface.net import ACTIVATIONS, Net
-from adapters.huggingface.swin import EPS, layout_of, stages
-from adapters.huggingface.swin import NAMES as SWIN
-from adapters.huggingface.vision import pair
 from converter.builder import Value
+from converter.dims import fixed
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, DType
 
@@ -110,7 +111,7 @@ def _sound(net: Net, config: Config, prefix: str, batch: str = "batch") -> tuple
 
 def _fused(net: Net, tower: Net, whole: Value, crops: Value) -> Value:
     """The map of sounds, of those that are longer than it joined with the maps of three crops side by side."""
-    batch, width, rows, columns = whole.shape
+    (batch, _, rows, columns), width = whole.shape, fixed(whole.shape[1])
     if not net.takes(LONGER):
         raise UnsupportedError(f"crops of longer sounds are joined to the whole: the model needs the input {LONGER!r}", where="take")
     longer = net.op("reshape", net.b.input(LONGER, DType.BOOL, [batch, 1]), shape=(batch, 1, 1, 1))
@@ -118,11 +119,11 @@ def _fused(net: Net, tower: Net, whole: Value, crops: Value) -> Value:
     crops = net.op("reshape", crops, shape=(batch, 3, width, rows, across))
     crops = net.op("reshape", net.op("permute_dims", crops, axes=(0, 2, 3, 1, 4)), shape=(batch, width, rows, 3 * across))
     crops = net.op("pad", crops, pads=((0, 0), (0, 0), (0, 0), (0, columns - 3 * across)))
-    both, inner = net.op("add", whole, crops), int(width) // tower.config.size("aff_block_r", 4)
+    both, inner = net.op("add", whole, crops), width // tower.config.size("aff_block_r", 4)
 
     def weighed(x: Value, role: str) -> Value:
         x = convolution(tower, x, f"{role}_in", inner, 1, bias=True)
-        x = convolution(tower, net.op("relu", batch_norm(tower, x, f"{role}_in_norm")), f"{role}_out", int(width), 1, bias=True)
+        x = convolution(tower, net.op("relu", batch_norm(tower, x, f"{role}_in_norm")), f"{role}_out", width, 1, bias=True)
         return batch_norm(tower, x, f"{role}_out_norm")
 
     share = net.op("sigmoid", net.op("add", weighed(both, "local"), weighed(net.op("mean", both, axis=(2, 3), keepdims=True), "whole")))

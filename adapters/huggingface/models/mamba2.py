@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from adapters.huggingface.config import Config
-from adapters.huggingface.decoders import Sequence as Words
-from adapters.huggingface.mamba import MAMBA, MIXER, build
+from adapters.huggingface.layers.decoders import Sequence as Words
+from adapters.huggingface.layers.recurrent import convolved, keep, masked, scanned, state_of, wide
+from adapters.huggingface.models.mamba import MAMBA, MIXER, build
 from adapters.huggingface.net import ACTIVATIONS, Net
-from adapters.huggingface.recurrent import convolved, keep, masked, scanned, state_of, wide
 from converter.builder import GraphBuilder, Value
 
 

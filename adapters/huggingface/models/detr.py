@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.huggingface.config import Config
-from adapters.huggingface.convolutional import COUNTERS, UNIT, convolution, picture, resnet
 from adapters.huggingface.family import Family
+from adapters.huggingface.models.convolutional import COUNTERS, UNIT, convolution, picture, resnet
+from adapters.huggingface.models.segformer import flat
+from adapters.huggingface.models.vit_kin import DETECTION, perceptron
 from adapters.huggingface.net import ACTIVATIONS, Net
-from adapters.huggingface.segformer import flat
-from adapters.huggingface.vit_kin import DETECTION, perceptron
 from converter.builder import Value
 from converter.dims import fixed, symbol
 from converter.ir import DimRange, DType

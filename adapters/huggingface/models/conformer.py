@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from adapters.huggingface.convolutional import batch_norm
-from adapters.huggingface.distances import LARGEST_DISTANCE
+from adapters.huggingface.layers.distances import LARGEST_DISTANCE
+from adapters.huggingface.layers.rotary import angles_of, plain_rotary, rotate
+from adapters.huggingface.models.convolutional import batch_norm
+from adapters.huggingface.models.wav2vec2 import EPS, FAMILY, MASK, Convolutions, Kind, build, finish, hidden, start, visible
 from adapters.huggingface.net import ACTIVATIONS, Net
-from adapters.huggingface.rotary import angles_of, plain_rotary, rotate
-from adapters.huggingface.wav2vec2 import EPS, FAMILY, MASK, Convolutions, Kind, build, finish, hidden, start, visible
 from converter.builder import Value
 from converter.dims import fixed
 from converter.ir import DimRange, DType
