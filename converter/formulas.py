@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from converter.dims import Dim, symbols
-from converter.ir import DimRange, DType
+from converter.ir import DimRange, DType, TensorSpec
 
 Term = Any
 """A tensor of a space: an array, or a `Symbol`."""
@@ -45,6 +45,16 @@ class Space(Protocol):
 def dtype_of(x: Term) -> DType:
     """The dtype of a term."""
     return DType.of(x.dtype)
+
+
+def spec_of(x: Term) -> TensorSpec:
+    """The dtype and the shape of a term."""
+    return TensorSpec(dtype_of(x), tuple(x.shape))
+
+
+def nothing(x: Term) -> bool | int:
+    """0 in the dtype of a term."""
+    return False if dtype_of(x) is DType.BOOL else 0
 
 
 class Arrays:

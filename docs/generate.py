@@ -43,6 +43,36 @@ def default(spec: AttributeSpec) -> str:
     return f"`{text}`"
 
 
+CORE_REASONS = {
+    "bitwise": "bits, and truth values as single bits",
+    "comparison": "the other comparisons are these with their operands exchanged or their answer negated",
+    "control": "branches and loops",
+    "conversion": "between dtypes, and from numbers to sizes",
+    "convolution": "the product of windows with a kernel: the one place where speed asks for a loop of its own",
+    "creation": "from nothing but numbers",
+    "elementwise": "arithmetic and rounding as processors and every language have them",
+    "floating_point": "what looks into a float's bits",
+    "indexing": "reading at places that data name, and finding such places",
+    "joining": "tensors side by side",
+    "linear": "the product of matrices",
+    "manipulation": "shape, order of axes, repetition along axes of size 1",
+    "reduction": "folds along axes",
+    "scattering": "writing at places that data name",
+    "slicing": "reading at places that sizes name, and borders",
+    "sorting": "order",
+    "transcendental": "the functions of C's math library, each exact to a rounding or two where no composition of others is",
+}
+"""Why operators of a family are in the core."""
+
+
+def core_lines() -> list[str]:
+    """The core by family, and why."""
+    found = [(family, [operator.name + (f"` ({operator.core})" if operator.core else "`") for operator in members if operator.is_core])
+             for family, members in ordered()]
+    return [f"- {family}{f' ({CORE_REASONS[family]})' if family in CORE_REASONS else ''}: {', '.join(f'`{name}' for name in names)}."
+            for family, names in found if names]
+
+
 def operators_page() -> str:
     """Every operator's definition."""
     lines = [f"# Operators (opset {OPSET})", "",
@@ -50,8 +80,8 @@ def operators_page() -> str:
              "literal numbers are written in a file is in [format.md](format.md).", "",
              "Operators without a formula are the *core*: what every target and every reader implements. The others are made of them",
              "(`converter/passes/decomposing.py`, `convert … --core`).", "",
-             f"Core ({sum(operator.formula is None for operator in operators().values())}): "
-             + ", ".join(f"`{name}`" for name, operator in sorted(operators().items()) if operator.formula is None) + ".", "",
+             f"Core ({sum(operator.is_core for operator in operators().values())}):", "",
+             *core_lines(), "",
              "A `?` marks an operand that may be absent, a `…` any number of operands. All float tensors of one node have one",
              "dtype unless a text says otherwise. *Literals*: numbers may stand in place of tensors, and take the dtype of the",
              "last tensor operand.", ""]
@@ -60,7 +90,8 @@ def operators_page() -> str:
         for operator in members:
             lines += [f"### {operator.name}", "", f"`{signature(operator)}`" + (" · literals" if operator.literals else "")
                       + (f" · since opset {operator.since}" if operator.since > 1 else "")
-                      + ("" if operator.formula is None else " · by formula"), "", operator.doc, ""]
+                      + ("" if operator.formula is None else f" · by formula, but: {operator.core}" if operator.core else " · by formula"),
+                      "", operator.doc, ""]
             if operator.attributes:
                 lines += ["| attribute | type | default |", "|---|---|---|"]
                 lines += [f"| `{spec.name}` | {describe_type(spec.type).replace('|', chr(92) + '|')} | {default(spec)} |"

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from converter.dims import Dim, Expr, floor_divide
+from converter.dims import Dim, Expr, floor_divide, maximum
 from converter.facts import moves
+from converter.formulas import Formula, Space, Term, counted, nothing
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require
 from converter.opset import op
@@ -70,23 +71,24 @@ def _linspace(*, start: Number, stop: Number, num: Dim, dtype: DType) -> TensorS
 
 
 @op(infer=_linspace)
-def linspace(*, start: Number, stop: Number, num: Dim, dtype: DType) -> Array:
+def linspace(f: Space, *, start: Number, stop: Number, num: Dim, dtype: DType) -> Term:
     """`num` numbers at equal distances from start to stop, both included, computed in float64; start alone for one.
 
     The lower half counts up from start and the upper half down from stop, as in torch.linspace.
     """
-    index = np.arange(num, dtype=np.float64)  # type: ignore[arg-type]
-    step = (stop - start) / max(num - 1, 1)  # type: ignore[operator,type-var]
-    lower = index < max(num // 2, 1)  # type: ignore[type-var,operator]
-    values = np.where(lower, start + step * index, stop - step * (num - 1 - index))  # type: ignore[operator]
-    return values.astype(dtype.numpy)
+    first, last = (f.full(shape=(), fill_value=value, dtype=DType.FLOAT64) for value in (start, stop))
+    index = f.astype(counted(f, num), dtype=DType.FLOAT64)
+    step = (last - first) / maximum(num - 1, 1)
+    values = f.where(index < maximum(num // 2, 1), first + step * index, last - step * f.subtract(num - 1, index))
+    return f.astype(values, dtype=dtype)
 
 
 def _eye(*, rows: Dim, columns: Dim, dtype: DType) -> TensorSpec:
     return TensorSpec(dtype, (rows, columns))
 
 
-@op(infer=_eye)
+@op(infer=_eye,
+    formula=lambda f, *, rows, columns, dtype: f.astype(f.equal(counted(f, rows, 0, 2), counted(f, columns, 1, 2)), dtype=dtype))
 def eye(*, rows: Dim, columns: Dim, dtype: DType) -> Array:
     """[rows, columns] with 1 on the diagonal and 0 elsewhere."""
     return np.eye(rows, columns).astype(dtype.numpy)  # type: ignore[arg-type]
@@ -98,15 +100,15 @@ def _triangle(x: TensorSpec, *, k: Dim = 0) -> TensorSpec:
 
 
 @op(infer=_triangle, facts=moves(0, fills=True))
-def tril(x: Array, *, k: Dim = 0) -> Array:
+def tril(f: Space, x: Term, *, k: Dim = 0) -> Term:
     """The matrices [..., rows, columns] with zeros above their k-th diagonal; k = 0 is the main one, k > 0 lies above it."""
-    return np.tril(x, k)  # type: ignore[arg-type]
+    return f.where(counted(f, x.shape[-2], 0, 2) + k >= counted(f, x.shape[-1], 1, 2), x, nothing(x))
 
 
 @op(infer=_triangle, facts=moves(0, fills=True))
-def triu(x: Array, *, k: Dim = 0) -> Array:
+def triu(f: Space, x: Term, *, k: Dim = 0) -> Term:
     """The matrices [..., rows, columns] with zeros below their k-th diagonal; k = 0 is the main one, k > 0 lies above it."""
-    return np.triu(x, k)  # type: ignore[arg-type]
+    return f.where(counted(f, x.shape[-2], 0, 2) + k <= counted(f, x.shape[-1], 1, 2), x, nothing(x))
 
 
 def _triangle_indices(upper: bool, rows: int, columns: int, k: int) -> Array:
@@ -129,13 +131,28 @@ def _triu_indices(*, rows: int, columns: int, k: int = 0, dtype: DType = DType.I
     return TensorSpec(dtype, (2, int(np.sum(columns - np.clip(np.arange(rows) + k, 0, columns)))))
 
 
-@op(infer=_tril_indices)
+def _listed(upper: bool) -> Formula:
+    """Row by row: element p belongs to the first row whose elements, added up with those before, are more than p."""
+
+    def indices(f: Space, *, rows: int, columns: int, k: int, dtype: DType) -> Term:
+        border = f.minimum(f.maximum(counted(f, rows) + (k if upper else k + 1), 0), columns)
+        ends = f.cumulative_sum(f.subtract(columns, border) if upper else border, axis=0)
+        places = counted(f, (_triu_indices if upper else _tril_indices)(rows=rows, columns=columns, k=k).shape[1])
+        row = f.searchsorted(ends, places, right=True)
+        # Of an upper triangle each row ends at the last column.
+        column = places - f.take(ends, row, axis=0) + (columns if upper else f.take(border, row, axis=0))
+        return f.astype(f.stack(row, column, axis=0), dtype=dtype)
+
+    return indices
+
+
+@op(infer=_tril_indices, formula=_listed(False))
 def tril_indices(*, rows: int, columns: int, k: int = 0, dtype: DType = DType.INT64) -> Array:
     """[2, n]: rows and columns of the elements on and below the k-th diagonal of a [rows, columns] matrix, row by row."""
     return _triangle_indices(False, rows, columns, k).astype(dtype.numpy)
 
 
-@op(infer=_triu_indices)
+@op(infer=_triu_indices, formula=_listed(True))
 def triu_indices(*, rows: int, columns: int, k: int = 0, dtype: DType = DType.INT64) -> Array:
     """[2, n]: rows and columns of the elements on and above the k-th diagonal of a [rows, columns] matrix, row by row."""
     return _triangle_indices(True, rows, columns, k).astype(dtype.numpy)

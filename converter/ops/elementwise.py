@@ -5,13 +5,16 @@ Operands have one dtype; a literal number takes it. Integer arithmetic wraps aro
 
 from __future__ import annotations
 
+import math
+
 import ml_dtypes
 import numpy as np
 
 from converter.facts import ALL, Facts, moves
+from converter.formulas import Formula, Space, Term, dtype_of, nothing
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, broadcast_dims, each, elementwise, require, same_dtype, unary
-from converter.opset import op
+from converter.opset import ARRAYS, op
 
 
 def is_number(dtype: DType) -> bool:
@@ -82,7 +85,14 @@ def floor_divide(x: Array, y: Array) -> Array:
     return np.floor_divide(x, _divisor(y))
 
 
-@op(infer=elementwise(kinds=is_real_number), literals=True, facts=Facts(wide=(0,), divisor=1))
+def _remainder(f: Space, x: Term, y: Term) -> Term:
+    if dtype_of(x).is_integer:
+        return x - f.floor_divide(x, y) * y
+    rest = f.fmod(x, y)
+    return f.where(rest * f.sign(y) < 0.0, rest + y, rest)
+
+
+@op(infer=elementwise(kinds=is_real_number), literals=True, facts=Facts(wide=(0,), divisor=1), formula=_remainder)
 def remainder(x: Array, y: Array) -> Array:
     """x - ⌊x / y⌋ · y: Python's `%`, whose result has the divisor's sign. Integers must not be divided by zero."""
     return np.remainder(x, _divisor(y))
@@ -122,24 +132,26 @@ def abs(x: Array) -> Array:
 
 
 @op(infer=unary(), facts=Facts(wide=ALL))
-def sign(x: Array) -> Array:
+def sign(f: Space, x: Term) -> Term:
     """-1, 0 or 1 by the sign of x; 0 for NaN. For complex x: x / |x|, and 0 for 0."""
-    if x.dtype.kind == "c":
-        size = np.abs(x)
-        return np.where(size == 0, 0, x / np.where(size == 0, 1, size)).astype(x.dtype)
-    return ((x > 0).astype(np.int8) - (x < 0).astype(np.int8)).astype(x.dtype)
+    dtype = dtype_of(x)
+    if dtype.is_complex:
+        zero = f.equal(x, 0.0)
+        return f.where(zero, 0.0, x / f.where(zero, 1.0, f.astype(f.abs(x), dtype=dtype)))
+    positive = f.astype(x > nothing(x), dtype=DType.INT8)
+    return f.astype(positive - f.astype(x < nothing(x), dtype=DType.INT8), dtype=dtype)
 
 
 @op(infer=unary())
-def square(x: Array) -> Array:
+def square(f: Space, x: Term) -> Term:
     """x * x."""
-    return np.multiply(x, x)
+    return x * x
 
 
 @op(infer=unary(float_only=True))
-def reciprocal(x: Array) -> Array:
+def reciprocal(f: Space, x: Term) -> Term:
     """1 / x."""
-    return np.divide(np.ones((), x.dtype), x)
+    return f.divide(1.0, x)
 
 
 @op(infer=elementwise(), literals=True, facts=Facts(carries=ALL, finite=True))
@@ -154,23 +166,28 @@ def minimum(x: Array, y: Array) -> Array:
     return np.minimum(x, y)
 
 
-@op(infer=elementwise(), literals=True)
+def _one_of(operator: str) -> Formula:
+    """The other one where one is NaN."""
+    return lambda f, x, y: f.where(f.isnan(x), y, f.where(f.isnan(y), x, getattr(f, operator)(x, y)))
+
+
+@op(infer=elementwise(), literals=True, formula=_one_of("maximum"))
 def fmax(x: Array, y: Array) -> Array:
     """The larger of x and y; the other one where one is NaN."""
     return np.fmax(x, y)
 
 
-@op(infer=elementwise(), literals=True)
+@op(infer=elementwise(), literals=True, formula=_one_of("minimum"))
 def fmin(x: Array, y: Array) -> Array:
     """The smaller of x and y; the other one where one is NaN."""
     return np.fmin(x, y)
 
 
 @op(infer=elementwise(kinds=lambda dtype: not dtype.is_complex), literals=True, facts=Facts(carries=ALL, finite=True))
-def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
+def clip(f: Space, x: Term, min: Term | None = None, max: Term | None = None) -> Term:
     """minimum(maximum(x, min), max): NaN stays, and `max` wins over a larger `min`. Either bound may be absent."""
-    y = x if min is None else np.maximum(x, min)
-    return y if max is None else np.minimum(y, max)
+    y = x if min is None else f.maximum(x, min)
+    return y if max is None else f.minimum(y, max)
 
 
 @each
@@ -186,26 +203,41 @@ def where(condition: Array, x: Array, y: Array) -> Array:
 
 
 @op(infer=elementwise(kinds=is_inexact), literals=True)
-def lerp(start: Array, end: Array, weight: Array) -> Array:
+def lerp(f: Space, start: Term, end: Term, weight: Term) -> Term:
     """start + weight · (end - start), written as end - (1 - weight) · (end - start) where |weight| ≥ 1/2: torch.lerp."""
     difference = end - start
-    one = np.ones((), weight.dtype)
-    return np.where(np.abs(weight) < 0.5, start + weight * difference, end - difference * (one - weight)).astype(start.dtype)
+    return f.where(f.abs(weight) < 0.5, start + weight * difference, end - difference * (1.0 - weight))
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True,
+    formula=lambda f, x, y: f.where(f.signbit(y), -f.abs(x), f.abs(x)))
 def copysign(x: Array, y: Array) -> Array:
     """|x| with the sign of y; the sign of a zero counts."""
     return np.copysign(x, y)
 
 
 @op(infer=elementwise(kinds=lambda dtype: not dtype.is_complex), literals=True)
-def heaviside(x: Array, values: Array) -> Array:
+def heaviside(f: Space, x: Term, values: Term) -> Term:
     """0 where x < 0 or x is NaN, `values` where x = 0, 1 where x > 0: torch.heaviside."""
-    return np.where(x == 0, values, (x > 0).astype(values.dtype))
+    return f.where(f.equal(x, nothing(x)), values, f.astype(x > nothing(x), dtype=dtype_of(values)))
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_integer), literals=True)
+def _gcd(f: Space, x: Term, y: Term) -> Term:
+    """Euclid's algorithm, until every divisor is 0."""
+    shape = broadcast_dims(x.shape, y.shape)
+
+    def unfinished(f: Space, x: Term, y: Term) -> tuple[Term]:
+        return (f.any(f.not_equal(y, 0)),)
+
+    def divided(f: Space, x: Term, y: Term) -> tuple[Term, Term]:
+        done = f.equal(y, 0)
+        return f.where(done, x, y), f.where(done, 0, f.remainder(x, f.where(done, 1, y)))
+
+    x, y = (f.broadcast_to(f.abs(item), shape=shape) for item in (x, y))
+    return f.while_loop(x, y, carried=2, condition=unfinished, body=divided)[0]
+
+
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_integer), literals=True, formula=_gcd)
 def gcd(x: Array, y: Array) -> Array:
     """The greatest common divisor of |x| and |y|; that of x and 0 is |x|."""
     return np.gcd(x, y)
@@ -217,33 +249,35 @@ def floor(x: Array) -> Array:
     return np.floor(x).astype(x.dtype, copy=False)
 
 
-@op(infer=_rounding)
+@op(infer=_rounding, formula=lambda f, x: -f.floor(-x))
 def ceil(x: Array) -> Array:
     """The smallest integer not below x, in x's dtype."""
     return np.ceil(x).astype(x.dtype, copy=False)
 
 
-@op(infer=_rounding)
+@op(infer=_rounding, formula=lambda f, x: f.where(x < 0, f.ceil(x), f.floor(x)))
 def trunc(x: Array) -> Array:
     """x without its fraction, in x's dtype."""
     return np.trunc(x).astype(x.dtype, copy=False)
 
 
 @op(infer=_real_unary)
-def frac(x: Array) -> Array:
+def frac(f: Space, x: Term) -> Term:
     """x - trunc(x), with x's sign: torch.frac."""
-    return np.subtract(x, np.trunc(x).astype(x.dtype, copy=False))
+    return x - f.trunc(x)
 
 
-@op(infer=_rounding)
+def _round(f: Space, x: Term, *, decimals: int) -> Term | None:
+    scale = 10.0 ** (decimals if decimals > 0 else -decimals)
+    return None if decimals == 0 else f.round(x * scale) / scale if decimals > 0 else f.round(x / scale) * scale
+
+
+@op(infer=_rounding, formula=_round, core="no decimals")
 def round(x: Array, *, decimals: int = 0) -> Array:
     """The nearest integer, a half to the even one. With decimals d: round(x · 10ᵈ) / 10ᵈ, in x's dtype."""
     if decimals == 0:
         return np.rint(x).astype(x.dtype, copy=False)
-    scale = np.asarray(10.0 ** np.abs(decimals), x.dtype)
-    if decimals > 0:
-        return np.divide(np.rint(np.multiply(x, scale)), scale)
-    return np.multiply(np.rint(np.divide(x, scale)), scale)
+    return np.asarray(_round(ARRAYS, x, decimals=decimals))
 
 
 @each
@@ -252,7 +286,17 @@ def _nan_to_num(x: TensorSpec, **attributes: float | None) -> TensorSpec:
     return x
 
 
-@op(infer=_nan_to_num)
+def _numbered(f: Space, x: Term, *, nan: float, posinf: float | None, neginf: float | None) -> Term:
+    dtype = dtype_of(x)
+    if not dtype.is_float:
+        return x
+    infinity, zero = (f.full(shape=(), fill_value=value, dtype=dtype) for value in (math.inf, 0.0))
+    y = f.where(f.isnan(x), nan, x)
+    y = f.where(f.equal(x, math.inf), f.nextafter(infinity, zero) if posinf is None else posinf, y)
+    return f.where(f.equal(x, -math.inf), f.nextafter(-infinity, zero) if neginf is None else neginf, y)
+
+
+@op(infer=_nan_to_num, formula=_numbered)
 def nan_to_num(x: Array, *, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
     """x with NaN and the infinities replaced; None stands for the largest and the smallest finite number of x's dtype.
 

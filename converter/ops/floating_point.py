@@ -16,7 +16,7 @@ def _sign(x: TensorSpec) -> TensorSpec:
     return TensorSpec(DType.BOOL, x.shape)
 
 
-@op(infer=_sign)
+@op(infer=_sign, formula=lambda f, x: (x < 0.0) | (f.reciprocal(x) < 0.0))
 def signbit(x: Array) -> Array:
     """Whether x is below 0 or is the zero with a sign; of NaN, False."""
     return np.signbit(x) & ~np.isnan(x)

@@ -6,6 +6,7 @@ import numpy as np
 
 from converter.dims import Dim, differ
 from converter.facts import moves
+from converter.formulas import Space, Term, swapped
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, Size, axis_of, require, same_dtype
 from converter.opset import op
@@ -46,9 +47,9 @@ def _stack(*tensors: TensorSpec, axis: int) -> TensorSpec:
 
 
 @op(infer=_stack, facts=moves(finite=True))
-def stack(*tensors: Array, axis: int) -> Array:
+def stack(f: Space, *tensors: Term, axis: int) -> Term:
     """Tensors of one shape joined along a new axis. Array API: stack."""
-    return np.stack(tensors, axis)
+    return f.concat(*(f.expand_dims(tensor, axis=(axis,)) for tensor in tensors), axis=axis)
 
 
 def _split(x: TensorSpec, sizes: tuple[Dim, ...], axis: int) -> tuple[TensorSpec, ...]:
@@ -62,7 +63,18 @@ def _split(x: TensorSpec, sizes: tuple[Dim, ...], axis: int) -> tuple[TensorSpec
     return tuple(TensorSpec(x.dtype, (*x.shape[:place], size, *x.shape[place + 1:])) for size in sizes)
 
 
-@op(infer=_split, outputs=None, facts=moves(0, finite=True))
+def _parts(f: Space, x: Term, *, sizes: tuple[Dim, ...], axis: int) -> tuple[Term, ...]:
+    total, parts = sum(sizes), []
+    if total != x.shape[axis]:
+        x = f.reshape(x, shape=swapped(x.shape, axis, total))  # which fails where the parts do not add up
+    start: Dim = 0
+    for size in sizes:
+        parts.append(f.slice(x, axes=(axis,), starts=(start,), stops=(start + size,)))
+        start = start + size
+    return tuple(parts)
+
+
+@op(infer=_split, outputs=None, formula=_parts, facts=moves(0, finite=True))
 def split(x: Array, *, sizes: tuple[Size, ...], axis: int) -> tuple[Array, ...]:
     """x cut along `axis` into consecutive parts of the given sizes, which add up to the axis. torch.split."""
     if sum(sizes) != x.shape[axis]:
@@ -83,7 +95,8 @@ def _unstack(x: TensorSpec, axis: int) -> tuple[TensorSpec, ...]:
     return (TensorSpec(x.dtype, x.shape[:place] + x.shape[place + 1:]),) * count  # type: ignore[operator]
 
 
-@op(infer=_unstack, outputs=None, facts=moves(0, finite=True))
+@op(infer=_unstack, outputs=None,
+    formula=lambda f, x, *, axis: tuple(f.select(x, axis=axis, index=place) for place in range(x.shape[axis])), facts=moves(0, finite=True))
 def unstack(x: Array, *, axis: int) -> tuple[Array, ...]:
     """Each slice of x along `axis`, without that axis: a fixed size of at most 16,384. Array API: unstack; torch.unbind."""
     return tuple(np.moveaxis(x, axis, 0))

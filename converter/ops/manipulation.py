@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.dims import Dim, differ, product
+from converter.dims import Dim, differ, maximum, product
 from converter.facts import moves
+from converter.formulas import Space, Term, counted, spec_of, swapped
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axes_of, axis_of, broadcast_dims, require
 from converter.opset import op
@@ -51,9 +52,9 @@ def _expand_dims(x: TensorSpec, axis: tuple[int, ...]) -> TensorSpec:
 
 
 @op(infer=_expand_dims, facts=moves(0, flat=True, whole=True, finite=True))
-def expand_dims(x: Array, *, axis: tuple[int, ...]) -> Array:
+def expand_dims(f: Space, x: Term, *, axis: tuple[int, ...]) -> Term:
     """x with axes of size 1 inserted; `axis` counts in the result. Array API: expand_dims."""
-    return np.expand_dims(x, axis)
+    return f.reshape(x, shape=_expand_dims(spec_of(x), axis).shape)
 
 
 def _squeeze(x: TensorSpec, axis: tuple[int, ...]) -> TensorSpec:
@@ -65,9 +66,9 @@ def _squeeze(x: TensorSpec, axis: tuple[int, ...]) -> TensorSpec:
 
 
 @op(infer=_squeeze, facts=moves(0, flat=True, whole=True, finite=True))
-def squeeze(x: Array, *, axis: tuple[int, ...]) -> Array:
+def squeeze(f: Space, x: Term, *, axis: tuple[int, ...]) -> Term:
     """x without the named axes, each of size 1. Array API: squeeze."""
-    return np.squeeze(x, axis)
+    return f.reshape(x, shape=_squeeze(spec_of(x), axis).shape)
 
 
 def _broadcast_to(x: TensorSpec, shape: tuple[Dim, ...]) -> TensorSpec:
@@ -91,7 +92,13 @@ def _flip(x: TensorSpec, axis: tuple[int, ...]) -> TensorSpec:
     return x
 
 
-@op(infer=_flip, facts=moves(0, whole=True, finite=True))
+def _flipped(f: Space, x: Term, *, axis: tuple[int, ...]) -> Term:
+    for place in axis:
+        x = f.take(x, f.arange(start=x.shape[place] - 1, stop=-1, step=-1, dtype=DType.INT64), axis=place)
+    return x
+
+
+@op(infer=_flip, formula=_flipped, facts=moves(0, whole=True, finite=True))
 def flip(x: Array, *, axis: tuple[int, ...]) -> Array:
     """x with the order of its elements reversed along the named axes. Array API: flip."""
     return np.flip(x, axis)
@@ -104,7 +111,14 @@ def _roll(x: TensorSpec, shift: tuple[Dim, ...], axis: tuple[int, ...]) -> Tenso
     return x
 
 
-@op(infer=_roll, facts=moves(0, whole=True, finite=True))
+def _rolled(f: Space, x: Term, *, shift: tuple[Dim, ...], axis: tuple[int, ...]) -> Term:
+    for places, place in zip(shift, axis, strict=True):
+        size = x.shape[place]
+        x = f.take(x, (counted(f, size) - places) % maximum(size, 1), axis=place)
+    return x
+
+
+@op(infer=_roll, formula=_rolled, facts=moves(0, whole=True, finite=True))
 def roll(x: Array, *, shift: tuple[Size, ...], axis: tuple[int, ...]) -> Array:
     """x with its elements moved by `shift` places along each axis; those pushed out at one end enter at the other.
 
@@ -123,9 +137,13 @@ def _tile(x: TensorSpec, repetitions: tuple[Dim, ...]) -> TensorSpec:
 
 
 @op(infer=_tile, facts=moves(0, whole=True))
-def tile(x: Array, *, repetitions: tuple[Size, ...]) -> Array:
+def tile(f: Space, x: Term, *, repetitions: tuple[Size, ...]) -> Term:
     """x laid side by side `repetitions[i]` times along axis i, axes aligned at the end. Array API: tile."""
-    return np.tile(x, repetitions)
+    rank = max(x.ndim, len(repetitions))
+    sizes, times = (1,) * (rank - x.ndim) + tuple(x.shape), (1,) * (rank - len(repetitions)) + tuple(repetitions)
+    apart = f.reshape(x, shape=tuple(item for size in sizes for item in (1, size)))
+    apart = f.broadcast_to(apart, shape=tuple(item for pair in zip(times, sizes, strict=True) for item in pair))
+    return f.reshape(apart, shape=tuple(size * time for size, time in zip(sizes, times, strict=True)))
 
 
 def _repeat_interleave(x: TensorSpec, repeats: Dim, axis: int) -> TensorSpec:
@@ -135,12 +153,14 @@ def _repeat_interleave(x: TensorSpec, repeats: Dim, axis: int) -> TensorSpec:
 
 
 @op(infer=_repeat_interleave, facts=moves(0))
-def repeat_interleave(x: Array, *, repeats: Size, axis: int) -> Array:
+def repeat_interleave(f: Space, x: Term, *, repeats: Size, axis: int) -> Term:
     """Each element along `axis` `repeats` times, the copies side by side: torch.repeat_interleave (Array API: repeat).
 
     For a number of its own for each element, see `repeat_indices`.
     """
-    return np.repeat(x, repeats, axis)
+    size = x.shape[axis]
+    apart = f.broadcast_to(f.reshape(x, shape=swapped(x.shape, axis, size, 1)), shape=swapped(x.shape, axis, size, repeats))
+    return f.reshape(apart, shape=swapped(x.shape, axis, size * repeats))
 
 
 def _repeat_indices(repeats: TensorSpec, size: Dim | None = None, length: Dim | None = None) -> TensorSpec:
@@ -149,7 +169,15 @@ def _repeat_indices(repeats: TensorSpec, size: Dim | None = None, length: Dim | 
     return TensorSpec(DType.INT64, (length if size is None else size,))  # type: ignore[arg-type]
 
 
-@op(infer=_repeat_indices, binds={"size": (0, 0)})
+def _repeated(f: Space, repeats: Term, *, size: Dim | None, length: Dim | None) -> Term:
+    """Place p belongs to the first index whose repeats, added up, are more than p."""
+    repeats = f.astype(repeats, dtype=DType.INT64)
+    f.size_of(f.sum(repeats), size=size) if length is None else None
+    ends = f.cumulative_sum(repeats, axis=0)
+    return f.searchsorted(ends, f.arange(stop=size if length is None else length, dtype=DType.INT64), right=True)
+
+
+@op(infer=_repeat_indices, formula=_repeated, binds={"size": (0, 0)})
 def repeat_indices(repeats: Array, *, size: Size | None = None, length: Size | None = None) -> Array:
     """The index i, repeats[i] times, for each i: int64 indices that `take` needs to repeat each element its own number of times.
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from converter.dims import Dim, maximum, minimum
 from converter.facts import moves
-from converter.ir import TensorSpec
+from converter.formulas import Space, Term, counted, nothing, spec_of
+from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axes_of, axis_of, require, require_size, same_dtype
 from converter.opset import op
 
@@ -77,9 +78,9 @@ def _select(x: TensorSpec, axis: int, index: Dim) -> TensorSpec:
 
 
 @op(infer=_select, facts=moves(0, finite=True))
-def select(x: Array, *, axis: int, index: Size) -> Array:
+def select(f: Space, x: Term, *, axis: int, index: Size) -> Term:
     """The slice of x at `index` along `axis`, without that axis: torch.select. A negative index counts from the end."""
-    return np.asarray(np.take(x, index, axis))
+    return f.take(x, f.full(shape=(), fill_value=index, dtype=DType.INT64), axis=axis)
 
 
 def _slice_scatter(x: TensorSpec, values: TensorSpec, axis: int, start: Dim, stop: Dim | None, step: Dim = 1) -> TensorSpec:
@@ -91,7 +92,17 @@ def _slice_scatter(x: TensorSpec, values: TensorSpec, axis: int, start: Dim, sto
     return TensorSpec(dtype, x.shape)
 
 
-@op(infer=_slice_scatter, facts=moves(0, 1))
+def _scattered(f: Space, x: Term, values: Term, *, axis: int, start: Dim, stop: Dim | None, step: Dim) -> Term:
+    place = axis % x.ndim
+    begin, end = bounds(x.shape[place], start, stop)
+    if step == 1:
+        parts = (f.slice(x, axes=(place,), starts=(0,), stops=(begin,)), values, f.slice(x, axes=(place,), starts=(end,), stops=(None,)))
+        return f.concat(*parts, axis=place)
+    places = counted(f, values.shape[place], place, x.ndim) * step + begin
+    return f.scatter(x, f.broadcast_to(places, shape=values.shape), values, axis=place)
+
+
+@op(infer=_slice_scatter, formula=_scattered, facts=moves(0, 1))
 def slice_scatter(x: Array, values: Array, *, axis: int, start: Size, stop: Size | None, step: Size = 1) -> Array:
     """x with the slice start:stop:step along `axis` replaced by `values`, which has that slice's shape: torch.slice_scatter.
 
@@ -129,7 +140,30 @@ def widest(size: int, before: int, after: int, mode: str) -> int | None:
     return max(size - 1, 0) if mode == "reflect" else None if size else 0
 
 
-@op(infer=_pad, facts=moves(0, fills=True, finite=True))
+def _bordered(f: Space, x: Term, *, pads: tuple[tuple[Dim, Dim], ...], mode: str, value: object) -> Term | None:
+    """Along each axis the elements whose places the mode folds back into it."""
+    if mode == "constant":
+        return None
+    for axis, (before, after) in enumerate(pads):
+        size = x.shape[axis]
+        if (before, after) == (0, 0):
+            continue
+        if mode == "wrap":
+            held = size + minimum(before, 0) + minimum(after, 0)
+            places = f.arange(start=minimum(-before, 0), stop=held + maximum(after, 0), dtype=DType.INT64)
+            places = places % maximum(held, 1) + maximum(-before, 0)
+        else:
+            places = f.arange(start=-before, stop=size + after, dtype=DType.INT64)
+            if mode == "reflect":
+                last = f.full(shape=(), fill_value=size - 1, dtype=DType.INT64)
+                places = last - f.abs(last - f.abs(places))
+            else:
+                places = f.minimum(f.maximum(places, 0), size - 1)
+        x = f.take(x, places, axis=axis)
+    return x
+
+
+@op(infer=_pad, formula=_bordered, core="mode constant", facts=moves(0, fills=True, finite=True))
 def pad(x: Array, *, pads: tuple[tuple[Size, Size], ...], mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
         value: bool | int | float = 0) -> Array:
     """x with borders: torch.nn.functional.pad, whose modes "replicate" and "circular" are "edge" and "wrap" here.
@@ -172,7 +206,17 @@ def _diagonal(x: TensorSpec, offset: int = 0, axis1: int = 0, axis2: int = 1) ->
     return TensorSpec(x.dtype, (*(size for axis, size in enumerate(x.shape) if axis not in (first, second)), length))
 
 
-@op(infer=_diagonal, facts=moves(0))
+def _diagonal_of(f: Space, x: Term, *, offset: int, axis1: int, axis2: int) -> Term:
+    """A slice of the flattened plane, one row and one element at a step."""
+    first, second = axis1 % x.ndim, axis2 % x.ndim
+    rows, columns = x.shape[first], x.shape[second]
+    length = _diagonal(spec_of(x), offset, axis1, axis2).shape[-1]
+    x = f.permute_dims(x, axes=(*(axis for axis in range(x.ndim) if axis not in (first, second)), first, second))
+    places = counted(f, length) * (columns + 1) + (offset if offset >= 0 else columns * -offset)
+    return f.take(f.reshape(x, shape=(*x.shape[:-2], rows * columns)), places, axis=-1)
+
+
+@op(infer=_diagonal, formula=_diagonal_of, facts=moves(0))
 def diagonal(x: Array, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
     """The elements whose index on axis2 is that on axis1 plus `offset`, as a new last axis: torch.diagonal."""
     return np.diagonal(x, offset, axis1, axis2)
@@ -187,7 +231,17 @@ def _diag_embed(x: TensorSpec, offset: int = 0, axis1: int = -2, axis2: int = -1
     return TensorSpec(x.dtype, tuple(size if axis in (first, second) else next(sizes) for axis in range(x.rank + 1)))
 
 
-@op(infer=_diag_embed, facts=moves(0, fills=True))
+def _embedded(f: Space, x: Term, *, offset: int, axis1: int, axis2: int) -> Term:
+    rank = x.ndim + 1
+    first, second = axis1 % rank, axis2 % rank
+    column = f.pad(x, pads=(*((0, 0),) * (x.ndim - 1), (max(-offset, 0), max(offset, 0))), value=nothing(x))
+    size = column.shape[-1]
+    held = f.equal(counted(f, size, 0, 2) + offset, counted(f, size, 1, 2))
+    y, rest = f.where(held, f.expand_dims(column, axis=(-1,)), nothing(x)), iter(range(rank - 2))
+    return f.permute_dims(y, axes=tuple(rank - 2 if axis == first else rank - 1 if axis == second else next(rest) for axis in range(rank)))
+
+
+@op(infer=_diag_embed, formula=_embedded, facts=moves(0, fills=True))
 def diag_embed(x: Array, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Array:
     """Zeros with the last axis of x on the diagonal `offset` of the planes axis1 × axis2: torch.diag_embed."""
     size = x.shape[-1] + abs(offset)

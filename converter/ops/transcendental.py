@@ -5,9 +5,12 @@ Names and values are those of the Python Array API standard. Operands are float 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from converter.facts import Facts
+from converter.formulas import Space, Term, dtype_of, widened
 from converter.ops._rules import Array, elementwise, unary
 from converter.opset import op
 
@@ -24,7 +27,7 @@ def expm1(x: Array) -> Array:
     return np.expm1(x)
 
 
-@op(infer=unary(float_only=True))
+@op(infer=unary(float_only=True), formula=lambda f, x: f.power(2.0, x))
 def exp2(x: Array) -> Array:
     """2ˣ."""
     return np.exp2(x)
@@ -62,9 +65,9 @@ def sqrt(x: Array) -> Array:
 
 
 @op(infer=unary(float_only=True), facts=Facts(domain=((0.1, 4.0),)))
-def rsqrt(x: Array) -> Array:
+def rsqrt(f: Space, x: Term) -> Term:
     """1 / √x."""
-    return np.divide(np.ones((), x.dtype), np.sqrt(x))
+    return f.reciprocal(f.sqrt(x))
 
 
 @op(infer=unary(float_only=True))
@@ -145,24 +148,39 @@ def atan2(y: Array, x: Array) -> Array:
     return np.arctan2(y, x)
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+@widened
+def _hypot(f: Space, x: Term, y: Term) -> Term:
+    """The larger one times √(1 + the ratio's square)."""
+    x, y = f.abs(x), f.abs(y)
+    larger = f.maximum(x, y)
+    ratio = f.minimum(x, y) / f.where(f.equal(larger, 0.0), 1.0, larger)
+    return f.where(f.isinf(x) | f.isinf(y), math.inf, larger * f.sqrt(ratio * ratio + 1.0))
+
+
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, formula=_hypot)
 def hypot(x: Array, y: Array) -> Array:
     """√(x² + y²), without overflow on the way."""
     return np.hypot(x, y)
 
 
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True)
+@widened
+def _logaddexp(f: Space, x: Term, y: Term) -> Term:
+    """Equal operands, two infinities among them, are 0 apart."""
+    apart = f.where(f.equal(x, y), 0.0, x - y)
+    return f.maximum(x, y) + f.log1p(f.exp(-f.abs(apart)))
+
+
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, formula=_logaddexp)
 def logaddexp(x: Array, y: Array) -> Array:
     """log(eˣ + eʸ), without overflow on the way."""
     return np.logaddexp(x, y)
 
 
 @op(infer=unary(float_only=True), facts=Facts(finite=True))
-def sigmoid(x: Array) -> Array:
+def sigmoid(f: Space, x: Term) -> Term:
     """1 / (1 + e⁻ˣ)."""
-    one = np.ones((), x.dtype)
-    if x.dtype.kind == "c":
-        return one / (one + np.exp(-x))
+    if dtype_of(x).is_complex:
+        return f.reciprocal(f.exp(-x) + 1.0)
     # e to the power -|x| cannot overflow.
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, one, small) / (one + small)
+    small = f.exp(-f.abs(x))
+    return f.where(x >= 0.0, 1.0, small) / (small + 1.0)

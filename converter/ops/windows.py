@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from converter.dims import Dim
+from converter.dims import Dim, product
 from converter.facts import Facts, moves
+from converter.formulas import Space, Term, counted, dtype_of, nothing, widened
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, Size, axis_of, require, require_rank, require_size
 from converter.opset import op
@@ -23,7 +24,18 @@ def _unfold(x: TensorSpec, axis: int, size: int, step: int) -> TensorSpec:
     return TensorSpec(x.dtype, (*x.shape[:place], (length - size) // step + 1, *x.shape[place + 1:], size))
 
 
-@op(infer=_unfold, facts=moves(0))
+def _windows(f: Space, x: Term, axis: int, count: Dim, size: int, step: int, dilation: int = 1) -> Term:
+    """The axis as two: windows, and their elements."""
+    return f.take(x, counted(f, count, 0, 2) * step + counted(f, size, 1, 2) * dilation, axis=axis)
+
+
+def _unfolded(f: Space, x: Term, *, axis: int, size: int, step: int) -> Term:
+    place = axis % x.ndim
+    windows = _windows(f, x, place, (x.shape[place] - size) // step + 1, size, step)
+    return f.permute_dims(windows, axes=(*(other for other in range(x.ndim + 1) if other != place + 1), place + 1))
+
+
+@op(infer=_unfold, formula=_unfolded, facts=moves(0))
 def unfold(x: Array, *, axis: int, size: int, step: int) -> Array:
     """Windows of `size` elements, `step` apart, along `axis`: torch.Tensor.unfold.
 
@@ -55,7 +67,18 @@ def _im2col(x: TensorSpec, kernel_size: Pair, dilation: Pair = (1, 1), padding: 
     return TensorSpec(x.dtype, (*x.shape[:-3], x.shape[-3] * kernel_size[0] * kernel_size[1], counts[0] * counts[1]))
 
 
-@op(infer=_im2col, facts=moves(0, fills=True))
+def _columns(f: Space, x: Term, *, kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Term:
+    *lead, channels, height, width = x.shape
+    rank = len(lead)
+    counts = [blocks(*item) for item in zip((height, width), kernel_size, dilation, padding, stride, strict=True)]
+    x = f.pad(x, pads=(*((0, 0),) * (rank + 1), *((edge, edge) for edge in padding)), value=nothing(x))
+    for axis in (0, 1):
+        x = _windows(f, x, rank + 1 + 2 * axis, counts[axis], kernel_size[axis], stride[axis], dilation[axis])
+    x = f.permute_dims(x, axes=(*range(rank + 1), rank + 2, rank + 4, rank + 1, rank + 3))
+    return f.reshape(x, shape=(*lead, channels * kernel_size[0] * kernel_size[1], counts[0] * counts[1]))
+
+
+@op(infer=_im2col, formula=_columns, facts=moves(0, fills=True))
 def im2col(x: Array, *, kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0), stride: Pair = (1, 1)) -> Array:
     """The windows of an image as columns: torch.nn.functional.unfold.
 
@@ -82,7 +105,22 @@ def _col2im(x: TensorSpec, output_size: tuple[Dim, Dim], kernel_size: Pair, dila
     return TensorSpec(x.dtype, (*x.shape[:-2], x.shape[-2] // area, *output_size))
 
 
-@op(infer=_col2im, facts=Facts(linear=(0,)))
+@widened
+def _image(f: Space, x: Term, *, output_size: tuple[Dim, Dim], kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Term:
+    """Every element added to the flattened, bordered image where it belongs."""
+    counts = [blocks(*item) for item in zip(output_size, kernel_size, dilation, padding, stride, strict=True)]
+    height, width = (size + 2 * edge for size, edge in zip(output_size, padding, strict=True))
+    rows, columns = (counted(f, kernel_size[axis], axis, 4) * dilation[axis] + counted(f, counts[axis], 2 + axis, 4) * stride[axis]
+                     for axis in (0, 1))
+    lead, total = (*x.shape[:-2], x.shape[-2] // (kernel_size[0] * kernel_size[1])), product((*kernel_size, *counts))
+    places = f.broadcast_to(f.reshape(rows * width + columns, shape=(*[1] * len(lead), total)), shape=(*lead, total))
+    image = f.full(shape=(*lead, height * width), fill_value=nothing(x), dtype=dtype_of(x))
+    image = f.scatter(image, places, f.reshape(x, shape=(*lead, total)), axis=-1, reduction="add")
+    return f.slice(f.reshape(image, shape=(*lead, height, width)), axes=(-2, -1), starts=padding,
+                   stops=tuple(size + edge for size, edge in zip(output_size, padding, strict=True)))
+
+
+@op(infer=_col2im, formula=_image, facts=Facts(linear=(0,)))
 def col2im(x: Array, *, output_size: tuple[Size, Size], kernel_size: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0),
            stride: Pair = (1, 1)) -> Array:
     """Columns added up into an image: torch.nn.functional.fold.
@@ -114,12 +152,13 @@ def _pixel_shuffle(x: TensorSpec, factor: int) -> TensorSpec:
 
 
 @op(infer=_pixel_shuffle, facts=moves(0, whole=True, finite=True))
-def pixel_shuffle(x: Array, *, factor: int) -> Array:
+def pixel_shuffle(f: Space, x: Term, *, factor: int) -> Term:
     """[..., C * factor², H, W] to [..., C, H * factor, W * factor]: torch.nn.functional.pixel_shuffle."""
     *lead, channels, height, width = x.shape
-    y = x.reshape(*lead, channels // (factor * factor), factor, factor, height, width)
-    y = np.moveaxis(y, (-4, -3), (-3, -1))
-    return y.reshape(*lead, channels // (factor * factor), height * factor, width * factor)
+    rank, inner = len(lead), channels // (factor * factor)
+    y = f.reshape(x, shape=(*lead, inner, factor, factor, height, width))
+    y = f.permute_dims(y, axes=(*range(rank + 1), rank + 3, rank + 1, rank + 4, rank + 2))
+    return f.reshape(y, shape=(*lead, inner, height * factor, width * factor))
 
 
 def _pixel_unshuffle(x: TensorSpec, factor: int) -> TensorSpec:
@@ -132,12 +171,13 @@ def _pixel_unshuffle(x: TensorSpec, factor: int) -> TensorSpec:
 
 
 @op(infer=_pixel_unshuffle, facts=moves(0, whole=True))
-def pixel_unshuffle(x: Array, *, factor: int) -> Array:
+def pixel_unshuffle(f: Space, x: Term, *, factor: int) -> Term:
     """[..., C, H * factor, W * factor] to [..., C * factor², H, W]: torch.nn.functional.pixel_unshuffle."""
     *lead, channels, height, width = x.shape
-    y = x.reshape(*lead, channels, height // factor, factor, width // factor, factor)
-    y = np.moveaxis(y, (-3, -1), (-4, -3))
-    return y.reshape(*lead, channels * factor * factor, height // factor, width // factor)
+    rank = len(lead)
+    y = f.reshape(x, shape=(*lead, channels, height // factor, factor, width // factor, factor))
+    y = f.permute_dims(y, axes=(*range(rank + 1), rank + 2, rank + 4, rank + 1, rank + 3))
+    return f.reshape(y, shape=(*lead, channels * factor * factor, height // factor, width // factor))
 
 
 def _channel_shuffle(x: TensorSpec, groups: int) -> TensorSpec:
@@ -147,7 +187,7 @@ def _channel_shuffle(x: TensorSpec, groups: int) -> TensorSpec:
 
 
 @op(infer=_channel_shuffle, facts=moves(0, whole=True, finite=True))
-def channel_shuffle(x: Array, *, groups: int) -> Array:
+def channel_shuffle(f: Space, x: Term, *, groups: int) -> Term:
     """[N, groups * k, ...] with channel g * k + i moved to i * groups + g: torch.nn.functional.channel_shuffle."""
-    y = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
-    return np.swapaxes(y, 1, 2).reshape(x.shape)
+    y = f.reshape(x, shape=(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+    return f.reshape(f.permute_dims(y, axes=(0, 2, 1, *range(3, y.ndim))), shape=x.shape)
