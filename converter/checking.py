@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
+from converter.attributes import attribute_symbols, graphs_in
 from converter.dims import Expr, differ, symbols
 from converter.errors import ConverterError, GraphError
-from converter.ir import DimRange, DType, Graph, Node, Operand, TensorSpec
+from converter.ir import DimRange, DType, Graph, Node, TensorSpec
 from converter.opset import Operator, lookup
 from converter.parameters import ParameterStore
-
-Specs = Mapping[str, TensorSpec]
+from converter.resolved import Specs, resolve
 
 
 def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
     """The specs of a node's outputs. Raises `GraphError`, naming the node, where the operator's rules are broken."""
     try:
-        operator = lookup(node.op)
-        attributes = normalize_attributes(operator, node.attributes)
-        operands = bind_operands(operator, node.inputs)
-        dtype = literal_dtype(node.inputs, specs)
+        resolved = resolve(node)
+        operator, dtype = resolved.operator, resolved.literal_dtype(specs)
         arguments: list[TensorSpec | None] = []
-        for operand in operands:
+        for operand in resolved.operands:
             if operand is None:
                 arguments.append(None)
             elif isinstance(operand, str):
@@ -33,7 +30,7 @@ def infer_node(node: Node, specs: Specs) -> tuple[TensorSpec, ...]:
                 arguments.append(specs[operand])
             else:
                 arguments.append(TensorSpec(_check_literal(operator, operand, dtype), ()))
-        result = operator.infer(*arguments, **filled_attributes(operator, attributes))
+        result = operator.infer(*arguments, **resolved.filled)
         outputs = result if isinstance(result, tuple) else (result,)
         if operator.family not in MOVING and operator.name != "full":
             for spec in (*arguments, *outputs):
@@ -57,30 +54,6 @@ MOVING = frozenset({"conversion", "control", "indexing", "joining", "manipulatio
 
 def _place(node: Node) -> str:
     return f"node {node}" + (f" from {node.source}" if node.source else "")
-
-
-def bind_operands(operator: Operator, inputs: tuple[Operand, ...]) -> tuple[Operand, ...]:
-    """The inputs as the kernel takes them, optional ones that were left out as None. Raises `GraphError`."""
-    fixed = [spec for spec in operator.operands if not spec.variadic]
-    variadic = len(fixed) != len(operator.operands)
-    needed = sum(not spec.optional for spec in fixed)
-    if len(inputs) < needed or len(inputs) > len(fixed) and not variadic:
-        bounds = f"at least {needed}" if variadic else f"{needed}" if needed == len(fixed) else f"{needed} to {len(fixed)}"
-        raise GraphError(f"{operator.name} takes {bounds} inputs", received=str(len(inputs)),
-                         expected=", ".join(f"{spec.name}{'?' if spec.optional else '…' if spec.variadic else ''}"
-                                            for spec in operator.operands))
-    for spec, operand in zip(fixed, inputs, strict=False):
-        if operand is None and not spec.optional:
-            raise GraphError(f"{operator.name} needs its input {spec.name!r}", received="null")
-    return (*inputs, *([None] * max(0, len(fixed) - len(inputs))))
-
-
-def literal_dtype(inputs: tuple[Operand, ...], specs: Specs) -> DType | None:
-    """The dtype that literal numbers take: that of the last tensor among the inputs."""
-    for operand in reversed(inputs):
-        if isinstance(operand, str) and operand in specs:
-            return specs[operand].dtype
-    return None
 
 
 def _check_literal(operator: Operator, value: Any, dtype: DType | None) -> DType:

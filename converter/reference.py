@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from converter.attributes import concrete_attributes, normalize_attributes
-from converter.checking import bind_operands
+from converter.attributes import concrete_attributes
 from converter.errors import ConverterError, RunError
 from converter.ir import DType, Graph, Model, Node
-from converter.opset import lookup
 from converter.parameters import InMemoryParameters, ParameterStore
+from converter.resolved import resolve
 from converter.sizes import bind_body, check_inputs, promote
 
 Array = np.ndarray[Any, Any]
@@ -102,20 +101,16 @@ def _run_together(graph: Graph, parameters: ParameterStore, cases: Sequence[tupl
 def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int],
              float_dtype: DType | None = None) -> tuple[Array, ...]:
     """One node through its reference kernel. `bindings` gains the symbols that its outputs bind."""
-    operator = lookup(node.op)
     try:
-        operands = bind_operands(operator, node.inputs)
-        arrays = [value(operand) if isinstance(operand, str) else operand for operand in operands]
+        resolved = resolve(node)
+        arrays = [value(operand) if isinstance(operand, str) else operand for operand in resolved.operands]
         tensors = [array for array in arrays if isinstance(array, np.ndarray)]
         arguments = [np.asarray(array, tensors[-1].dtype) if operand is not None and not isinstance(operand, str) else array
-                     for operand, array in zip(operands, arrays, strict=True)]
-        attributes = normalize_attributes(operator, node.attributes)
-        binds = {name: attributes.pop(name) for name in operator.binds if name in attributes}
-        attributes = concrete_attributes(attributes, bindings)
+                     for operand, array in zip(resolved.operands, arrays, strict=True)]
         attributes = {name: promote(item, float_dtype) if isinstance(item, DType) else
                       _body(item, bindings, float_dtype) if isinstance(item, Graph) else item
-                      for name, item in attributes.items()}
-        result = operator.kernel(*arguments, **attributes)
+                      for name, item in concrete_attributes(resolved.given, bindings).items()}
+        result = resolved.operator.kernel(*arguments, **attributes)
     except ConverterError as error:
         raise error.within(f"node {node}") from error
     except (ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError) as error:
@@ -123,9 +118,7 @@ def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int]
         raise RunError(f"cannot run on these operands ({type(error).__name__}: {error})", where=f"node {node}",
                        received=shapes) from error
     results = tuple(np.asarray(item) for item in (result if isinstance(result, tuple) else (result,)))
-    for name, size in binds.items():
-        output, axis = operator.binds[name]
-        bindings[size.symbol] = int(results[output]) if axis is None else results[output].shape[axis]
+    resolved.bind(results, bindings)
     return results
 
 

@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
-CORE = ("errors", "dims", "conditions", "ir", "parameters", "sizes", "facts", "formulas", "opset", "attributes", "checking", "ops",
-        "builder", "recorded", "generator", "mapped")
+CORE = ("errors", "dims", "conditions", "ir", "parameters", "sizes", "facts", "formulas", "opset", "attributes", "resolved", "checking",
+        "ops", "builder", "recorded", "generator", "mapped")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
@@ -31,11 +31,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "formulas": ("dims", "ir"),
     "opset": ("errors", "facts", "formulas", "ops"),
     "attributes": ("dims", "errors", "ir", "opset"),
-    "checking": ("attributes", "dims", "errors", "ir", "opset", "parameters"),
+    "resolved": ("attributes", "errors", "ir", "opset"),
+    "checking": ("attributes", "dims", "errors", "ir", "opset", "parameters", "resolved"),
     "ops": ("errors", "dims", "facts", "formulas", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
     "builder": ("conditions", "errors", "dims", "ir", "opset", "attributes", "checking"),
     "passes": (*CORE, "format"),
-    "reference": ("errors", "dims", "ir", "parameters", "sizes", "opset", "attributes", "checking"),
+    "ports": (*CORE,),
+    "reference": ("errors", "dims", "ir", "parameters", "sizes", "attributes", "resolved"),
     "format": (*CORE,),
     "discovery": ("errors", "ir"),
     "mapped": ("errors", "ir"),

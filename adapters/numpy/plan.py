@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from adapters.numpy.registry import kernels
-from converter.attributes import attribute_symbols, concrete_attributes, normalize_attributes
-from converter.checking import bind_operands, check, literal_dtype
+from converter.attributes import attribute_symbols, concrete_attributes
+from converter.checking import check
 from converter.errors import ConverterError, RunError
 from converter.ir import Graph, Node
-from converter.opset import lookup
 from converter.parameters import InMemoryParameters, ParameterStore
+from converter.resolved import ResolvedNode, resolve
 from converter.sizes import bind_body
 
 Array = np.ndarray[Any, Any]
@@ -30,13 +30,12 @@ KEPT_SIZES = 64
 class Step:
     """One node, resolved. `operands` are slots (None: absent); `drop` lists slots that nothing reads later."""
 
-    node: Node
+    resolved: ResolvedNode
     kernel: Callable[..., Any]
     operands: tuple[int | None, ...]
     attributes: Attributes
     sized: Attributes
     plans: Mapping[str, Plan]
-    binds: tuple[tuple[str, int, int | None], ...]
     outputs: tuple[int | None, ...]
     drop: tuple[int, ...]
 
@@ -87,24 +86,21 @@ class Plan:
         return tuple(self._constants.values())
 
     def _step(self, node: Node, specs: Mapping[str, Any], drop: set[str]) -> Step:
-        operator = lookup(node.op)
-        dtype = literal_dtype(node.inputs, specs)
+        resolved = resolve(node)
+        dtype = resolved.literal_dtype(specs)
         operands: list[int | None] = []
-        for operand in bind_operands(operator, node.inputs):
+        for operand in resolved.operands:
             if operand is None or isinstance(operand, str):
                 operands.append(None if operand is None else self._slot(operand))
             else:
                 place = self._slot(f"\0{len(self._slots)}")
                 self._constants[place] = np.asarray(operand, dtype.numpy)  # type: ignore[union-attr]
                 operands.append(place)
-        normal = normalize_attributes(operator, node.attributes)
-        binds = tuple((normal.pop(name).symbol, *operator.binds[name]) for name in operator.binds if name in normal)
-        plans = {name: Plan(value, InMemoryParameters(), attribute_symbols(value))
-                 for name, value in normal.items() if isinstance(value, Graph)}
-        sized = {name: value for name, value in normal.items() if attribute_symbols(value) and name not in plans}
-        plain = {name: value for name, value in normal.items() if name not in sized and name not in plans}
+        plans = {name: Plan(value, InMemoryParameters(), attribute_symbols(value)) for name, value in resolved.graphs.items()}
+        sized = {name: value for name, value in resolved.given.items() if attribute_symbols(value) and name not in plans}
+        plain = {name: value for name, value in resolved.given.items() if name not in sized and name not in plans}
         outputs = tuple(None if name is None else self._slot(name) for name in node.outputs)
-        return Step(node, kernels().get(node.op, operator.kernel), tuple(operands), plain, sized, plans, binds, outputs,
+        return Step(resolved, kernels().get(node.op, resolved.operator.kernel), tuple(operands), plain, sized, plans, outputs,
                     tuple(map(self._slot, drop)))
 
     def function(self, bindings: Mapping[str, int]) -> Callable[..., tuple[Array, ...]]:
@@ -140,16 +136,16 @@ class Plan:
                     for slot, array in zip(step.outputs, result, strict=False):
                         if slot is not None:
                             values[slot] = array
-                    for symbol, output, axis in step.binds:
-                        bindings[symbol] = int(result[output]) if axis is None else result[output].shape[axis]
+                    if step.resolved.binds:
+                        step.resolved.bind(result, bindings)
                         dynamic = True
                     for slot in step.drop:
                         values[slot] = None
         except ConverterError as error:
-            raise error.within(f"node {step.node}" if step else "the plan") from error
+            raise error.within(f"node {step.resolved.node}" if step else "the plan") from error
         except (ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError) as error:
             raise RunError(f"cannot run on these operands ({type(error).__name__}: {error})",
-                           where=f"node {step.node}" if step else None) from error
+                           where=f"node {step.resolved.node}" if step else None) from error
         if fresh is not None and not dynamic:
             if len(self._known) >= KEPT_SIZES:
                 self._known.pop(next(iter(self._known)))

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from converter.attributes import normalize_attributes
 from converter.checking import check
 from converter.dims import Dim, Expr, floor_divide
 from converter.ir import DType, Graph, Node, TensorSpec
 from converter.opset import facts_of, lookup
 from converter.parameters import ParameterStore
+from converter.resolved import resolve
 
 Specs = Mapping[str, TensorSpec]
 Ends = Mapping[str, Dim]
@@ -204,11 +204,7 @@ def _table(node: Node, position: int, specs: Specs) -> Dim | None:
 
 
 def _attribute(node: Node, name: str, default: Any) -> Any:
-    operator = lookup(node.op)
-    if name not in operator.attributes:
-        return default
-    found = normalize_attributes(operator, node.attributes)
-    return found.get(name, operator.attributes[name].default)
+    return resolve(node).filled.get(name, default)
 
 
 def _literal(node: Node) -> float | None:

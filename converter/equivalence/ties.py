@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from converter.attributes import normalize_attributes
 from converter.ir import Graph, Node
 from converter.opset import facts_of, lookup
+from converter.resolved import resolve
 
 Array = np.ndarray[Any, Any]
 
@@ -48,7 +48,7 @@ class TieRule:
         """
         operands = [values[item] if isinstance(item, str) else np.asarray(item, np.float64) for item in self.operands]
         strays = [tolerance[item] if isinstance(item, str) else np.zeros((), np.float64) for item in self.operands]
-        attributes = normalize_attributes(lookup(self.node.op), self.node.attributes)
+        attributes = resolve(self.node).attributes
         chooses = facts_of(self.node.op).chooses
         if not chooses:
             if all(item in self.exact for item in self.names):
@@ -108,7 +108,7 @@ def _selects(selections: list[Node], node: Node) -> bool:
     """Whether all that is selected is one of the places that a `topk` or `sort` chose, those of the other axes staying."""
     if len(selections) != 1 or facts_of(node.op).chooses != "several":
         return False
-    axes = [normalize_attributes(lookup(item.op), item.attributes)["axis"] for item in (*selections, node)]
+    axes = [resolve(item).attributes["axis"] for item in (*selections, node)]
     # A negative axis cannot be told from another one here, but for the last.
     return axes[0] == axes[1]
 

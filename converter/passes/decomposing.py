@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
+from converter.attributes import attribute_symbols, graphs_in, normalize_attributes
 from converter.builder import live_nodes
-from converter.checking import bind_operands, check, infer_node, literal_dtype
+from converter.checking import check, infer_node
 from converter.dims import Dim, Expr, symbols
 from converter.formulas import Term
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Model, Node, Operand, TensorSpec
 from converter.opset import lookup
 from converter.parameters import ParameterStore
+from converter.resolved import resolve
 
 
 class Symbol:
@@ -134,12 +135,12 @@ class Nodes:
 
 def expand(space: Nodes, node: Node) -> tuple[Symbol, ...] | None:
     """A node's results by its operator's formula, or None where it has none."""
-    operator = lookup(node.op)
-    if operator.formula is None:
+    formula = lookup(node.op).formula
+    if formula is None:
         return None
-    dtype = literal_dtype(node.inputs, space.specs)
-    operands = [space.operand(item, dtype) for item in bind_operands(operator, node.inputs)]
-    result = operator.formula(space, *operands, **filled_attributes(operator, normalize_attributes(operator, node.attributes)))
+    resolved = resolve(node)
+    dtype = resolved.literal_dtype(space.specs)
+    result = formula(space, *(space.operand(item, dtype) for item in resolved.operands), **resolved.filled)
     return None if result is None else result if isinstance(result, tuple) else (result,)
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converter.attributes import filled_attributes, graphs_in
+from converter.attributes import graphs_in
 from converter.checking import check
 from converter.format import model_digest
 from converter.ir import DType, Model, Node, TensorSpec
-from converter.opset import facts_of, lookup
+from converter.opset import facts_of
 from converter.parameters import Array, ParameterStore
+from converter.resolved import resolve
 
 DTYPES = frozenset({DType.FLOAT32, DType.FLOAT64})
 """Narrower ones would lose in the product what their training had put there."""
@@ -126,7 +127,7 @@ def _fold(layer: Node, norm: Node) -> Fold | None:
     others = [item for item in (bias, scale, shift) if item is not None]
     if not all(isinstance(item, str) for item in others):
         return None
-    eps = filled_attributes(lookup("batch_norm"), norm.attributes)["eps"]
+    eps = resolve(norm).filled["eps"]
     return Fold(weight, bias and str(bias), mean, variance, scale and str(scale), shift and str(shift), eps)
 
 

@@ -247,7 +247,7 @@ def rms_norm(g: Lowering, x: Pair, weight: Pair | None, *, normalized_shape: tup
 @lowers_complex("nonzero", "count_nonzero", "any", "all", "logical_not")
 def truth(g: Lowering, x: Pair, **attributes: Any) -> Tensor:
     """Of whether each number is not 0."""
-    name = g._current.op if g._current else ""
+    name = g.current.op
     return real_function(g, name, apply(g, "Not", _is_zero(g, x)), **attributes)
 
 
@@ -259,7 +259,7 @@ def cross(g: Lowering, x: Pair, y: Pair, *, axis: int) -> Pair:
 @lowers_complex("convolution", "convolution_transpose")
 def convolution(g: Lowering, x: Pair, weight: Pair, bias: Pair | None, **attributes: Any) -> Pair:
     """Each of the four products by a convolution of its own; the bias stands in those that are added first."""
-    name = g._current.op if g._current else ""
+    name = g.current.op
 
     def part(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
         return lowerings()[name](g, a, b, c, **attributes)

@@ -20,7 +20,7 @@ from converter.ops._rules import axis_of
 @lowers_complex("prod", "cumulative_prod")
 def prod(g: Lowering, x: Pair, *, axis: Any = None, keepdims: bool = False) -> Pair:
     """A Scan along the axis; several axes are made one first."""
-    running = g._current is not None and g._current.op == "cumulative_prod"
+    running = g.current.op == "cumulative_prod"
     places = tuple(range(x.rank)) if axis is None else tuple(sorted(axis_of(item, x.rank) for item in (
         (axis,) if isinstance(axis, int) else axis)))
     if not places:

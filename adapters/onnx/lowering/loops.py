@@ -31,16 +31,10 @@ def loop(g: Lowering, count: Dim | Tensor, states: Sequence[Tensor], body: Calla
     """
     index, condition = Tensor(g.unique("index"), TensorSpec(DType.INT64, ())), Tensor(g.unique("go_on"), FLAG)
     inside = [Tensor(g.unique(f"{state.name}/state"), state.spec) for state in states]
-    outer, cache = g.nodes, dict(g._cache)
-    g.nodes = []
-    try:
+    with g.inside() as nodes:
         step = body(index, inside)
         after = [Tensor(result.name, state.spec) for result, state in zip(step.states, states, strict=True)]
-        graph = _body(g, [index, condition, *inside], [step.again or condition, *after, *step.collected])
-    finally:
-        g.nodes = outer
-        # A size that the body computed exists there only.
-        g._cache = cache | {key: value for key, value in g._cache.items() if key[0] == "constant"}
+        graph = body_graph(g, "body", [index, condition, *inside], nodes, [step.again or condition, *after, *step.collected])
     trips = count if isinstance(count, Tensor) else g.scalar_size(count)
     length: Dim = count if not isinstance(count, Tensor) else 0
     stacked = [TensorSpec(item.dtype, (length, *item.shape)) for item in step.collected]
@@ -53,17 +47,17 @@ def loop(g: Lowering, count: Dim | Tensor, states: Sequence[Tensor], body: Calla
     return list(results[:len(states)]), collected
 
 
-def _body(g: Lowering, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> onnx.GraphProto:
-    """The body of the nodes in `g.nodes`. Its outputs are made by them, and each is another value."""
-    own = {item for node in g.nodes for item in node.output}
+def body_graph(g: Lowering, name: str, inputs: Sequence[Tensor], nodes: list[onnx.NodeProto], outputs: Sequence[Tensor]) -> onnx.GraphProto:
+    """A body of nodes. Its outputs are made by its own nodes, and each is another value."""
+    own = {item for node in nodes for item in node.output}
     named: list[Tensor] = []
     for output in outputs:
         if output.name not in own or any(output.name == other.name for other in named):
             fresh = Tensor(g.unique(f"{output.name}/result"), output.spec)
-            g.nodes.append(onnx.helper.make_node("Identity", [output.name], [fresh.name], name=g.unique(f"{fresh.name}_node")))
+            nodes.append(onnx.helper.make_node("Identity", [output.name], [fresh.name], name=g.unique(f"{fresh.name}_node")))
             output = fresh
         named.append(output)
-    return onnx.helper.make_graph(g.nodes, g.unique("body"), [_info(g, item) for item in inputs], [_info(g, item) for item in named])
+    return onnx.helper.make_graph(nodes, g.unique(name), [_info(g, item) for item in inputs], [_info(g, item) for item in named])
 
 
 def _info(g: Lowering, value: Tensor) -> onnx.ValueInfoProto:

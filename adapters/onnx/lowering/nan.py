@@ -45,7 +45,7 @@ def where_nan(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor]
 
     Called while a neutral node is lowered whose first operand may hold NaN, or may not (`may_come`).
     """
-    if not any(may_come(g, name) for name in g.read[:1]):
+    if not any(may_come(g, name) for name in g.current.names[:1]):
         return list(results)
     flag = TensorSpec(DType.BOOL, ())
     found: Tensor | None = None
@@ -54,10 +54,8 @@ def where_nan(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor]
         (total,) = g.nodes_out("ReduceSum", wide, specs=[TensorSpec(wide.dtype, ())], keepdims=0)
         holds = g.node("IsNaN", total, spec=flag)
         found = holds if found is None else g.node("Or", found, holds, spec=flag)
-    outer, cache, g.nodes = g.nodes, dict(g._cache), []
-    fixed = repaired()
-    inner, g.nodes = g.nodes, outer
-    g._cache = cache | {key: value for key, value in g._cache.items() if key[0] == "constant"}
+    with g.inside() as inner:
+        fixed = repaired()
     copies = [g.unique(f"{item.name}/kept") for item in results]
     kept = [onnx.helper.make_node("Identity", [item.name], [copy]) for item, copy in zip(results, copies, strict=True)]
     branches = [_graph(g, inner, [(item.name, item.dtype) for item in fixed]),

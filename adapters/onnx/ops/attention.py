@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from adapters.onnx.lowering.context import Array, Lowering, Tensor
+from adapters.onnx.lowering.context import Array, Lowering, Tensor, once
 from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.registry import lowers
 from converter.dims import Dim
@@ -28,13 +29,13 @@ def scaled_dot_product_attention(g: Lowering, query: Tensor, key: Tensor, value:
         raise g.refuse(f"attention in {query.dtype}")
     result = None
     if enable_gqa:
-        result = (*g.specs[g._wanted[0]].shape,)
+        result = (*g.result.shape,)
         query, key, value, mask = _grouped(g, query, key, value, mask)
     batch = query.shape[:-2] if query.rank >= key.rank else key.shape[:-2]
     length, source = query.shape[-2], key.shape[-2]
     scores_spec = TensorSpec(query.dtype, (*batch, length, source))
     scores = g.node("MatMul", _scaled(g, query, scale), _flipped(g, key), spec=scores_spec)
-    additive, blind = _additive(g, mask, is_causal, query.dtype, length, source)
+    additive, blind = _additive(g, mask, query.dtype, (length, source) if is_causal else None)
     if additive is not None:
         scores = g.node("Add", scores, additive, spec=scores_spec)
     weights = g.node("Softmax", scores, spec=scores_spec, axis=-1)
@@ -79,17 +80,11 @@ def _flipped(g: Lowering, key: Tensor) -> Tensor:
     return g.node("Transpose", key, spec=spec, perm=[*range(key.rank - 2), key.rank - 1, key.rank - 2])
 
 
-def _additive(g: Lowering, mask: Tensor | None, is_causal: bool, dtype: DType, length: Dim, source: Dim) -> tuple[Tensor | None, bool]:
+@once
+def _additive(g: Lowering, mask: Tensor | None, dtype: DType, square: tuple[Dim, Dim] | None) -> tuple[Tensor | None, bool]:
     """What to add to the scores (0, -infinity, or the caller's numbers), made once for equal masks; and whether a row
     of it may be all -infinity, which Softmax answers with NaN."""
-    key = ("attention mask", None if mask is None else mask.name, is_causal and (length, source), dtype)
-    if key not in g._cache:
-        g._cache[key] = _make_additive(g, mask, is_causal, dtype, length, source)
-    return g._cache[key]
-
-
-def _make_additive(g: Lowering, mask: Tensor | None, is_causal: bool, dtype: DType, length: Dim, source: Dim) -> tuple[Tensor | None, bool]:
-    causal = _causal(g, dtype, length, source) if is_causal else None
+    causal = None if square is None else _causal(g, dtype, square)
     if mask is None:
         return causal, False
     values = g.parameter_values(mask) if all(isinstance(size, int) for size in mask.shape) else None
@@ -98,10 +93,10 @@ def _make_additive(g: Lowering, mask: Tensor | None, is_causal: bool, dtype: DTy
         mask = g.constant(numbers, dtype)
     elif mask.dtype is DType.BOOL:
         mask = g.node("Where", mask, g.constant(0.0, dtype), g.constant(-np.inf, dtype), spec=TensorSpec(dtype, mask.shape))
-    if causal is None:
+    if square is None or causal is None:
         return mask, values is None or _blind(values)
     rank = max(mask.rank, 2)
-    return g.node("Add", mask, causal, spec=TensorSpec(dtype, (*mask.shape[:rank - 2], length, source))), True
+    return g.node("Add", mask, causal, spec=TensorSpec(dtype, (*mask.shape[:rank - 2], *square))), True
 
 
 def _blind(values: Array) -> bool:
@@ -110,26 +105,22 @@ def _blind(values: Array) -> bool:
     return not seen.any(axis=-1).all()
 
 
-def _causal(g: Lowering, dtype: DType, length: Dim, source: Dim) -> Tensor:
-    """[length, source]: -infinity above the diagonal, 0 elsewhere."""
-    key = ("causal mask", dtype, length, source)
-    if key not in g._cache:
-        # Trilu knows no other float in ONNX Runtime.
-        kind = dtype if dtype in (DType.FLOAT32, DType.FLOAT64) else DType.FLOAT32
-        spec = TensorSpec(kind, (length, source))
-        full = g.node("Expand", g.constant(-np.inf, kind), g.sizes((length, source)), spec=spec)
-        g._cache[key] = g.cast(g.node("Trilu", full, g.constant(1), spec=spec, upper=1), dtype)
-    return g._cache[key]
+@once
+def _causal(g: Lowering, dtype: DType, square: tuple[Dim, Dim]) -> Tensor:
+    """[length, source], which is `square`: -infinity above the diagonal, 0 elsewhere."""
+    # Trilu knows no other float in ONNX Runtime.
+    kind = dtype if dtype in (DType.FLOAT32, DType.FLOAT64) else DType.FLOAT32
+    spec = TensorSpec(kind, square)
+    full = g.node("Expand", g.constant(-np.inf, kind), g.sizes(square), spec=spec)
+    return g.cast(g.node("Trilu", full, g.constant(1), spec=spec, upper=1), dtype)
 
 
+@once
 def _sees(g: Lowering, additive: Tensor) -> Tensor:
     """[..., length, 1]: whether a row of an additive mask shows anything."""
-    key = ("attention rows", additive.name)
-    if key not in g._cache:
-        rows = TensorSpec(additive.dtype, (*additive.shape[:-1], 1))
-        top = g.node("ReduceMax", additive, g.constant([-1]), spec=rows, keepdims=1)
-        g._cache[key] = g.node("Greater", top, g.constant(-np.inf, additive.dtype), spec=TensorSpec(DType.BOOL, rows.shape))
-    return g._cache[key]
+    rows = TensorSpec(additive.dtype, (*additive.shape[:-1], 1))
+    top = g.node("ReduceMax", additive, g.constant([-1]), spec=rows, keepdims=1)
+    return g.node("Greater", top, g.constant(-np.inf, additive.dtype), spec=TensorSpec(DType.BOOL, rows.shape))
 
 
 def _repeated(g: Lowering, x: Tensor, heads: Dim) -> Tensor:
@@ -153,8 +144,6 @@ def _grouped(g: Lowering, query: Tensor, key: Tensor, value: Tensor, mask: Tenso
     key, value = (g.reshape(item, (*item.shape[:-2], 1, *item.shape[-2:])) for item in (key, value))
     if mask is not None and mask.rank >= 3:
         split: Sequence[Dim] = (1, 1) if mask.shape[-3] == 1 else (theirs, groups)
-        name = ("grouped mask", mask.name, tuple(split))
-        if name not in g._cache:
-            g._cache[name] = g.reshape(mask, (*mask.shape[:-3], *split, *mask.shape[-2:]))
-        mask = g._cache[name]
+        wanted = (*mask.shape[:-3], *split, *mask.shape[-2:])
+        mask = g.memo(("grouped mask", mask, wanted), partial(g.reshape, mask, wanted))
     return query, key, value, mask

@@ -148,7 +148,7 @@ def log(g: Lowering, x: Pair) -> Pair:
 @lowers_complex("equal", "not_equal")
 def equal(g: Lowering, x: Pair, y: Pair) -> Tensor:
     same = apply(g, "And", apply(g, "Equal", x.real, y.real, dtype=DType.BOOL), apply(g, "Equal", x.imag, y.imag, dtype=DType.BOOL))
-    current = g._current.op if g._current else ""
+    current = g.current.op
     return apply(g, "Not", same) if current == "not_equal" else same
 
 
@@ -175,7 +175,7 @@ def einsum(g: Lowering, *operands: Pair, equation: str) -> Pair:
 
 @lowers_complex("isnan", "isinf", "isfinite")
 def kind(g: Lowering, x: Pair) -> Tensor:
-    name = g._current.op if g._current else ""
+    name = g.current.op
     parts = [lowerings()[name](g, part) for part in (x.real, x.imag)]
     return compute(g, "And" if name == "isfinite" else "Or", *parts, spec=parts[0].spec)
 
@@ -234,7 +234,7 @@ lowers_complex("sinh")(_circular("Cos", "sinh", False, True))
 
 @lowers_complex("log2", "log10")
 def log_to_a_base(g: Lowering, x: Pair) -> Pair:
-    name = g._current.op if g._current else ""
+    name = g.current.op
     y, base = log(g, x), number(g, math.log(2 if name == "log2" else 10), x.real)
     return Pair(apply(g, "Div", y.real, base), apply(g, "Div", y.imag, base))
 

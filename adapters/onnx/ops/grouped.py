@@ -21,7 +21,7 @@ def grouped_matmul(g: Lowering, x: Tensor, weight: Tensor, ends: Tensor) -> Tens
     stops = g.node("Concat", ends, g.size(x.shape[0]), spec=TensorSpec(DType.INT64, (groups + 1,)), axis=0)
     starts = g.node("Concat", g.constant([0]), ends, spec=stops.spec, axis=0)
     counts = g.node("Sub", stops, starts, spec=stops.spec)
-    name = g._wanted[0]
+    name = g.wanted[0]
     lengths: list[Dim] = [symbol(f"{name.replace('.', '_')}_rows_{index}") for index in range(groups + 1)]
     parts = g.nodes_out("Split", x, counts, specs=[TensorSpec(x.dtype, (length, x.shape[1])) for length in lengths], axis=0)
     matrices = [weight] if groups == 1 else g.nodes_out("Split", weight, specs=[TensorSpec(x.dtype, (1, size, width))] * groups,

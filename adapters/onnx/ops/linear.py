@@ -77,7 +77,7 @@ def _whole(g: Lowering, operands: tuple[Tensor, ...], terms: list[str], result: 
     kinds = (DType.FLOAT32, DType.FLOAT64, DType.INT32, DType.INT64)
     wide = dtype if dtype in kinds else DType.FLOAT32 if dtype.is_float else DType.INT64
     inputs = [g.cast(operand, wide) for operand in operands]
-    spec = TensorSpec(wide, g.specs[g._wanted[0]].shape)
+    spec = TensorSpec(wide, g.result.shape)
     return g.cast(g.node("Einsum", *inputs, spec=spec, equation=f"{','.join(terms)}->{result}"), dtype)
 
 
@@ -155,7 +155,7 @@ def cross(g: Lowering, x: Tensor, y: Tensor, *, axis: int) -> Tensor:
     spec = TensorSpec(wide, broadcast_dims(x.shape, y.shape))
     first = g.node("Mul", turned(x, [1, 2, 0]), turned(y, [2, 0, 1]), spec=spec)
     second = g.node("Mul", turned(x, [2, 0, 1]), turned(y, [1, 2, 0]), spec=spec)
-    dtype = g.specs[g._wanted[0]].dtype
+    dtype = g.result.dtype
     return g.cast(g.node("Sub", first, second, spec=spec), dtype)
 
 

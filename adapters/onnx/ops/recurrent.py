@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor, once
 from adapters.onnx.lowering.layouts import Layout
 from adapters.onnx.lowering.nan import marks, spoil, where_nan
 from adapters.onnx.registry import lowers
@@ -54,14 +54,13 @@ class Layer:
 @lowers("rnn", "lstm", "gru")
 def recurrent(g: Lowering, x: Tensor, *tensors: Tensor, num_layers: int, bidirectional: bool, batch_first: bool, bias: bool,
               proj_size: int = 0, nonlinearity: str = "", lengths: bool = False) -> tuple[Tensor, ...]:
-    kind = g._current.op  # type: ignore[union-attr]
+    kind = g.current.op
     ends = tensors[-1] if lengths else None
     tensors = tensors[:-1] if lengths else tensors
     dtype, unbatched = x.dtype, x.rank == 2
     layers, initial = cut(tensors, num_layers, bidirectional, bias, proj_size)
     count = 2 if bidirectional else 1
-    used = tuple(index < len(g._current.outputs) and g._current.outputs[index] is not None  # type: ignore[union-attr]
-                 for index in range(3 if kind == "lstm" else 2))
+    used = tuple(map(g.wants, range(3 if kind == "lstm" else 2)))
     time, batch = (x.shape[0], 1) if unbatched else (x.shape[1], x.shape[0]) if batch_first else x.shape[:2]
     if unbatched:
         x = g.node("Unsqueeze", x, g.constant([1]), spec=TensorSpec(dtype, (time, 1, x.shape[1])))
@@ -164,12 +163,10 @@ def _built(g: Lowering, sources: Sequence[Tensor], steps: tuple[Any, ...], shape
     built = g.rearranged(sources, Layout(steps), "+".join([names[0], *tails]))
     if built is not None:
         return built
-    key = ("recurrent", tuple(names), steps)
-    if key not in g._cache:
-        g._cache[key] = _steps_as_nodes(g, sources, steps)
-    return g._cache[key]
+    return _steps_as_nodes(g, tuple(sources), steps)
 
 
+@once
 def _steps_as_nodes(g: Lowering, sources: Sequence[Tensor], steps: tuple[Any, ...]) -> Tensor:
     current = list(sources)
     for step in steps:

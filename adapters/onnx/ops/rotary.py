@@ -3,7 +3,7 @@ x · cosines + (x with its pairs exchanged) · sines, both of which all layers s
 
 from __future__ import annotations
 
-from adapters.onnx.lowering.context import Lowering, Tensor
+from adapters.onnx.lowering.context import Lowering, Tensor, once
 from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.elementwise import apply
 from adapters.onnx.registry import lowers
@@ -18,7 +18,7 @@ def rotary_embedding(g: Lowering, x: Tensor, cosine: Tensor, sine: Tensor, *, in
     if not rotated:
         return x
     if g.opset >= 23 and x.dtype is DType.FLOAT32 and _fits_operator(x, cosine) and _fits_operator(x, sine):
-        return g.node("RotaryEmbedding", x, _table(g, cosine, x), _table(g, sine, x), spec=x.spec,
+        return g.node("RotaryEmbedding", x, _table(g, cosine, x.shape[0], x.dtype), _table(g, sine, x.shape[0], x.dtype), spec=x.spec,
                       interleaved=int(interleaved), rotary_embedding_dim=rotated if rotated < size else 0)
     turned, kept = x, None
     if rotated < size:
@@ -36,24 +36,18 @@ def _fits_operator(x: Tensor, angles: Tensor) -> bool:
             and (angles.rank < 4 or shape[0] in (1, x.shape[0])))
 
 
-def _table(g: Lowering, angles: Tensor, x: Tensor) -> Tensor:
+@once
+def _table(g: Lowering, angles: Tensor, batch: Dim, dtype: DType) -> Tensor:
     """[batch, time, half], made once for all layers."""
-    shape: tuple[Dim, ...] = (x.shape[0], *angles.shape[-2:])
-    key = ("rotary table", angles.name, shape)
-    if key not in g._cache:
-        own = angles.shape[0] if angles.rank == 4 else 1
-        rows = g.reshape(angles, (own, *shape[1:])) if angles.rank == 4 else angles
-        g._cache[key] = rows if rows.shape == shape else g.node("Expand", rows, g.sizes(shape), spec=TensorSpec(x.dtype, shape))
-    return g._cache[key]
+    shape: tuple[Dim, ...] = (batch, *angles.shape[-2:])
+    rows = g.reshape(angles, (angles.shape[0], *shape[1:])) if angles.rank == 4 else angles
+    return rows if rows.shape == shape else g.node("Expand", rows, g.sizes(shape), spec=TensorSpec(dtype, shape))
 
 
+@once
 def _doubled(g: Lowering, angles: Tensor, opposite: bool, interleaved: bool) -> Tensor:
     """[..., 2 · half]: the numbers of both elements of each pair, the first ones `opposite` in sign. Made once."""
-    key = ("rotary", angles.name, opposite, interleaved)
-    if key not in g._cache:
-        first = apply(g, "Neg", angles) if opposite else angles
-        g._cache[key] = _joined(g, first, angles, interleaved)
-    return g._cache[key]
+    return _joined(g, apply(g, "Neg", angles) if opposite else angles, angles, interleaved)
 
 
 def _joined(g: Lowering, first: Tensor, second: Tensor, interleaved: bool) -> Tensor:

@@ -113,15 +113,14 @@ def loop(g: Reader, trips: Item | None, condition: Item | None, *items: Any, bod
     if endless and steps is not None and _stays_true(body):
         (count,) = g.sizes(trips, "a number of steps")
         if not isinstance(count, int) or count > 0:
-            told = dict(g.top().refused)
+            told = g.refusals.told()
             try:
                 inner = read_body(g, body, kinds)
             except UnsupportedError:
                 if not isinstance(count, int) or count * max(1, len(body.node)) > MOST_STEPS:
                     raise
                 # What the number of the step decides is known where each step is written out.
-                g.top().refused.clear()
-                g.top().refused.update(told)
+                g.refusals.forget(told)
                 return _unrolled(g, trips, condition, items, body)
             number = g.op("arange", start=0, stop=count, step=1, dtype=DType.INT64)
             graph = inner.as_scan()

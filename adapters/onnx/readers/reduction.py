@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
@@ -21,7 +22,7 @@ def axes_of(g: Reader, x: Item, axes: Item | None, given: Sequence[int] | None, 
     return tuple(sorted({g.axis(int(axis), g.rank(x)) for axis in found}))
 
 
-def _reducer(function: Callable[[Reader, Value, dict[str, object]], Value], before: Callable[[Reader, Value], Value] | None = None):  # type: ignore[no-untyped-def]
+def _reducer(function: Callable[[Reader, Value, dict[str, Any]], Value], before: Callable[[Reader, Value], Value] | None = None):  # type: ignore[no-untyped-def]
     def reduce(g: Reader, x: Item, axes: Item | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0,
                axes_attribute: Sequence[int] | None = None) -> Value:
         places = axes_of(g, x, axes, axes_attribute, noop_with_empty_axes)
@@ -45,9 +46,9 @@ def _plain(op: str):  # type: ignore[no-untyped-def]
 def _largest(op: str):  # type: ignore[no-untyped-def]
     """An extreme; that of nothing is what every other number takes the place of."""
 
-    def reduce(g: Reader, x: Value, where: dict[str, object]) -> Value:
+    def reduce(g: Reader, x: Value, where: dict[str, Any]) -> Value:
         axes = range(x.rank) if where["axis"] is None else where["axis"]
-        empty = [axis for axis in axes if x.shape[axis] == 0 or may_be_empty(g, x.shape[axis])]  # type: ignore[attr-defined]
+        empty = [axis for axis in axes if x.shape[axis] == 0 or may_be_empty(g, x.shape[axis])]
         if not empty:
             return g.op(op, x, **where)
         least = lowest(x.dtype, op == "min")
@@ -81,7 +82,7 @@ reads("ReduceL1")(_of_each("sum", "abs"))
 reads("ReduceSumSquare")(_of_each("sum", "square"))
 
 
-def _root_of_squares(g: Reader, x: Value, where: dict[str, object]) -> Value:
+def _root_of_squares(g: Reader, x: Value, where: dict[str, Any]) -> Value:
     if x.dtype.is_float:
         return g.op("sqrt", g.op("sum", g.op("square", x), **where))
     # Integers: the root of their sum, cut off.

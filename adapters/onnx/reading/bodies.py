@@ -73,8 +73,7 @@ def read_body(outer: Reader, graph: onnx.GraphProto, kinds: Sequence[Kind]) -> B
     """A sub-graph whose inputs have these dtypes and shapes. Raises `UnsupportedError` for one that cannot be read."""
     if len(graph.input) != len(kinds):
         raise outer.refuse("a body that takes another number of values")
-    reader = Reader(GraphBuilder("body"), outer.versions, outer.store)
-    reader.outer = outer
+    reader = Reader(GraphBuilder("body"), outer.versions, outer.store, outer)
     if reader.depth > MAX_GRAPH_DEPTH:
         raise FormatError("graphs within graphs, too deep", expected=f"at most {MAX_GRAPH_DEPTH} levels")
     inputs = []

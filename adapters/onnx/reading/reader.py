@@ -17,10 +17,12 @@ from adapters.onnx.reading.items import SMALL, Array, Item, as_numbers, as_sizes
 from adapters.onnx.reading.known import evaluate
 from adapters.onnx.reading.parameters import ForeignParameters, Step, arrange
 from adapters.onnx.registry import readers
-from converter.builder import BuilderOperand, GraphBuilder, Value
+from converter.builder import GraphBuilder, Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, FormatError, GraphError, UnsupportedError
 from converter.ir import DType
+from converter.ports.importing import GraphImporter
+from converter.ports.refusals import Refusals
 
 STANDARD = ("", "ai.onnx")
 MOST_LOOKED_AT = 5_000_000
@@ -28,26 +30,26 @@ MOST_LOOKED_AT = 5_000_000
 Result = Value | Item | list[Any]
 
 
-class Reader:
+class Reader(GraphImporter):
     """What a reader works with: the builder, the current node, and helpers that emit nodes."""
 
-    def __init__(self, builder: GraphBuilder, versions: Mapping[str, int], store: ForeignParameters) -> None:
+    def __init__(self, builder: GraphBuilder, versions: Mapping[str, int], store: ForeignParameters, outer: Reader | None = None) -> None:
         """
         Args:
             builder: of the graph that is made.
             versions: the version of each domain's operators.
             store: the initializers; gains the parameters that the readers make.
+            outer: of the graph around this one.
         """
-        self.builder, self.versions, self.store = builder, versions, store
+        super().__init__(builder, Refusals(facts=()) if outer is None else outer.refusals)
+        self.versions, self.store, self.outer = versions, store, outer
         self.values: dict[str, Any] = {}
         self.node = onnx.NodeProto()
-        self.refused: dict[tuple[str, str], int] = {}
         self.unknown: set[str] = set()
         self.notes: list[str] = []
         self.written_out = 0
         """Nodes that loops have become."""
         self.symbols: dict[str, int] = {}
-        self.outer: Reader | None = None
         self.looked_at = 0
         """Elements of the operands that were evaluated so far, in the whole graph."""
         self.captured: dict[str, Value] = {}
@@ -78,14 +80,12 @@ class Reader:
         """What the current node is called in its file."""
         return f"{self.node.op_type} {self.node.name or next((name for name in self.node.output if name), '')}"[:200]
 
-    def op(self, op: str, *inputs: Item | BuilderOperand, **attributes: Any) -> Value:
-        """Emits a node of which one output matters."""
-        return self.add(op, *inputs, **attributes)[0]
+    @property
+    def operator(self) -> str:
+        return qualified(self.node)
 
-    def add(self, op: str, *inputs: Item | BuilderOperand, **attributes: Any) -> tuple[Value, ...]:
-        """Emits a node and gives all its outputs."""
-        operands = tuple(self.tensor(item) if isinstance(item, Item) else item for item in inputs)
-        return self.builder.add(op, operands, attributes, source=self.source)
+    def taken(self, value: Any) -> Any:
+        return self.tensor(value) if isinstance(value, Item) else value
 
     def tensor(self, item: Item | Value | None) -> Value:
         """A value of the ONNX graph as a tensor of the neutral one."""
@@ -206,20 +206,11 @@ class Reader:
             raise self.refuse(f"axis {axis} of {rank} axes")
         return axis % rank
 
-    def cast(self, value: Item | Value, dtype: DType) -> Value:
-        """`value` in `dtype`; no node when it is so already."""
-        found = self.tensor(value)
-        return found if found.dtype is dtype else self.op("astype", found, dtype=dtype)
-
     def like(self, number: float, item: Item | Value) -> Value:
         """A number as a tensor of no axes, of another tensor's dtype."""
         dtype = self.dtype(item)
         value: Any = int(number) if dtype.is_integer else float(number)
         return self.op("full", shape=(), fill_value=value, dtype=dtype)
-
-    def refuse(self, reason: str) -> UnsupportedError:
-        """The error of a reader that cannot express its node: `raise g.refuse("why")`."""
-        return UnsupportedError(reason, items=[{"operator": qualified(self.node), "reason": reason, "source": self.source}])
 
     # For the walk ------------------------------------------------------------------------------------------------------------
 
@@ -239,26 +230,24 @@ class Reader:
 
     def finish(self) -> None:
         """Raises `UnsupportedError` that lists all that cannot be expressed, if there is anything."""
-        if self.unknown and not self.refused:
-            self.refused["", "what cannot be read"] = 1
-        if self.refused:
-            items: list[dict[str, object]] = [{"operator": name, "reason": reason, "count": count}
-                                              for (name, reason), count in self.refused.items()]
-            raise UnsupportedError(f"{len({item['operator'] for item in items})} operators cannot be read", items=items,
-                                   fix="report the operators as gaps; the tensors alone are read by convert onnx-to-safetensors")
+        if self.unknown and not self.refusals:
+            self.refusals.add(UnsupportedError("what cannot be read"), "")
+        if self.refusals:
+            raise self.refusals.error(lambda count: f"{count} operators cannot be read",
+                                      "report the operators as gaps; the tensors alone are read by convert onnx-to-safetensors")
 
     def _visit(self, node: onnx.NodeProto) -> None:
         name = qualified(node)
         if any(self.is_unknown(item) for item in node.input):
             self.unknown.update(node.output)
             if name not in readers():
-                self._note(name, "no reader for this operator")
+                self.refusals.add(self.refuse("no reader for this operator"), name)
             return
         try:
             self._read(node, name)
         except UnsupportedError as error:
-            for item in error.items or [{"operator": name, "reason": error.message}]:
-                self._note(str(item["operator"]), str(item["reason"]), int(str(item.get("count", 1))))
+            if not any(item["operator"] == "" for item in error.items):  # what is behind it was told
+                self.refusals.add(error, name)
             self.unknown.update(node.output)
         except ConverterError as error:
             raise error.within(f"node {self.source}") from error
@@ -266,12 +255,6 @@ class Reader:
             # Readers are written for what an operator takes: what else a file gives them does not get a check of its own everywhere.
             raise FormatError("operands or attributes that do not fit the operator", where=f"node {self.source}", received=str(error)[:200],
                               fix="the file is damaged: make it again") from error
-
-    def _note(self, name: str, reason: str, count: int = 1) -> None:
-        refused = self.top().refused
-        if not name:
-            return  # what is behind it was told
-        refused[name, reason] = refused.get((name, reason), 0) + count
 
     def _read(self, node: onnx.NodeProto, name: str) -> None:
         inputs = [self.lookup(text_of(item)) if item else None for item in node.input]

@@ -86,7 +86,7 @@ def prelu(g: Importer, self: Value, weight: Value) -> Value:
 
 @imports("aten.rrelu.default", "aten.rrelu_with_noise_functional.default")
 def rrelu(g: Importer, self: Value, *args: Any, **kwargs: Any) -> Any:
-    names = [argument.name for argument in g.node.target._schema.arguments][1:]  # type: ignore[union-attr]
+    names = [argument.name for argument in g.schema.arguments][1:]
     given = {"lower": 1 / 8, "upper": 1 / 3, "training": False} | dict(zip(names, args, strict=False)) | kwargs
     if given["training"]:
         raise g.refuse("random slopes in training mode", "random")

@@ -49,7 +49,7 @@ def attention_math(g: Importer, query: Value, key: Value, value: Value, attn_mas
 
 def _first_output(g: Importer, y: Value) -> tuple[Any, ...]:
     """The output alone; the weights and their logarithms serve training only."""
-    others = [user for user in g.node.users if user.args[1:] and user.args[1] != 0]  # type: ignore[union-attr]
+    others = [user for user in g.node.users if user.args[1:] and user.args[1] != 0]
     if any(user.users for user in others):
         raise g.refuse("the attention's second output is used")
     return (y, None)

@@ -69,7 +69,7 @@ def casts(device: str, enabled: bool) -> bool:
 
 
 def _results(g: Importer, results: tuple[Value, ...]) -> tuple[Value, ...]:
-    if not all(isinstance(item, torch.Tensor) for item in g.node.meta["val"]):  # type: ignore[union-attr]
+    if not all(isinstance(item, torch.Tensor) for item in g.node.meta["val"]):
         raise g.refuse("a result that is no tensor")
     return results
 

@@ -47,7 +47,7 @@ CONSTANT = {
 def constant(g: Importer, *arguments: Any, **options: Any) -> Value:
     from adapters.torch.tracing.importer import target_name
 
-    return full(g, CONSTANT[target_name(g.node.target)])  # type: ignore[union-attr]
+    return full(g, CONSTANT[target_name(g.node.target)])
 
 
 @imports("aten.full.default")
@@ -125,7 +125,7 @@ def triu(g: Importer, self: Value, diagonal: Dim = 0) -> Value:
 def triangle_indices(g: Importer, row: int, col: int, offset: int = 0, **options: Any) -> Value:
     if any(isinstance(item, Expr) for item in (row, col, offset)):
         raise g.refuse("the indices of a triangle whose size is free")
-    op = g.node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    op = g.schema.name.removeprefix("aten::")
     return g.op(op, rows=row, columns=col, k=offset, dtype=g.result_dtype())
 
 

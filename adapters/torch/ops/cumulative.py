@@ -17,14 +17,14 @@ OPERATORS = {"cumsum": "cumulative_sum", "cumprod": "cumulative_prod", "logcumsu
 @imports("aten.cumsum.default", "aten.cumprod.default", "aten.logcumsumexp.default")
 def cumulative(g: Importer, self: Value, dim: int, *, dtype: Any = None) -> Value:
     x = g.cast(self, g.result_dtype())
-    return g.op(OPERATORS[g.node.target._schema.name.removeprefix("aten::")], x, axis=dim) if x.rank else x  # type: ignore[union-attr]
+    return g.op(OPERATORS[g.schema.name.removeprefix("aten::")], x, axis=dim) if x.rank else x
 
 
 @imports("aten.cummax.default", "aten.cummin.default")
 def extreme(g: Importer, self: Value, dim: int) -> tuple[Value, Value]:
     if not self.rank:
         return self, g.op("full", shape=(), fill_value=0, dtype=DType.INT64)
-    values, indices = g.add(g.node.target._schema.name.removeprefix("aten::"), self, axis=dim)  # type: ignore[union-attr]
+    values, indices = g.add(g.schema.name.removeprefix("aten::"), self, axis=dim)
     return values, indices
 
 

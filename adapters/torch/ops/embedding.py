@@ -29,8 +29,8 @@ def embedding(g: Importer, weight: Value, indices: Value, padding_idx: int = -1,
 def embedding_renorm(g: Importer, self: Value, indices: Value, max_norm: float, norm_type: float) -> Value:
     """Rows whose norm is above `max_norm` are scaled to it. PyTorch scales only those that are looked up, which are all that count."""
     node = g.node
-    for user in node.users:  # type: ignore[union-attr]
-        same = str(user.target) in LOOK_UP and user.args[0] is node and user.args[1] is node.args[1]  # type: ignore[union-attr]
+    for user in node.users:
+        same = str(user.target) in LOOK_UP and user.args[0] is node and user.args[1] is node.args[1]
         if not same and user.op != "output":
             raise g.refuse("max_norm rescales a table that is used elsewhere too: rescale the weight once and leave max_norm out")
     norm = g.op("vector_norm", self, axis=(1,), keepdims=True, ord=float(norm_type))
@@ -43,7 +43,7 @@ def embedding_renorm(g: Importer, self: Value, indices: Value, max_norm: float, 
 def embedding_bag(g: Importer, weight: Value, indices: Value, offsets: Value, scale_grad_by_freq: bool = False, mode: int = 0,
                   sparse: bool = False, per_sample_weights: Value | None = None, include_last_offset: bool = False,
                   padding_idx: int | None = None) -> tuple[Value | None, ...]:
-    private = str(g.node.target).startswith("aten._")  # type: ignore[union-attr]
+    private = str(g.node.target).startswith("aten._")
     padding = None if padding_idx is None or private and padding_idx < 0 else padding_idx
     if padding is not None and padding < 0:
         rows = weight.shape[0]
@@ -61,7 +61,7 @@ def embedding_bag(g: Importer, weight: Value, indices: Value, offsets: Value, sc
 
 def _uniform(g: Importer, indices: Value) -> Dim | None:
     """The length of all bags where the offsets are arange(0, len(indices), length), as torch writes a matrix of indices."""
-    node = g.node.args[2]  # type: ignore[union-attr]
+    node = g.node.args[2]
     if not isinstance(node, torch.fx.Node) or str(node.target) != "aten.arange.start_step":
         return None
     start, stop, step = (_size(g, item) for item in (*node.args, 1)[:3])

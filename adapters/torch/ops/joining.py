@@ -34,7 +34,7 @@ def stack(g: Importer, tensors: list[Value], dim: int = 0) -> Value:
          "aten.unsafe_split_with_sizes.default")
 def split(g: Importer, self: Value, _: object = None, dim: int = 0, **__: object) -> tuple[Value, ...]:
     axis = dim % self.rank
-    count = len(g.node.meta["val"])  # type: ignore[union-attr]
+    count = len(g.node.meta["val"])
     if count == 1:
         return (self,)
     return g.add("split", self, sizes=tuple(g.result_shape(part)[axis] for part in range(count)), axis=axis)
@@ -43,10 +43,10 @@ def split(g: Importer, self: Value, _: object = None, dim: int = 0, **__: object
 @imports("aten.tensor_split.sections", "aten.tensor_split.indices", "aten.hsplit.int", "aten.hsplit.array", "aten.vsplit.int",
          "aten.vsplit.array", "aten.dsplit.int", "aten.dsplit.array")
 def tensor_split(g: Importer, self: Value, _: object = None, dim: int | None = None, **__: object) -> tuple[Value, ...]:
-    name = str(g.node.target)  # type: ignore[union-attr]
+    name = str(g.node.target)
     fixed = {"aten.hsplit": min(1, self.rank - 1), "aten.vsplit": 0, "aten.dsplit": 2}
     axis = fixed.get(name.rpartition(".")[0], dim or 0) % self.rank
-    count = len(g.node.meta["val"])  # type: ignore[union-attr]
+    count = len(g.node.meta["val"])
     sizes = [g.result_shape(part)[axis] for part in range(count)]
     total = sizes[0]
     for size in sizes[1:]:
@@ -58,7 +58,7 @@ def tensor_split(g: Importer, self: Value, _: object = None, dim: int | None = N
     # Indices out of order give parts that overlap or leave gaps.
     from adapters.torch.ops.slicing import sliced
 
-    indices = g.node.args[1]  # type: ignore[union-attr]
+    indices = g.node.args[1]
     edges = [0, *indices, None]  # type: ignore[misc]
     return tuple(sliced(g, self, axis, start, stop, 1) for start, stop in itertools.pairwise(edges))
 
@@ -66,7 +66,7 @@ def tensor_split(g: Importer, self: Value, _: object = None, dim: int | None = N
 @imports("aten.unbind.int", "aten.unbind_copy.int")
 def unbind(g: Importer, self: Value, dim: int = 0) -> tuple[Value, ...]:
     axis = dim % self.rank
-    count = len(g.node.meta["val"])  # type: ignore[union-attr]
+    count = len(g.node.meta["val"])
     return (g.op("squeeze", self, axis=(axis,)),) if count == 1 else g.add("unstack", self, axis=axis)
 
 

@@ -32,7 +32,7 @@ def inv(g: Importer, x: Value) -> Value:
 
 def refuse_failures(g: Importer, output: int) -> None:
     """Refuses a use of the output that says where a factorization failed: here that gives NaN, or an error in NumPy."""
-    for user in g.node.users:  # type: ignore[union-attr]
+    for user in g.node.users:
         if user.target is operator.getitem and user.args[1] == output and user.users:
             raise g.refuse("the output that says whether the factorization failed")
 
@@ -86,7 +86,7 @@ def solve(g: Importer, a: Value, b: Value, *, left: bool = True) -> Value:
 
 @imports("aten.linalg_solve_ex.default", "aten._linalg_solve_ex.default")
 def solve_ex(g: Importer, a: Value, b: Value, *, left: bool = True, check_errors: bool = False) -> tuple[Any, ...]:
-    refuse_failures(g, 1 if target_name(g.node.target).startswith("aten.linalg") else 3)  # type: ignore[union-attr]
+    refuse_failures(g, 1 if target_name(g.node.target).startswith("aten.linalg") else 3)
     return (solve(g, a, b, left=left), None, None, None)
 
 

@@ -117,7 +117,7 @@ def linear_cross_entropy(g: Importer, input: Value, linear_weight: Value, target
                          reduction: str, ignore_index: int, label_smoothing: float, batch_chunk_size: int, acc_policy: str,
                          acc_dtype: torch.dtype, *gradients: bool) -> tuple[Value | None, ...]:
     """The loss alone: torch computes gradients with it, chunk by chunk of the batch."""
-    others = [user for user in g.node.users if user.args[1:] and user.args[1] != 0]  # type: ignore[union-attr]
+    others = [user for user in g.node.users if user.args[1:] and user.args[1] != 0]
     if label_smoothing or any(user.users for user in others):
         raise g.refuse("label smoothing" if label_smoothing else "the gradients that come with the loss are used")
     losses, weights = _linear_losses(g, input, linear_weight, target, linear_bias, weight, ignore_index, acc_dtype)

@@ -67,7 +67,7 @@ def transpose(g: Importer, self: Value, dim0: int, dim1: int) -> Value:
 
 @imports("aten.t.default", "aten.numpy_T.default", "aten.matrix_H.default", "aten.mT.default", "aten.t_copy.default")
 def t(g: Importer, self: Value) -> Value:
-    name = str(g.node.target)  # type: ignore[union-attr]
+    name = str(g.node.target)
     if name.startswith("aten.matrix_H") and self.dtype.is_complex:
         self = g.op("conj", self)
     if name.startswith("aten.mT"):
@@ -164,7 +164,7 @@ def as_strided_scatter(g: Importer, self: Value, src: Value, size: list[Dim], st
 
 def _memory(g: Importer, x: Value, size: list[Dim], stride: list[Dim], storage_offset: Dim | None) -> tuple[Value, Dim]:
     """A tensor's elements in the order of its memory, and the place among them where strides start."""
-    node = g.node.args[0]  # type: ignore[union-attr]
+    node = g.node.args[0]
     source = node.meta["val"]  # type: ignore[union-attr]
     if not source.is_contiguous():
         raise g.refuse("the strides of a tensor that is not contiguous")

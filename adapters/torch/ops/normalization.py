@@ -17,7 +17,7 @@ from converter.ir import DType
 
 def _needed(g: Importer, output: int) -> bool:
     """Whether the graph reads that output of the current node."""
-    return any(user.args[1] == output for user in g.node.users)  # type: ignore[union-attr]
+    return any(user.args[1] == output for user in g.node.users)
 
 
 def _in_one_dtype(g: Importer, op: str, x: Value, *operands: Value | None, **attributes: Any) -> Value:

@@ -19,7 +19,7 @@ AVERAGE = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
 def spatial_axes(g: Importer) -> int:
     """The digit in `aten.avg_pool2d.default`."""
-    name = g.node.target._schema.name  # type: ignore[union-attr]
+    name = g.schema.name
     return int(next(name[index - 1] for index in range(len(name) - 1, 0, -1) if name[index] == "d" and name[index - 1].isdigit()))
 
 

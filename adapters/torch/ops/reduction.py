@@ -49,7 +49,7 @@ for _op, _targets in PLAIN.items():
 
 @imports("aten.any.default", "aten.any.dim", "aten.any.dims", "aten.all.default", "aten.all.dim", "aten.all.dims")
 def any_or_all(g: Importer, self: Value, dim: Axes = None, keepdim: bool = False) -> Value:
-    op = g.node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    op = g.schema.name.removeprefix("aten::")
     if dim == [] and self.rank:
         # Unlike everywhere else, no axes.
         return g.cast(g.cast(self, DType.BOOL), g.result_dtype())
@@ -58,7 +58,7 @@ def any_or_all(g: Importer, self: Value, dim: Axes = None, keepdim: bool = False
 
 @imports("aten.argmax.default", "aten.argmin.default")
 def position(g: Importer, self: Value, dim: int | None = None, keepdim: bool = False) -> Value:
-    op = g.node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    op = g.schema.name.removeprefix("aten::")
     return _position(g, op, self, dim, keepdim)
 
 
@@ -68,7 +68,7 @@ def _position(g: Importer, op: str, x: Value, dim: int | None, keepdim: bool) ->
 
 @imports("aten.max.dim", "aten.min.dim")
 def extreme_with_position(g: Importer, self: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
-    op = g.node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    op = g.schema.name.removeprefix("aten::")
     return reduce(g, op, self, dim, keepdim), _position(g, f"arg{op}", self, dim, keepdim)
 
 
@@ -81,7 +81,7 @@ def _spread(g: Importer, op: str, x: Value, arguments: tuple[Any, ...], options:
     """var and std in all three forms: (unbiased), (dim, unbiased, keepdim), (dim, *, correction, keepdim)."""
     dim, keepdim, correction = None, bool(options.get("keepdim", False)), options.get("correction")
     correction = 1.0 if correction is None else correction
-    overload = g.node.target._overloadname  # type: ignore[union-attr]
+    overload = g.schema.overload_name
     if overload == "default":
         unbiased = arguments[0] if arguments else options.get("unbiased", True)
         correction = 1.0 if unbiased else 0.0
@@ -171,7 +171,7 @@ def nanmean(g: Importer, self: Value, dim: Axes = None, keepdim: bool = False, *
 @imports("aten.median.default", "aten.nanmedian.default")
 def median(g: Importer, self: Value) -> Value:
     flat = self if self.rank == 1 else g.op("reshape", self, shape=(_size(self),))
-    return g.op("median", flat, axis=0, ignore_nan="nan" in g.node.target._schema.name)  # type: ignore[union-attr]
+    return g.op("median", flat, axis=0, ignore_nan="nan" in g.schema.name)
 
 
 def _size(x: Value) -> Any:
@@ -185,7 +185,7 @@ def median_along(g: Importer, self: Value, dim: int, keepdim: bool = False) -> t
     if self.rank == 0:
         return self, g.op("full", shape=(), fill_value=0, dtype=DType.INT64)
     values, indices = g.add("median", self, axis=dim, keepdims=keepdim,
-                            ignore_nan="nan" in g.node.target._schema.name)  # type: ignore[union-attr]
+                            ignore_nan="nan" in g.schema.name)
     return values, indices
 
 

@@ -73,7 +73,7 @@ def sliced(g: Importer, x: Value, axis: int, start: Dim | None, stop: Dim | None
 
 def _joined(g: Importer, x: Value, axis: int, begin: Dim, end: Dim | None, step: Dim) -> Value | None:
     last = g.builder._nodes[-1] if g.builder._nodes else None
-    source = g.node.args[0]  # type: ignore[union-attr]
+    source = g.node.args[0]
     if last is None or last.op != "slice" or last.outputs != (x.name,) or axis in last.attributes["axes"]:
         return None
     if not isinstance(source, torch.fx.Node) or len(source.users) != 1:
@@ -89,7 +89,7 @@ def _joined(g: Importer, x: Value, axis: int, begin: Dim, end: Dim | None, step:
 @imports("aten.slice.Tensor", "aten.slice_copy.Tensor")
 def slice_(g: Importer, self: Value, dim: int = 0, start: Dim | None = None, end: Dim | None = None, step: Dim = 1) -> Value:
     axis = dim % self.rank
-    length = g.node.meta["val"].shape[axis]  # type: ignore[union-attr]
+    length = g.node.meta["val"].shape[axis]
     if isinstance(length, torch.SymInt) and length.node.expr.is_Symbol and is_undefined(g, str(length.node.expr)):
         return _cut(g, self, axis, start, end, step, str(length.node.expr))
     return sliced(g, self, axis, start, end, step)
@@ -106,7 +106,7 @@ def narrow(g: Importer, self: Value, dim: int, start: Dim, length: Dim) -> Value
 @imports("aten.select.int", "aten.select_copy.int")
 def select(g: Importer, self: Value, dim: int, index: Dim) -> Value:
     axis = dim % self.rank
-    source = g.node.args[2]  # type: ignore[union-attr]
+    source = g.node.args[2]
     if isinstance(source, torch.fx.Node) and target_name(source.target) in ITEMS:
         place = g.environment[source.args[0]]  # type: ignore[index]
         return g.op("take", self, reshaped(g, g.cast(place, DType.INT64), ()), axis=axis)

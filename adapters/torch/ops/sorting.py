@@ -67,7 +67,7 @@ def mode(g: Importer, self: Value, dim: int = -1, keepdim: bool = False) -> tupl
 
 
 def _search(g: Importer, sequence: Value, values: object, out_int32: bool, right: bool) -> Value:
-    operands: list[Any] = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in g.node.args[:2]]  # type: ignore[union-attr]
+    operands: list[Any] = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in g.node.args[:2]]
     dtype = from_torch_dtype(torch.result_type(*operands))
     result = g.op("searchsorted", g.cast(sequence, dtype), g.operand(values, dtype), right=right)
     return g.cast(result, DType.INT32 if out_int32 else DType.INT64)
@@ -90,7 +90,7 @@ def bucketize(g: Importer, self: object, boundaries: Value, *, out_int32: bool =
 def isin(g: Importer, elements: object, test_elements: object = None, *, test_element: object = None, assume_unique: bool = False,
          invert: bool = False, element: object = None) -> Value:
     test = test_element if test_elements is None else test_elements
-    given: list[Any] = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in g.node.args[:2]]  # type: ignore[union-attr]
+    given: list[Any] = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in g.node.args[:2]]
     dtype = from_torch_dtype(torch.result_type(*given))
     result = g.op("isin", g.tensor(elements, dtype), g.operand(test, dtype))
     return g.op("logical_not", result) if invert else result

@@ -30,13 +30,15 @@ from adapters.torch.rebuilding.functions import function, require
 from adapters.torch.rebuilding.holding import RebuiltModule, hold
 from adapters.torch.rebuilding.spelling import SPELLINGS
 from adapters.torch.registry import rebuilders
-from converter.attributes import attribute_symbols, filled_attributes, graphs_in, normalize_attributes
-from converter.checking import bind_operands, check
+from converter.attributes import attribute_symbols
+from converter.checking import check
 from converter.conditions import Condition, compare
-from converter.dims import Dim, Expr
-from converter.errors import UnsupportedError
+from converter.dims import Dim, Expr, symbol
 from converter.ir import DType, Graph, Model, Node
 from converter.opset import facts_of, lookup
+from converter.ports.refusals import refuse_unknown
+from converter.ports.sizes import SizeWriter
+from converter.resolved import resolve
 
 
 def to_module(model: Model) -> GraphModule:
@@ -54,26 +56,11 @@ def to_module(model: Model) -> GraphModule:
 
 def build(model: Model, names: Iterable[str]) -> GraphModule:
     """`to_module` with those parameters alone."""
-    refuse_unknown(model.graph)
+    refuse_unknown(model.graph, rebuilders(), "operators that PyTorch cannot run here", "no torch function")
     module = RebuiltModule(torch.nn.Module(), FxGraph(), class_name=_identifier(model.graph.name))
     paths = hold(module, model, list(names), held_as_buffers=buffers(model))
     Emitter(module, model.graph, check(model.graph, model.parameters), paths).emit()
     return module.eval()
-
-
-def refuse_unknown(graph: Graph) -> None:
-    """Raises `UnsupportedError` that lists every operator without a torch function."""
-    counts: dict[str, int] = {}
-    waiting = [graph]
-    while waiting:
-        current = waiting.pop()
-        waiting += [inner for node in current.nodes for inner in graphs_in(node)]
-        for node in current.nodes:
-            if node.op not in rebuilders():
-                counts[node.op] = counts.get(node.op, 0) + 1
-    if counts:
-        raise UnsupportedError("operators that PyTorch cannot run here",
-                               items=[{"operator": name, "reason": "no torch function", "count": counts[name]} for name in sorted(counts)])
 
 
 # Parameters --------------------------------------------------------------------------------------------------------------
@@ -98,21 +85,25 @@ def buffers(model: Model) -> frozenset[str]:
 # Code --------------------------------------------------------------------------------------------------------------------
 
 
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "+": python.add, "-": python.sub, "*": python.mul, "//": python.floordiv, "%": python.mod, "max": torch.sym_max, "min": torch.sym_min}
+
+
 class Reader(torch.fx.Tracer):
     """Reads a module's code again when it is unpickled: buffers are values of the graph, as parameters are."""
 
     proxy_buffer_attributes = True
 
 
-class Emitter:
+class Emitter(SizeWriter[FxNode | int]):
     """Writes one graph as the forward of a module that holds its parameters."""
 
     def __init__(self, module: GraphModule, graph: Graph, specs: Mapping[str, Any], paths: Mapping[str, str]) -> None:
+        super().__init__()
         self.module, self.source, self.specs, self.paths = module, graph, specs, paths
         self.graph = FxGraph()
         self.values: dict[str, FxNode] = {}
         self.bound: dict[str, tuple[FxNode, int | None]] = {}
-        self.sizes: dict[Dim, FxNode] = {}
         self.arguments: set[str] = set()
 
     def emit(self, given: tuple[str, ...] = ()) -> None:
@@ -124,7 +115,7 @@ class Emitter:
                 if isinstance(size, Expr) and size.symbol:
                     self.bound.setdefault(size.symbol, (value, axis))
         for name in given:
-            self.sizes[_symbol(name)] = self.graph.placeholder(self._argument(f"size_{name}"))
+            self.made[symbol(name)] = self.graph.placeholder(self._argument(f"size_{name}"))
         for condition in (*_within_ranges(self.source), *self.source.requires):
             self._require(condition)
         for node in self.source.nodes:
@@ -165,31 +156,28 @@ class Emitter:
         return self.values[name]
 
     def _node(self, node: Node) -> None:
-        operator = lookup(node.op)
-        attributes = normalize_attributes(operator, node.attributes)
-        binds = {key: attributes.pop(key) for key in operator.binds if key in attributes}
-        operands = [self.value(item) if isinstance(item, str) else item for item in bind_operands(operator, node.inputs)]
+        resolved = resolve(node)
+        operands = [self.value(item) if isinstance(item, str) else item for item in resolved.operands]
         while operands and operands[-1] is None:
             operands.pop()
         name = _identifier(next(filter(None, node.outputs)))
-        graphs = {key: value for key, value in attributes.items() if isinstance(value, Graph)}
-        if graphs:
-            needed = tuple(sorted(set().union(*map(attribute_symbols, graphs.values()))))
-            operands += [self.size(_symbol(item)) for item in needed]
-            attributes.update((key, self._module(f"{name}_{key}", value, needed)) for key, value in graphs.items())
+        attributes = {}
+        if resolved.graphs:
+            needed = tuple(sorted(set().union(*map(attribute_symbols, resolved.graphs.values()))))
+            operands += [self.size(symbol(item)) for item in needed]
+            attributes = {key: self._module(f"{name}_{key}", value, needed) for key, value in resolved.graphs.items()}
         result = None
         spelling = SPELLINGS.get(node.op)
         if spelling is not None:
-            filled = {key: self._written(value) for key, value in filled_attributes(operator, attributes).items()
-                      if key not in operator.binds}
+            filled = {key: self._written(value) for key, value in {**resolved.filled, **attributes}.items()
+                      if key not in resolved.operator.binds}
             result = spelling(self.graph, tuple(operands), filled)
         if result is None:
-            written = {key: self._written(value) for key, value in attributes.items()}
+            written = {key: self._written(value) for key, value in {**resolved.given, **attributes}.items()}
             result = self.graph.call_function(self._target(node.op, operands, written), tuple(operands), written)
         self._outputs(node, result, name)
-        for key, size in binds.items():
-            output, axis = operator.binds[key]
-            self.bound[size.symbol] = (self.values[node.outputs[output]], axis)  # type: ignore[index]
+        for size, output, axis in resolved.binds:
+            self.bound[size] = (self.values[node.outputs[output]], axis)  # type: ignore[index]
 
     def _target(self, op: str, operands: list[Any], attributes: Mapping[str, Any]) -> Callable[..., Any]:
         """torch's own function where the operator is just that, else `adapters.torch.rebuilding.functions`."""
@@ -232,48 +220,24 @@ class Emitter:
             return tuple(self._written(item) for item in value)
         return TO_TORCH[value] if isinstance(value, DType) else value
 
-    def size(self, value: Dim) -> Any:
-        """A size as an integer, or as a node that computes it."""
-        if isinstance(value, int):
-            return value
-        if value not in self.sizes:
-            self.sizes[value] = self._compute(value)
-        return self.sizes[value]
+    def number(self, value: int) -> int:
+        return value
 
-    def _compute(self, value: Expr) -> FxNode:
-        if value.symbol is not None:
-            tensor, axis = self.bound[value.symbol]
-            result = self.graph.call_method("item", (tensor,)) if axis is None else self.graph.call_method("size", (tensor, axis))
-            result._rename(_identifier(value.symbol))
-            return result
-        total: Any = None
-        for monomial, coefficient in sorted(value.terms.items(), key=lambda item: item[1] < 0):
-            product: Any = None
-            for atom, power in monomial:
-                factor = self.size(_symbol(atom[1])) if atom[0] == "symbol" else self._function(*atom)
-                for _ in range(power):
-                    product = factor if product is None else self.graph.call_function(python.mul, (product, factor))
-            magnitude = abs(coefficient) if total is not None else coefficient
-            if product is None:
-                product = magnitude
-            elif magnitude != 1:
-                product = self.graph.call_function(python.mul, (magnitude, product))
-            if total is None:
-                total = product
-            else:
-                total = self.graph.call_function(python.add if coefficient > 0 else python.sub, (total, product))
-        return total
+    def symbol(self, name: str) -> FxNode:
+        tensor, axis = self.bound[name]
+        result = self.graph.call_method("item", (tensor,)) if axis is None else self.graph.call_method("size", (tensor, axis))
+        result._rename(_identifier(name))
+        return result
 
-    def _function(self, name: str, left: Dim, right: Dim) -> FxNode:
-        functions = {"//": python.floordiv, "%": python.mod, "max": torch.sym_max, "min": torch.sym_min}
-        return self.graph.call_function(functions[name], (self.size(left), self.size(right)))
+    def combine(self, function: str, left: FxNode | int, right: FxNode | int) -> FxNode:
+        return self.graph.call_function(FUNCTIONS[function], (left, right))
 
 
 def _within_ranges(graph: Graph) -> Iterator[Condition]:
     """The ranges of the sizes that a graph's inputs bind, as conditions; a size of 1 and up needs none."""
     names = {size.symbol for port in graph.inputs for size in port.spec.shape if isinstance(size, Expr) and size.symbol}
     for name, span in graph.dims.items():
-        size = _symbol(name)
+        size = symbol(name)
         ends: list[tuple[Dim, str, Dim]] = [(size, ">=", span.min)] if span.min > 1 else []
         if span.max is not None:
             ends.append((size, "<=", span.max))
@@ -283,12 +247,6 @@ def _within_ranges(graph: Graph) -> Iterator[Condition]:
             condition = compare(*end)
             if isinstance(condition, Condition):
                 yield condition
-
-
-def _symbol(name: str) -> Expr:
-    from converter.dims import symbol
-
-    return symbol(name)
 
 
 def _identifier(name: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
 from converter.dims import Dim, Expr
 from converter.ir import DimRange
+from converter.ports.sizes import SizeWriter
 
 Interval = tuple[float, float]
 
@@ -19,19 +20,36 @@ def interval(value: Dim, ranges: Mapping[str, DimRange]) -> Interval:
     The terms of a sum are taken one by one, once as they are, and once with quotients `a // n` as what lies between
     `(a - n + 1) / n` and `a / n`, so that `a - a // 2` is known to be positive.
     """
-    if isinstance(value, int):
+    return _Bounds(ranges).size(value)
+
+
+class _Bounds(SizeWriter[Interval]):
+    def __init__(self, ranges: Mapping[str, DimRange]) -> None:
+        super().__init__()
+        self.ranges = ranges
+
+    def number(self, value: int) -> Interval:
         return value, value
-    low, high = _by_terms(value, ranges)
-    least, most = (_bounds(_relaxed(value, upward), ranges)[upward] for upward in (False, True))
-    return max(low, math.ceil(least) if math.isfinite(least) else least), min(high, math.floor(most) if math.isfinite(most) else most)
 
+    def symbol(self, name: str) -> Interval:
+        span = self.ranges.get(name)
+        return (0.0, math.inf) if span is None else (span.min, math.inf if span.max is None else span.max)
 
-def _by_terms(value: Expr, ranges: Mapping[str, DimRange]) -> Interval:
-    low, high = 0.0, 0.0
-    for monomial, coefficient in value.terms.items():
-        least, most = _product(_monomial(monomial, ranges), (coefficient, coefficient))
-        low, high = low + least, high + most
-    return low, high
+    def combine(self, function: str, left: Interval, right: Interval) -> Interval:
+        return _FUNCTIONS[function](left, right)
+
+    def sum(self, value: Expr) -> Interval:
+        low, high = super().sum(value)
+        least, most = (self._of_relaxed(_relaxed(value, upward))[upward] for upward in (False, True))
+        return max(low, math.ceil(least) if math.isfinite(least) else least), min(high, math.floor(most) if math.isfinite(most) else most)
+
+    def _of_relaxed(self, terms: Mapping[Any, Fraction]) -> Interval:
+        low, high = 0.0, 0.0
+        for monomial, coefficient in terms.items():
+            least, most = _product(self.product(monomial) if monomial else (1, 1), (float(coefficient), float(coefficient)))
+            low, high = low + least, high + most
+        # Sums of fractions are rounded: a bound that is next to an integer is that integer.
+        return tuple(round(end) if math.isfinite(end) and abs(end - round(end)) < 1e-9 else end for end in (low, high))  # type: ignore[return-value]
 
 
 def _relaxed(value: Dim, upward: bool) -> dict[Any, Fraction]:
@@ -50,42 +68,20 @@ def _relaxed(value: Dim, upward: bool) -> dict[Any, Fraction]:
     return total
 
 
-def _bounds(terms: Mapping[Any, Fraction], ranges: Mapping[str, DimRange]) -> Interval:
-    low, high = 0.0, 0.0
-    for monomial, coefficient in terms.items():
-        least, most = _monomial(monomial, ranges)
-        least, most = _product((least, most), (float(coefficient), float(coefficient)))
-        low, high = low + least, high + most
-    # Sums of fractions are rounded: a bound that is next to an integer is that integer.
-    return tuple(round(end) if math.isfinite(end) and abs(end - round(end)) < 1e-9 else end for end in (low, high))  # type: ignore[return-value]
-
-
-def _monomial(monomial: Any, ranges: Mapping[str, DimRange]) -> Interval:
-    least, most = 1.0, 1.0
-    for atom, power in monomial:
-        for _ in range(power):
-            least, most = _product((least, most), _atom(atom, ranges))
-    return least, most
-
-
 def _product(left: Interval, right: Interval) -> Interval:
     ends = [0.0 if not a or not b else a * b for a in left for b in right]
     return min(ends), max(ends)
 
 
-def _atom(atom: Any, ranges: Mapping[str, DimRange]) -> Interval:
-    if atom[0] == "symbol":
-        span = ranges.get(atom[1])
-        return (0.0, math.inf) if span is None else (span.min, math.inf if span.max is None else span.max)
-    left, right = interval(atom[1], ranges), interval(atom[2], ranges)
-    if atom[0] in ("max", "min"):
-        choose = max if atom[0] == "max" else min
-        return choose(left[0], right[0]), choose(left[1], right[1])
+def _remainder(left: Interval, right: Interval) -> Interval:
     if right[0] <= 0:
         return -math.inf, math.inf
-    if atom[0] == "%":
-        within = left[0] >= 0 and left[1] < right[0]
-        return left if within else (0.0, right[1] - 1)
+    return left if left[0] >= 0 and left[1] < right[0] else (0.0, right[1] - 1)
+
+
+def _quotient(left: Interval, right: Interval) -> Interval:
+    if right[0] <= 0:
+        return -math.inf, math.inf
     ends = [_floor(a, b) for a in left for b in right]
     return min(ends), max(ends)
 
@@ -96,3 +92,9 @@ def _floor(over: float, under: float) -> float:
     if math.isinf(under):
         return 0.0 if over >= 0 else -1.0
     return float(int(over) // int(under))
+
+
+_FUNCTIONS: Mapping[str, Callable[[Interval, Interval], Interval]] = {
+    "+": lambda left, right: (left[0] + right[0], left[1] + right[1]), "-": lambda left, right: (left[0] - right[1], left[1] - right[0]),
+    "*": _product, "//": _quotient, "%": _remainder, "max": lambda left, right: (max(left[0], right[0]), max(left[1], right[1])),
+    "min": lambda left, right: (min(left[0], right[0]), min(left[1], right[1]))}

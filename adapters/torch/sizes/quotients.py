@@ -7,6 +7,7 @@ form torch's expressions grow with every layer, and its general simplification t
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +18,9 @@ from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
 from converter import dims
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError
+from converter.ports.sizes import SizeWriter
 
-_FUNCTIONS: Mapping[str, Any] = {"//": FloorDiv, "%": PythonMod, "max": Max, "min": Min}
+_FUNCTIONS: Mapping[str, Any] = {"+": sympy.Add, "-": operator.sub, "*": sympy.Mul, "//": FloorDiv, "%": PythonMod, "max": Max, "min": Min}
 _INNER = (FloorDiv, Mod, PythonMod)
 
 
@@ -55,16 +57,22 @@ def _size(terms: dict[Any, int]) -> Dim:
 
 def expression(value: Dim, symbols: Mapping[str, Any]) -> Any:
     """A size in torch's own terms. `symbols` has its symbols by name."""
-    if isinstance(value, int):
+    return _Sympy(symbols).size(value)
+
+
+class _Sympy(SizeWriter[Any]):
+    def __init__(self, symbols: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.symbols = symbols
+
+    def number(self, value: int) -> Any:
         return sympy.Integer(value)
-    total = sympy.Integer(0)
-    for monomial, coefficient in value.terms.items():
-        product = sympy.Integer(coefficient)
-        for atom, power in monomial:
-            factor = symbols[atom[1]] if atom[0] == "symbol" else _FUNCTIONS[atom[0]](*(expression(item, symbols) for item in atom[1:]))
-            product *= factor**power
-        total += product
-    return total
+
+    def symbol(self, name: str) -> Any:
+        return self.symbols[name]
+
+    def combine(self, function: str, left: Any, right: Any) -> Any:
+        return _FUNCTIONS[function](left, right)
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from torch.fx import GraphModule
 
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.sizes.size_numbers import SizeNumber, emit
-from adapters.torch.tracing.importer import Importer, attribute, target_name
+from adapters.torch.tracing.importer import Importer, attribute
 from converter.builder import GraphBuilder, Value
 from converter.errors import UnsupportedError
 from converter.ir import DType, Graph
 from converter.passes.rewriting import simplify
+from converter.ports.refusals import Refusals
 
 
 def bodies(g: Importer, modules: Sequence[GraphModule], operands: Sequence[Any]) -> tuple[list[Graph], list[Value]]:
@@ -26,14 +27,14 @@ def bodies(g: Importer, modules: Sequence[GraphModule], operands: Sequence[Any])
     tensors: dict[int, torch.Tensor] = {id(tensor): tensor for module in modules for tensor in _tensors(module)}
     captured = {key: g.constant(tensor) for key, tensor in tensors.items()}
     graphs: list[Graph] = []
-    problems: list[dict[str, object]] = []
+    refusals = Refusals()
     for module in modules:
         try:
             graphs.append(_body(g, module, operands, captured))
         except UnsupportedError as error:
-            problems += error.items or [{"operator": target_name(g.node.target), "reason": error.message}]  # type: ignore[union-attr]
-    if problems:
-        raise UnsupportedError("a body cannot be converted", items=problems)
+            refusals.add(error, g.operator)
+    if refusals:
+        raise refusals.error(lambda count: "a body cannot be converted")
     return graphs, [*(item for item in operands if isinstance(item, Value)), *captured.values()]
 
 

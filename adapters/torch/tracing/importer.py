@@ -11,11 +11,13 @@ import torch
 from adapters.torch.dtypes import from_torch_dtype, to_dim
 from adapters.torch.registry import importers
 from adapters.torch.sizes.size_numbers import SizeNumber, Symbols, checked_conditions, emit
-from converter.builder import BuilderOperand, GraphBuilder, Value
+from converter.builder import GraphBuilder, Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType, TensorSpec
 from converter.parameters import InMemoryParameters
+from converter.ports.importing import GraphImporter
+from converter.ports.refusals import Refusals
 
 # What an exported graph holds that computes nothing: checks that the neutral graph's declared shapes make.
 CHECKS = frozenset({
@@ -38,16 +40,16 @@ def target_name(target: Any) -> str:
     return f"{getattr(target, '__module__', '')}.{getattr(target, '__name__', str(target))}".removeprefix("_")
 
 
-class Importer:
+class Importer(GraphImporter):
     """What an importer works with: the builder, the current ATen node, and helpers that emit nodes."""
 
     def __init__(self, builder: GraphBuilder, symbols: Mapping[str, str | Dim]) -> None:
-        self.builder = builder
+        super().__init__(builder, Refusals(keys=("operator", "reason", "cause", "source")))
         self.numbers: dict[str, Value] = {}
         self.refused: list[torch.fx.Node] = []
         self.checked: list[Any] = []
         self.symbols = Symbols(self, symbols)
-        self.node: torch.fx.Node | None = None
+        self._node: torch.fx.Node | None = None
         self.environment: Mapping[torch.fx.Node, Any] = {}
         self.attached: dict[int, Value] = {}
         self.constants: dict[str, torch.Tensor] = {}
@@ -57,19 +59,25 @@ class Importer:
 
     # For importers ---------------------------------------------------------------------------------------------------
 
-    def op(self, op: str, *inputs: BuilderOperand, name: str | None = None, **attributes: Any) -> Value:
-        """Emits a node of which one output matters. It is named after the ATen node where it is the last one."""
-        return self.add(op, *inputs, names=None if name is None else (name,), **attributes)[0]
+    @property
+    def node(self) -> torch.fx.Node:
+        """The current ATen node."""
+        assert self._node is not None
+        return self._node
 
-    def add(self, op: str, *inputs: BuilderOperand, names: tuple[str | None, ...] | None = None,
-            **attributes: Any) -> tuple[Value, ...]:
-        """Emits a node and gives all its outputs."""
-        return self.builder.add(op, inputs, attributes, names=names, source=self.source)
+    @property
+    def schema(self) -> Any:
+        """The signature of the current ATen operator."""
+        return self.node.target._schema  # type: ignore[union-attr]
+
+    @property
+    def operator(self) -> str:
+        return target_name(self.node.target)
 
     @property
     def source(self) -> str | None:
         """`file.py:12 in forward`: the user's line that the current ATen node came from."""
-        return source_of(self.node) if self.node is not None else None
+        return None if self._node is None else source_of(self._node)
 
     def result_dtype(self, output: int | None = None) -> DType:
         """The dtype that PyTorch gave the current node's result: what its promotion rules decided."""
@@ -80,13 +88,13 @@ class Importer:
         return tuple(to_dim(size, self.symbols) for size in self._result(output).shape)
 
     def _result(self, output: int | None) -> torch.Tensor:
-        value = self.node.meta["val"]  # type: ignore[union-attr]
+        value = self.node.meta["val"]
         return value if output is None and isinstance(value, torch.Tensor) else value[output or 0]
 
     def cast(self, value: Value, dtype: DType | torch.dtype | None) -> Value:
         """`value` in `dtype`; no node when it is so already."""
         target = from_torch_dtype(dtype) if isinstance(dtype, torch.dtype) else dtype
-        return value if target is None or value.dtype is target else self.op("astype", value, dtype=target)
+        return value if target is None else super().cast(value, target)
 
     def operand(self, value: Any, dtype: DType) -> Value | bool | int | float | complex:
         """A tensor cast to `dtype`, a number as a literal of it, or a size as a 0-d tensor of it."""
@@ -115,12 +123,6 @@ class Importer:
             self.attached[id(tensor)] = self.builder.parameter(name, from_torch_dtype(tensor.dtype), tuple(tensor.shape))
         return self.attached[id(tensor)]
 
-    def refuse(self, reason: str, cause: str | None = None) -> UnsupportedError:
-        """The error of an importer that cannot express its node: `raise g.refuse("why")`. `cause` is one of `errors.CAUSES`."""
-        name = target_name(self.node.target)  # type: ignore[union-attr]
-        item: dict[str, object] = {"operator": name, "reason": reason, "source": self.source}
-        return UnsupportedError(reason, items=[item if cause is None else {**item, "cause": cause}])
-
     # For the walk ----------------------------------------------------------------------------------------------------
 
     def walk(self, graph: torch.fx.Graph, environment: dict[torch.fx.Node, Any]) -> list[Any]:
@@ -128,14 +130,13 @@ class Importer:
 
         Raises `UnsupportedError` that lists every node that could not be expressed.
         """
-        problems: dict[tuple[str, str, str | None, str | None], int] = {}
         unknown: set[torch.fx.Node] = set()
         live = needed(graph)
         self.checked = checked_conditions(graph)
         self.environment = environment
         for node in graph.nodes:
             if node.op == "output":
-                if problems:
+                if self.refusals:
                     break
                 results = [self._resolve(item, environment) for item in _flat(node.args[0])]
                 return [emit(self, item) if isinstance(item, SizeNumber) else item for item in results]
@@ -150,31 +151,24 @@ class Importer:
             if unknown.intersection(node.all_input_nodes):
                 unknown.add(node)
                 if name not in importers() and not _is_size(node) and name != "operator.getitem":
-                    key = (name, *_missing(node), source_of(node))
-                    problems[key] = problems.get(key, 0) + 1
+                    self._node = node
+                    self.refusals.add(self.refuse(*_missing(node)), name)
                 continue
-            self.node = node
+            self._node = node
             try:
                 environment[node] = self._emit(node, name, environment)
             except UnsupportedError as error:
                 self.refused.append(node)
                 if not self._stand_in(node, environment):
                     unknown.add(node)
-                for item in error.items or [{"operator": name, "reason": str(error), "cause": error.cause}]:
-                    source, cause = item.get("source"), item.get("cause")
-                    key = (str(item["operator"]), str(item["reason"]), None if cause is None else str(cause),
-                           str(source) if source else source_of(node))
-                    problems[key] = problems.get(key, 0) + int(str(item.get("count", 1)))
+                self.refusals.add(error, name, source_of(node))
             except ConverterError as error:
-                if not problems:
+                if not self.refusals:
                     raise error.within(f"{name} from {source_of(node)}") from error
                 unknown.add(node)  # what stands in for a refused value need not fit everywhere
-        self.node = None
-        items: list[dict[str, object]] = [
-            {"operator": name, "reason": reason, "count": count, "source": source, **({} if cause is None else {"cause": cause})}
-            for (name, reason, cause, source), count in problems.items()]
-        raise UnsupportedError(f"{len({item['operator'] for item in items})} operators cannot be converted", items=items,
-                               fix="rewrite the lines named, or report the operators as gaps")
+        self._node = None
+        raise self.refusals.error(lambda count: f"{count} operators cannot be converted",
+                                  "rewrite the lines named, or report the operators as gaps")
 
     def _stand_in(self, node: torch.fx.Node, environment: dict[torch.fx.Node, Any]) -> bool:
         """Gives a refused node values of the right kind, so that the walk goes on and finds all that is to be refused."""
@@ -221,7 +215,7 @@ class Importer:
         own = [] if expression is None else [item for item in expression.free_symbols if not is_known(item, self.symbols)]
         if isinstance(number, torch.SymInt) and not own:
             return to_dim(number, self.symbols)
-        if any(user.op == "output" for user in self.node.users):  # type: ignore[union-attr]
+        if any(user.op == "output" for user in self.node.users):
             # What Python's own numbers are.
             if tensor.dtype is not DType.BOOL:
                 tensor = self.cast(tensor, DType.FLOAT64 if tensor.dtype.is_float else DType.INT64)
