@@ -13,6 +13,7 @@ from torch.fx.node import map_aggregate
 
 from adapters.torch.dtypes import TO_TORCH, as_tensor, from_torch_dtype, to_numpy, to_tensor
 from adapters.torch.ops.control import rebuild_cond, rebuild_scan, rebuild_while_loop
+from adapters.torch.ops.sorting import stable_order
 from adapters.torch.tracing.importer import target_name
 from adapters.torch.tracing.trace import Program
 from converter.errors import RunError
@@ -58,7 +59,7 @@ def run_cases(program: Program, cases: Sequence[Mapping[str, Any]], *, float_dty
             else:
                 yield stored[spec.target] if spec.target in stored else constants.get(spec.target)
 
-    with torch.no_grad():
+    with torch.no_grad(), stable_order(exported.graph_module):
         results = _side_by_side(exported.graph_module, [list(arguments(inputs)) for inputs in cases], target, observed or {},
                                 list(stored.values()))
     return [_named(program, result) for result in results]

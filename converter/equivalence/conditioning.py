@@ -77,7 +77,8 @@ def rounding(specs: Mapping[str, TensorSpec], probe: int, float_dtype: DType | N
             return np.where(inexact, values * (1 + eps_of(dtype) / 2 * signs(values, stream_seed(probe, "result", name))), values)
 
     def observe(node: Node, results: tuple[Array, ...]) -> tuple[Array, ...]:
-        return results if gives_exact(node) else tuple(map(moved, [*node.outputs, *[None] * (len(results) - len(node.outputs))], results))
+        names = [*node.outputs, *[None] * (len(results) - len(node.outputs))]
+        return results if gives_exact(node, specs) else tuple(map(moved, names, results))
 
     return observe
 

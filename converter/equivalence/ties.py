@@ -8,13 +8,13 @@ what both values may stray.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from converter.ir import Graph, Node
+from converter.ir import Graph, Node, TensorSpec
 from converter.opset import facts_of, lookup
 from converter.resolved import resolve
 
@@ -60,17 +60,17 @@ class TieRule:
         return choice(actual, truth, operands[0], strays[0], attributes)
 
 
-def tie_rules(graph: Graph, floats: Callable[[str], bool]) -> dict[str, TieRule]:
-    """The rule of each output that has one. `floats` says whether a value is floating."""
+def tie_rules(graph: Graph, specs: Mapping[str, TensorSpec]) -> dict[str, TieRule]:
+    """The rule of each output that has one."""
     makers = {name: (node, position) for node in graph.nodes for position, name in enumerate(node.outputs) if name is not None}
-    made = _rounded(graph)
+    made = _rounded(graph, specs)
     rules = {}
     for output in graph.outputs:
         if output.spec.dtype.is_float or output.spec.dtype.is_complex:
             continue
         name = output.value
         selections: list[Node] = []
-        while name in makers and not floats(name) and (facts_of(makers[name][0].op).flat or makers[name][0].op == "select"):
+        while name in makers and not specs[name].dtype.is_float and (facts_of(makers[name][0].op).flat or makers[name][0].op == "select"):
             maker, _ = makers[name]
             selections += [maker] if maker.op == "select" else []
             name = maker.names[0]
@@ -84,22 +84,22 @@ def tie_rules(graph: Graph, floats: Callable[[str], bool]) -> dict[str, TieRule]
         if facts.compares or chosen:
             operands = tuple(item for item in node.inputs[:2 if facts.compares else 1]
                              if isinstance(item, (str, int, float)))
-            if operands and all(floats(item) for item in operands if isinstance(item, str)):
+            if operands and all(specs[item].dtype.is_float for item in operands if isinstance(item, str)):
                 rules[output.name] = TieRule(node, operands, bool(selections), frozenset(operands) - made)  # type: ignore[arg-type]
     return rules
 
 
-def gives_exact(node: Node) -> bool:
-    """Whether a node gives some of its operands' values as they are, or with another sign."""
+def gives_exact(node: Node, specs: Mapping[str, TensorSpec]) -> bool:
+    """Whether a node gives some of its operands' values as they are, or with another sign: of complex ones, the modulus is computed."""
     facts = facts_of(node.op)
-    return facts.mirrors or bool(facts.carries) and node.op != "astype"
+    return facts.mirrors and not any(specs[name].dtype.is_complex for name in node.names) or bool(facts.carries) and node.op != "astype"
 
 
-def _rounded(graph: Graph) -> set[str]:
+def _rounded(graph: Graph, specs: Mapping[str, TensorSpec]) -> set[str]:
     """The values that some rounding may have touched."""
     found: set[str] = set()
     for node in graph.nodes:
-        if not gives_exact(node) or found & set(node.names):
+        if not gives_exact(node, specs) or found & set(node.names):
             found.update(name for name in node.outputs if name is not None)
     return found
 

@@ -83,7 +83,7 @@ class Judge:
         self.model, self.source, self.memory, self.float_dtype = model, source, memory, float_dtype
         self.specs = check(model.graph, model.parameters)
         self.dtypes = {output.name: promote(output.spec.dtype, float_dtype).numpy for output in model.graph.outputs}
-        self.ties = tie_rules(model.graph, lambda name: self.specs[name].dtype.is_float)
+        self.ties = tie_rules(model.graph, self.specs)
         self.typical: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
         self._moves: dict[int, dict[str, Array]] = {}

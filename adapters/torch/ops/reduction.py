@@ -249,4 +249,9 @@ def rebuild_vector_norm(x: torch.Tensor, *, axis: tuple[int, ...] | None = None,
 
 @rebuilds("median")
 def rebuild_median(x: torch.Tensor, *, axis: int, keepdims: bool = False, ignore_nan: bool = False) -> Any:
-    return (torch.nanmedian if ignore_nan else torch.median)(x, axis, keepdims)
+    values, places = (torch.nanmedian if ignore_nan else torch.median)(x, axis, keepdims)
+    if not x.dim():
+        return values, places
+    # torch promises no order of equal elements.
+    wanted = values if keepdims else values.unsqueeze(axis)
+    return values, ((x == wanted) | (x != x) & (wanted != wanted)).to(torch.uint8).argmax(axis, keepdims)

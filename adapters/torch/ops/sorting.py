@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapters.torch.dtypes import from_torch_dtype
 from adapters.torch.ops.indexing import data_size
 from adapters.torch.ops.manipulation import permuted, reshaped
+from adapters.torch.ops.reduction import rebuild_median
 from adapters.torch.registry import imports, rebuilds
 from adapters.torch.tracing.importer import Importer
 from converter import dims
@@ -17,6 +21,59 @@ from converter.dims import Dim
 from converter.ir import DType
 
 Tensor = torch.Tensor
+
+
+class StableOrder(TorchDispatchMode):
+    """While active, equal elements are ordered as the format orders them, where torch promises nothing: one of the outcomes it may give.
+
+    So no tie tells a module from its graph, however far what was chosen is used. Bodies of torch's control flow are not reached.
+    """
+
+    supports_higher_order_operators = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return STABLE.get(func, func)(*args, **(kwargs or {}))
+
+
+def _stable_sort(x: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, ...]:
+    return tuple(torch.sort(x, stable=True, dim=dim, descending=descending))
+
+
+def _stable_topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Tensor, ...]:
+    values, indices = torch.topk(x, k, dim, largest)  # refuses what it refuses
+    return (values, indices) if not x.dim() else rebuild_topk(x, k=k, axis=dim, largest=largest)
+
+
+def _stable_kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, ...]:
+    found = torch.kthvalue(x, k, dim, keepdim)
+    if not x.dim():
+        return tuple(found)
+    return tuple(part.narrow(dim, k - 1, 1) if keepdim else part.select(dim, k - 1) for part in _stable_sort(x, dim))
+
+
+def _stable_median(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    return rebuild_median(x, axis=dim, keepdims=keepdim)
+
+
+def _stable_nanmedian(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    return rebuild_median(x, axis=dim, keepdims=keepdim, ignore_nan=True)
+
+
+ATEN = torch.ops.aten
+STABLE = {ATEN.sort.default: _stable_sort, ATEN.topk.default: _stable_topk, ATEN.kthvalue.default: _stable_kthvalue,
+          ATEN.median.dim: _stable_median, ATEN.nanmedian.dim: _stable_nanmedian}
+OPEN_ORDER = {*STABLE, ATEN.argsort.default, ATEN.msort.default}
+
+
+@contextmanager
+def stable_order(traced: torch.fx.GraphModule) -> Iterator[None]:
+    """`StableOrder` where the traced module asks for an order; compiled functions run as they are written then."""
+    parts = (part for part in traced.modules() if isinstance(part, torch.fx.GraphModule))
+    if not any(node.target in OPEN_ORDER for part in parts for node in part.graph.nodes):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), StableOrder():
+        yield
 
 
 def _vector(g: Importer, x: Value) -> Value:

@@ -10,6 +10,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import as_tensor, to_numpy, to_tensor
+from adapters.torch.ops.sorting import stable_order
 from adapters.torch.state.memory import evaluation, unchanged
 from adapters.torch.tracing.inputs import call, call_arguments, flat_names
 from adapters.torch.tracing.trace import Program
@@ -83,7 +84,7 @@ def run_module(program: Program, arguments: Mapping[str, Any], inputs: Mapping[s
               for name, leaf in zip(program.input_names, leaves, strict=True)]
     bound = pytree.tree_unflatten(filled, structure)
     args, kwargs = call_arguments(program.module, bound)
-    with evaluation(program.module), unchanged(program.module), torch.no_grad():
+    with evaluation(program.module), unchanged(program.module), torch.no_grad(), stable_order(program.exported.graph_module):
         result = call(program.module, args, kwargs)
     values = pytree.tree_leaves(result)
     names = program.output_names
