@@ -184,6 +184,33 @@ def _tensor_split(input: Tensor, *given: Any, **named: Any) -> tuple[Tensor, ...
     return tuple(input[(*[slice(None)] * axis, slice(start, stop))] for start, stop in itertools.pairwise([*edges, None]))
 
 
+def _chunk(input: Tensor, chunks: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Parts of one size, as many as are asked for or as the elements make: torch.chunk."""
+    size = input.shape[dim]
+    if not isinstance(chunks, int) or chunks < 3 or not holds_sizes(size):
+        return torch.chunk(input, chunks, dim)
+    return _parts(input, (size + chunks - 1) // chunks, dim)
+
+
+def _split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Parts of a given size, as many as the elements make: torch.split."""
+    length = split_size_or_sections
+    if not isinstance(length, (int, torch.SymInt)) or isinstance(length, int) and length < 1 or not holds_sizes(tensor.shape[dim]):
+        return torch.split(tensor, length, dim)
+    return _parts(tensor, length, dim)
+
+
+def _parts(x: Tensor, length: Any, dim: int) -> tuple[Tensor, ...]:
+    """As many parts as at the traced size, the last ones empty where there are no elements left. Whether it matters that torch leaves those
+    out, and that there may be more, is for a trial to show: the number is asked for as an operator asks."""
+    size, axis = x.shape[dim], dim % x.dim()
+    count = int(getattr(number.node, "hint", 0)) if isinstance(number := (size + length - 1) // length, torch.SymInt) else number
+    if isinstance(number, torch.SymInt):
+        (number == count).node.guard_bool(__file__, 0)
+    edges = [place * length for place in range(count)]
+    return tuple(x[(*[slice(None)] * axis, slice(start, stop))] for start, stop in itertools.pairwise([*edges, None]))
+
+
 # Counts --------------------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +277,8 @@ FREE: Mapping[Any, Callable[..., Any]] = {
     torch.triu_indices: _triangle_indices(torch.triu_indices, torch.triu),
     Tensor.fill_diagonal_: _fill_diagonal, torch.cdist: _cdist, torch.pdist: _pdist,
     torch.nn.functional.affine_grid: _affine_grid, torch.diff: _diff, Tensor.diff: _diff,
-    Tensor.unfold: _unfold, torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split,
+    Tensor.unfold: _unfold, torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split, torch.chunk: _chunk, Tensor.chunk: _chunk,
+    torch.split: _split, Tensor.split: _split,
     torch.nn.functional.one_hot: _one_hot, torch.bincount: _bincount, Tensor.bincount: _bincount,
     torch.istft: _istft, Tensor.istft: _istft,
 }

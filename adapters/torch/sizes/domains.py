@@ -87,9 +87,10 @@ def narrowed_by(domain: Domain, conditions: Iterable[Condition], traced: Mapping
     narrowing = _Narrowing(dict(ranges), traced)
     narrowing.trials, narrowing.reasons, narrowing.relations = set(domain.trials), dict(domain.reasons), dict(domain.relations)
     narrowing.requires = dict(domain.requires)
-    for place, condition in conditions:
+    more = tuple(conditions)
+    for place, condition in more:
         narrowing.hold(place, condition, relate=False)
-    return narrowing.domain(domain.conditions, domain.doubtful)
+    return narrowing.domain((*domain.conditions, *more), domain.doubtful)
 
 
 class _Narrowing:

@@ -43,23 +43,25 @@ def narrowed(domain: Domain, traced: Mapping[str, int]) -> list[str]:
 
 
 def other_sizes(domain: Domain, traced: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Sizes at which decisions go another way, those first at which most do; one for each set of such decisions."""
+    """Sizes at which decisions go another way, those first at which most do; one for each set of such decisions, and another for the first."""
     names = narrowed(domain, traced)
-    changes = sorted({change for name in names for change in _changes(domain.ranges[name], traced[name])}, key=_ascending)
-    patterns: dict[frozenset[int], dict[str, int]] = {}
+    changes = sorted({change for name in names for change in _changes(domain.ranges[name], traced[name])}, key=_furthest)
+    patterns: dict[frozenset[int], list[dict[str, int]]] = {}
     for change in changes:
         sizes = {**traced, **{name: traced[name] + change for name in names}}
         if min(sizes.values()) < 2:
             continue
         turned = frozenset(index for index, (_, condition) in enumerate(domain.conditions) if not holds_at(condition, sizes))
         if turned:
-            patterns.setdefault(turned, sizes)
-    ordered = sorted(patterns, key=len, reverse=True)
-    yield from (patterns[turned] for turned in ordered[:ATTEMPTS])
+            patterns.setdefault(turned, []).append(sizes)
+    ordered = [patterns[turned] for turned in sorted(patterns, key=len, reverse=True)[:ATTEMPTS]]
+    yield from (group[0] for group in ordered)
+    yield from (sizes for group in ordered[:1] for sizes in group[1:2])
 
 
-def _ascending(change: int) -> tuple[bool, int]:
-    return change < 0, abs(change)
+def _furthest(change: int) -> tuple[bool, int]:
+    """Upwards first, and not just across an edge, where what is left over has a size of 1."""
+    return change < 0, -abs(change)
 
 
 def _changes(span: DimRange, size: int) -> Iterable[int]:

@@ -148,23 +148,28 @@ class Trials:
     def that_matter(self, doubtful: Iterable[Condition]) -> list[Condition]:
         """Of conditions that torch took for true, those at whose failing module and graph do not compute the same.
 
-        A condition that no trial could be made of is kept.
+        An equation may matter on one side alone. A condition that no trial could be made of is kept.
         """
         found = []
         for place, condition in doubtful:
             if not all(str(item) in self.graph.dims and str(item) in self.own for item in condition.free_symbols):
                 continue
-            points = [sizes for sizes in failing(condition, self.graph.dims, self.own) if self._allowed(sizes)]
-            nearest = sorted(points, key=lambda sizes: sum(abs(size - self.own[name]) for name, size in sizes.items()))
-            chosen = [sizes for pair in zip(points[:LOOKS], nearest, strict=False) for sizes in pair]
-            verdicts: list[bool | None] = []
-            for sizes in chosen:
-                verdicts.append(self.agree(sizes))
-                if verdicts[-1] is False or verdicts.count(True) == ENOUGH:
-                    break
-            if verdicts and (False in verdicts or True not in verdicts):
-                found.append((place, condition))
+            sides = [sympy.Le(*condition.args), sympy.Ge(*condition.args)] if isinstance(condition, sympy.Eq) else [condition]
+            verdicts = [self._matters(side) for side in sides]
+            if True in verdicts:
+                found += [(place, condition)] if False not in verdicts else [(place, sides[verdicts.index(True)])]
         return found
+
+    def _matters(self, condition: Any) -> bool | None:
+        """Whether module and graph differ where a condition fails; None where it fails nowhere."""
+        points = [sizes for sizes in failing(condition, self.graph.dims, self.own) if self._allowed(sizes)]
+        nearest = sorted(points, key=lambda sizes: sum(abs(size - self.own[name]) for name, size in sizes.items()))
+        verdicts: list[bool | None] = []
+        for sizes in (sizes for pair in zip(points[:LOOKS], nearest, strict=False) for sizes in pair):
+            verdicts.append(self.agree(sizes))
+            if verdicts[-1] is False or verdicts.count(True) == ENOUGH:
+                break
+        return (False in verdicts or True not in verdicts) if verdicts else None
 
     def _allowed(self, sizes: Mapping[str, int]) -> bool:
         """Whether the graph's own conditions hold at sizes."""
