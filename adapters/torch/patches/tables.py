@@ -277,8 +277,8 @@ FREE: Mapping[Any, Callable[..., Any]] = {
     torch.triu_indices: _triangle_indices(torch.triu_indices, torch.triu),
     Tensor.fill_diagonal_: _fill_diagonal, torch.cdist: _cdist, torch.pdist: _pdist,
     torch.nn.functional.affine_grid: _affine_grid, torch.diff: _diff, Tensor.diff: _diff,
-    Tensor.unfold: _unfold, torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split, torch.chunk: _chunk, Tensor.chunk: _chunk,
-    torch.split: _split, Tensor.split: _split,
+    Tensor.unfold: _unfold, torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split,
+    torch.chunk: _chunk, Tensor.chunk: _chunk, torch.split: _split, Tensor.split: _split,
     torch.nn.functional.one_hot: _one_hot, torch.bincount: _bincount, Tensor.bincount: _bincount,
     torch.istft: _istft, Tensor.istft: _istft,
 }

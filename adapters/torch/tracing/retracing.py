@@ -43,7 +43,7 @@ def narrowed(domain: Domain, traced: Mapping[str, int]) -> list[str]:
 
 
 def other_sizes(domain: Domain, traced: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Sizes at which decisions go another way, those first at which most do; one for each set of such decisions, and another for the first."""
+    """Sizes at which decisions go another way, those first at which most do: one for each set of them, and another for the first."""
     names = narrowed(domain, traced)
     changes = sorted({change for name in names for change in _changes(domain.ranges[name], traced[name])}, key=_furthest)
     patterns: dict[frozenset[int], list[dict[str, int]]] = {}
