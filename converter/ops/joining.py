@@ -77,8 +77,8 @@ def _parts(f: Space, x: Term, *, sizes: tuple[Dim, ...], axis: int) -> tuple[Ter
 @op(infer=_split, outputs=None, formula=_parts, facts=moves(0, finite=True))
 def split(x: Array, *, sizes: tuple[Size, ...], axis: int) -> tuple[Array, ...]:
     """x cut along `axis` into consecutive parts of the given sizes, which add up to the axis. torch.split."""
-    if sum(sizes) != x.shape[axis]:
-        raise ValueError(f"the parts add up to {sum(sizes)}, the axis has {x.shape[axis]}")
+    if sum(sizes) != x.shape[axis] or min(sizes) < 0:
+        raise ValueError(f"parts of {', '.join(map(str, sizes))} elements of an axis of {x.shape[axis]}")
     return tuple(np.split(x, np.cumsum(sizes)[:-1], axis))
 
 

@@ -203,10 +203,11 @@ def _split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[T
 def _parts(x: Tensor, length: Any, dim: int) -> tuple[Tensor, ...]:
     """As many parts as at the traced size, the last ones empty where there are no elements left. Whether it matters that torch leaves those
     out, and that there may be more, is for a trial to show: the number is asked for as an operator asks."""
-    size, axis = x.shape[dim], dim % x.dim()
-    count = int(getattr(number.node, "hint", 0)) if isinstance(number := (size + length - 1) // length, torch.SymInt) else number
+    number: Any = (x.shape[dim] + length - 1) // length
+    count = number.node.hint if isinstance(number, torch.SymInt) else number
     if isinstance(number, torch.SymInt):
         (number == count).node.guard_bool(__file__, 0)
+    axis = dim % x.dim()
     edges = [place * length for place in range(count)]
     return tuple(x[(*[slice(None)] * axis, slice(start, stop))] for start, stop in itertools.pairwise([*edges, None]))
 

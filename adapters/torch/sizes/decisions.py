@@ -19,13 +19,16 @@ import sympy
 import torch
 from torch.fx.experimental.sym_node import SymNode
 
+import adapters.torch
+
 _ROOT = str(Path(torch.__file__).parent)
 _INTERPRETER = f"{_ROOT}/_dynamo"
 _CALLS = f"{_ROOT}/_ops.py"
 _NUMBERS = (f"{_ROOT}/__init__", f"{_ROOT}/fx/experimental/sym_node")
 """Where torch's own numbers are written, between the code that computes with them and what is asked of them."""
-_HERE = str(Path(__file__).parent)
-_LIBRARIES = (_ROOT, _HERE, str(Path(sympy.__file__).parent), "<")
+HERE = str(Path(adapters.torch.__file__).parent)
+"""The folder of this package."""
+_LIBRARIES = (_ROOT, HERE, str(Path(sympy.__file__).parent), "<")
 _STARTS = frozenset({"exported_at", "prepare"})
 # These parts of torch compare sizes to find a shape, a stride or a fast path, and give the same values either way.
 _NEUTRAL = tuple(f"{_ROOT}/{part}" for part in (
@@ -63,7 +66,7 @@ class Decisions:
             code, line = interpreted(frame)
         if code is None or code.co_filename.startswith(_NEUTRAL):
             return
-        own = users_line(frame) if code.co_filename.startswith((_ROOT, _HERE)) else None
+        own = users_line(frame) if code.co_filename.startswith((_ROOT, HERE)) else None
         place = own or f"{Path(code.co_filename).name}:{line} in {code.co_name}"
         self.found.append(Decision(node.expr if condition is None else condition, answer, place, node.shape_env))
 
@@ -80,7 +83,7 @@ def interpreted(frame: FrameType | None) -> tuple[CodeType | None, int]:
 
 def frames_within(frame: FrameType | None) -> Iterator[FrameType]:
     """A frame and those that led to it, as far as this package's tracing: beyond are the lines of who called us."""
-    while frame is not None and not (frame.f_code.co_name in _STARTS and frame.f_code.co_filename.startswith(_HERE)):
+    while frame is not None and not (frame.f_code.co_name in _STARTS and frame.f_code.co_filename.startswith(HERE)):
         yield frame
         frame = frame.f_back
 

@@ -20,12 +20,11 @@ import torch.fx.experimental.symbolic_shapes as symbolic_shapes
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from adapters.torch.sizes.decisions import Decision, users_line
+import adapters.torch.patches.views as views
+import adapters.torch.sizes.decisions as decisions
+from adapters.torch.sizes.decisions import HERE, Decision, users_line
 
 _TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent)
-_DECISIONS = f"{_HERE}/decisions.py"
-_VIEWS = f"{_HERE}/views.py"
 
 # Which memory a tensor lies in, and how: by file, the functions that ask for nothing else.
 _OF_MEMORY = {
@@ -54,7 +53,7 @@ def places_kept() -> Iterator[None]:
     """While active, torch notes for each guard the function that asked, and not what records decisions on its way, and the line
     of the module's code."""
     original, located = symbolic_shapes.uninteresting_files, ShapeEnv._get_sloc
-    files = original() | {_DECISIONS, __file__}
+    files = original() | {decisions.__file__, __file__}
 
     def locate(self: ShapeEnv, framework_loc: str | None = None) -> Any:
         return replace(located(self, framework_loc), maybe_user_loc=users_line(sys._getframe(1)))
@@ -77,16 +76,16 @@ def guards_of(exported: ExportedProgram) -> tuple[list[Decision], list[Decision]
             frame = guard.sloc.framework_loc if guard.sloc is not None else None
             name = getattr(frame, "filename", "")
             inside = name.removeprefix(f"{_TORCH}/")
-            if name and inside == name and not name.startswith(_HERE) or inside.startswith(_OTHERS):
+            if name and inside == name and not name.startswith(HERE) or inside.startswith(_OTHERS):
                 continue  # the module's own code, whose decisions are recorded
             of_memory = getattr(frame, "name", None) in _OF_MEMORY.get(inside, ())
             if of_memory and not isinstance(guard.expr, sympy.Eq):
                 continue
             line = guard.sloc.maybe_user_loc if guard.sloc is not None else None
-            asked = "the shape of a view" if name == _VIEWS else "" if line else f"{inside}, {getattr(frame, 'name', '')}".strip(", ")
+            asked = "the shape of a view" if name == views.__file__ else "" if line else f"{inside}, {getattr(frame, 'name', '')}".strip(", ")
             place = " at ".join(filter(None, (asked, line)))
             decision = Decision(guard.expr, True, place, environment)
-            unsure = of_memory or inside == name != _VIEWS or inside in (*_CALLS, _META) or _is_not_one(guard.expr)
+            unsure = of_memory or inside == name != views.__file__ or inside in (*_CALLS, _META) or _is_not_one(guard.expr)
             (doubtful if unsure else certain).append(decision)
     return certain, doubtful
 

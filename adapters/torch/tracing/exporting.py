@@ -18,6 +18,7 @@ import torch.utils._pytree as pytree
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram, _trace
 
+import adapters.torch
 import adapters.torch.patches.gradients as gradients
 import adapters.torch.tracing.preparation as preparation
 from adapters.torch.ops.control import casts
@@ -103,7 +104,7 @@ def _untraceable(module: torch.nn.Module, failures: Sequence[Exception]) -> Unsu
     return error
 
 
-_OWN = tuple(f"{path.parent}/" for item in (torch.__file__, __file__) for path in (Path(item), Path(item).resolve()))
+_OWN = tuple(f"{path.parent}/" for item in (torch.__file__, adapters.torch.__file__) for path in (Path(item), Path(item).resolve()))
 _FRAME = re.compile(r'File "([^"<]+)", line (\d+), in (\S+)')
 
 
