@@ -82,7 +82,8 @@ def guards_of(exported: ExportedProgram) -> tuple[list[Decision], list[Decision]
             if of_memory and not isinstance(guard.expr, sympy.Eq):
                 continue
             line = guard.sloc.maybe_user_loc if guard.sloc is not None else None
-            asked = "the shape of a view" if name == views.__file__ else "" if line else f"{inside}, {getattr(frame, 'name', '')}".strip(", ")
+            asked = "the shape of a view" if name == views.__file__ else \
+                "" if line else f"{inside}, {getattr(frame, 'name', '')}".strip(", ")
             place = " at ".join(filter(None, (asked, line)))
             decision = Decision(guard.expr, True, place, environment)
             unsure = of_memory or inside == name != views.__file__ or inside in (*_CALLS, _META) or _is_not_one(guard.expr)
