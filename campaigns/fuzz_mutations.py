@@ -443,7 +443,8 @@ EDITS: dict[str, Callable[[bytes, Draw, bytes], bytes]] = {
     ".pt2": edit_zip,
     ".npz": edit_zip,
     ".npy": edit_array,
-    ".legacy": edit_pickle,
+    ".metadata": edit_pickle,
+    ".distcp": lambda data, draw, other: edit_near(data, draw, other, (b"PK", b"ctorch"), 64),
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 import converter
 from campaigns.fuzz_folders import Files, adapter_seeds, files_of, huggingface_seeds, sentence_seeds, sharded_seeds, timm_seeds
+from campaigns.fuzz_trained import distributed_seeds, zero_seeds
 from converter.dims import symbol
 from converter.ir import Model
 from converter.parameters import ParameterStore
@@ -204,13 +205,14 @@ def safetensors_seeds(wide: bool) -> list[Files]:
 
 def checkpoint_seeds(wide: bool) -> list[Files]:
     found = [{"m.pt": (FIXTURES / name / "checkpoint.pt").read_bytes()} for name in ("elman", "classifier", "skipgram")[: 3 if wide else 1]]
-    return [*found, *_saved(_models(), ".pt"), *_written(lambda torch, path: torch.save(_states(torch)[1], path))]
+    own = [_written(lambda torch, path, at=number: torch.save(_states(torch)[at], path)) for number in (1, 2)]  # type: ignore[misc]
+    return [*found, *_saved(_models(), ".pt"), *own[0], *own[1]]
 
 
 def legacy_seeds(wide: bool) -> list[Files]:
     return [
         seed
-        for number in range(2)
+        for number in range(3)
         for protocol in ((2, 4) if wide else (2,))
         for seed in _written(
             lambda torch, path, at=number, version=protocol: torch.save(
@@ -232,6 +234,7 @@ def _states(torch: Any) -> list[Any]:
             "lr": 0.1,
             "names": ["x", ("y", {1})],
         },
+        {"epoch": 1, "net": torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ModuleDict({"norm": torch.nn.BatchNorm1d(3)}))},
     ]
 
 
@@ -288,6 +291,8 @@ READERS: dict[str, Reader] = {
     "sharded": Reader("folders of shards with an index", sharded_seeds, read_folder, True),
     "sentence": Reader("sentence-transformers' folders", sentence_seeds, read_folder, True),
     "adapter": Reader("PEFT adapters and their base", adapter_seeds, read_folder, True),
+    "distributed": Reader("distributed checkpoints (FSDP)", distributed_seeds, read_tensors, True),
+    "zero": Reader("DeepSpeed's folders (ZeRO)", zero_seeds, read_tensors, True),
     "timm": Reader("timm's folders", timm_seeds, read_folder, True),
 }
 
