@@ -6,7 +6,9 @@ its inputs' shapes are bound by the operands, as a graph's are by its inputs; ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +29,29 @@ Specs = Sequence[TensorSpec]
 
 MAX_STEPS = 1 << 18
 """Of a loop that only the data end: a file may hold one that never does."""
+MAX_STEPS_WITHIN = 1 << 20
+"""Of all such loops within another loop, together."""
+
+_left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
+
+
+@contextmanager
+def counted_steps() -> Iterator[Callable[[], None]]:
+    """Gives what a loop calls at each step, and what loops within it are counted by too. It raises `RunError` after the last step."""
+    left, own = _left.get(), [MAX_STEPS]
+    token = _left.set([MAX_STEPS_WITHIN] if left is None else left)
+
+    def count() -> None:
+        for counter, most in ((own, MAX_STEPS), (_left.get(), MAX_STEPS_WITHIN)):
+            if counter is not None:
+                if not counter[0]:
+                    raise RunError(f"a loop did not end within {most:,} steps")
+                counter[0] -= 1
+
+    try:
+        yield count
+    finally:
+        _left.reset(token)
 
 
 def _call(graph: Graph, operands: Specs, what: str) -> tuple[TensorSpec, ...]:
@@ -101,11 +126,11 @@ def while_loop(*values: Array, carried: int, condition: Body, body: Body) -> tup
     Both take all values. The body gives new values, of the same dtypes and shapes, for the first `carried` of them; the
     others stay as they are. Gives the carried values once the condition is false, at the start maybe.
     """
-    for _ in range(MAX_STEPS):
-        if not condition(*values)[0]:
-            return values[:carried]
-        values = (*body(*values), *values[carried:])
-    raise RunError(f"a loop did not end within {MAX_STEPS:,} steps")
+    with counted_steps() as count:
+        while condition(*values)[0]:
+            count()
+            values = (*body(*values), *values[carried:])
+    return values[:carried]
 
 
 def _scanned(values: Specs, *, states: int, sequences: int, **attributes: object) -> Specs:
@@ -139,10 +164,11 @@ def scan(*values: Array, states: int, sequences: int, body: Body) -> tuple[Array
     if not len(scanned[0]):
         raise ValueError("a scan over no elements")
     rows: list[tuple[Array, ...]] = []
-    for elements in zip(*scanned, strict=True):
-        results = body(*state, *elements, *rest)
-        state = results[:states]
-        rows.append(results[states:])
+    with counted_steps():
+        for elements in zip(*scanned, strict=True):
+            results = body(*state, *elements, *rest)
+            state = results[:states]
+            rows.append(results[states:])
     return (*state, *(np.stack(column) for column in zip(*rows, strict=True)))
 
 

@@ -13,6 +13,7 @@ from adapters.torch.tracing.bodies import bodies, flag, inline
 from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
 from converter.ir import DType
+from converter.ops.control import counted_steps
 
 Body = Callable[..., tuple[torch.Tensor, ...]]
 
@@ -96,8 +97,10 @@ def rebuild_while_loop(*values: Any, carried: int, condition: Body, body: Body) 
 
         return tuple(loop(lambda *now: condition(*now, *rest)[0], lambda *now: body(*now, *rest), values[:carried]))  # type: ignore[no-untyped-call]
     now = values[:carried]
-    while condition(*now, *rest)[0]:
-        now = tuple(body(*now, *rest))
+    with counted_steps() as count:
+        while condition(*now, *rest)[0]:
+            count()
+            now = tuple(body(*now, *rest))
     return now
 
 
@@ -107,10 +110,11 @@ def rebuild_scan(*values: Any, states: int, sequences: int, body: Body) -> tuple
     if _tracing():
         return _traced_scan(state, scanned, rest, body)
     rows = []
-    for elements in zip(*(item.unbind(0) for item in scanned), strict=True):
-        results = body(*state, *elements, *rest)
-        state = tuple(results[:states])
-        rows.append(results[states:])
+    with counted_steps():
+        for elements in zip(*(item.unbind(0) for item in scanned), strict=True):
+            results = body(*state, *elements, *rest)
+            state = tuple(results[:states])
+            rows.append(results[states:])
     if not rows:
         raise ValueError("a scan over no elements")
     return (*state, *(torch.stack(column) for column in zip(*rows, strict=True)))
