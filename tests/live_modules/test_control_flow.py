@@ -290,16 +290,46 @@ def test_unsupported_operators_inside_bodies_are_listed_with_their_lines() -> No
     assert counts == {"aten.rand_like.default": 2, "aten.randn_like.default": 1}
 
 
-def test_a_loop_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.ops.control.MAX_STEPS", 100)
-    always, same = GraphBuilder("always"), GraphBuilder("same")
-    always.input("x", "float32", [2])
-    always.output("more", always.op("full", shape=(), fill_value=True, dtype="bool"))
-    same.output("y", same.op("abs", same.input("x", "float32", [2])))
-    builder = GraphBuilder("endless")
+def repeated(name: str, body: Graph, limit: int) -> Graph:
+    """A graph that runs `body` on its one input until a counter is at the limit."""
+    more, step = GraphBuilder(f"{name}_more"), GraphBuilder(f"{name}_step")
+    more.input("x", "float32", [2])
+    more.output("more", more.op("less", more.input("i", "int64", []), limit))
+    x, i = step.input("x", "float32", [2]), step.input("i", "int64", [])
+    step.output("y", step.add("cond", (step.op("equal", i, i), x), {"then_branch": body, "else_branch": body})[0])
+    step.output("j", step.op("add", i, 1))
+    builder = GraphBuilder(name)
     x = builder.input("x", "float32", [2])
-    builder.output("y", builder.add("while_loop", (x,), {"carried": 1, "condition": always.graph(), "body": same.graph()})[0])
-    model = Model(builder.graph(), InMemoryParameters({}))
-    for runtime in ("reference", "numpy"):
-        with pytest.raises(RunError, match="a loop did not end within 100 steps"):
-            converter.session(model, runtime).run({"x": np.ones(2, np.float32)})
+    zero = builder.op("full", shape=(), fill_value=0, dtype="int64")
+    found = builder.add("while_loop", (x, zero), {"carried": 2, "condition": more.graph(), "body": step.graph()})
+    builder.output("y", found[0])
+    return builder.graph()
+
+
+def one_more() -> Graph:
+    builder = GraphBuilder("one_more")
+    builder.output("y", builder.op("add", builder.input("x", "float32", [2]), 1))
+    return builder.graph()
+
+
+@pytest.mark.parametrize("runtime", ["reference", "numpy", "onnxruntime", "torch"])
+@pytest.mark.parametrize("length", [0, 99, 100, 101, 1 << 60])
+def test_a_loop_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch, runtime: str, length: int) -> None:
+    monkeypatch.setattr("converter.ops.control.MAX_STEPS", 100)
+    session = converter.session(Model(repeated("loop", one_more(), length), InMemoryParameters({})), runtime)
+    if length <= 100:
+        assert session.run({"x": np.ones(2, np.float32)})["y"].tolist() == [length + 1.0] * 2
+        return
+    with pytest.raises(RunError, match="a loop did not end within 100 steps" if runtime != "onnxruntime" else "out of data bounds"):
+        session.run({"x": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize("runtime", ["reference", "numpy", "torch"])
+def test_loops_within_loops_are_counted_together(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    monkeypatch.setattr("converter.ops.control.MAX_STEPS_WITHIN", 350)
+    model = Model(repeated("outer", repeated("inner", one_more(), 30), 10), InMemoryParameters({}))
+    for _ in range(2):
+        assert converter.session(model, runtime).run({"x": np.zeros(2, np.float32)})["y"].tolist() == [300.0] * 2
+    model = Model(repeated("outer", repeated("inner", one_more(), 35), 10), InMemoryParameters({}))
+    with pytest.raises(RunError, match="within 350 steps"):
+        converter.session(model, runtime).run({"x": np.zeros(2, np.float32)})
