@@ -38,10 +38,11 @@ class ConverterError(Exception):
         super().__init__(message)
 
     def __str__(self) -> str:
-        parts = [f"{self.where}: {self.message}" if self.where else self.message]
+        message = _shortened(self.message)
+        parts = [f"{_shortened(self.where)}: {message}" if self.where else message]
         for label, text in (("Expected", self.expected), ("Received", self.received), ("To fix", self.fix)):
             if text is not None:
-                parts.append(f"{label}: {text}")
+                parts.append(f"{label}: {_shortened(text)}")
         # What ends with a line is a list: a full stop would belong to its last item.
         return shown("".join(part if part.endswith("\n") else _sentence(part) + " " for part in parts).rstrip(" "))
 
@@ -49,6 +50,16 @@ class ConverterError(Exception):
         """Names an enclosing place: `file.json` around `node 3 (reshape)`. Returns the error itself."""
         self.where = f"{place}, {self.where}" if self.where else place
         return self
+
+
+LONGEST = 1500
+"""Characters of each part of an error: names and numbers of a file may have any length."""
+
+
+def _shortened(text: str, most: int = LONGEST) -> str:
+    """The beginning of a text that is too long, and its end."""
+    left = len(text) - most
+    return text if left <= 100 else f"{text[:most - most // 8]} … ({left} characters left out) … {text[-(most // 8):]}"
 
 
 def _sentence(text: str) -> str:
@@ -89,6 +100,10 @@ class RunError(ConverterError):
     """Inputs that a graph cannot run on: a missing name, a wrong dtype, a size outside its range."""
 
 
+class EndlessLoopError(RunError):
+    """A loop that only the data end took more steps than are allowed."""
+
+
 class UnsupportedError(ConverterError):
     """Something that cannot be converted. `items` lists every such thing, not only the first.
 
@@ -114,7 +129,7 @@ class UnsupportedError(ConverterError):
         for item in self.items:
             count = f" (x{item['count']})" if item.get("count", 1) != 1 else ""
             source = f", from {item['source']}" if item.get("source") else ""
-            lines.append(shown(f"  - {item['operator']}{count}: {item['reason']}{source}"))
+            lines.append(shown(f"  - {_shortened(str(item['operator']), 300)}{count}: {_shortened(str(item['reason']))}{source}"))
         return "\n".join(lines)
 
 

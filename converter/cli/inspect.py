@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from converter.recognition import Checkpoint, Recognised
 
 HELP = """Shows what is in a model or a checkpoint: inputs, outputs, operators, parameters, digest, where it came from, and what
-was recorded. Reads every parameter for the digest.
+was recorded. Reads every parameter, for the digest and for the checksums of checkpoints.
 
 \b
 Example:
@@ -33,7 +33,7 @@ Example:
 @click.argument("file", metavar="FILE")
 @click.option("--nodes", is_flag=True, help="List every node.")
 @click.option("--parameters", is_flag=True, help="List every parameter.")
-@click.option("--no-digest", is_flag=True, help="Do not read the parameters' values.")
+@click.option("--no-digest", is_flag=True, help="Do not read the parameters' values, nor compare them with digests and checksums.")
 @click.option("--key", metavar="NAME", help="The entry of a checkpoint that holds the state_dict.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @guarded
@@ -64,6 +64,9 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
             reason = reason or _beside(path)
         store = checkpoint.store if found is None or found.store is None else found.store
         files = checkpoint_files(file) if found is None or not found.files else found.files
+        for name in store.names() if digest else ():
+            if store.file_range(name) is None:  # both compare a storage with its checksum, where the file has one
+                store.read(name)
         entry = store.key
         return {"file": file, "format": folder_title(path) if form is None else form.title,
                 "bytes": sum(item.stat().st_size for item in files), **({"key": entry} if entry else {}),

@@ -15,7 +15,7 @@ import click
 from converter import discovery
 from converter.checkpoint import existing
 from converter.cli.console import progress, say, warn
-from converter.cli.guard import DIFFERENT, described, guarded, told
+from converter.cli.guard import DIFFERENT, complain, described, guarded, told
 from converter.cli.sources import name_options
 from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
@@ -131,6 +131,9 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
         elif not report:
             say(str(report), lines=True)
     if not report:
+        if not report.failures:
+            reasons = [str(item) for item in report.unjudged] or [item.reason for item in report.left_open]
+            complain(f"Error: {report.model}: {report.verdict}: {reasons[0] if reasons else 'there was nothing to compare'}")
         raise SystemExit(report.exit_code)
 
 

@@ -13,7 +13,7 @@ from converter.equivalence.inputs import PLAIN, RECORDED, Case, Planner, given
 from converter.equivalence.memory import peak_bytes
 from converter.equivalence.report import Report, Row, Stage, Unjudged, failure
 from converter.equivalence.truth import Judge, Prepared, Recorded, Refused, first_line
-from converter.errors import RunError
+from converter.errors import EndlessLoopError, RunError
 from converter.ir import Model
 from converter.sizes import bind
 
@@ -150,6 +150,8 @@ def _draw(judge: Judge, report: Report, planner: Planner, index: int, able: Sequ
                 report.add([failure("structure", "graph", "", f"cannot run what the source runs: {error}", label, sizes)])
                 return None
             refusals.append(error)
+            if isinstance(error.__cause__, EndlessLoopError):
+                break  # each try takes as long as a run may
         if found is not None:
             break
     by = next((error.by for error in refusals if isinstance(error, Refused)), "graph")

@@ -18,7 +18,7 @@ from converter.equivalence.conditioning import moves
 from converter.equivalence.inputs import PLAIN, Case
 from converter.equivalence.memory import MEMORY, groups, peak_bytes
 from converter.equivalence.ties import TieRule, tie_rules
-from converter.errors import ConverterError, UnsupportedError
+from converter.errors import ConverterError, EndlessLoopError, UnsupportedError
 from converter.ir import DType, Model, Node
 from converter.recorded import Sample
 from converter.sizes import promote
@@ -86,6 +86,7 @@ class Judge:
         self.ties = tie_rules(model.graph, self.specs)
         self.typical: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
+        self.ran = False
         self._moves: dict[int, dict[str, Array]] = {}
 
     def prepare(self, case: Case, recorded: Mapping[str, Array | Sample] | None = None) -> Prepared:
@@ -115,9 +116,14 @@ class Judge:
         except ConverterError as error:
             if len(cases) > 1:
                 return [found for case in cases for found in self._group([case])]
+            if isinstance(error, EndlessLoopError) and not self.ran:
+                raise EndlessLoopError(f"{error.message}", where=error.where,
+                                       fix="give inputs on which it ends: --input-file FILE.npz --cases 0, or verify(…, inputs=…, cases=0)"
+                                       ) from error
             refused = Refused("graph", error)
             refused.__cause__ = error
             return [refused]
+        self.ran = True
         found: list[Prepared | Refused] = []
         for (case, recorded), graph, operands in zip(cases, graphs, observed, strict=True):
             samples = {name: item for name, item in (recorded or {}).items() if isinstance(item, Sample)}

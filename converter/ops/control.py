@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converter.dims import Dim, Expr, differ, substitute, symbols
-from converter.errors import RunError
+from converter.errors import EndlessLoopError
 from converter.ir import DType, Graph, TensorSpec
 from converter.ops._rules import Array, require
 from converter.opset import lookup, op
@@ -27,9 +27,9 @@ else:
 
 Specs = Sequence[TensorSpec]
 
-MAX_STEPS = 1 << 18
+MAX_STEPS = 1 << 17
 """Of a loop that only the data end: a file may hold one that never does."""
-MAX_STEPS_WITHIN = 1 << 20
+MAX_STEPS_WITHIN = 1 << 19
 """Of all such loops within another loop, together."""
 
 _left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
@@ -37,7 +37,7 @@ _left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
 
 @contextmanager
 def counted_steps() -> Iterator[Callable[[], None]]:
-    """Gives what a loop calls at each step, and what loops within it are counted by too. It raises `RunError` after the last step."""
+    """Gives what a loop calls at each step, which counts for the loops around it too, and raises `EndlessLoopError` after the last."""
     left, own = _left.get(), [MAX_STEPS]
     token = _left.set([MAX_STEPS_WITHIN] if left is None else left)
 
@@ -45,7 +45,7 @@ def counted_steps() -> Iterator[Callable[[], None]]:
         for counter, most in ((own, MAX_STEPS), (_left.get(), MAX_STEPS_WITHIN)):
             if counter is not None:
                 if not counter[0]:
-                    raise RunError(f"a loop did not end within {most:,} steps")
+                    raise EndlessLoopError(f"a loop did not end within {most:,} steps")
                 counter[0] -= 1
 
     try:
@@ -124,7 +124,8 @@ def while_loop(*values: Array, carried: int, condition: Body, body: Body) -> tup
     """Runs `body` as long as `condition` gives true: torch's while_loop.
 
     Both take all values. The body gives new values, of the same dtypes and shapes, for the first `carried` of them; the
-    others stay as they are. Gives the carried values once the condition is false, at the start maybe.
+    others stay as they are. Gives the carried values once the condition is false, at the start maybe. A loop of more than
+    131,072 steps is an error, and so are loops within another of more than 524,288 together.
     """
     with counted_steps() as count:
         while condition(*values)[0]:

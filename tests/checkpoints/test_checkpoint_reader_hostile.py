@@ -345,6 +345,8 @@ def test_a_flipped_bit_in_a_storage(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.read("b"), [1, 1, 1])
     with pytest.raises(FormatError, match="not those that were written"):
         store.read("a")
+    for options, code in (((), 2), (("--no-digest",), 0)):
+        assert CliRunner().invoke(cli, ["inspect", str(tmp_path / "w.pt"), *options]).exit_code == code
 
 
 def test_a_file_without_checksums(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from converter.equivalence import Report, print_report, verify
 from converter.equivalence.html import html
 from converter.equivalence.junit import junit
 from converter.equivalence.report import EDGES, failure, histogram
+from converter.errors import FormatError, UnsupportedError
 from tests.equivalence.test_equivalence_locate import chain, wrong_at
 
 Array = np.ndarray[Any, Any]
@@ -241,3 +242,14 @@ def test_an_execution_provider_that_is_not_there(here: Path) -> None:
     """Nothing was judged, which is no verdict: exit code 2, as for a library that is not installed."""
     run("deep/m.json", "--runtime", "onnxruntime:CPUExecutionProvider", "--cases", "1")
     assert "cannot use NoSuchProvider" in run("deep/m.json", "--runtime", "onnxruntime:NoSuchProvider", "--cases", "1", code=2)
+
+
+def test_what_a_file_says_at_length_is_shortened_in_errors() -> None:
+    error = FormatError("x" * 50_000, where="y" * 50_000, expected="z" * 50_000, received=", ".join(map(str, range(20_000))), fix="ok")
+    assert len(str(error)) < 8000
+    assert "characters left out) … " in str(error)
+    assert str(error).count("19999") == 1  # how each part ends is seen
+    listed = UnsupportedError("many", items=[{"operator": "a" * 9000, "reason": "b"}] * 300)
+    assert len(str(listed)) < 200_000
+    whole = FormatError("a range", expected=", ".join(map(str, range(300))))
+    assert "left out" not in str(whole)

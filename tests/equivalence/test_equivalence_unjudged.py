@@ -94,7 +94,8 @@ def test_a_model_of_which_nothing_was_judged_is_not_equivalent(tmp_path: Path, m
     assert "cannot be judged" in str(report)
     assert ET.fromstring(junit(report)).attrib["errors"] != "0"
     converter.save(filled(0, examples=False), "m.json")
-    assert "cannot be judged" in run("verify", "m.json", code=2).output
+    for options in ((), ("--json",), ("--quiet",)):
+        assert "Error: m.json: cannot be judged: " in run("verify", "m.json", *options, code=2).stderr
     # Inputs of one's own settle it.
     np.savez("given.npz", x=np.full((2, 8), -1, np.float32), values=np.zeros(0, np.float32))
     run("verify", "m.json", "--input-file", "given.npz")

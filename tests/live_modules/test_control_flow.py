@@ -18,7 +18,7 @@ import converter
 from adapters.torch.rebuilding.rebuild import to_module
 from converter.builder import GraphBuilder, Value
 from converter.checking import check
-from converter.errors import GraphError, RunError, UnsupportedError
+from converter.errors import EndlessLoopError, GraphError, RunError, UnsupportedError
 from converter.format import model_digest
 from converter.ir import DType, Graph, Model
 from converter.parameters import InMemoryParameters
@@ -333,3 +333,10 @@ def test_loops_within_loops_are_counted_together(monkeypatch: pytest.MonkeyPatch
     model = Model(repeated("outer", repeated("inner", one_more(), 35), 10), InMemoryParameters({}))
     with pytest.raises(RunError, match="within 350 steps"):
         converter.session(model, runtime).run({"x": np.zeros(2, np.float32)})
+
+
+def test_a_verdict_on_a_loop_without_end_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.ops.control.MAX_STEPS", 100)
+    model = Model(repeated("loop", one_more(), 1 << 60), InMemoryParameters({}))
+    with pytest.raises(EndlessLoopError, match=r"within 100 steps.*--cases 0"):
+        converter.verify(model, ["numpy"], cases=3)

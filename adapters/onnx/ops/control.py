@@ -32,7 +32,8 @@ def while_loop(g: Lowering, *values: Tensor, carried: int, condition: Graph, bod
     counters = [Tensor(g.unique("iteration"), TensorSpec(DType.INT64, ())), Tensor(g.unique("condition"), FLAG)]
     unread = Tensor(g.unique("before"), FLAG)
     graph = body_graph(g, "body", [*counters, *inner, unread], nodes, [again, *after, again])
-    *found, left = g.nodes_out("Loop", g.scalar_size(control.MAX_STEPS), first, *values[:carried], first, specs=[*_specs(g), FLAG], body=graph)
+    most = g.scalar_size(control.MAX_STEPS)
+    *found, left = g.nodes_out("Loop", most, first, *values[:carried], first, specs=[*_specs(g), FLAG], body=graph)
     # Where the condition still holds after the last step, the results are looked up at a place that is not there: an error.
     place = g.cast(left, DType.INT64)
     return tuple(g.node("Gather", g.node("Unsqueeze", item, g.constant([0])), place, spec=item.spec) for item in found)
