@@ -145,9 +145,9 @@ def _fix(store: ParameterStore, specs: Mapping[str, TensorSpec]) -> str:
     return (f"{ADVICE}; --dtype float32 (in Python: dtype=) casts the floats" if dtypes else ADVICE)
 
 
-def without_training(store: ParameterStore) -> ParameterStore:
-    """A store without what a training run keeps beside its model, where there is a model beside it."""
-    training = [name for name in store.names() if _is_training(name, ())]
+def without_training(store: ParameterStore, wanted: Collection[str] = ()) -> ParameterStore:
+    """A store without what a training run keeps beside its model, where there is a model beside it; `wanted`: names of the model's own."""
+    training = [name for name in store.names() if _is_training(name, wanted)]
     kept = {name: name for name in store.names() if name not in set(training)}
     return RenamedParameters(store, kept, [left_out(training, "of the training run")]) if training and kept else store
 

@@ -40,6 +40,7 @@ class Family:
         caches: whether its language models can have key-value caches.
         by_task: the inputs of tasks that have other ones, by the task's name; by that and `CACHED` those with a cache.
         sentences: the task that gives the words of a sentence encoder.
+        axes: the axes that inputs of words have beside those of the words.
         says_type: every file of it has a `model_type`, so that none without one is taken for it by its names.
     """
 
@@ -58,6 +59,7 @@ class Family:
     by_task: Mapping[str, Inputs] = field(default_factory=dict)
     sentences: str = "feature-extraction"
     says_type: bool = False
+    axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def takes(self, task: str, cache: bool) -> Inputs:
         """The inputs of a task."""

@@ -48,7 +48,7 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
         return None  # timm's
     if task == TASK:
         raise FormatError("the folder does not say how sentences are pooled", where=str(checkpoint.path), expected="modules.json")
-    store = as_floats(plain(checkpoint.store), checkpoint.path, dequantize)
+    store = as_floats(plain(checkpoint.store, checkpoint.path, model_type), checkpoint.path, dequantize)
     net, title = network(checkpoint.path, store, task, take, cache, model_type=model_type)
     return recognised(net, title, store)
 
@@ -68,14 +68,17 @@ def _adapted(checkpoint: Checkpoint, base: str | None, task: str | None, take: s
     if not (folder / "config.json").is_file():
         raise FormatError("the base is no folder with a config.json", where=base)
     transposed = (model_type or read_object(folder / "config.json").get("model_type")) == "gpt2"
-    store = merged(as_floats(plain(load_parameters(folder)), folder, dequantize), checkpoint.path, transposed=transposed)
+    held = as_floats(plain(load_parameters(folder), folder, model_type), folder, dequantize)
+    store = merged(held, checkpoint.path, transposed=transposed)
     net, title = network(folder, store, task, take, cache, model_type=model_type)
     return recognised(net, title, store, (*checkpoint_files(folder), file))
 
 
-def plain(store: ParameterStore) -> ParameterStore:
-    """A checkpoint's tensors without what wrappers add to their names, and without what a training run keeps beside them."""
-    store, parts = unwrap(without_training(store))
+def plain(store: ParameterStore, folder: Path, model_type: str | None = None) -> ParameterStore:
+    """A folder's tensors without what wrappers add to their names, and without what a training run keeps beside them."""
+    own = model_type or read_object(folder / "config.json").get("model_type")
+    families = [family_of(name) for name in ([own] if isinstance(own, str) and own in MODULES else MODULES)]
+    store, parts = unwrap(without_training(store, {name for family in families for name in family.heads.values()}))
     if parts:
         store.notes = (*store.notes, f"names in the checkpoint hold {said(parts)}: read without")
     return store

@@ -71,8 +71,8 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None, dequantize
     settings = base / "sentence_bert_config.json"
     if is_regular(settings):
         Config(read_object(settings), str(settings)).only("transformer_task", "feature-extraction")
-    store = as_floats(plain(load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle, names=checkpoint.names)), base,
-                      dequantize)
+    store = load_parameters(base, checkpoint.key, allow_pickle=checkpoint.allow_pickle, names=checkpoint.names)
+    store = as_floats(plain(store, base), base, dequantize)
     names = (take or f"input_ids,attention_mask,{PROMPT}").split(",")
     net, title = network(base, store, None, ",".join(name for name in names if name.strip() != PROMPT), False, words=True)
     vectors = {WORDS: net.outputs["last_hidden_state"]}

@@ -76,7 +76,7 @@ class Style(causal.Style):
     narrow: how wide the words' vectors are where a map brings them to the layers' width. last_norm: after the last layer.
     wording: what becomes of words' vectors before others are added; added: further vectors of words, by their ids and width.
     masked: the words that the mask hides are zeros for the first layer. longest: bounds the words beside `max_position_embeddings`.
-    placed: the layers' cosine and sine, where they are not those of the config.
+    placed: the layers' cosine and sine, where they are not those of the config. pooled: what stands for a whole text.
     """
 
     positions: Literal["", "plain", "after padding"] = ""
@@ -89,6 +89,7 @@ class Style(causal.Style):
     longest: int | None = None
     placed: Callable[[Net, Value, Sizes], tuple[Value, Value]] | None = None
     lm: Lm = Lm()
+    pooled: Callable[[Net, Value], Value] = encoders.pooled
 
 
 class Words(decoders.Sequence):
@@ -192,15 +193,15 @@ def fill(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
 
 def pretrained(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
     net.output("prediction_logits", lm_scores(net, x, sizes, style))
-    net.output("seq_relationship_logits", net.linear(encoders.pooled(net, x), "next_sentence", 2))
+    net.output("seq_relationship_logits", net.linear(style.pooled(net, x), "next_sentence", 2))
 
 
 def next_sentence(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
-    net.output("logits", net.linear(encoders.pooled(net, x), "next_sentence", 2))
+    net.output("logits", net.linear(style.pooled(net, x), "next_sentence", 2))
 
 
 def classified(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
-    net.output("logits", net.linear(encoders.pooled(net, x), "classifier", net.config.labels()))
+    net.output("logits", net.linear(style.pooled(net, x), "classifier", net.config.labels()))
 
 
 def classified_twice(activation: Activation | None = ACTIVATIONS["tanh"]) -> Head:
@@ -223,7 +224,7 @@ def answered(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
 
 
 def chosen(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
-    encoders.choice_head(net, encoders.pooled(net, x))
+    encoders.choice_head(net, style.pooled(net, x))
 
 
 def mean(net: Net, x: Value) -> Value:
@@ -248,8 +249,12 @@ LIKE_ROBERTA: Mapping[str, Head] = {**LIKE_BERT, "text-classification": classifi
 def family(model_type: str, stem: str, styled: Styled, heads: Mapping[str, Head] = LIKE_BERT, *, prefixes: Sequence[str],
            usual: Usual | None = None, read: Callable[[Config, Usual], Sizes] = read_sizes, names: Mapping[str, str] = NAMES,
            without: Sequence[str] = (), head_names: Mapping[str, str] = BERT_HEADS, inputs: Sequence[str] = WITH_TYPES,
-           optional: Sequence[str] = ("position_ids",), leftovers: Sequence[str] = ()) -> Family:
-    """A family of this plan. `without`: tasks that the library has no class for; `leftovers`: besides poolers and other heads."""
+           optional: Sequence[str] = ("position_ids",), leftovers: Sequence[str] = (), axes: Mapping[str, tuple[int, ...]] | None = None,
+           built: Callable[[Net, str], None] | None = None) -> Family:
+    """A family of this plan. `without`: tasks that the library has no class for; `leftovers`: besides poolers and other heads.
+
+    `axes`: further axes of inputs. `built`: what makes its graph instead.
+    """
     kept = {task: head for task, head in heads.items() if task not in without}
     others = {f"{name.partition('.')[0]}.*" for name in head_names.values()}
     return Family(
@@ -257,11 +262,12 @@ def family(model_type: str, stem: str, styled: Styled, heads: Mapping[str, Head]
         names=names,
         heads=head_names,
         tasks={task: ENDINGS[task] for task in kept},
-        build=partial(build, styled, usual or Usual(activation="gelu"), read, kept),
+        build=built or partial(build, styled, usual or Usual(activation="gelu"), read, kept),
         prefixes=tuple(prefixes),
         leftovers=(*BUFFERS, "pooler.*", *sorted(others), *leftovers),
         legacy=GAMMA_BETA,
         inputs=tuple(inputs),
         optional=tuple(optional),
         says_type=True,
+        axes=axes or {},
     )

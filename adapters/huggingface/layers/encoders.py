@@ -42,10 +42,10 @@ def text_inputs(net: Net, longest: int | None, task: str) -> Value:
     net.dim("time", longest)
     for name in net.family.inputs + net.family.optional:
         if net.takes(name):
-            value = net.b.input(name, DType.INT64, axes)
+            value = net.b.input(name, DType.INT64, [*axes, *net.family.axes.get(name, ())])
             if several:
-                batch, choices, time = value.shape
-                net.flat[name] = net.op("reshape", value, shape=(batch * choices, time))
+                batch, choices, *rest = value.shape
+                net.flat[name] = net.op("reshape", value, shape=(batch * choices, *rest))
     found = taken(net, "input_ids")
     if found is None:
         raise UnsupportedError("the model needs the input 'input_ids'", where="take")
@@ -174,15 +174,20 @@ def masked_lm_scores(net: Net, x: Value, width: int, activation: str, eps: float
 BIASES = (("lm_bias", ""), ("lm_decoder", "bias"))
 
 
-def word_scores(net: Net, x: Value, *, tie: bool | None = True, biases: Sequence[tuple[str, str]] = BIASES) -> Value:
+def word_scores(net: Net, x: Value, *, tie: bool | None = True, biases: Sequence[tuple[str, str]] = BIASES,
+                narrow: int | None = None) -> Value:
     """The product with the word embeddings, or with a table of its own: [batch, time, vocab].
 
+    narrow: how wide the table is where a second one, [width - narrow, vocab], makes it as wide as x.
     tie: the default of `tie_word_embeddings`; None for models that never do. biases: the roles and endings of the bias, none for no bias.
     """
     vocabulary = net.config.size("vocab_size")
     tied = tie is not None and net.config.flag("tie_word_embeddings", tie)
     words = Value(net.name("words"), net.b.specs[net.name("words")])
-    weight = net.tied("lm_decoder", words) if tied else net.tensor("lm_decoder", (vocabulary, x.shape[-1]))
+    weight = net.tied("lm_decoder", words) if tied else net.tensor("lm_decoder", (vocabulary, narrow or x.shape[-1]))
+    if narrow is not None and narrow != x.shape[-1]:
+        rest = net.tensor("lm_rest", (x.shape[-1] - narrow, vocabulary))
+        weight = net.op("concat", weight, net.op("permute_dims", rest, axes=(1, 0)), axis=1)
     if not biases:
         return net.op("linear", x, weight)
     known = [(role, ending) for role, ending in biases if role in net.family.heads]
@@ -208,9 +213,9 @@ def span_head(net: Net, x: Value) -> None:
     spans(net, x)
 
 
-def choice_head(net: Net, vectors: Value) -> None:
+def choice_head(net: Net, vectors: Value, role: str = "classifier") -> None:
     """`logits` of the choices, [batch, choices], of one vector for each choice of each batch."""
-    scores = net.linear(vectors, "classifier", 1)
+    scores = net.linear(vectors, role, 1)
     net.output("logits", net.op("reshape", scores, shape=(symbol("batch"), symbol("choices"))))
 
 

@@ -13,6 +13,7 @@ from adapters.huggingface.layers.bidirectional import (
     NAMES,
     PRETRAINED,
     ROBERTA_HEADS,
+    WITH_TYPES,
     WITHOUT_TYPES,
     Lm,
     Style,
@@ -103,6 +104,28 @@ def big_bird(config: Config, sizes: Sizes) -> Style:
 
 ERNIE = family("ernie", "Ernie", ernie, {**LIKE_BERT, **PRETRAINED}, prefixes=("ernie.",), optional=("position_ids", "task_type_ids"),
                names={**NAMES, "tasks": "embeddings.task_type_embeddings"})
+def layoutlm(config: Config, sizes: Sizes) -> Style:
+    """Where each word lies on the page has vectors: the left, the upper, the right and the lower edge, the height and the width."""
+    most = config.size("max_2d_position_embeddings", 1024)
+
+    def added(net: Net, ids: Value, width: int) -> list[Value]:
+        tables = {role: net.tensor(role, (most, width)) for role in ("columns", "rows", "heights", "widths")}
+        box = taken(net, "bbox")
+        if box is None:
+            return [net.op("multiply", net.op("select", tables[role], axis=0, index=0), times)
+                    for role, times in (("columns", 2.0), ("rows", 2.0), ("heights", 1.0), ("widths", 1.0))]
+        left, upper, right, lower = net.b.add("unstack", (box,), {"axis": 2}, names=("left", "upper", "right", "lower"))
+        places = (("columns", left), ("rows", upper), ("columns", right), ("rows", lower),
+                  ("heights", net.op("subtract", lower, upper)), ("widths", net.op("subtract", right, left)))
+        return [net.op("embedding", place, tables[role]) for role, place in places]
+
+    return replace(like_bert(config, sizes), added=added)
+
+
+LAYOUTLM = family("layoutlm", "LayoutLM", layoutlm, prefixes=("layoutlm.",), without=("multiple-choice",), axes={"bbox": (4,)},
+                  inputs=(*WITH_TYPES, "bbox"), names={
+    **NAMES, "columns": "embeddings.x_position_embeddings", "rows": "embeddings.y_position_embeddings",
+    "heights": "embeddings.h_position_embeddings", "widths": "embeddings.w_position_embeddings"})
 REMBERT = family("rembert", "RemBert", rembert, prefixes=("rembert.",),
                  names={**NAMES, "projection": "encoder.embedding_hidden_mapping_in"},
                  head_names={"lm_dense": "cls.predictions.dense", "lm_norm": "cls.predictions.LayerNorm",
@@ -175,12 +198,12 @@ def _from_table(net: Net, ids: Value, sizes: Sizes) -> tuple[Value, Value]:
     return cosine, sine
 
 
-def _chosen_by_summary(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
+def chosen_by_summary(net: Net, x: Value, sizes: Sizes, style: Style) -> None:
     choice_head(net, summary(net, x, "last", mapped=False, activation="linear"))
 
 
 ROFORMER = family("roformer", "RoFormer", roformer, {**LIKE_BERT, "text-classification": classified_twice(None),
-                                                     "multiple-choice": _chosen_by_summary}, prefixes=("roformer.",), optional=(),
+                                                     "multiple-choice": chosen_by_summary}, prefixes=("roformer.",), optional=(),
                   names={**{role: name for role, name in NAMES.items() if role not in ("pooler", "positions")},
                          "angles": "encoder.embed_positions", "projection": "embeddings_project"},
                   head_names={**BERT_HEADS, "classifier_dense": "classifier.dense", "classifier_out": "classifier.out_proj",
