@@ -13,11 +13,9 @@ from typing import Any
 
 from converter.discovery import Folder, Format, adapters, format_of, formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, UnsafePickleError
-from converter.ir import TensorSpec
 from converter.kinds import PROGRAM, SHARD, kind_by_name, kind_of_file, kind_of_folder, names_in
-from converter.mapped import FileRange
 from converter.naming import NameOptions, PartedParameters
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore, ParameterView, places_in
 from converter.side_files import is_regular, read_small
 from converter.state_dict import SeveralStateDicts, some
 
@@ -196,9 +194,8 @@ def _load_folder(folder: Path, key: str | None) -> ParameterStore:
         twice = [name for name, count in Counter(name for store in whole.values() for name in store.names()).items() if count > 1]
         if twice:
             raise FormatError("shards without an index that hold the same tensors", where=str(folder), received=some(twice))
-        found = ShardedParameters({name: file for file, store in whole.items() for name in store.names()}, whole)
-        found.notes = (f"{len(files)} shards without an index, all of them there",)
-        return found
+        return ParameterView({name: (store, name) for store in whole.values() for name in store.names()},
+                             (f"{len(files)} shards without an index, all of them there",))
     _refuse_key(folder, key)
     places = _weight_map(index)
     shards: dict[str, ParameterStore] = {}
@@ -215,7 +212,7 @@ def _load_folder(folder: Path, key: str | None) -> ParameterStore:
         raise FormatError("the index does not fit the shards", where=str(index),
                           received="; ".join(f"{label}: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
                                              for label, names in (("missing", missing), ("not in the index", extra)) if names))
-    return ShardedParameters(places, shards)
+    return ParameterView({tensor: (shards[name], tensor) for tensor, name in places.items()})
 
 
 def _refuse_key(folder: Path, key: str | None) -> None:
@@ -278,77 +275,11 @@ def _weight_map(index: Path) -> dict[str, str]:
     return places
 
 
-class ShardedParameters(ParameterStore):
-    """Tensors of several stores; `places` names each tensor's store, in order."""
-
-    def __init__(self, places: Mapping[str, str], shards: Mapping[str, ParameterStore]) -> None:
-        self._places, self._shards = dict(places), dict(shards)
-
-    def _shard(self, name: str) -> ParameterStore:
-        try:
-            return self._shards[self._places[name]]
-        except KeyError:
-            raise self.unknown(name) from None
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._places)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
-
-    def alias_of(self, name: str) -> str | None:
-        target = self._shard(name).alias_of(name)
-        return target if target in self._places else None
-
-    def spec(self, name: str) -> TensorSpec:
-        return self._shard(name).spec(name)
-
-    def read(self, name: str) -> Array:
-        return self._shard(name).read(name)
-
-    def file_range(self, name: str) -> FileRange | None:
-        return self._shard(name).file_range(name)
-
-    def sha256(self, name: str) -> str:
-        return self._shard(name).sha256(name)
-
-
-class SelectedParameters(ParameterStore):
+class SelectedParameters(ParameterView):
     """A store without some of its names. An alias of a name left out becomes the tensor that the other aliases share."""
 
     def __init__(self, store: ParameterStore, without: frozenset[str]) -> None:
-        self._store = store
-        self._names = {name: None for name in store.names() if name not in without}
-        self._first: dict[str, str] = {}
-        for name in self._names:
-            self._first.setdefault(store.alias_of(name) or name, name)
-
-    def _known(self, name: str) -> str:
-        if name not in self._names:
-            raise self.unknown(name)
-        return name
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def alias_of(self, name: str) -> str | None:
-        first = self._first[self._store.alias_of(self._known(name)) or name]
-        return first if first != name else None
-
-    def spec(self, name: str) -> TensorSpec:
-        return self._store.spec(self._known(name))
-
-    def read(self, name: str) -> Array:
-        return self._store.read(self._known(name))
-
-    def file_range(self, name: str) -> FileRange | None:
-        return self._store.file_range(self._known(name))
-
-    def sha256(self, name: str) -> str:
-        return self._store.sha256(self._known(name))
+        super().__init__(places_in(store, (name for name in store.names() if name not in without)))
 
 
 # Where it came from ------------------------------------------------------------------------------------------------------

@@ -7,9 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from converter.errors import ConverterError
-from converter.ir import TensorSpec
-from converter.mapped import FileRange
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore, ParameterView
 from converter.state_dict import RenamedParameters, some
 
 
@@ -65,43 +63,11 @@ def left_out(names: Collection[str], why: str) -> str:
     return f"{len(names)} tensor{'s' * (len(names) > 1)} left out, {why}: {some(list(names), 5)}"
 
 
-class PartedParameters(ParameterStore):
+class PartedParameters(ParameterView):
     """Several state_dicts of one file, the names of each behind its entry's: `encoder.weight`."""
 
     def __init__(self, parts: Mapping[str, ParameterStore]) -> None:
         self.parts = dict(parts)
-        self.notes = next(iter(parts.values())).notes
-        self._places = {f"{key}.{name}": (key, name) for key, part in parts.items() for name in part.names()}
+        super().__init__({f"{key}.{name}": (part, name) for key, part in parts.items() for name in part.names()},
+                         next(iter(parts.values())).notes)
 
-    def _place(self, name: str) -> tuple[ParameterStore, str]:
-        if name not in self._places:
-            raise self.unknown(name)
-        key, inner = self._places[name]
-        return self.parts[key], inner
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._places)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
-
-    def alias_of(self, name: str) -> str | None:
-        part, inner = self._place(name)
-        target = part.alias_of(inner)
-        return None if target is None else f"{name.removesuffix(inner)}{target}"
-
-    def spec(self, name: str) -> TensorSpec:
-        part, inner = self._place(name)
-        return part.spec(inner)
-
-    def read(self, name: str) -> Array:
-        part, inner = self._place(name)
-        return part.read(inner)
-
-    def file_range(self, name: str) -> FileRange | None:
-        part, inner = self._place(name)
-        return part.file_range(inner)
-
-    def sha256(self, name: str) -> str:
-        part, inner = self._place(name)
-        return part.sha256(inner)

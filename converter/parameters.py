@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,74 @@ class ParameterStore(ABC):
                 spec = self.spec(name)
                 total += spec.dtype.itemsize * math.prod(int(size) for size in spec.shape)  # type: ignore[arg-type,misc]
         return total
+
+
+class ParameterView(ParameterStore):
+    """Tensors of other stores, as they are there but for those that a subclass says are `changed`, which it has `made`.
+
+    `places` gives the names, and for each the store that has the tensor and its name there. Of names that share memory there, the
+    first one here holds the tensor, unless `aliases` says it.
+    """
+
+    def __init__(self, places: Mapping[str, tuple[ParameterStore, str]], notes: tuple[str, ...] = (), key: str | None = None,
+                 aliases: Mapping[str, str] | None = None) -> None:
+        self._places, self.notes, self.key = dict(places), notes, key
+        first: dict[tuple[int, str], str] = {}
+        holders = {name: first.setdefault((id(store), store.alias_of(own) or own), name) for name, (store, own) in places.items()}
+        self._aliases = {name: holder for name, holder in holders.items() if holder != name} if aliases is None else dict(aliases)
+
+    def changed(self, name: str) -> bool:
+        """Whether the values are others than the store's."""
+        return False
+
+    def made(self, name: str) -> Array:
+        """The values of a tensor that is changed."""
+        raise NotImplementedError
+
+    def place(self, name: str) -> tuple[ParameterStore, str]:
+        """The store that has a tensor, and its name there. Raises `ParameterError` for an unknown name."""
+        try:
+            return self._places[name]
+        except KeyError:
+            raise self.unknown(name) from None
+
+    def stored(self, name: str) -> Array:
+        """The values that the store has."""
+        store, own = self.place(name)
+        return store.read(own)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def alias_of(self, name: str) -> str | None:
+        return self._aliases.get(name)
+
+    def spec(self, name: str) -> TensorSpec:
+        store, own = self.place(name)
+        return store.spec(own)
+
+    def read(self, name: str) -> Array:
+        if name not in self._places or not self.changed(name):
+            return self.stored(name)
+        values = self.made(name)
+        values.flags.writeable = False
+        return values
+
+    def file_range(self, name: str) -> FileRange | None:
+        store, own = self.place(name)
+        return None if self.changed(name) else store.file_range(own)
+
+    def sha256(self, name: str) -> str:
+        store, own = self.place(name)
+        return super().sha256(self.alias_of(name) or name) if self.changed(name) else store.sha256(own)
+
+
+def places_in(store: ParameterStore, names: Iterable[str] | None = None) -> dict[str, tuple[ParameterStore, str]]:
+    """The places of a store's tensors, or of some, under their own names."""
+    return {name: (store, name) for name in (store.names() if names is None else names)}
 
 
 def as_bytes(values: Array) -> memoryview:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import FormatError, UnsafePickleError
-from converter.ir import TensorSpec
-from converter.mapped import FileRange
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore, ParameterView
 
 KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Where training scripts put the state_dict, the usual names first."""
@@ -271,42 +269,9 @@ def _without(name: str, parts: frozenset[str]) -> str:
     return ".".join([*(part for part in path if part not in parts), last])
 
 
-class RenamedParameters(ParameterStore):
+class RenamedParameters(ParameterView):
     """Tensors of a store under other names; `places` gives the store's name for each."""
 
     def __init__(self, store: ParameterStore, places: Mapping[str, str], notes: Sequence[str] = ()) -> None:
-        self._store, self._places = store, dict(places)
-        self.key, self.notes = store.key, (*store.notes, *notes)
-        # Of an alias of what is left out, the first that is here holds the tensor.
-        self._first: dict[str, str] = {}
-        for name, place in self._places.items():
-            self._first.setdefault(store.alias_of(place) or place, name)
+        super().__init__({name: (store, place) for name, place in places.items()}, (*store.notes, *notes), store.key)
 
-    def _place(self, name: str) -> str:
-        try:
-            return self._places[name]
-        except KeyError:
-            raise self.unknown(name) from None
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._places)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
-
-    def alias_of(self, name: str) -> str | None:
-        place = self._place(name)
-        first = self._first[self._store.alias_of(place) or place]
-        return first if first != name else None
-
-    def spec(self, name: str) -> TensorSpec:
-        return self._store.spec(self._place(name))
-
-    def read(self, name: str) -> Array:
-        return self._store.read(self._place(name))
-
-    def file_range(self, name: str) -> FileRange | None:
-        return self._store.file_range(self._place(name))
-
-    def sha256(self, name: str) -> str:
-        return self._store.sha256(self._place(name))

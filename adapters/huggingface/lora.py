@@ -17,8 +17,7 @@ from adapters.huggingface.config import Config, read_object
 from converter.checkpoint import load_parameters
 from converter.dims import fixed
 from converter.errors import FormatError, ParameterError, UnsupportedError
-from converter.ir import TensorSpec
-from converter.parameters import Array, ParameterStore
+from converter.parameters import Array, ParameterStore, ParameterView
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -104,12 +103,13 @@ def _scalings(config: Config, adapter: ParameterStore, parts: Mapping[str, Mappi
     return found
 
 
-class MergedParameters(ParameterStore):
+class MergedParameters(ParameterView):
     """A base's tensors, some of them with an adapter's product added, and some replaced by the adapter's."""
 
     def __init__(self, base: ParameterStore, adapter: ParameterStore, parts: Mapping[str, Mapping[str, str]], replaced: Mapping[str, str],
                  scalings: Mapping[str, float], transposed: bool) -> None:
-        self._base, self._adapter, self._parts, self._replaced = base, adapter, dict(parts), dict(replaced)
+        super().__init__({name: (adapter, replaced[name]) if name in replaced else (base, name) for name in base.names()})
+        self._adapter, self._parts = adapter, dict(parts)
         self._scalings, self._transposed = dict(scalings), transposed
         self.notes = (*base.notes, f"an adapter is merged into {len(parts)} tensors" + (
             f", and takes the place of {len(replaced)}" if replaced else ""))
@@ -126,32 +126,15 @@ class MergedParameters(ParameterStore):
     def _is_transposed(self, name: str) -> bool:
         return "embedding_A" in self._parts[name] or self._transposed and re.search(r"(^|\.)h\.\d+\.", name) is not None
 
-    def names(self) -> tuple[str, ...]:
-        return self._base.names()
+    def changed(self, name: str) -> bool:
+        return name in self._parts
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._base
-
-    def alias_of(self, name: str) -> str | None:
-        return self._base.alias_of(name)
-
-    def spec(self, name: str) -> TensorSpec:
-        return self._adapter.spec(self._replaced[name]) if name in self._replaced else self._base.spec(name)
-
-    def sha256(self, name: str) -> str:
-        return super().sha256(name) if name in self._parts or name in self._replaced else self._base.sha256(name)
-
-    def read(self, name: str) -> Array:
-        if name in self._replaced:
-            return self._adapter.read(self._replaced[name])
-        values = self._base.read(name)
-        if name not in self._parts:
-            return values
+    def made(self, name: str) -> Array:
+        values = self.stored(name)
         down, up = (self._adapter.read(self._parts[name][part]).astype(np.float32) for part in sorted(self._parts[name]))
         product = up @ down
         delta = (product.T if self._is_transposed(name) else product) * np.float32(self._scalings[name])
         result: Array = np.ascontiguousarray(values + delta.astype(values.dtype))
         if result.dtype != values.dtype or not np.isfinite(result.astype(np.float32)).all():
             raise FormatError("the merged tensor is out of range", where=name)
-        result.flags.writeable = False
         return result

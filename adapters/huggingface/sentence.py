@@ -15,10 +15,10 @@ from adapters.huggingface.net import Net
 from adapters.huggingface.quantized.weights import as_floats
 from adapters.huggingface.recognise import OTHERWISE, network, plain, recognised
 from converter.builder import Value
-from converter.checkpoint import ShardedParameters, checkpoint_files, load_parameters
+from converter.checkpoint import checkpoint_files, load_parameters
 from converter.errors import FormatError, UnsupportedError
-from converter.ir import DType, TensorSpec
-from converter.parameters import Array, ParameterStore
+from converter.ir import DType
+from converter.parameters import ParameterView, places_in
 from converter.recognition import Checkpoint, Recognised
 from converter.side_files import is_regular
 
@@ -76,21 +76,19 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None, dequantize
     names = (take or f"input_ids,attention_mask,{PROMPT}").split(",")
     net, title = network(base, store, None, ",".join(name for name in names if name.strip() != PROMPT), False, words=True)
     vectors = {WORDS: net.outputs["last_hidden_state"]}
-    stores: dict[str, ParameterStore] = {"": store}
     files = list(checkpoint_files(base))
-    places = dict.fromkeys(store.names(), "")
+    places = places_in(store)
     for kind, path in steps[1:]:
         if kind == "Pooling":
             vectors[SENTENCE] = _pool(net, vectors[WORDS], Config(*_config(path)), any(name.strip() == PROMPT for name in names))
             continue
         if kind in ("Dense", "LayerNorm"):
             part = load_parameters(path)
-            stores[path.name] = _Prefixed(part, f"{path.name}.")
-            places.update(dict.fromkeys(stores[path.name].names(), path.name))
+            places |= {f"{path.name}.{name}": (part, name) for name in part.names()}
             files += checkpoint_files(path)
         MODULES[kind](net, vectors, path)
     net.outputs = {SENTENCE: _held(vectors, SENTENCE, where)}
-    return recognised(net, f"{title.partition(' ')[0]} ({TASK})", ShardedParameters(places, stores) if len(stores) > 1 else store,
+    return recognised(net, f"{title.partition(' ')[0]} ({TASK})", ParameterView(places) if len(places) > len(store) else store,
                       tuple(files))
 
 
@@ -267,31 +265,3 @@ def _dropout(net: Net, vectors: Vectors, folder: Path) -> None:
 
 MODULES: dict[str, Callable[[Net, Vectors, Path], None]] = {
     "Dense": _dense, "LayerNorm": _layer_norm, "Normalize": _normalize, "Dropout": _dropout}
-
-
-class _Prefixed(ParameterStore):
-    """A store under longer names."""
-
-    def __init__(self, store: ParameterStore, prefix: str) -> None:
-        self._store, self._prefix = store, prefix
-
-    def _own(self, name: str) -> str:
-        if not name.startswith(self._prefix):
-            raise self.unknown(name)
-        return name[len(self._prefix):]
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._prefix + name for name in self._store.names())
-
-    def spec(self, name: str) -> TensorSpec:
-        return self._store.spec(self._own(name))
-
-    def read(self, name: str) -> Array:
-        return self._store.read(self._own(name))
-
-    def alias_of(self, name: str) -> str | None:
-        target = self._store.alias_of(self._own(name))
-        return None if target is None else self._prefix + target
-
-    def sha256(self, name: str) -> str:
-        return self._store.sha256(self._own(name))

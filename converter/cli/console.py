@@ -13,9 +13,8 @@ import click
 
 from converter.cli.guard import end_if_asked
 from converter.errors import shown
-from converter.ir import TensorSpec
 from converter.mapped import FileRange
-from converter.parameters import Array, ParameterStore
+from converter.parameters import Array, ParameterStore, ParameterView, places_in
 
 
 def say(text: str, err: bool = False, *, lines: bool = False) -> None:
@@ -76,29 +75,15 @@ def progress(text: str, quiet: bool) -> Iterator[Update]:
         yield status.update
 
 
-class Watched(ParameterStore):
+class Watched(ParameterView):
     """A store that tells how many bytes have been read: progress for whatever reads it."""
 
     def __init__(self, store: ParameterStore, update: Update, text: str) -> None:
-        self._store, self._update, self._text = store, update, text
+        super().__init__(places_in(store))
+        self._update, self._text = update, text
         self._total, self._seen = store.nbytes, 0
         self._done: set[str] = set()
         self._started = time.monotonic()
-
-    def names(self) -> tuple[str, ...]:
-        return self._store.names()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._store
-
-    def alias_of(self, name: str) -> str | None:
-        return self._store.alias_of(name)
-
-    def spec(self, name: str) -> TensorSpec:
-        return self._store.spec(name)
-
-    def sha256(self, name: str) -> str:
-        return self._store.sha256(name)
 
     def _left(self, seen: int) -> str:
         """`, 1:20 left`, once there is something to judge by."""
@@ -108,13 +93,13 @@ class Watched(ParameterStore):
         return f", {remaining(elapsed * (self._total - seen) / seen)} left"
 
     def file_range(self, name: str) -> FileRange | None:
-        found = self._store.file_range(name)
+        found = super().file_range(name)
         if found is not None:
             self._tell(name, found.size)
         return found
 
     def read(self, name: str) -> Array:
-        values = self._store.read(name)
+        values = super().read(name)
         self._tell(name, values.nbytes)
         return values
 

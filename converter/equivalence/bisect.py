@@ -20,7 +20,7 @@ from converter.equivalence.conditioning import moves
 from converter.errors import GraphError
 from converter.ir import Graph, GraphOutput, Model, Node, TensorSpec
 from converter.opset import lookup
-from converter.parameters import ParameterStore
+from converter.parameters import ParameterStore, ParameterView, places_in
 from converter.sizes import check_inputs
 
 Array = np.ndarray[Any, Any]
@@ -204,37 +204,16 @@ def ending_with(model: Model, names: list[str], specs: Mapping[str, TensorSpec] 
             needed.update(node.names)
     outputs = tuple(GraphOutput(name, specs[name], name) for name in names)
     part: Graph = replace(graph, outputs=outputs, nodes=tuple(reversed(kept)))
-    return replace(model, graph=part, parameters=Subset(model.parameters, needed), examples=())
+    return replace(model, graph=part, parameters=subset(model.parameters, needed), examples=())
 
 
 def _binds(node: Node) -> bool:
     return any(attribute in node.attributes for attribute in lookup(node.op).binds)
 
 
-class Subset(ParameterStore):
-    """Those parameters of a store that a part of its graph reads. An alias stays one only beside its target."""
-
-    def __init__(self, store: ParameterStore, names: set[str]) -> None:
-        self.store = store
-        self._names = tuple(name for name in store.names() if name in names)
-
-    def names(self) -> tuple[str, ...]:
-        return self._names
-
-    def spec(self, name: str) -> TensorSpec:
-        return self.store.spec(self._known(name))
-
-    def read(self, name: str) -> Array:
-        return self.store.read(self._known(name))
-
-    def alias_of(self, name: str) -> str | None:
-        target = self.store.alias_of(self._known(name))
-        return target if target in self._names else None
-
-    def _known(self, name: str) -> str:
-        if name not in self._names:
-            raise self.unknown(name)
-        return name
+def subset(store: ParameterStore, names: set[str]) -> ParameterStore:
+    """Those parameters of a store that a part of its graph reads."""
+    return ParameterView(places_in(store, (name for name in store.names() if name in names)))
 
 
 def statistics(actual: Array, truth: Array) -> dict[str, float]:

@@ -17,7 +17,7 @@ from converter.equivalence.compare import eps_of
 from converter.equivalence.generator import Generator, stream_seed
 from converter.equivalence.ties import gives_exact
 from converter.ir import DType, Model, Node, TensorSpec
-from converter.parameters import ParameterStore
+from converter.parameters import ParameterStore, ParameterView, places_in
 from converter.reference import run_graph
 from converter.sizes import check_inputs, promote
 
@@ -98,21 +98,20 @@ def nudge(values: Array, seed: int, float_dtype: DType | None = None) -> Array:
     return np.asarray(wide * (1 + eps_of(promote(dtype, float_dtype).numpy) * signs(values, seed)))
 
 
-class Nudged(ParameterStore):
+class Nudged(ParameterView):
     """A store whose float parameters are each an ulp away, read as float64. Names that share memory stay equal."""
 
     def __init__(self, store: ParameterStore, probe: int, dtype: DType | None = None) -> None:
-        self.store, self.probe, self.dtype = store, probe, dtype
-
-    def names(self) -> tuple[str, ...]:
-        return self.store.names()
+        super().__init__(places_in(store))
+        self.probe, self.dtype = probe, dtype
 
     def spec(self, name: str) -> TensorSpec:
-        found = self.store.spec(name)
+        found = super().spec(name)
         return TensorSpec(DType.FLOAT64, found.shape) if found.dtype.is_float else found
 
-    def read(self, name: str) -> Array:
-        return nudge(self.store.read(name), stream_seed(self.probe, "parameter", self.store.alias_of(name) or name), self.dtype)
+    def changed(self, name: str) -> bool:
+        return True
 
-    def alias_of(self, name: str) -> str | None:
-        return self.store.alias_of(name)
+    def made(self, name: str) -> Array:
+        return nudge(self.stored(name), stream_seed(self.probe, "parameter", self.alias_of(name) or name), self.dtype)
+

@@ -12,7 +12,7 @@ import numpy as np
 from converter.dims import evaluate
 from converter.errors import ConverterError
 from converter.ir import Graph, TensorSpec
-from converter.parameters import ParameterStore
+from converter.parameters import ParameterStore, ParameterView, places_in
 
 Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
@@ -22,36 +22,25 @@ MEMORY = 1 << 30
 were read, a quarter for the values of cases that run side by side, a quarter for the values that a bisection looks at."""
 
 
-class Kept(ParameterStore):
+class Kept(ParameterView):
     """A store whose parameters stay in memory once they were read, as far as `limit` bytes go.
 
     What came first stays: graphs are run from the front, so that dropping the oldest would drop what is read next.
     """
 
     def __init__(self, store: ParameterStore, limit: int) -> None:
-        self.store, self.room = store, limit
+        super().__init__(places_in(store))
+        self.room = limit
         self._arrays: dict[str, Array] = {}
 
-    def names(self) -> tuple[str, ...]:
-        return self.store.names()
+    def changed(self, name: str) -> bool:
+        return True  # a file's own values would be read again
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.store
-
-    def spec(self, name: str) -> TensorSpec:
-        return self.store.spec(name)
-
-    def alias_of(self, name: str) -> str | None:
-        return self.store.alias_of(name)
-
-    def sha256(self, name: str) -> str:
-        return super().sha256(self.store.alias_of(name) or name)
-
-    def read(self, name: str) -> Array:
-        name = self.store.alias_of(name) or name
+    def made(self, name: str) -> Array:
+        name = self.alias_of(name) or name
         array = self._arrays.get(name)
         if array is None:
-            array = self.store.read(name)
+            array = self.stored(name)
             if array.nbytes <= self.room:
                 self.room -= array.nbytes
                 self._arrays[name] = array

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from converter.checking import check
-from converter.equivalence.bisect import Subset, observed
+from converter.equivalence.bisect import observed, subset
 from converter.errors import ConverterError
 from converter.ir import Graph, GraphInput, GraphOutput, Model, TensorSpec
 from converter.npz import write_npz
@@ -101,13 +101,13 @@ def between(model: Model, nodes: Sequence[int], value: str, specs: Mapping[str, 
     parameters = set(model.parameters.names())
     own = {port.name for port in graph.inputs}
     cut = tuple(GraphInput(name, specs[name]) for name in read if name not in parameters and name not in own)
-    subset = Subset(model.parameters, {name for name in read if name in parameters})
+    held = subset(model.parameters, {name for name in read if name in parameters})
     output = GraphOutput(value, specs[value], value)
 
     def part(ports: tuple[GraphInput, ...]) -> Model:
         found = Graph(graph.name, ports, (output,), chosen, dict(graph.dims))
-        check(found, subset)
-        return Model(found, subset, (), {}, frozenset(name for name in model.constants if name in subset.names()))
+        check(found, held)
+        return Model(found, held, (), {}, model.constants.intersection(held.names()))
 
     try:
         return part(tuple(port for port in graph.inputs if port.name in read) + cut)

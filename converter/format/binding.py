@@ -6,48 +6,10 @@ from collections.abc import Mapping
 
 from converter.errors import ParameterError
 from converter.ir import TensorSpec
-from converter.mapped import FileRange
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore, ParameterView, places_in
 
 LISTED = 50
 """Tensors of each kind (missing, extra, other) that an error lists."""
-
-
-class BoundParameters(ParameterStore):
-    """The tensors of a store under a graph's names, in its order, with its aliases.
-
-    `places` gives the store's name for each.
-    """
-
-    def __init__(self, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], places: Mapping[str, str],
-                 store: ParameterStore) -> None:
-        self._specs, self._aliases, self._places, self._store = dict(specs), dict(aliases), dict(places), store
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._specs)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._specs
-
-    def spec(self, name: str) -> TensorSpec:
-        if name not in self._specs:
-            raise self.unknown(name)
-        return self._specs[name]
-
-    def alias_of(self, name: str) -> str | None:
-        return self._aliases.get(name)
-
-    def read(self, name: str) -> Array:
-        self.spec(name)
-        return self._store.read(self._places[name])
-
-    def file_range(self, name: str) -> FileRange | None:
-        self.spec(name)
-        return self._store.file_range(self._places[name])
-
-    def sha256(self, name: str) -> str:
-        self.spec(name)
-        return self._store.sha256(self._places[name])
 
 
 def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], store: ParameterStore, *,
@@ -68,7 +30,7 @@ def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
         ParameterError: listing every missing, every extra and every unfitting parameter.
     """
     if constants is not None and len(constants):
-        store = _Joined(store, constants)
+        store = ParameterView({**places_in(store), **places_in(constants, (name for name in constants.names() if name not in store))})
     held = {name: store.spec(name) for name in store.names()}
     places = _places(specs, aliases, held)
     problems = (
@@ -83,7 +45,7 @@ def bind_parameters(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
         raise ParameterError("the checkpoint does not belong to this graph",
                              expected=f"the {len(specs)} parameters that the graph declares",
                              received=f"{len(held)} parameters\n  - " + "\n  - ".join(shown) + "\n" * (fix is not None), fix=fix)
-    return BoundParameters(specs, _shares(specs, aliases, store), places, store)
+    return ParameterView({name: (store, places[name]) for name in specs}, aliases=_shares(specs, aliases, store))
 
 
 def _places(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], held: Mapping[str, TensorSpec]) -> dict[str, str]:
@@ -113,40 +75,6 @@ def _shares(specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], store: 
             shares.update(dict.fromkeys(moved, keep))
             members.setdefault(keep, []).extend(moved)
     return shares
-
-
-class _Joined(ParameterStore):
-    """A store, and the tensors of another whose names it does not have."""
-
-    def __init__(self, store: ParameterStore, more: ParameterStore) -> None:
-        own = set(store.names())
-        self._homes = dict.fromkeys(store.names(), store) | {name: more for name in more.names() if name not in own}
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._homes)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._homes
-
-    def _home(self, name: str) -> ParameterStore:
-        if name not in self._homes:
-            raise self.unknown(name)
-        return self._homes[name]
-
-    def spec(self, name: str) -> TensorSpec:
-        return self._home(name).spec(name)
-
-    def alias_of(self, name: str) -> str | None:
-        return self._home(name).alias_of(name)
-
-    def read(self, name: str) -> Array:
-        return self._home(name).read(name)
-
-    def file_range(self, name: str) -> FileRange | None:
-        return self._home(name).file_range(name)
-
-    def sha256(self, name: str) -> str:
-        return self._home(name).sha256(name)
 
 
 def _tensor(store: ParameterStore, name: str) -> str:

@@ -21,8 +21,7 @@ import numpy as np
 from converter.checking import check, infer_node
 from converter.errors import ConverterError, ParameterError, UnsupportedError
 from converter.ir import DType, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
-from converter.mapped import FileRange
-from converter.parameters import Array, ParameterStore
+from converter.parameters import Array, ParameterStore, ParameterView, places_in
 
 TARGETS = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32)
 SOURCES = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32, DType.FLOAT64)
@@ -90,46 +89,32 @@ def _target(dtype: str | DType) -> DType:
     return found
 
 
-class CastParameters(ParameterStore):
+class CastParameters(ParameterView):
     """A store whose tensors of the dtypes in `dtypes` are read as the dtype that it gives for them, rounded to nearest.
 
     Those named in `kept`, and all that share their memory, are read as they are.
     """
 
     def __init__(self, store: ParameterStore, dtypes: Dtypes, kept: Collection[str] = ()) -> None:
-        self._store, self._dtypes = store, dict(dtypes)
+        super().__init__(places_in(store), store.notes, store.key)
+        self._dtypes = dict(dtypes)
         self._kept = {store.alias_of(name) or name for name in kept}
-        self.key, self.notes = store.key, store.notes
-
-    def names(self) -> tuple[str, ...]:
-        return self._store.names()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._store
-
-    def alias_of(self, name: str) -> str | None:
-        return self._store.alias_of(name)
 
     def spec(self, name: str) -> TensorSpec:
-        spec, target = self._store.spec(name), self._target(name)
+        spec, target = super().spec(name), self._target(name)
         return spec if target is None else TensorSpec(target, spec.shape)
 
     def _target(self, name: str) -> DType | None:
         """The dtype that a tensor is cast to, None where it stays."""
         kept = (self.alias_of(name) or name) in self._kept
-        return None if kept else self._dtypes.get(self._store.spec(name).dtype)
+        return None if kept else self._dtypes.get(super().spec(name).dtype)
 
-    def sha256(self, name: str) -> str:
-        name = self.alias_of(name) or name
-        return self._store.sha256(name) if self._target(name) is None else super().sha256(name)
+    def changed(self, name: str) -> bool:
+        return self._target(name) is not None
 
-    def file_range(self, name: str) -> FileRange | None:
-        return self._store.file_range(name) if self._target(name) is None else None
-
-    def read(self, name: str) -> Array:
-        values, target = self._store.read(name), self._target(name)
-        if target is None:
-            return values
+    def made(self, name: str) -> Array:
+        values, target = self.stored(name), self._target(name)
+        assert target is not None
         result = np.empty(values.shape, target.numpy)
         source, out = values.reshape(-1), result.reshape(-1)
         for start in range(0, source.size, CHUNK):
@@ -141,7 +126,6 @@ class CastParameters(ParameterStore):
                 raise ParameterError(f"a value is outside the range of {target}", where=f"parameter {name!r}",
                                      received=str(piece[int(np.argmax(lost))]), expected=f"at most {_largest(target)}",
                                      fix="choose bfloat16, whose range is that of float32, or leave the dtype as it is")
-        result.flags.writeable = False
         return result
 
 

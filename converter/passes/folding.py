@@ -17,9 +17,9 @@ import numpy as np
 from converter.attributes import graphs_in
 from converter.checking import check
 from converter.format import model_digest
-from converter.ir import DType, Model, Node, TensorSpec
+from converter.ir import DType, Model, Node
 from converter.opset import facts_of
-from converter.parameters import Array, ParameterStore
+from converter.parameters import Array, ParameterStore, ParameterView
 from converter.resolved import resolve
 
 DTYPES = frozenset({DType.FLOAT32, DType.FLOAT64})
@@ -131,7 +131,7 @@ def _fold(layer: Node, norm: Node) -> Fold | None:
     return Fold(weight, bias and str(bias), mean, variance, scale and str(scale), shift and str(shift), eps)
 
 
-class FoldedParameters(ParameterStore):
+class FoldedParameters(ParameterView):
     """A store whose normalizations are folded into the layers: weights keep their names, a new bias stands beside its weight."""
 
     def __init__(self, store: ParameterStore, folds: Iterable[Fold], *, taken: Mapping[str, object]) -> None:
@@ -150,38 +150,19 @@ class FoldedParameters(ParameterStore):
             gone |= {*found.names} - {found.layer}
             # PyTorch counts the batches that a normalization has seen; nothing computes with it.
             gone.add(f"{found.mean.removesuffix('running_mean')}num_batches_tracked")
-        names: list[str] = []
+        places: dict[str, tuple[ParameterStore, str]] = {}
         for name in store.names():
+            if name not in gone:
+                places[name] = store, name
             if name in self._weights:
-                names += [name, self.bias_of[name]]
-            elif name not in gone:
-                names.append(name)
-        self._names = tuple(names)
-
-    def names(self) -> tuple[str, ...]:
-        return self._names
+                places[self.bias_of[name]] = store, self._weights[name].mean
+        super().__init__(places)
 
     def alias_of(self, name: str) -> str | None:
-        return None if name in self._biases else self._store.alias_of(name)
+        return None if name in self._biases else super().alias_of(name)
 
-    def spec(self, name: str) -> TensorSpec:
-        if name in self._biases:
-            return self._store.spec(self._biases[name].mean)
-        if name not in self._names:
-            raise self.unknown(name)
-        return self._store.spec(name)
+    def changed(self, name: str) -> bool:
+        return name in self._weights or name in self._biases
 
-    def sha256(self, name: str) -> str:
-        return super().sha256(name) if name in self._weights or name in self._biases else self._store.sha256(name)
-
-    def read(self, name: str) -> Array:
-        if name in self._weights:
-            values = self._weights[name].folded_weight(self._store)
-        elif name in self._biases:
-            values = self._biases[name].folded_bias(self._store)
-        elif name not in self._names:
-            raise self.unknown(name)
-        else:
-            return self._store.read(name)
-        values.flags.writeable = False
-        return values
+    def made(self, name: str) -> Array:
+        return self._weights[name].folded_weight(self._store) if name in self._weights else self._biases[name].folded_bias(self._store)

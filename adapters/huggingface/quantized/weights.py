@@ -17,45 +17,35 @@ from adapters.huggingface.quantized.integers import awq, gptq
 from adapters.huggingface.quantized.parts import FLOATS, RESAVE, Weight, Weights
 from converter.errors import FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
-from converter.parameters import Array, ParameterStore
+from converter.parameters import Array, ParameterStore, ParameterView
 
 FIELD = "quantization_config"
 
 
-class DequantizedParameters(ParameterStore):
+class DequantizedParameters(ParameterView):
     """A store whose quantised weights are read as floats; `weights` by their names, in the place of their first part."""
 
     def __init__(self, store: ParameterStore, weights: Mapping[str, Weight]) -> None:
         self._store, self._weights = store, dict(weights)
-        self.key = store.key
         owner = {part: name for name, weight in weights.items() for part in weight.parts}
-        self._names = tuple(dict.fromkeys(owner.get(name, name) for name in store.names()))
-        self._own = frozenset(self._names)
-
-    def names(self) -> tuple[str, ...]:
-        return self._names
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._own
+        places: dict[str, tuple[ParameterStore, str]] = {}
+        for name in store.names():
+            places.setdefault(owner.get(name, name), (store, name))
+        super().__init__(places, key=store.key)
 
     def alias_of(self, name: str) -> str | None:
-        target = None if name in self._weights else self._store.alias_of(name)
-        return target if target in self._own and target not in self._weights else None
+        found = super().alias_of(name)
+        return None if name in self._weights or found in self._weights else found
 
     def spec(self, name: str) -> TensorSpec:
-        if name not in self._own:
-            raise self.unknown(name)
-        return self._weights[name].spec if name in self._weights else self._store.spec(name)
+        return self._weights[name].spec if name in self._weights else super().spec(name)
 
-    def read(self, name: str) -> Array:
-        if name not in self._own:
-            raise self.unknown(name)
-        weight = self._weights.get(name)
-        if weight is None:
-            return self._store.read(name)
-        values = np.ascontiguousarray(weight.values(*(self._store.read(part) for part in weight.parts)))
-        values.flags.writeable = False
-        return values
+    def changed(self, name: str) -> bool:
+        return name in self._weights
+
+    def made(self, name: str) -> Array:
+        weight = self._weights[name]
+        return np.ascontiguousarray(weight.values(*(self._store.read(part) for part in weight.parts)))
 
 
 def as_floats(store: ParameterStore, folder: Path, dequantize: bool) -> ParameterStore:
