@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from converter.ir import Model as Model
     from converter.ir import Node as Node
     from converter.ir import TensorSpec as TensorSpec
-    from converter.loading import Session as Session
     from converter.loading import from_checkpoint as from_checkpoint
     from converter.loading import from_torch as from_torch
     from converter.loading import load as load
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from converter.loading import to_torch as to_torch
     from converter.parameters import InMemoryParameters as InMemoryParameters
     from converter.parameters import ParameterStore as ParameterStore
+    from converter.ports import Session as Session
 
 __version__ = "0.1.0"
 
@@ -57,8 +57,9 @@ _WHERE = {
                          "ParameterError", "RunError", "UnsafePickleError", "UnsupportedError"),
     "converter.format": ("model_digest",),
     "converter.ir": ("DType", "DimRange", "Example", "Graph", "GraphInput", "GraphOutput", "Model", "Node", "TensorSpec"),
-    "converter.loading": ("Session", "from_checkpoint", "from_torch", "load", "save", "session", "to_torch"),
+    "converter.loading": ("from_checkpoint", "from_torch", "load", "save", "session", "to_torch"),
     "converter.parameters": ("InMemoryParameters", "ParameterStore"),
+    "converter.ports": ("Session",),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 

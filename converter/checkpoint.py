@@ -90,8 +90,8 @@ def existing(path: str | Path) -> Path:
         near = sorted(item.name for item in path.parent.glob("*") if item.suffix == path.suffix)[:5] if path.parent.is_dir() else []
         raise FormatError("there is no such file", where=str(path), fix=f"beside it lies {', '.join(near)}" if near else None)
     if not path.is_file() and not path.is_dir():
-        named = next((item.name for item in formats().values() if path.suffix.lower() in item.suffixes), "json")
-        if not path.is_fifo() or named != "json":
+        named = next((item for item in formats().values() if path.suffix.lower() in item.suffixes), None)
+        if not path.is_fifo() or named is not None and not named.streams:
             raise FormatError("neither a file nor a folder", where=str(path), received="a pipe" if path.is_fifo() else "a device",
                               fix="write its content to a file first")
     if path.is_file():

@@ -28,7 +28,7 @@ PACKAGE = "model-converter"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A keyword of a format's `save`, or of a recogniser, which the command line offers as `--name`."""
+    """A keyword of a format's `save`, or of a recogniser, which the command line offers as `--name`; or of a runtime's `session`."""
 
     name: str
     type: type
@@ -47,7 +47,8 @@ class Format:
     `digests`: the files name a digest of their model, with which `load(path)` compares it, as `load(path, verify=…)` tells it to:
     False not, True even where a file names none, which it refuses then.
 
-    `entries`: a file may hold several state_dicts, of which `load(path, key=…)` takes one by its name.
+    `entries`: a file may hold several state_dicts, of which `load(path, key=…)` takes one by its name. `streams`: `load` takes
+    standard input, and pipes. `graphs`: a file may be a graph without the values of its parameters.
 
     `fallback` is a reader that `load` itself calls for the kinds of the file that it does not read, and `unsafe` one that
     runs code which the file names; it is called only when the user says so. `tensors(path)` gives the `ParameterStore` of a file
@@ -70,6 +71,8 @@ class Format:
     entries: bool = False
     digests: bool = False
     tensors: str | None = None
+    streams: bool = False
+    graphs: bool = False
     values: bool = False
 
 
@@ -90,8 +93,7 @@ class Folder:
 class Runtime:
     """A way to run a model: `session(model)` gives an object whose `run(inputs)` gives `{name: array}`.
 
-    `distribution`: the installed distribution whose version is told in reports. `providers`: whether `session(model, providers=[…])`
-    chooses a device.
+    `distribution`: the installed distribution whose version is told in reports. An option `providers` chooses devices.
 
     `file_session(path)`, where given, runs a file of the runtime's own format, with one of `suffixes`, exactly as it lies
     there.
@@ -101,10 +103,15 @@ class Runtime:
     title: str
     session: str
     distribution: str | None = None
-    providers: bool = False
+    options: tuple[Option, ...] = ()
     file_session: str | None = None
     suffixes: tuple[str, ...] = ()
     extra: str | None = None
+
+    @property
+    def providers(self) -> bool:
+        """Whether devices can be chosen."""
+        return any(option.name == "providers" for option in self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,7 @@ NEUTRAL = Adapter(
         Format("json", "neutral model as JSON text", (".json",), "model", "converter.format:load_json", "converter.format:save_json",
                (Option("encoding", str, "How values are written: digits that a person can read, base64, or an HDF5 file "
                        "beside the JSON; auto takes digits for small models and base64 for large ones.", "auto",
-                       ("auto", "values", "base64", "file")),), digests=True),
+                       ("auto", "values", "base64", "file")),), digests=True, streams=True, graphs=True),
         Format("hdf5", "neutral model as HDF5", (".h5", ".hdf5"), "model", "converter.format:load_hdf5", "converter.format:save_hdf5",
                digests=True),
     ),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from converter.ir import Graph, Model, TensorSpec
 from converter.matching import fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import InMemoryParameters, ParameterStore
+from converter.ports import Rebuilder, Saver, Session, SessionFactory, Tracer
 from converter.state_dict import origin
 
 OPEN_SHOWN = 24
@@ -27,14 +27,6 @@ OPEN_SHOWN = 24
 
 Array = np.ndarray[Any, Any]
 PathLike = str | Path
-
-
-class Session(Protocol):
-    """A model ready to run."""
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """Outputs by name, in the graph's order. Raises `RunError` for inputs that do not fit."""
-        ...
 
 
 class ReferenceSession:
@@ -91,8 +83,8 @@ def load_with(path: PathLike, values: Collection[str]) -> Model:
         return function(path, values=values)
 
 
-def save(model: Model, path: PathLike, **options: Any) -> None:
-    """Writes a model; the suffix says the format. The file appears whole or not at all.
+def save(model: Model, path: PathLike, **options: Any) -> tuple[Path, ...]:
+    """Writes a model; the suffix says the format. The file appears whole or not at all. Gives the files that were written.
 
     `.json .h5 .hdf5 .onnx` hold the model; `.pt .pth .bin .safetensors` its state_dict: the parameters without the
     model's `constants`.
@@ -106,22 +98,22 @@ def save(model: Model, path: PathLike, **options: Any) -> None:
         ConverterError: no format has the suffix, or an option is not the format's.
         UnsupportedError: the format cannot hold the model; everything that it cannot hold is listed.
     """
-    save_as(format_of(path, to="save"), model, path, **options)
+    return save_as(format_of(path, to="save"), model, path, **options)
 
 
-def save_as(form: discovery.Format, model: Model | ParameterStore, path: PathLike, **options: Any) -> None:
+def save_as(form: discovery.Format, model: Model | ParameterStore, path: PathLike, **options: Any) -> tuple[Path, ...]:
     """`save` in a given format, whatever the suffix."""
     known = {option.name for option in form.options}
     unknown = sorted(options.keys() - known)
     if unknown:
         raise ConverterError(f"a {form.title} has no option {unknown[0]!r}", expected=", ".join(sorted(known)) or "no options",
                              received=", ".join(unknown))
-    function = resolve(form.save or "", form.extra)
+    function: Saver = resolve(form.save or "", form.extra)
     content: Any = model
     if form.holds == "parameters":
         content = SelectedParameters(model.parameters, model.constants) if isinstance(model, Model) else model
     with requiring(form.extra):
-        function(content, path, **options)
+        return function(content, path, **options)
 
 
 def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> Session:
@@ -137,14 +129,14 @@ def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> 
         MissingDependencyError: the runtime's library is not installed.
     """
     found = discovery.runtime(runtime)
-    function = resolve(found.session, found.extra)
+    function: SessionFactory = resolve(found.session, found.extra)
     if not isinstance(model, Model):
         model = load(model)
-    known = inspect.signature(function).parameters
-    unknown = sorted(options.keys() - known.keys())
+    known = [option.name for option in found.options]
+    unknown = sorted(options.keys() - known)
     if unknown:
         raise ConverterError(f"the runtime {runtime!r} has no option {unknown[0]!r}", received=", ".join(unknown),
-                             expected=", ".join(name for name in list(known)[1:]) or "no options")
+                             expected=", ".join(known) or "no options")
     with requiring(found.extra):
         return function(model, **options)
 
@@ -188,6 +180,7 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
             the lines of code they came from.
         MissingDependencyError: PyTorch is not installed.
     """
+    function: Tracer
     function, extra = discovery.live("tracer", "torch")
     with requiring(extra):
         found = function(module, args, kwargs, dims=dims, name=name, examples=examples, state=state, effort=effort)
@@ -205,6 +198,7 @@ def to_torch(model: Model | PathLike) -> Any:
         UnsupportedError: operators that PyTorch cannot run here; all are listed.
         MissingDependencyError: PyTorch is not installed.
     """
+    function: Rebuilder
     function, extra = discovery.live("rebuilder", "torch")
     with requiring(extra):
         return function(model if isinstance(model, Model) else load(model))

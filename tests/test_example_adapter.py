@@ -11,6 +11,7 @@ import pytest
 
 import converter
 from converter import discovery
+from converter.conformance import misfits, outcome
 from converter.errors import RunError, UnsupportedError
 from converter.opset import operators
 from tests.example_adapter.adapter import ADAPTER
@@ -38,16 +39,6 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     discovery.adapters.cache_clear()
 
 
-def outcome(path: Path, runtime: str) -> str:
-    """What a runtime does with a conformance file: `equivalent`, `different` or `refused`."""
-    model = converter.load(path)
-    try:
-        session = converter.session(model, runtime)
-    except UnsupportedError:
-        return "refused"
-    return "equivalent" if converter.verify(model, {runtime: session}) else "different"
-
-
 @pytest.mark.usefixtures("example")
 def test_the_example_passes_or_refuses_every_conformance_file() -> None:
     found = {path.stem: outcome(path, "example") for path in FILES}
@@ -71,9 +62,25 @@ def test_what_it_lacks_is_named_at_once() -> None:
 
 
 @pytest.mark.usefixtures("example")
+@pytest.mark.parametrize("name", ["example", "neutral", "numpy", "onnx", "torch", "safetensors", "huggingface", "torchvision"])
+def test_every_declared_function_takes_what_its_port_gives(name: str) -> None:
+    assert misfits(discovery.adapters()[name]) == []
+
+
+def test_a_function_that_is_no_port_is_named() -> None:
+    own = "tests.example_adapter"
+    wrong = discovery.Adapter("wrong", formats=(discovery.Format("a", "a", (".a",), "model", f"{own}.session:relu", digests=True),),
+                              runtimes=(discovery.Runtime("b", "b", f"{own}.session:ExampleSession", options=(
+                                  discovery.Option("speed", int, ""),)),), tracer=f"{own}.listing:save_listing")
+    found = misfits(wrong)
+    assert [text.partition(":")[0] for text in found] == ["format a, load", "runtime b", "tracer"]
+    assert "is called with path, verify=: got an unexpected keyword argument 'verify'" in found[0]
+
+
+@pytest.mark.usefixtures("example")
 def test_its_format_and_its_errors(tmp_path: Path) -> None:
     model = converter.load(ROOT / "fixtures" / "mlp_digits" / "model.json")
-    converter.save(model, tmp_path / "m.listing")
+    assert converter.save(model, tmp_path / "m.listing") == (tmp_path / "m.listing",)
     lines = (tmp_path / "m.listing").read_text(encoding="utf-8").splitlines()
     assert lines[0] == model.graph.name
     assert len(lines) == len(model.graph.nodes) + 1

@@ -10,6 +10,8 @@ ADAPTER = Adapter(
                     (Option("opset", int, "The version of ONNX's operators to write, 18 to 23.", 20),), extra="onnx", digests=True,
                     tensors="adapters.onnx.initializers:load_tensors", values=True),),
     runtimes=(Runtime("onnxruntime", "ONNX Runtime on the CPU", "adapters.onnx.session:OnnxRuntimeSession",
-                      "onnxruntime", True, "adapters.onnx.file_session:OnnxFileSession", (".onnx",), extra="onnx"),),
+                      "onnxruntime", (Option("opset", int, "The version of ONNX's operators."),
+                                       Option("providers", list, "Execution providers, the preferred one first.")),
+                      "adapters.onnx.file_session:OnnxFileSession", (".onnx",), extra="onnx"),),
     extra="onnx",
 )

@@ -28,8 +28,8 @@ PRODUCER = "model-converter"
 
 
 def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
-              external: bool | None = None) -> None:
-    """Writes `model` as an ONNX file.
+              external: bool | None = None) -> tuple[Path, ...]:
+    """Writes `model` as an ONNX file, and returns the files.
 
     Args:
         external: whether the values go to `<name>.<16 digits>.data` beside it; default: when they are past 2 GB.
@@ -38,7 +38,7 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
         UnsupportedError: operators without a lowering at this opset, all listed; a name that is empty.
         ConverterError: an opset outside 18 to 23.
     """
-    from converter.format.atomic import atomic_pair, atomic_path
+    from converter.format.atomic import atomic_pair, atomic_path, written_files
 
     proto, lowering = build(model, opset)
     path = Path(path)
@@ -48,10 +48,11 @@ def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,
     if not external:
         with atomic_path(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor(1) as aside:
             write_model(file, proto, lowering, aside.submit(describe, proto, model).result)
-        return
+        return written_files(path)
     with (atomic_pair(path, "data") as pair, open(pair.document, "wb") as file, open(pair.values, "wb") as data,
           ThreadPoolExecutor(1) as aside):
         write_external(file, data, pair.name_values, proto, lowering, aside.submit(describe, proto, model).result)
+    return written_files(path, pair.place)
 
 
 def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lowering]:

@@ -8,14 +8,14 @@ from pathlib import Path
 from adapters.safetensors.dtypes import TO_FILE
 from adapters.safetensors.read import FORMAT, FORMAT_KEY, MAX_RANK, METADATA
 from converter.errors import UnsupportedError
-from converter.format.atomic import atomic_path
+from converter.format.atomic import atomic_path, written_files
 from converter.ir import TensorSpec
 from converter.parameters import ParameterStore
 
 ALIGNMENT = 8
 
 
-def save_safetensors(parameters: ParameterStore, path: str | Path) -> None:
+def save_safetensors(parameters: ParameterStore, path: str | Path) -> tuple[Path, ...]:
     """Writes a state_dict as a safetensors file.
 
     Tied weights are written once, as `safetensors.torch.save_model` does: the metadata holds `{alias: kept name}`.
@@ -52,6 +52,7 @@ def save_safetensors(parameters: ParameterStore, path: str | Path) -> None:
         for name in layout:
             for piece in parameters.pieces(name):
                 file.write(piece)
+    return written_files(path)
 
 
 def _unwritable(name: str, rank: int) -> str | None:

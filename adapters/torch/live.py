@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from adapters.torch.dtypes import to_tensor
-from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
+from adapters.torch.run import ProgramSource
 from adapters.torch.state.explicit import with_explicit_state, with_pairs, with_state_sizes
 from adapters.torch.state.memory import evaluation, unchanged
 from adapters.torch.tracing.arguments import full_name, nested
@@ -27,6 +27,7 @@ from converter.ir import DType, Model, TensorSpec
 from converter.matching import ADVICE, COUNTERS, match_names
 from converter.parameters import ParameterStore
 from converter.passes.casting import SOURCES, fit_dtypes
+from converter.ports import Incoming
 from converter.state_dict import said
 
 Array = np.ndarray[Any, Any]
@@ -35,31 +36,10 @@ CASES = 3
 STATES = ("initial", "explicit")
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """A converted module, and what a person should know about it."""
-
-    model: Model
-    notes: tuple[str, ...]
-    program: Program
-
-    @property
-    def concerns(self) -> tuple[str, ...]:
-        """Those of the notes that change what the model computes."""
-        return tuple(str(note) for note in self.notes if isinstance(note, Concern))
-
-    @property
-    def source(self) -> Any:
-        """The traced module, as `converter.verify(model, source=…)` takes it."""
-        from adapters.torch.run import ProgramSource
-
-        return ProgramSource(self.program)
-
-
 def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, dims: Any = "auto",
             name: str | None = None, examples: bool = True, ranges: Mapping[str, tuple[int, int]] | None = None,
             own: bool = False, state: str = "initial", effort: float = SECONDS,
-            progress: Callable[[str], None] = lambda text: None) -> Conversion:
+            progress: Callable[[str], None] = lambda text: None) -> Incoming:
     """Traces a module and records what it gives. See `converter.from_torch` for the arguments.
 
     `ranges` maps inputs to the lowest and the highest integer to draw for them; default: what the graph's tables allow.
@@ -91,7 +71,7 @@ def convert(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
 
 
 def _finished(program: Program, args: Sequence[Any], kwargs: Mapping[str, Any], examples: bool,
-              ranges: Mapping[str, tuple[int, int]] | None) -> Conversion:
+              ranges: Mapping[str, tuple[int, int]] | None) -> Incoming:
     model, notes = program.model, list(program.notes)
     if examples:
         recorded, more = record(program, bind_arguments(program.module, args, kwargs),
@@ -99,7 +79,7 @@ def _finished(program: Program, args: Sequence[Any], kwargs: Mapping[str, Any], 
         model, notes = replace(model, examples=recorded), [*notes, *more]
     if notes:
         model = replace(model, metadata={**model.metadata, "notes": list(map(str, notes))})
-    return Conversion(model, tuple(notes), program)
+    return Incoming(model, tuple(notes), ProgramSource(program))
 
 
 def _tensor(value: Any) -> Any:
@@ -129,7 +109,7 @@ def _integers(low: int, high: int, generator: Any, shape: tuple[int, ...]) -> An
 def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mapping[str, Array] | None, inputs: Sequence[InputLike],
                        drawn: Iterator[Mapping[str, Array]], *, name: str | None = None, examples: bool = True,
                        state: str = "initial", allow_extra: bool = False, narrow: bool = False, effort: float = SECONDS,
-                       progress: Callable[[str], None] = lambda text: None) -> Conversion:
+                       progress: Callable[[str], None] = lambda text: None) -> Incoming:
     """Loads a state_dict into a module that was just built, and converts it.
 
     Args:

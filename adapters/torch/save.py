@@ -9,12 +9,12 @@ from typing import IO, BinaryIO, cast
 import torch
 
 from adapters.torch.dtypes import to_tensor
-from converter.format.atomic import atomic_path
+from converter.format.atomic import atomic_path, written_files
 from converter.parameters import ParameterStore
 
 
-def save_state_dict(parameters: ParameterStore, path: str | Path) -> None:
-    """Writes parameters as a state_dict: same names, order, dtypes and bits; aliases share their memory again."""
+def save_state_dict(parameters: ParameterStore, path: str | Path) -> tuple[Path, ...]:
+    """Writes parameters as a state_dict, and returns the files: same names, order, dtypes and bits; aliases share their memory again."""
     tensors: OrderedDict[str, torch.Tensor] = OrderedDict()
     for name in parameters.names():
         target = parameters.alias_of(name)
@@ -30,6 +30,7 @@ def save_state_dict(parameters: ParameterStore, path: str | Path) -> None:
             if told.error is not None:
                 raise told.error from None
             raise
+    return written_files(path)
 
 
 class _Told:

@@ -18,7 +18,6 @@ from converter.errors import ConverterError
 from converter.ir import DType
 
 CAST_TO = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32)
-SAMPLE = {"torch": "weights.pt", "safetensors": "weights.safetensors", "json": "model.json", "hdf5": "model.h5", "onnx": "model.onnx"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,7 @@ class Conversion:
         return click.command(self.name, help=self._help(), short_help=self.short_help)(function)
 
     def _help(self) -> str:
-        sample = SAMPLE.get(self.source.name, f"source{self.source.suffixes[0]}")
-        output = SAMPLE.get(self.target.name, f"out{self.target.suffixes[0]}")
+        sample, output = (("weights" if form.holds == "parameters" else "model") + form.suffixes[0] for form in (self.source, self.target))
         start = f"  convert {self.name} {sample} -o {output}"
         if not self.needs_graph:
             tail = ("\n\nTied weights share their memory again; constants that are no part of the state_dict are left out."
@@ -153,7 +151,7 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
         click.option("--name", metavar="TEXT", help="The graph's name; default: the module's class."),
         click.option("--no-examples", is_flag=True, help="Record no inputs and outputs of the module in the model."),
     ]
-    if target.name == "json":
+    if target.graphs:
         options.append(click.option("--graph-only", is_flag=True, help="Write the graph without the parameters' values, for "
                                     "--architecture."))
         options.append(click.option("--draft-graph", is_flag=True, help="Write a draft of the graph, of a checkpoint of plain layers "
@@ -194,17 +192,17 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
             warn(text, quiet)
         update(f"writing {output}")
         if given.get("graph_only"):
-            _save_graph(content, output)
+            files = _save_graph(content, output)
         else:
             text = f"writing {output}"
             watched = (replace(content, parameters=Watched(content.parameters, update, text)) if isinstance(content, Model)
                        else Watched(content, update, text))
-            save_as(target, watched, output, **options)
+            files = save_as(target, watched, output, **options)
     seconds = time.perf_counter() - started
     if given.get("as_json"):
         print_json(content, output, notes)
     elif not quiet:
-        summary(content, output, bool(given.get("graph_only")), seconds)
+        summary(content, output, files, bool(given.get("graph_only")), seconds)
 
 
 def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool, given: Mapping[str, Any]) -> None:
@@ -267,7 +265,7 @@ def _target(conversion: Conversion, output: str) -> Format:
                          fix=f"use {conversion.source.name}-to-{named.name}, or another name" if named is not conversion.source else None)
 
 
-def _save_graph(model: Any, output: str) -> None:
+def _save_graph(model: Any, output: str) -> tuple[Path, ...]:
     from converter.checkpoint import SelectedParameters
     from converter.format import save_graph
 
@@ -277,4 +275,4 @@ def _save_graph(model: Any, output: str) -> None:
     constants = SelectedParameters(store, frozenset(specs) - model.constants)
     metadata = {key: value for key, value in model.metadata.items() if key != "source"}
     source = {key: value for key, value in model.metadata.get("source", {}).items() if key in ("framework", "module")}
-    save_graph(model.graph, specs, output, aliases=aliases, metadata={**metadata, "source": source}, constants=constants)
+    return save_graph(model.graph, specs, output, aliases=aliases, metadata={**metadata, "source": source}, constants=constants)

@@ -140,7 +140,7 @@ def _graph_alone(form: Format, file: str) -> Model | None:
     """The graph of a file without parameters' values, or None where the file is something else."""
     from converter.format import load_architecture
 
-    if form.name != "json":
+    if not form.graphs:
         return None
     try:
         found = load_architecture(file)

@@ -12,16 +12,14 @@ from converter.cli.console import say
 from converter.cli.sources import STREAM
 
 
-def summary(content: Any, output: str, graph_only: bool, seconds: float) -> None:
+def summary(content: Any, output: str, files: Sequence[Path], graph_only: bool, seconds: float) -> None:
     """Two lines: the files, their size and the time it took; and what is in them."""
     from converter.cli.console import plural, size
-    from converter.format.atomic import values_beside
     from converter.ir import Model
 
     place = "standard output" if output == STREAM else output
     words = [place]
-    if output != STREAM and Path(output).is_file():
-        files = [Path(output), *values_beside(output)]
+    if files and files[0].is_file():
         words = [" and ".join([place, *(item.name for item in files[1:])]), size(sum(item.stat().st_size for item in files))]
     say(f"Wrote {', '.join(words)}, in {seconds:.1f} s.", err=output == STREAM)
     store = content.parameters if isinstance(content, Model) else content

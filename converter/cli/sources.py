@@ -99,7 +99,7 @@ def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
             raise ConverterError(f"{conversion.name} reads a {form.title}, and the name says {named.title}", where=source,
                                  expected=" or ".join(form.suffixes), received=path.suffix,
                                  fix=f"use {named.name}-to-{conversion.target.name}" if named is not conversion.target else None)
-    elif form.name != "json":
+    elif not form.streams:
         raise ConverterError(f"a {form.title} cannot be read from standard input", where=STREAM, fix="give a file")
     return load_as(form, source, check=check)
 

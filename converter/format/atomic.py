@@ -129,6 +129,11 @@ def atomic_pair(path: str | os.PathLike[str], ending: str) -> Iterator[Pair]:
                 _remove_values(place, besides=pair.place)
 
 
+def written_files(path: object, *more: Path) -> tuple[Path, ...]:
+    """The files that were written for a target, with `more` beside it: none for standard output or an open file."""
+    return (Path(path), *more) if isinstance(path, (str, os.PathLike)) and os.fspath(path) != STDOUT else ()
+
+
 def values_beside(path: str | os.PathLike[str]) -> list[Path]:
     """The files of values that `atomic_pair` put beside a document."""
     place = Path(path)

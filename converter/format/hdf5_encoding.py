@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import ConverterError, FormatError
-from converter.format.atomic import atomic_path
+from converter.format.atomic import atomic_path, written_files
 from converter.format.digest import ModelDigest
 from converter.format.hdf5_values import GROUP, HDF5Values, ValueWriter, opened, plain_dataset
 from converter.format.json_encoding import verify_digest
@@ -21,8 +21,8 @@ from converter.ir import Model
 DOCUMENT = "document"
 
 
-def save_hdf5(model: Model, target: str | os.PathLike[str], *, progress: Progress | None = None) -> str:
-    """Writes a model as HDF5 and returns its digest.
+def save_hdf5(model: Model, target: str | os.PathLike[str], *, progress: Progress | None = None) -> tuple[Path, ...]:
+    """Writes a model as HDF5 and returns the files.
 
     Parameters are read, written and forgotten one at a time. The path is written atomically; `"-"` is standard output.
 
@@ -44,7 +44,7 @@ def save_hdf5(model: Model, target: str | os.PathLike[str], *, progress: Progres
         writer.reserve(len(text))
         writer.file.attrs["format"] = FORMAT
         writer.file.create_dataset(DOCUMENT, data=np.frombuffer(text, np.uint8))
-    return digest.value()
+    return written_files(target)
 
 
 def load_hdf5(path: str | os.PathLike[str], *, verify: bool | None = None) -> Model:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from converter.errors import ConverterError, FormatError
 from converter.format.aside import WriterAside
-from converter.format.atomic import STDOUT, atomic_pair, atomic_path, open_descriptor
+from converter.format.atomic import STDOUT, atomic_pair, atomic_path, open_descriptor, written_files
 from converter.format.digest import ModelDigest, check_digest, graph_digest, hash_model
 from converter.format.document import check_aliases
 from converter.format.reading import DocumentParts, check_parameters, listed, read_document
@@ -44,8 +44,8 @@ Source = str | os.PathLike[str] | BinaryIO
 Target = Source
 
 
-def save_json(model: Model, target: Target, *, encoding: str = "auto", progress: Progress | None = None) -> str:
-    """Writes a model as JSON and returns its digest.
+def save_json(model: Model, target: Target, *, encoding: str = "auto", progress: Progress | None = None) -> tuple[Path, ...]:
+    """Writes a model as JSON and returns the files.
 
     Parameters are read, written and forgotten one at a time. A path is written atomically.
 
@@ -77,15 +77,14 @@ def save_json(model: Model, target: Target, *, encoding: str = "auto", progress:
         yield from write_values(values.array, "values", "      ") if readable else write_base64(values.pieces())
 
     if encoding == "file":
-        _save_beside(model, target, digest, progress, text)
-        return digest.value()
+        return _save_beside(model, target, digest, progress, text)
     with _open_target(target) as out, WriterAside(out) as aside:
         aside.writelines(text(parameter_pieces(model.parameters, model.constants, inside, digest, progress)))
-    return digest.value()
+    return written_files(target)
 
 
 def _save_beside(model: Model, target: Target, digest: ModelDigest, progress: Progress | None,
-                 text: Callable[[Iterable[tuple[str, Pieces]]], Pieces]) -> None:
+                 text: Callable[[Iterable[tuple[str, Pieces]]], Pieces]) -> tuple[Path, ...]:
     from converter.format.hdf5_values import ValueWriter
 
     if not isinstance(target, (str, os.PathLike)) or os.fspath(target) == STDOUT:
@@ -104,11 +103,12 @@ def _save_beside(model: Model, target: Target, digest: ModelDigest, progress: Pr
         reference = b', "file": ' + string_text(pair.name_values(digest.value().partition(":")[2]))
         with pair.document.open("wb", buffering=1 << 20) as out:
             out.writelines(text((name, iter([member, reference if name in written else b""])) for name, member in members))
+    return written_files(target, pair.place)
 
 
 def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Target, *, aliases: Mapping[str, str] | None = None,
-               metadata: Mapping[str, Any] | None = None, constants: ParameterStore | None = None) -> str:
-    """Writes a graph with its parameters' dtypes and shapes, and without their values. Returns the graph's digest.
+               metadata: Mapping[str, Any] | None = None, constants: ParameterStore | None = None) -> tuple[Path, ...]:
+    """Writes a graph with its parameters' dtypes and shapes, and without their values. Returns the files.
 
     `constants` are parameters that no checkpoint holds; their values are written.
 
@@ -138,7 +138,7 @@ def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Target, *,
     parameters = ((name, members(name, spec)) for name, spec in specs.items())
     with _open_target(target) as out:
         out.writelines(document_pieces(graph, parameters, None, metadata or {}, digests))
-    return digest
+    return written_files(target)
 
 
 def _hash_declared(graph: Graph, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from converter.attributes import concrete_attributes, normalize_attributes
-from converter.errors import UnsupportedError
-from converter.ir import Graph, Model
-from converter.opset import lookup
+from converter.attributes import concrete_attributes
+from converter.ir import Model
+from converter.ports.refusals import refuse_unknown
+from converter.resolved import resolve
 from converter.sizes import check_inputs
 
 Array = np.ndarray[Any, Any]
@@ -33,20 +32,11 @@ def reshape(x: Array, *, shape: tuple[int, ...]) -> Array:
 KERNELS: dict[str, Callable[..., Array]] = {"linear": linear, "relu": relu, "reshape": reshape}
 
 
-def refuse_unknown(graph: Graph, known: Collection[str]) -> None:
-    """Raises `UnsupportedError` that names every operator of a graph that is not `known`, with how often it stands there."""
-    lacking = Counter(node.op for node in graph.nodes if node.op not in known)
-    if lacking:
-        items: list[dict[str, object]] = [{"operator": name, "reason": "not in this runtime", "count": count}
-                                          for name, count in lacking.items()]
-        raise UnsupportedError("operators that this runtime lacks", where=graph.name, items=items)
-
-
 class ExampleSession:
     """Runs a graph of known operators node by node."""
 
     def __init__(self, model: Model) -> None:
-        refuse_unknown(model.graph, KERNELS.keys())
+        refuse_unknown(model.graph, KERNELS, "operators that this runtime lacks", "not in this runtime")
         self.model = model
         self._constants = {name: model.parameters.read(name) for name in model.parameters.names()}
 
@@ -56,7 +46,7 @@ class ExampleSession:
         arrays, sizes = check_inputs(graph, inputs)
         values = {**self._constants, **arrays}
         for node in graph.nodes:
-            operands = [values[item] if isinstance(item, str) else item for item in node.inputs]
-            attributes = concrete_attributes(normalize_attributes(lookup(node.op), node.attributes), sizes)
-            values[str(node.outputs[0])] = KERNELS[node.op](*operands, **attributes)
+            resolved = resolve(node)
+            operands = [values[item] if isinstance(item, str) else item for item in resolved.operands]
+            values[str(node.outputs[0])] = KERNELS[node.op](*operands, **concrete_attributes(resolved.given, sizes))
         return {port.name: values[port.value] for port in graph.outputs}

@@ -33,9 +33,11 @@ def test_equal_in_every_encoding(tmp_path: Path) -> None:
     model = classifier()
     digests = {model_digest(model)}
     for encoding in ("values", "base64", "file"):
-        digests.add(save_json(model, tmp_path / "m.json", encoding=encoding))
+        files = save_json(model, tmp_path / "m.json", encoding=encoding)
+        assert sorted(files) == sorted(tmp_path.iterdir())
+        assert files[0] == tmp_path / "m.json"
         digests.add(model_digest(load_json(tmp_path / "m.json")))
-    digests.add(save_hdf5(model, tmp_path / "m.h5"))
+    assert save_hdf5(model, tmp_path / "m.h5") == (tmp_path / "m.h5",)
     digests.add(model_digest(load_hdf5(tmp_path / "m.h5")))
     assert len(digests) == 1
 
@@ -179,8 +181,8 @@ def independent_digest(document: Any) -> str:
 
 
 def test_the_documented_algorithm(tmp_path: Path) -> None:
-    digest = save_json(classifier(), tmp_path / "m.json", encoding="values")
-    assert independent_digest(json.loads((tmp_path / "m.json").read_text())) == digest
+    save_json(classifier(), tmp_path / "m.json", encoding="values")
+    assert independent_digest(json.loads((tmp_path / "m.json").read_text())) == model_digest(classifier())
 
 
 def test_the_worked_example_of_the_documentation() -> None:

@@ -14,10 +14,11 @@ from click.testing import CliRunner
 from torch import nn
 
 import converter
-from adapters.torch.live import Conversion, convert, convert_checkpoint
+from adapters.torch.live import convert, convert_checkpoint
 from adapters.torch.tracing.arguments import nested
 from converter.cli.inputs import draw_examples, parse_inputs
 from converter.errors import ConverterError
+from converter.ports import Incoming
 
 RUNTIMES = ("numpy", "onnxruntime", "torch")
 X = torch.arange(6.0).reshape(2, 3)
@@ -66,7 +67,7 @@ class OfKeywords(nn.Module):
         return x**power * named.get("gain", 1) + named.get("offsets", {}).get("low", 0)
 
 
-def converted(module: nn.Module, inputs: Sequence[str]) -> Conversion:
+def converted(module: nn.Module, inputs: Sequence[str]) -> Incoming:
     specs = parse_inputs(inputs)
     return convert_checkpoint(module, None, None, specs, draw_examples(specs))
 

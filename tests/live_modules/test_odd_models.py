@@ -16,15 +16,16 @@ from click.testing import CliRunner
 from torch import nn
 
 import converter
-from adapters.torch.live import Conversion, convert
+from adapters.torch.live import convert
 from adapters.torch.tracing.trace import trace
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DType
+from converter.ports import Incoming
 
 RUNTIMES = ["reference", "numpy", "onnxruntime", "torch"]
 
 
-def proven(module: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any) -> Conversion:
+def proven(module: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any) -> Incoming:
     """Converts, and holds every runtime to the model's own recorded results and to the error budget."""
     result = convert(module, args, kwargs, **options)
     assert result.model.examples

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
-from adapters.torch.notes import Concern
 from adapters.torch.state.held_values import PLAIN, bind_name, names_in_reach, same_values
 from adapters.torch.state.memory import Memory, Slot
 from adapters.torch.tracing.caches import register_caches
 from adapters.torch.tracing.inputs import call
 from converter.errors import UnsupportedError
+from converter.ports import Concern
 
 PROBED = 32
 """Up to this many slots are tried one by one."""

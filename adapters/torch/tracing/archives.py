@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from adapters.torch.live import Conversion, convert
+from adapters.torch.live import convert
 from converter.errors import ConverterError, FormatError, UnsafePickleError
+from converter.ports import Incoming
 
 
 def load_program(path: str | Path, *, allow_pickle: bool = False) -> torch.export.ExportedProgram:
@@ -43,7 +44,7 @@ def load_program(path: str | Path, *, allow_pickle: bool = False) -> torch.expor
                           expected="a .pt2 file of this version of PyTorch") from error
 
 
-def convert_archive(path: str | Path, *, allow_pickle: bool = False, name: str | None = None, examples: bool = True) -> Conversion:
+def convert_archive(path: str | Path, *, allow_pickle: bool = False, name: str | None = None, examples: bool = True) -> Incoming:
     """Converts the program in a `.pt2` archive. Raises as `load_program` and `converter.from_torch` do."""
     try:
         return convert(load_program(path, allow_pickle=allow_pickle), name=name, examples=examples)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from adapters.torch.notes import Concern
 from adapters.torch.state.memory import evaluation, unchanged
 from adapters.torch.tracing.exporting import quiet
 from adapters.torch.tracing.inputs import Unnamed, call, call_arguments, resized
@@ -19,6 +18,7 @@ from adapters.torch.tracing.specializing import Axis, Place
 from converter.dims import Dim, Expr, evaluate, symbols
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, Graph
+from converter.ports import Concern
 
 DOUBLED = 256
 """Sizes up to this are tried at about twice as many; longer ones a quarter beyond."""

@@ -13,7 +13,6 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 import adapters.torch.sizes.decisions as decisions
 from adapters.torch.dtypes import from_torch_dtype, to_dim
-from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.sizes.decisions import Decisions
 from adapters.torch.sizes.domains import Domain, conditions_of, domain_of, narrowed_by
@@ -34,6 +33,7 @@ from converter.dims import symbol, taken_as_equal
 from converter.errors import UnsupportedError
 from converter.ir import DType, Graph, Model, TensorSpec
 from converter.passes.rewriting import simplify
+from converter.ports import Concern
 
 PAST = "past_key_values."
 """What the names of a cache's tensors begin with."""

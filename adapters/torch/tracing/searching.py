@@ -13,7 +13,6 @@ import torch.utils._pytree as pytree
 import adapters.torch.tracing.free_sizes as free_sizes
 import adapters.torch.tracing.loops as loops
 import adapters.torch.tracing.retracing as retracing
-from adapters.torch.notes import Concern
 from adapters.torch.sizes.domains import meet
 from adapters.torch.tracing.effort import EffortSpent, require_time
 from adapters.torch.tracing.exporting import names_axes
@@ -22,6 +21,7 @@ from adapters.torch.tracing.trials import agrees_at
 from converter.conditions import unmet
 from converter.errors import ConverterError, RunError
 from converter.ir import DimRange
+from converter.ports import Concern
 from converter.sizes import bind, check_shape
 
 ROUNDS = 2

@@ -18,7 +18,6 @@ import adapters.torch.patches.together as patches
 import adapters.torch.sizes.decisions as decisions
 import adapters.torch.tracing.preparation as preparation
 import adapters.torch.tracing.searching as searching
-from adapters.torch.notes import Concern
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.state.kept import describe_state, find_state
 from adapters.torch.state.memory import Memory, evaluation
@@ -30,6 +29,7 @@ from adapters.torch.tracing.programs import Program, Roll, Traced, imported
 from adapters.torch.tracing.specializing import recorded_places
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DimRange, Model
+from converter.ports import Concern
 
 __all__ = ["Prepared", "Program", "from_exported", "from_torch", "prepared", "trace", "traced"]
 
