@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import product
+import math
+from collections.abc import Sequence
+from itertools import product as positions_of
 from typing import Any
 
 import numpy as np
 
-from converter.dims import Dim, minimum
+from converter.dims import Dim, minimum, product
 from converter.errors import GraphError
-from converter.ir import TensorSpec
+from converter.formulas import Space, Term, counted
+from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require
 
 
@@ -17,6 +20,12 @@ def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype to compute in: float32 for the floats that are smaller, else the dtype itself."""
     small_float = dtype.itemsize < 4 and dtype.kind not in "biu"
     return np.dtype(np.float32) if small_float else dtype
+
+
+def lowest(dtype: Any) -> float:
+    """The value below all others of a dtype."""
+    found = DType.of(dtype)
+    return found.limits[0] if found.is_integer else -math.inf
 
 
 def filled(values: tuple[int, ...], axes: int, default: tuple[int, ...] | int, what: str, least: int) -> tuple[int, ...]:
@@ -83,7 +92,66 @@ def padded_for_windows(x: Array, counts: tuple[int, ...], kernel: tuple[int, ...
 
 def kernel_positions(kernel: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Every position in a window, the last axis fastest."""
-    return list(product(*(range(size) for size in kernel)))
+    return list(positions_of(*(range(size) for size in kernel)))
+
+
+Windows = tuple[Term, Term | None]
+"""Of an axis: (places [windows, elements], int64; which of them are elements of the axis, bool, or None for all)."""
+
+
+def windows_of(f: Space, size: Dim, kernel: int, stride: int, pad: tuple[int, int], dilation: int, ceil_mode: bool) -> Windows:
+    """Those of `window_count`; a place outside the axis is that of its end."""
+    count = window_count(size, kernel, stride, pad, dilation, ceil_mode)
+    places = counted(f, count, 0, 2) * stride + counted(f, kernel, 1, 2) * dilation
+    if pad == (0, 0) and not ceil_mode:
+        return places, None
+    places = places - pad[0]
+    return f.minimum(f.maximum(places, 0), size - 1), (places >= 0) & (places < size)
+
+
+def windowed(f: Space, x: Term, axis: int, windows: Windows, fill: Any) -> Term:
+    """x with an axis as two, windows and their elements; outside stands `fill`."""
+    places, inside = windows
+    y = f.take(x, places, axis=axis)
+    if inside is None:
+        return y
+    return f.where(f.reshape(inside, shape=(*inside.shape, *[1] * (x.ndim - 1 - axis % x.ndim))), y, fill)
+
+
+def totals_in(f: Space, x: Term, windows: Sequence[Windows]) -> Term:
+    """The sum over the windows of the last axes."""
+    for axis, found in enumerate(windows, x.ndim - len(windows)):
+        x = f.sum(windowed(f, x, axis, found, 0.0), axis=(axis + 1,))
+    return x
+
+
+def largest_in(f: Space, x: Term, windows: Sequence[Windows]) -> tuple[Term, Term]:
+    """(the largest values of the windows of the last axes, their places in those axes flattened): of NaN the last, else the first."""
+    axes, fill = len(windows), lowest(x.dtype)
+    first, y = x.ndim - axes, x
+    flat, held = counted(f, 1), None
+    values = x
+    for axis, (places, inside) in enumerate(windows):
+        y = f.max(windowed(f, y, first + axis, (places, inside), fill), axis=(first + axis + 1,))
+        values = f.take(values, places, axis=first + 2 * axis)
+        shape = tuple(places.shape[0] if place == axis else places.shape[1] if place == axes + axis else 1 for place in range(2 * axes))
+        flat = f.reshape(flat, shape=(1,) * (2 * axes)) if axis == 0 else flat
+        flat = flat * x.shape[first + axis] + f.reshape(places, shape=shape)
+        if inside is not None:
+            inside = f.reshape(inside, shape=shape)
+            held = inside if held is None else held & inside
+    order = (*range(first), *range(first, values.ndim, 2), *range(first + 1, values.ndim, 2))
+    values, largest = f.permute_dims(values, axes=order), f.expand_dims(y, axis=tuple(range(y.ndim, y.ndim + axes)))
+    hit = f.equal(values, largest) | f.isnan(values)
+    hit = hit if held is None else hit & held
+    lead, counts = x.shape[:first], y.shape[first:]
+    inner = product(values.shape[first + axes:])
+    hit = f.reshape(hit, shape=(*lead, *counts, inner))
+    flat = f.broadcast_to(flat, shape=values.shape[first:])
+    flat = f.broadcast_to(f.reshape(flat, shape=(*counts, inner)), shape=(*lead, *counts, inner))
+    last = f.subtract(inner - 1, f.argmax(f.flip(hit, axis=(-1,)), axis=-1, keepdims=True))
+    best = f.where(f.isnan(f.expand_dims(y, axis=(-1,))), last, f.argmax(hit, axis=-1, keepdims=True))
+    return y, f.squeeze(f.take_along_axis(flat, best, axis=-1), axis=(-1,))
 
 
 def taps(position: tuple[int, ...], counts: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[Any, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.dims import Dim
+from converter.dims import Dim, maximum
 from converter.facts import Facts
+from converter.formulas import Space, Term, counted, dtype_of, widened
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float
-from converter.ops._spatial import spatial_rank, wide
+from converter.ops._spatial import Windows, largest_in, spatial_rank, totals_in, wide
 from converter.opset import op
 
 
@@ -33,7 +34,34 @@ def windows(size: int, count: int) -> tuple[Array, Array]:
     return np.minimum(places, np.maximum(end - 1, 0)[:, None]), places < end[:, None]
 
 
-@op(infer=_adaptive_avg_pool, facts=Facts(finite=True))
+def _windows(f: Space, x: Term, size: tuple[Dim, ...]) -> list[Windows]:
+    found: list[Windows] = []
+    for length, count in zip(x.shape[-len(size):], size, strict=True):
+        window, parts = counted(f, count, 0, 2), maximum(count, 1)
+        if length % parts == 0:
+            found.append((window * (length // parts) + counted(f, length // parts, 1, 2), None))
+            continue
+        end = (window * length + (length + parts - 1)) // parts
+        places = window * length // parts + counted(f, (length - 1) // parts + 2, 1, 2)
+        found.append((f.minimum(places, f.maximum(end - 1, 0)), places < end))
+    return found
+
+
+@widened
+def _means(f: Space, x: Term, *, size: tuple[Dim, ...]) -> Term:
+    windows = _windows(f, x, size)
+    total = totals_in(f, x, windows)
+    for axis, (places, held) in enumerate(windows):
+        if held is None:
+            total = total / places.shape[1]
+            continue
+        lengths = f.count_nonzero(held, axis=(1,))
+        lengths = f.reshape(lengths, shape=tuple(size[axis] if place == axis else 1 for place in range(len(size))))
+        total = total / f.astype(lengths, dtype=dtype_of(total))
+    return total
+
+
+@op(infer=_adaptive_avg_pool, formula=_means, facts=Facts(finite=True))
 def adaptive_avg_pool(x: Array, *, size: tuple[Dim, ...]) -> Array:
     """The means of windows that cover each spatial axis: torch.nn.functional.adaptive_avg_pool1d, 2d, 3d.
 
@@ -55,28 +83,10 @@ def _adaptive_max_pool(x: TensorSpec, *, size: tuple[Dim, ...]) -> tuple[TensorS
 
 
 @op(infer=_adaptive_max_pool, outputs=("y", "indices"), facts=Facts(carries=(0,)))
-def adaptive_max_pool(x: Array, *, size: tuple[Dim, ...]) -> tuple[Array, Array]:
+def adaptive_max_pool(f: Space, x: Term, *, size: tuple[Dim, ...]) -> tuple[Term, Term]:
     """The largest values of the windows of `adaptive_avg_pool`: torch.nn.functional.adaptive_max_pool1d, 2d, 3d.
 
     x: [batch, channels, *spatial] or [channels, *spatial]; y: [batch?, channels, *size]; NaN counts as largest.
     indices: int64 of y's shape, the position in the flattened spatial axes of x; of equal values the first.
     """
-    axes = len(size)
-    values, flat = x, np.zeros((), np.int64)
-    for axis, count in enumerate(size):
-        length = x.shape[axis - axes]
-        places, _ = windows(length, int(count))  # type: ignore[arg-type]
-        # Every axis becomes (windows, elements of a window); those still to come stand behind.
-        values = np.take(values, places, axis=values.ndim - axes + axis)
-        flat = flat[..., None, None] * length + places
-    lead = x.ndim - axes
-    order = [*range(lead), *range(lead, lead + 2 * axes, 2), *range(lead + 1, lead + 2 * axes, 2)]
-    counts = tuple(values.shape[axis] for axis in range(lead, lead + 2 * axes, 2))
-    values = values.transpose(order).reshape(*x.shape[:lead], *counts, -1)
-    flat = flat.transpose([*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)]).reshape(*counts, -1)
-    best = np.argmax(values, axis=-1)
-    missing = values != values
-    if missing.any():
-        best = np.where(missing.any(-1), values.shape[-1] - 1 - np.argmax(missing[..., ::-1], axis=-1), best)
-    y = np.take_along_axis(values, best[..., None], -1)[..., 0]
-    return y, np.take_along_axis(np.broadcast_to(flat, values.shape), best[..., None], -1)[..., 0]
+    return largest_in(f, x, _windows(f, x, size))

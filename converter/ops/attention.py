@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from converter.dims import maximum
+from converter.formulas import Space, Term, counted, dtype_of, largest, widened
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, broadcast_dims, require, require_float, require_size, same_dtype
 from converter.opset import op
@@ -37,7 +39,30 @@ def _attention(query: TensorSpec, key: TensorSpec, value: TensorSpec, mask: Tens
     return TensorSpec(dtype, (*batch, query.shape[-2], value.shape[-1]))
 
 
-@op(infer=_attention)
+@widened
+def _attended(f: Space, query: Term, key: Term, value: Term, mask: Term | None, *, is_causal: bool, scale: float | None,
+              enable_gqa: bool) -> Term:
+    if enable_gqa:
+        key, value = (f.repeat_interleave(item, repeats=query.shape[-3] // item.shape[-3], axis=-3) for item in (key, value))
+    length, source, size = query.shape[-2], key.shape[-2], query.shape[-1]
+    if scale is None:
+        factor = f.astype(f.rsqrt(f.full(shape=(), fill_value=maximum(size, 1), dtype=DType.FLOAT64)), dtype=dtype_of(query))
+    else:
+        factor = f.full(shape=(), fill_value=scale, dtype=dtype_of(query))
+    turned = f.permute_dims(key, axes=(*range(key.ndim - 2), key.ndim - 1, key.ndim - 2))
+    scores = f.matmul(query * factor, turned)
+    if mask is not None:
+        scores = f.where(mask, scores, -math.inf) if dtype_of(mask) is DType.BOOL else scores + mask
+    if is_causal:
+        scores = f.where(counted(f, length, 0, 2) >= counted(f, source, 1, 2), scores, -math.inf)
+    top = largest(f, scores, (-1,))
+    blind = f.equal(top, -math.inf)
+    weights = f.exp(scores - f.where(blind, 0.0, top))
+    y = f.matmul(weights, value) / f.where(blind, 1.0, f.sum(weights, axis=(-1,), keepdims=True))
+    return f.where(blind, 0.0, y)
+
+
+@op(infer=_attention, formula=_attended)
 def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: Array | None = None, *,
                                  is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Array:
     """softmax(scale · query · keyᵀ + mask) · value: torch.nn.functional.scaled_dot_product_attention.

@@ -8,6 +8,7 @@ import numpy as np
 
 from converter.dims import Dim
 from converter.facts import Facts
+from converter.formulas import Space, Term
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, require, require_rank, require_size, same_dtype
 from converter.ops._spatial import (
@@ -109,7 +110,28 @@ def _convolution_transpose(x: TensorSpec, weight: TensorSpec, bias: TensorSpec |
     return TensorSpec(same_dtype(x, weight, bias), (*x.shape[:-axes - 1], weight.shape[1] * groups, *sizes))
 
 
-@op(infer=_convolution_transpose, facts=Facts(finite=True))
+def _transposed(f: Space, x: Term, weight: Term, bias: Term | None, *, stride: tuple[int, ...], padding: tuple[int, ...],
+                output_padding: tuple[int, ...], dilation: tuple[int, ...], groups: int) -> Term:
+    """A convolution with the mirrored kernel, of the input with zeros between its elements and around them."""
+    kernel, axes, zeros = weight.shape[2:], weight.ndim - 2, (0, 0)
+    stride, dilation = filled(stride, axes, 1, "stride", 1), filled(dilation, axes, 1, "dilation", 1)
+    extra, padding = filled(output_padding, axes, 0, "output_padding", 0), filled(padding, axes, 0, "padding", 0)
+    lead, sizes = x.shape[:-axes], x.shape[-axes:]
+    if any(step > 1 for step in stride):
+        apart = f.reshape(x, shape=(*lead, *(item for size in sizes for item in (size, 1))))
+        apart = f.pad(apart, pads=(*(zeros,) * len(lead), *(pair for step in stride for pair in (zeros, (0, step - 1)))))
+        x = f.reshape(apart, shape=(*lead, *(size * step for size, step in zip(sizes, stride, strict=True))))
+    borders = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
+    x = f.pad(x, pads=(*(zeros,) * len(lead), *((border, border + more - (step - 1))
+                                                for border, more, step in zip(borders, extra, stride, strict=True))))
+    incoming, outgoing = weight.shape[:2]
+    weight = f.reshape(weight, shape=(groups, incoming // groups, outgoing, *kernel))
+    weight = f.permute_dims(weight, axes=(0, 2, 1, *range(3, weight.ndim)))
+    weight = f.flip(f.reshape(weight, shape=(groups * outgoing, incoming // groups, *kernel)), axis=tuple(range(2, axes + 2)))
+    return f.convolution(x, weight, bias, dilation=dilation, groups=groups)
+
+
+@op(infer=_convolution_transpose, formula=_transposed, facts=Facts(finite=True))
 def convolution_transpose(x: Array, weight: Array, bias: Array | None = None, *, stride: tuple[int, ...] = (),
                           padding: tuple[int, ...] = (), output_padding: tuple[int, ...] = (), dilation: tuple[int, ...] = (),
                           groups: int = 1) -> Array:

@@ -234,7 +234,7 @@ def _gcd(f: Space, x: Term, y: Term) -> Term:
         return f.where(done, x, y), f.where(done, 0, f.remainder(x, f.where(done, 1, y)))
 
     x, y = (f.broadcast_to(f.abs(item), shape=shape) for item in (x, y))
-    return f.while_loop(x, y, carried=2, condition=unfinished, body=divided)[0]
+    return f.abs(f.while_loop(x, y, carried=2, condition=unfinished, body=divided)[0])
 
 
 @op(infer=elementwise(kinds=lambda dtype: dtype.is_integer), literals=True, formula=_gcd)

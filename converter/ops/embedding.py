@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 
+from converter.dims import maximum, product
 from converter.facts import Facts, Ids, moves
-from converter.ir import TensorSpec
+from converter.formulas import Space, Term, counted, dtype_of
+from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_rank, require_size, same_dtype
 from converter.ops.indexing import require_indices
 from converter.opset import op
@@ -19,7 +22,12 @@ def _embedding(indices: TensorSpec, weight: TensorSpec) -> TensorSpec:
     return TensorSpec(weight.dtype, indices.shape + weight.shape[1:])
 
 
-@op(infer=_embedding, facts=moves(1, ids=Ids(0, 1), finite=True))
+def _rows(f: Space, indices: Term, weight: Term) -> Term:
+    """A negative index, which would count from the end, becomes one outside the table."""
+    return f.take(weight, f.where(indices < 0, weight.shape[0], indices), axis=0)
+
+
+@op(infer=_embedding, formula=_rows, facts=moves(1, ids=Ids(0, 1), finite=True))
 def embedding(indices: Array, weight: Array) -> Array:
     """The rows of a table: torch.nn.functional.embedding.
 
@@ -49,7 +57,31 @@ def _embedding_bag(indices: TensorSpec, weight: TensorSpec, offsets: TensorSpec 
     return TensorSpec(weight.dtype, (bags, weight.shape[1]))
 
 
-@op(infer=_embedding_bag, facts=Facts(ids=Ids(0, 1)))
+def _bagged(f: Space, indices: Term, weight: Term, offsets: Term | None, per_sample_weights: Term | None, *, mode: str,
+            include_last_offset: bool, padding_idx: int | None) -> Term:
+    """Rows added up, or compared, where their bags stand; those of no bag in one more row."""
+    dtype, features = dtype_of(weight), weight.shape[1]
+    count, number = product(indices.shape), indices.shape[0] if offsets is None else offsets.shape[0] - int(include_last_offset)
+    flat = f.reshape(indices, shape=(count,))
+    if offsets is None:
+        bags = counted(f, count) // maximum(indices.shape[1], 1)
+    else:
+        bags = f.searchsorted(f.astype(offsets, dtype=DType.INT64), counted(f, count), right=True) - 1
+    rows = f.astype(f.embedding(flat, weight), dtype=dtype if dtype.itemsize > 2 else DType.FLOAT32)
+    if per_sample_weights is not None:
+        rows = rows * f.astype(f.reshape(per_sample_weights, shape=(count, 1)), dtype=dtype_of(rows))
+    if padding_idx is not None:
+        bags = f.where(f.equal(flat, padding_idx % weight.shape[0]), number, bags)
+    column = f.reshape(bags, shape=(count, 1))
+    table = f.full(shape=(number + 1, features), fill_value=-math.inf if mode == "max" else 0.0, dtype=dtype_of(rows))
+    y = f.scatter(table, f.broadcast_to(column, shape=rows.shape), rows, axis=0, reduction="maximum" if mode == "max" else "add")
+    none = f.full(shape=(number + 1, 1), fill_value=0.0, dtype=dtype_of(rows))
+    sizes = f.scatter(none, column, f.full(shape=(count, 1), fill_value=1.0, dtype=dtype_of(rows)), axis=0, reduction="add")
+    y = y / f.maximum(sizes, 1.0) if mode == "mean" else f.where(sizes > 0.0, y, 0.0) if mode == "max" else y
+    return f.astype(f.slice(y, axes=(0,), starts=(0,), stops=(number,)), dtype=dtype)
+
+
+@op(infer=_embedding_bag, formula=_bagged, facts=Facts(ids=Ids(0, 1)))
 def embedding_bag(indices: Array, weight: Array, offsets: Array | None = None, per_sample_weights: Array | None = None, *,
                   mode: Literal["sum", "mean", "max"] = "sum", include_last_offset: bool = False,
                   padding_idx: int | None = None) -> Array:

@@ -7,8 +7,10 @@ import string
 
 import numpy as np
 
+from converter import formulas
 from converter.dims import Dim
 from converter.facts import Facts
+from converter.formulas import Space, Term
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
@@ -30,7 +32,13 @@ def _linear(x: TensorSpec, weight: TensorSpec, bias: TensorSpec | None) -> Tenso
     return TensorSpec(dtype, x.shape[:-1] + weight.shape[:-1])
 
 
-@op(infer=_linear, facts=Facts(finite=True, layer=True))
+@formulas.widened
+def _mapped(f: Space, x: Term, weight: Term, bias: Term | None) -> Term:
+    y = f.matmul(x, weight if weight.ndim == 1 else f.permute_dims(weight, axes=(1, 0)))
+    return y if bias is None else y + bias
+
+
+@op(infer=_linear, formula=_mapped, facts=Facts(finite=True, layer=True))
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x · weightᵀ + bias: torch.nn.functional.linear.
 

@@ -152,15 +152,19 @@ def _repeat_interleave(x: TensorSpec, repeats: Dim, axis: int) -> TensorSpec:
     return TensorSpec(x.dtype, (*x.shape[:place], x.shape[place] * repeats, *x.shape[place + 1:]))
 
 
-@op(infer=_repeat_interleave, facts=moves(0))
-def repeat_interleave(f: Space, x: Term, *, repeats: Size, axis: int) -> Term:
+def _spread(f: Space, x: Term, *, repeats: Dim, axis: int) -> Term:
+    size = x.shape[axis]
+    apart = f.broadcast_to(f.reshape(x, shape=swapped(x.shape, axis, size, 1)), shape=swapped(x.shape, axis, size, repeats))
+    return f.reshape(apart, shape=swapped(x.shape, axis, size * repeats))
+
+
+@op(infer=_repeat_interleave, formula=_spread, facts=moves(0))
+def repeat_interleave(x: Array, *, repeats: Size, axis: int) -> Array:
     """Each element along `axis` `repeats` times, the copies side by side: torch.repeat_interleave (Array API: repeat).
 
     For a number of its own for each element, see `repeat_indices`.
     """
-    size = x.shape[axis]
-    apart = f.broadcast_to(f.reshape(x, shape=swapped(x.shape, axis, size, 1)), shape=swapped(x.shape, axis, size, repeats))
-    return f.reshape(apart, shape=swapped(x.shape, axis, size * repeats))
+    return np.repeat(x, repeats, axis)
 
 
 def _repeat_indices(repeats: TensorSpec, size: Dim | None = None, length: Dim | None = None) -> TensorSpec:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from converter.dims import Dim
 from converter.facts import Facts
+from converter.formulas import Space, Term, dtype_of, widened
 from converter.ir import TensorSpec
 from converter.ops._rules import Array, axis_of, require, require_float, require_rank, require_size, same_dtype
 from converter.ops._spatial import wide
+from converter.ops.complex_numbers import REAL_OF
 from converter.opset import op
 
 
@@ -40,6 +44,21 @@ def _affine(y: Array, weight: Array | None, bias: Array | None, x: Array) -> Arr
     return y.astype(x.dtype, copy=False)
 
 
+def _standard(f: Space, x: Term, axes: Sequence[int], eps: float | Term) -> Term:
+    """(x - mean) / √(variance + eps)."""
+    centred = x - f.mean(x, axis=tuple(axes), keepdims=True)
+    return centred / f.sqrt(f.mean(centred * centred, axis=tuple(axes), keepdims=True) + eps)
+
+
+def _along_channels(f: Space, vector: Term | None, x: Term) -> Term | None:
+    return None if vector is None else f.reshape(vector, shape=(vector.shape[0], *[1] * (x.ndim - 2)))
+
+
+def _scaled(y: Term, weight: Term | None, bias: Term | None) -> Term:
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
 def _batch_norm(x: TensorSpec, running_mean: TensorSpec | None, running_var: TensorSpec | None, weight: TensorSpec | None,
                 bias: TensorSpec | None, *, eps: float = 1e-5) -> TensorSpec:
     require((running_mean is None) == (running_var is None), "a running mean without a running variance, or the other way round",
@@ -47,7 +66,14 @@ def _batch_norm(x: TensorSpec, running_mean: TensorSpec | None, running_var: Ten
     return _per_channel(x, running_mean, running_var, weight, bias)
 
 
-@op(infer=_batch_norm, facts=Facts(finite=True, statistics=(1, 2)))
+@widened
+def _of_batch(f: Space, x: Term, *vectors: Term | None, eps: float) -> Term:
+    mean, variance, weight, bias = (_along_channels(f, vector, x) for vector in vectors)
+    y = _standard(f, x, (0, *range(2, x.ndim)), eps) if mean is None else (x - mean) / f.sqrt(variance + eps)  # type: ignore[operator]
+    return _scaled(y, weight, bias)
+
+
+@op(infer=_batch_norm, formula=_of_batch, facts=Facts(finite=True, statistics=(1, 2)))
 def batch_norm(x: Array, running_mean: Array | None = None, running_var: Array | None = None, weight: Array | None = None,
                bias: Array | None = None, *, eps: float = 1e-5) -> Array:
     """(x - running_mean) / √(running_var + eps) · weight + bias, channel by channel: torch.nn.functional.batch_norm.
@@ -68,7 +94,12 @@ def _instance_norm(x: TensorSpec, weight: TensorSpec | None, bias: TensorSpec | 
     return _per_channel(x, weight, bias)
 
 
-@op(infer=_instance_norm)
+@widened
+def _of_instances(f: Space, x: Term, weight: Term | None, bias: Term | None, *, eps: float) -> Term:
+    return _scaled(_standard(f, x, range(2, x.ndim), eps), _along_channels(f, weight, x), _along_channels(f, bias, x))
+
+
+@op(infer=_instance_norm, formula=_of_instances)
 def instance_norm(x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5) -> Array:
     """Each channel of each sample to mean 0 and biased variance 1, · weight + bias: torch.nn.functional.instance_norm.
 
@@ -86,7 +117,14 @@ def _group_norm(x: TensorSpec, weight: TensorSpec | None, bias: TensorSpec | Non
     return y
 
 
-@op(infer=_group_norm)
+@widened
+def _of_groups(f: Space, x: Term, weight: Term | None, bias: Term | None, *, num_groups: int, eps: float) -> Term:
+    grouped = f.reshape(x, shape=(x.shape[0], num_groups, x.shape[1] // num_groups, *x.shape[2:]))
+    y = f.reshape(_standard(f, grouped, range(2, grouped.ndim), eps), shape=x.shape)
+    return _scaled(y, _along_channels(f, weight, x), _along_channels(f, bias, x))
+
+
+@op(infer=_group_norm, formula=_of_groups)
 def group_norm(x: Array, weight: Array | None = None, bias: Array | None = None, *, num_groups: int, eps: float = 1e-5) -> Array:
     """Each group of channels of each sample to mean 0 and biased variance 1, · weight + bias: torch.nn.functional.group_norm.
 
@@ -115,7 +153,12 @@ def _layer_norm(x: TensorSpec, weight: TensorSpec | None, bias: TensorSpec | Non
     return _normalized(x, normalized_shape, weight, bias)
 
 
-@op(infer=_layer_norm)
+@widened
+def _of_layer(f: Space, x: Term, weight: Term | None, bias: Term | None, *, normalized_shape: tuple[Dim, ...], eps: float) -> Term:
+    return _scaled(_standard(f, x, range(-len(normalized_shape), 0), eps), weight, bias)
+
+
+@op(infer=_layer_norm, formula=_of_layer)
 def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, *, normalized_shape: tuple[Dim, ...],
                eps: float = 1e-5) -> Array:
     """The last axes to mean 0 and biased variance 1, · weight + bias: torch.nn.functional.layer_norm.
@@ -136,7 +179,18 @@ def _rms_norm(x: TensorSpec, weight: TensorSpec | None, *, normalized_shape: tup
     return _normalized(x, normalized_shape, weight, complex_too=True)
 
 
-@op(infer=_rms_norm)
+@widened
+def _of_squares(f: Space, x: Term, weight: Term | None, *, normalized_shape: tuple[Dim, ...], eps: float | None) -> Term:
+    square = f.mean(x * x, axis=tuple(range(-len(normalized_shape), 0)), keepdims=True)
+    if eps is None:
+        one = f.full(shape=(), fill_value=1.0, dtype=REAL_OF.get(dtype_of(x), dtype_of(x)))
+        square = square + f.astype(f.nextafter(one, one * 2.0) - one, dtype=dtype_of(x))
+    else:
+        square = square + eps
+    return _scaled(x / f.sqrt(square), weight, None)
+
+
+@op(infer=_rms_norm, formula=_of_squares)
 def rms_norm(x: Array, weight: Array | None = None, *, normalized_shape: tuple[Dim, ...], eps: float | None = None) -> Array:
     """x / √(mean(x²) + eps) · weight over the last axes: torch.nn.functional.rms_norm.
 
@@ -160,7 +214,13 @@ def _weight_norm(v: TensorSpec, g: TensorSpec, *, axis: int | None = 0) -> Tenso
     return TensorSpec(same_dtype(v, g), v.shape)
 
 
-@op(infer=_weight_norm)
+@widened
+def _directed(f: Space, v: Term, g: Term, *, axis: int | None) -> Term:
+    axes = tuple(index for index in range(v.ndim) if axis is None or index != axis % v.ndim)
+    return v * (g / f.sqrt(f.sum(v * v, axis=axes, keepdims=True)))
+
+
+@op(infer=_weight_norm, formula=_directed)
 def weight_norm(v: Array, g: Array, *, axis: int | None = 0) -> Array:
     """v / ‖v‖ · g, the 2-norm over every axis but `axis` (null: over all): torch.nn.utils.weight_norm.
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
 
-from converter.dims import Dim
+from converter.dims import Dim, product
 from converter.facts import Facts
+from converter.formulas import Space, Term, counted, dtype_of, nothing, widened
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float, same_dtype
 from converter.ops._spatial import (
+    Windows,
     filled,
-    integers,
     kernel_positions,
+    largest_in,
+    lowest,
     padded_for_windows,
     padding_pairs,
     spatial_rank,
     taps,
+    totals_in,
     wide,
     window_count,
     window_counts,
+    windows_of,
 )
 from converter.opset import op
 
@@ -45,12 +50,16 @@ def _max_pool(x: TensorSpec, *, kernel: tuple[int, ...], stride: tuple[int, ...]
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
-def lowest(dtype: np.dtype[Any]) -> float:
-    """The value below all others of a dtype."""
-    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
+def _windows(f: Space, x: Term, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...],
+             ceil_mode: bool) -> list[Windows]:
+    axes = len(kernel)
+    stride, dilation = filled(stride, axes, kernel, "stride", 1), filled(dilation, axes, 1, "dilation", 1)
+    return [windows_of(f, *geometry, ceil_mode) for geometry in
+            zip(x.shape[-axes:], kernel, stride, padding_pairs(padding, axes), dilation, strict=True)]
 
 
-@op(infer=_max_pool, outputs=("y", "indices"), facts=Facts(carries=(0,), finite=True))
+@op(infer=_max_pool, outputs=("y", "indices"), facts=Facts(carries=(0,), finite=True),
+    formula=lambda f, x, **geometry: largest_in(f, x, _windows(f, x, **geometry)))
 def max_pool(x: Array, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
              dilation: tuple[int, ...] = (), ceil_mode: bool = False) -> tuple[Array, Array]:
     """The largest value of each window, and where it is: torch.nn.functional.max_pool1d, 2d, 3d.
@@ -108,7 +117,25 @@ def window_lengths(size: int, count: int, kernel: int, stride: int, pad: tuple[i
     return end - start if include_pad else np.minimum(end, size) - np.maximum(start, 0)
 
 
-@op(infer=_avg_pool, facts=Facts(finite=True))
+@widened
+def _means(f: Space, x: Term, *, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], ceil_mode: bool,
+           count_include_pad: bool, divisor_override: int | None) -> Term:
+    axes = len(kernel)
+    windows = _windows(f, x, kernel, stride, padding, (), ceil_mode)
+    total = totals_in(f, x, windows)
+    whole = all(inside is None for _, inside in windows)
+    if whole or divisor_override is not None:
+        return total / (divisor_override or math.prod(kernel))
+    geometry = zip(x.shape[-axes:], windows, kernel, filled(stride, axes, kernel, "stride", 1), padding_pairs(padding, axes), strict=True)
+    for axis, (size, (places, _), k, s, pad) in enumerate(geometry):
+        start = counted(f, places.shape[0], axis, axes) * s - pad[0]
+        end = f.minimum(start + k, size + pad[1])
+        length = end - start if count_include_pad else f.minimum(end, size) - f.maximum(start, 0)
+        total = total / f.astype(length, dtype=dtype_of(total))
+    return total
+
+
+@op(infer=_avg_pool, formula=_means, facts=Facts(finite=True))
 def avg_pool(x: Array, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
              ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> Array:
     """The mean of each window: torch.nn.functional.avg_pool1d, 2d, 3d.
@@ -140,17 +167,15 @@ def _max_unpool(x: TensorSpec, indices: TensorSpec, *, size: tuple[Dim, ...]) ->
 
 
 @op(infer=_max_unpool, facts=Facts(carries=(0,), fills=True))
-def max_unpool(x: Array, indices: Array, *, size: tuple[Dim, ...]) -> Array:
+def max_unpool(f: Space, x: Term, indices: Term, *, size: tuple[Dim, ...]) -> Term:
     """Puts each value where `max_pool` found it, zeros elsewhere: torch.nn.functional.max_unpool1d, 2d, 3d.
 
     x: [batch, channels, *spatial] or [channels, *spatial]; indices: int64 of x's shape, positions in the flattened
     spatial axes of y. y: [batch?, channels, *size]. Where an index comes twice the last value stands.
     """
-    axes = len(size)
-    extents = integers(size)
-    places = int(np.prod(extents))
-    require(indices.size == 0 or bool(indices.min() >= 0 and indices.max() < places), "an index lies outside the output",
-            expected=f"0 to {places - 1}")
-    y = np.zeros((int(np.prod(x.shape[:-axes])), places), x.dtype)
-    np.put_along_axis(y, indices.reshape(y.shape[0], -1), x.reshape(y.shape[0], -1), 1)
-    return y.reshape(x.shape[:-axes] + extents)
+    lead, places = x.shape[:-len(size)], product(size)
+    flat = (*lead, product(x.shape[-len(size):]))
+    # A negative index, which would count from the end, becomes one outside.
+    indices = f.reshape(f.where(indices < 0, places, indices), shape=flat)
+    empty = f.full(shape=(*lead, places), fill_value=nothing(x), dtype=dtype_of(x))
+    return f.reshape(f.scatter(empty, indices, f.reshape(x, shape=flat), axis=-1), shape=(*lead, *size))

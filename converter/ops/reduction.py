@@ -6,12 +6,14 @@ float64 and rounded once; integers wrap around.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from converter.dims import Dim
+from converter.dims import Dim, product
 from converter.facts import ALL, Facts
+from converter.formulas import Space, Term, dtype_of, in_float64, largest, nothing
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Infer, axes_of, axis_of, require
 from converter.ops.complex_numbers import REAL_OF
@@ -43,12 +45,13 @@ def _reduction(kind: str = "any", dtype: DType | None = None, real: bool = False
 
 def _wide(x: Array) -> Array:
     """Floats as float64, everything else as it is: what sums are accumulated in."""
-    return x.astype(np.float64) if DType.of(x.dtype).is_float else x.astype(np.complex128) if x.dtype.kind == "c" else x
+    dtype = np.float64 if DType.of(x.dtype).is_float else np.complex128 if x.dtype.kind == "c" else x.dtype
+    return x.astype(dtype, copy=False)
 
 
-def _number(x: Array, axis: Axes) -> int:
+def _number(x: Term, axis: Axes) -> Dim:
     """How many elements fall into one."""
-    return int(np.prod([x.shape[place] for place in axes_of(axis, x.ndim)], dtype=np.int64))
+    return product([x.shape[place] for place in axes_of(axis, x.ndim)])
 
 
 @op(infer=_reduction("number"), facts=Facts(linear=(0,), wide=ALL))
@@ -59,10 +62,10 @@ def sum(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
 
 
 @op(infer=_reduction("float"), facts=Facts(linear=(0,)))
-def mean(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
+@in_float64
+def mean(f: Space, x: Term, *, axis: Axes = None, keepdims: bool = False) -> Term:
     """The mean of the elements; NaN for none."""
-    total = np.sum(_wide(x), axis, keepdims=keepdims)
-    return np.divide(total, _number(x, axis)).astype(x.dtype)
+    return f.sum(x, axis=axis, keepdims=keepdims) / _number(x, axis)
 
 
 @op(infer=_reduction("number"))
@@ -98,7 +101,12 @@ def argmax(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Arra
     return np.argmax(x, axis, keepdims=keepdims).astype(np.int64)
 
 
-@op(infer=_position, facts=Facts(chooses="one", wide=ALL))
+def _smallest(f: Space, x: Term, *, axis: int | None, keepdims: bool) -> Term:
+    """Negation turns the order of floats around, and that of all bits the order of integers without overflow."""
+    return f.argmax(-x if dtype_of(x).is_float else f.bitwise_invert(x), axis=axis, keepdims=keepdims)
+
+
+@op(infer=_position, facts=Facts(chooses="one", wide=ALL), formula=_smallest)
 def argmin(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
     """The index (int64) of the smallest element along `axis`, or in the flattened tensor; the first of several.
 
@@ -107,77 +115,74 @@ def argmin(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Arra
     return np.argmin(x, axis, keepdims=keepdims).astype(np.int64)
 
 
-@op(infer=_reduction("bool"), facts=Facts(truth=True))
+@op(infer=_reduction("bool"), facts=Facts(truth=True),
+    formula=lambda f, x, *, axis, keepdims: f.count_nonzero(x, axis=axis, keepdims=keepdims) > 0)
 def any(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """Whether at least one element holds."""
     return np.any(x, axis, keepdims=keepdims)
 
 
-@op(infer=_reduction("bool"), facts=Facts(truth=True))
+@op(infer=_reduction("bool"), facts=Facts(truth=True),
+    formula=lambda f, x, *, axis, keepdims: f.equal(f.count_nonzero(~x, axis=axis, keepdims=keepdims), 0))
 def all(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """Whether every element holds."""
     return np.all(x, axis, keepdims=keepdims)
 
 
-@op(infer=_reduction(dtype=DType.INT64))
+def _counted(f: Space, x: Term, *, axis: Axes, keepdims: bool) -> Term:
+    return f.sum(f.astype(f.not_equal(x, nothing(x)), dtype=DType.INT64), axis=axis, keepdims=keepdims)
+
+
+@op(infer=_reduction(dtype=DType.INT64), formula=_counted)
 def count_nonzero(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """How many elements are not zero (or hold), as int64."""
     return np.asarray(np.sum(x != 0, axis, keepdims=keepdims, dtype=np.int64))
 
 
-def _variance(x: Array, axis: Axes, keepdims: bool, correction: float) -> Array:
-    wide = _wide(x)
-    centred = wide - np.sum(wide, axis, keepdims=True) / np.float64(_number(x, axis))
-    squares = centred.real ** 2 + centred.imag ** 2 if wide.dtype.kind == "c" else centred * centred
-    freedom = np.float64(_number(x, axis) - correction)
-    return np.sum(squares, axis, keepdims=keepdims) / (freedom if freedom > 0 else np.float64(0))
-
-
-def _real_dtype(x: Array) -> np.dtype[Any]:
-    dtype = DType.of(x.dtype)
-    return REAL_OF.get(dtype, dtype).numpy
+def _variance(f: Space, x: Term, axis: Axes, keepdims: bool, correction: float) -> Term:
+    count = f.full(shape=(), fill_value=_number(x, axis), dtype=DType.FLOAT64)
+    centred = x - f.sum(x, axis=axis, keepdims=True) / _number(x, axis)
+    squares = f.square(f.real(centred)) + f.square(f.imag(centred)) if dtype_of(x).is_complex else centred * centred
+    return f.sum(squares, axis=axis, keepdims=keepdims) / f.maximum(count - correction, 0.0)
 
 
 @op(infer=_reduction("float", real=True))
-def var(x: Array, *, axis: Axes = None, keepdims: bool = False, correction: float = 0.0) -> Array:
+@in_float64
+def var(f: Space, x: Term, *, axis: Axes = None, keepdims: bool = False, correction: float = 0.0) -> Term:
     """The variance: Σ |x - mean|² / (n - correction), n elements; the divisor is at least 0."""
-    return _variance(x, axis, keepdims, correction).astype(_real_dtype(x))
+    return _variance(f, x, axis, keepdims, correction)
 
 
 @op(infer=_reduction("float", real=True))
-def std(x: Array, *, axis: Axes = None, keepdims: bool = False, correction: float = 0.0) -> Array:
+@in_float64
+def std(f: Space, x: Term, *, axis: Axes = None, keepdims: bool = False, correction: float = 0.0) -> Term:
     """The standard deviation: the square root of `var`."""
-    return np.sqrt(_variance(x, axis, keepdims, correction)).astype(_real_dtype(x))
+    return f.sqrt(_variance(f, x, axis, keepdims, correction))
 
 
 @op(infer=_reduction("real"))
-def logsumexp(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
+@in_float64
+def logsumexp(f: Space, x: Term, *, axis: Axes = None, keepdims: bool = False) -> Term:
     """log Σ eˣ, without overflow on the way; -inf for no elements."""
-    wide = _wide(x)
-    largest = np.max(wide, axis, keepdims=True, initial=-np.inf)
-    shift = np.where(np.isfinite(largest), largest, 0.0)
-    total = np.log(np.sum(np.exp(wide - shift), axis, keepdims=True)) + shift
-    shape = reduced(x.shape, axis, keepdims)
-    return total.reshape(tuple(map(int, shape))).astype(x.dtype)  # type: ignore[arg-type]
+    top = largest(f, x, axes_of(axis, x.ndim))
+    shift = f.where(f.isfinite(top), top, 0.0)
+    total = f.log(f.sum(f.exp(x - shift), axis=axis, keepdims=True)) + shift
+    return f.reshape(total, shape=reduced(x.shape, axis, keepdims))
 
 
 @op(infer=_reduction("float", real=True))
-def vector_norm(x: Array, *, axis: Axes = None, keepdims: bool = False, ord: float = 2.0) -> Array:
+@in_float64
+def vector_norm(f: Space, x: Term, *, axis: Axes = None, keepdims: bool = False, ord: float = 2.0) -> Term:
     """(Σ |x|^ord)^(1/ord). For ord inf the largest |x|, -inf the smallest, 0 the number of elements that are not 0."""
-    size = np.abs(_wide(x))
-    if ord == np.inf:
-        result = np.maximum.reduce(size, axis, keepdims=keepdims, initial=0.0)  # type: ignore[call-overload]
-    elif ord == -np.inf:
-        result = np.minimum.reduce(size, axis, keepdims=keepdims)  # type: ignore[call-overload]
-    elif ord == 0:
-        result = np.sum(size != 0, axis, keepdims=keepdims, dtype=np.float64)
-    elif ord == 1:
-        result = np.sum(size, axis, keepdims=keepdims)
-    elif ord == 2:
-        result = np.sqrt(np.sum(size * size, axis, keepdims=keepdims))
-    else:
-        result = np.power(np.sum(np.power(size, ord), axis, keepdims=keepdims), 1.0 / ord)
-    return result.astype(_real_dtype(x))
+    size = f.abs(x)
+    if ord == math.inf:
+        return f.reshape(f.maximum(largest(f, size, axes_of(axis, x.ndim)), 0.0), shape=reduced(x.shape, axis, keepdims))
+    if ord == -math.inf:
+        return f.min(size, axis=axis, keepdims=keepdims)
+    powers = (f.astype(f.not_equal(size, 0.0), dtype=DType.FLOAT64) if ord == 0 else size if ord == 1 else size * size if ord == 2
+              else size ** ord)
+    total = f.sum(powers, axis=axis, keepdims=keepdims)
+    return total if ord in (0, 1) else f.sqrt(total) if ord == 2 else total ** (1.0 / ord)
 
 
 def _median(x: TensorSpec, *, axis: int, keepdims: bool = False, ignore_nan: bool = False) -> tuple[TensorSpec, TensorSpec]:
@@ -187,23 +192,20 @@ def _median(x: TensorSpec, *, axis: int, keepdims: bool = False, ignore_nan: boo
 
 
 @op(infer=_median, outputs=("values", "indices"), facts=Facts(carries=(0,), chooses="one"))
-def median(x: Array, *, axis: int, keepdims: bool = False, ignore_nan: bool = False) -> tuple[Array, Array]:
+def median(f: Space, x: Term, *, axis: int, keepdims: bool = False, ignore_nan: bool = False) -> tuple[Term, Term]:
     """The median along `axis` and its index: torch.median.
 
     Of an even number of elements the lower one. NaN where an element is NaN; with `ignore_nan` NaN counts as absent, as in
     torch.nanmedian. Of equal elements the first is named.
     """
-    order = np.argsort(x, axis, kind="stable")
-    missing = np.count_nonzero(np.isnan(x), axis, keepdims=True)
-    valid = x.shape[axis] - missing
-    rank = np.maximum(valid - 1, 0) // 2
+    ordered, _ = f.sort(x, axis=axis)
+    unknown = f.isnan(x)
+    missing = f.count_nonzero(unknown, axis=(axis,), keepdims=True)
+    valid = f.subtract(x.shape[axis], missing)
+    rank = f.maximum(valid - 1, 0) // 2
     if not ignore_nan:
         # Sorting puts NaN last, so the first NaN stands right after the valid elements.
-        rank = np.where(missing > 0, valid, rank)
-    indices = np.take_along_axis(order, rank, axis)
-    values = np.take_along_axis(x, indices, axis)
-    # The stable order names the first of the elements that sorted equal only for the lowest rank among them.
-    indices = np.argmax((x == values) | (np.isnan(x) & np.isnan(values)), axis, keepdims=True)
-    if not keepdims:
-        values, indices = np.squeeze(values, axis), np.squeeze(indices, axis)
-    return values, indices.astype(np.int64)
+        rank = f.where(missing > 0, valid, rank)
+    values = f.take_along_axis(ordered, rank, axis=axis)
+    indices = f.argmax(f.equal(x, values) | (unknown & f.isnan(values)), axis=axis, keepdims=True)
+    return (values, indices) if keepdims else (f.squeeze(values, axis=(axis,)), f.squeeze(indices, axis=(axis,)))

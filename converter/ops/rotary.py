@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from converter.dims import Dim
+from converter.formulas import Space, Term, widened
 from converter.ir import TensorSpec
-from converter.ops._rules import Array, broadcast_dims, require, require_float, require_size, same_dtype
-from converter.ops.linear import widened
+from converter.ops._rules import broadcast_dims, require, require_float, require_size, same_dtype
 from converter.opset import op
 
 
@@ -27,18 +25,20 @@ def _rotary_embedding(x: TensorSpec, cosine: TensorSpec, sine: TensorSpec, *, in
 
 
 @op(infer=_rotary_embedding)
-def rotary_embedding(x: Array, cosine: Array, sine: Array, *, interleaved: bool = False) -> Array:
+@widened
+def rotary_embedding(f: Space, x: Term, cosine: Term, sine: Term, *, interleaved: bool = False) -> Term:
     """Pairs of elements of the last axis rotated by the angles that their cosines and sines give (Su et al. 2021).
 
     Element i is paired with element i + half, or 2i with 2i + 1 when `interleaved`; a pair (a, b) becomes
     (a · cosine - b · sine, b · cosine + a · sine). Elements past 2 · half stay as they are.
     x: [..., size]; cosine, sine: [..., half], 2 · half ≤ size, leading axes broadcast to x's; y like x.
     """
-    half = cosine.shape[-1]
-    first, second = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if interleaved else (slice(0, half), slice(half, 2 * half))
-    wider, c, s = widened(x), widened(cosine), widened(sine)
-    a, b = wider[..., first], wider[..., second]
-    y = wider.copy()
-    y[..., first] = a * c - b * s
-    y[..., second] = b * c + a * s
-    return np.asarray(y).astype(x.dtype, copy=False)
+    size, half = x.shape[-1], cosine.shape[-1]
+    turning = x if size == 2 * half else f.slice(x, axes=(-1,), starts=(0,), stops=(2 * half,))
+    if interleaved:
+        a, b = (f.slice(turning, axes=(-1,), starts=(start,), stops=(None,), steps=(2,)) for start in (0, 1)) if half else (turning,) * 2
+    else:
+        a, b = f.split(turning, sizes=(half, half), axis=-1)
+    turned = a * cosine - b * sine, b * cosine + a * sine
+    y = f.reshape(f.stack(*turned, axis=-1), shape=turning.shape) if interleaved else f.concat(*turned, axis=-1)
+    return y if size == 2 * half else f.concat(y, f.slice(x, axes=(-1,), starts=(2 * half,), stops=(None,)), axis=-1)

@@ -27,7 +27,8 @@ def expm1(x: Array) -> Array:
     return np.expm1(x)
 
 
-@op(infer=unary(float_only=True), formula=lambda f, x: f.power(2.0, x))
+@op(infer=unary(float_only=True),
+    formula=lambda f, x: f.exp(x * math.log(2.0)) if dtype_of(x).is_complex else f.power(2.0, x))
 def exp2(x: Array) -> Array:
     """2ˣ."""
     return np.exp2(x)
