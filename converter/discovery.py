@@ -95,8 +95,8 @@ class Runtime:
 
     `distribution`: the installed distribution whose version is told in reports. An option `providers` chooses devices.
 
-    `file_session(path)`, where given, runs a file of the runtime's own format, with one of `suffixes`, exactly as it lies
-    there.
+    `file_session(path, **limits)`, where given, runs a file of the runtime's own format, with one of `suffixes`, exactly as it lies
+    there; `limits` are `seconds` and `memory`, what the file may take.
     """
 
     name: str

@@ -141,13 +141,16 @@ def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> 
         return function(model, **options)
 
 
-def file_session(path: PathLike) -> Any:
-    """What runs a file of a runtime's own format as it lies on the disk, or None. Raises `FormatError` for one that it does not load."""
+def file_session(path: PathLike, **limits: Any) -> Any:
+    """What runs a file of a runtime's own format as it lies on the disk, or None. `limits`: `seconds` and `memory` for it.
+
+    Raises `FormatError` for one that the runtime does not load within them.
+    """
     for runtime in discovery.runtimes().values():
         if runtime.file_session is not None and Path(path).suffix.lower() in runtime.suffixes:
             function = resolve(runtime.file_session, runtime.extra)
             with requiring(runtime.extra):
-                return function(path)
+                return function(path, **limits)
     return None
 
 

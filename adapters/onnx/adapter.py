@@ -12,6 +12,6 @@ ADAPTER = Adapter(
     runtimes=(Runtime("onnxruntime", "ONNX Runtime on the CPU", "adapters.onnx.session:OnnxRuntimeSession",
                       "onnxruntime", (Option("opset", int, "The version of ONNX's operators."),
                                        Option("providers", list, "Execution providers, the preferred one first.")),
-                      "adapters.onnx.file_session:OnnxFileSession", (".onnx",), extra="onnx"),),
+                      "adapters.onnx.apart:OnnxFileApart", (".onnx",), extra="onnx"),),
     extra="onnx",
 )

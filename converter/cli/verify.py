@@ -67,6 +67,8 @@ Examples:
 @click.option("--nonfinite", is_flag=True, help="Try NaN and infinities too: outputs must be NaN and infinite where PyTorch's are.")
 @click.option("--memory", metavar="SIZE", default="1GB", show_default=True, help="How much to hold at a time, beside the inputs, the "
               "outputs and what the runtimes take: 500MB, 8GB.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="How many seconds a file of another origin may take to load, and "
+              "for each run. Default: 10, and more for large files.")
 @click.option("--reduce", "parts", metavar="DIR", help="Where something fails: write the smallest part of the model that fails by itself, "
               "as model.json and model.onnx with inputs.npz.")
 @click.option("--locate-seconds", type=click.FloatRange(0), default=20, show_default=True, help="Where something fails: how "
@@ -79,7 +81,7 @@ Examples:
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, prefix: str | None,
             rename: tuple[str, ...], allow_extra: bool, module: str | None, inputs: tuple[str, ...], state: str | None,
             input_files: tuple[str, ...], dumped: tuple[str, ...], dtype: str | None, quantisation: str | None, cases: int, seed: int,
-            nonfinite: bool, memory: str, parts: str | None, locate_seconds: float,
+            nonfinite: bool, memory: str, timeout: float | None, parts: str | None, locate_seconds: float,
             html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
     from converter.equivalence.dumped import named_dumps
@@ -105,7 +107,8 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
             origin = _source(source, key, names, module, inputs, state or "initial", quiet)
             dumps = named_dumps(dumped)
             values = {name for arrays in dumps.values() for name in arrays}
-            things, rows = _open(files, quiet, {} if origin is None else {str(module): origin.model}, values)
+            things, rows = _open(files, quiet, {} if origin is None else {str(module): origin.model}, values,
+                                 {"seconds": timeout, "memory": limit})
         except DigestError as error:
             if as_json:
                 click.echo(json.dumps({"equivalent": False, "error": described(error)}, indent=2))
@@ -199,7 +202,7 @@ def _write(report: Any, html_file: str | None, junit_file: str | None) -> None:
 
 
 def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model],
-          values: Collection[str] = ()) -> tuple[dict[str, Any], list[Any]]:
+          values: Collection[str], limits: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """What is to be judged by label, the first a model; and rows on checkpoints, and on files that are not what their digest names.
 
     `traced` is the live module by its name, if there is one: the standard where the first file holds no model.
@@ -217,7 +220,7 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model],
             things = things or dict(traced)
             rows += _against_checkpoint(next(iter(things.values())), file, None, NameOptions(), label)
             continue
-        session = file_session(file)
+        session = file_session(file, **limits)
         try:
             if session is not None and (things or traced) and _is_foreign(file):
                 if things and (variant := _variant(next(iter(things.values())), file, label, session)) is not None:
