@@ -51,7 +51,7 @@ def script_state_dict(archive: Archive, content: Any) -> Found:
         known = declared.get(item.kind)
         return ({name: value for name, value in item.state.items()
                  if isinstance(value, (TensorRef, OtherTensor)) and (known is None or name in known)},
-                {name: value for name, value in item.state.items() if isinstance(value, Record)})
+                {name: value for name, value in item.state.items() if isinstance(value, Record) and value.kind.startswith(CLASSES)})
 
     tensors = gather(content, members)
     if packed:

@@ -175,6 +175,14 @@ def test_the_state_dict_of_a_torchscript_archive(tmp_path: Path, how: str) -> No
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_recurrent_layers_of_an_archive(tmp_path: Path) -> None:
+    """They keep lists of their tensors beside them, which functions of TorchScript's pickles make."""
+    made = torch.jit.script(nn.Sequential(nn.GRU(3, 3)))
+    made.save(str(tmp_path / "s.pt"))  # type: ignore[no-untyped-call]
+    assert load_checkpoint(tmp_path / "s.pt").names() == tuple(made.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_archives_whose_tensors_have_no_names(tmp_path: Path) -> None:
     torch.jit.freeze(torch.jit.script(Net().eval())).save(str(tmp_path / "f.pt"))  # type: ignore[no-untyped-call]
     with pytest.raises(FormatError, match="frozen"):
