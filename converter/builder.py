@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.attributes import attribute_symbols, normalize_attributes
@@ -171,8 +171,34 @@ def live_nodes(nodes: Sequence[Node], inputs: Sequence[GraphInput], outputs: Seq
             continue
         while names and names[-1] is None:
             names = names[:-1]
-        kept.append(Node(node.op, node.inputs, names, node.attributes, node.source))
+        node = Node(node.op, node.inputs, names, node.attributes, node.source)
+        node = _without_idle_states(node) if node.op == "while_loop" else node
+        kept.append(node)
         needed.update(node.names)
         sizes -= {name for name, output in binds.items() if output < len(names) and names[output] is not None}
         sizes |= attribute_symbols(tuple(node.attributes.values())) - given - binds.keys()
     return tuple(reversed(kept))
+
+
+def _without_idle_states(node: Node) -> Node:
+    """A loop without the states that nothing uses but their own next values."""
+    carried, condition, body = (node.attributes[name] for name in ("carried", "condition", "body"))
+    ports = body.inputs
+    asked = {name for inner in condition.nodes for name in inner.names} | {output.value for output in condition.outputs}
+    idle = {index for index in range(carried) if (*node.outputs, *[None] * carried)[index] is None
+            and condition.inputs[index].name not in asked}
+    while idle:
+        kept = [index for index in range(len(ports)) if index not in idle]
+        outputs = tuple(output for index, output in enumerate(body.outputs) if index not in idle)
+        nodes = live_nodes(body.nodes, ports, outputs)
+        read = {name for inner in nodes for name in inner.names} | {output.value for output in outputs}
+        bound = {size.symbol for index in kept for size in ports[index].spec.shape if isinstance(size, Expr)}
+        used = {index for index in idle if ports[index].name in read
+                or any(isinstance(size, Expr) and size.symbol not in bound for size in ports[index].spec.shape)}
+        if not used:
+            attributes = {"carried": carried - len(idle), "condition": replace(condition, inputs=tuple(condition.inputs[i] for i in kept)),
+                          "body": replace(body, inputs=tuple(ports[i] for i in kept), outputs=outputs, nodes=nodes)}
+            return Node(node.op, tuple(node.inputs[i] for i in kept), tuple(name for i, name in enumerate(node.outputs) if i not in idle),
+                        attributes, node.source)
+        idle -= used
+    return node

@@ -6,7 +6,10 @@ import numpy as np
 
 from converter.dims import minimum
 from converter.facts import Facts
+from converter.formulas import Space, Term, dtype_of
 from converter.ir import DType, TensorSpec
+from converter.ops import _elimination, _reflections
+from converter.ops._elimination import first, identity, in_double, lying, places, repeat, scaled, upright
 from converter.ops._rules import Array, require, require_size, same_dtype
 from converter.ops.complex_numbers import COMPLEX_OF
 from converter.ops.linalg import matrix_rule, squares_rule
@@ -25,7 +28,13 @@ def _lu_factor(x: TensorSpec) -> tuple[TensorSpec, TensorSpec]:
     return x, TensorSpec(DType.INT32, (*x.shape[:-2], minimum(*x.shape[-2:])))
 
 
-@op(infer=_lu_factor, outputs=("lu", "pivots"), facts=Facts(matrix="factored"))
+@in_double
+def _eliminated(f: Space, x: Term) -> tuple[Term, Term]:
+    a, pivots = _elimination.eliminated(f, x, minimum(*x.shape[-2:]))
+    return _elimination.packed(f, a), f.astype(pivots + 1, dtype=DType.INT32)
+
+
+@op(infer=_lu_factor, outputs=("lu", "pivots"), facts=Facts(matrix="factored"), formula=_eliminated)
 def lu_factor(x: Array) -> tuple[Array, Array]:
     """Gaussian elimination with partial pivoting, as LAPACK's getrf packs it: torch.linalg.lu_factor.
 
@@ -57,22 +66,17 @@ def _lu_unpack(lu: TensorSpec, pivots: TensorSpec) -> tuple[TensorSpec, TensorSp
 
 
 @op(infer=_lu_unpack, outputs=("p", "l", "u"))
-def lu_unpack(lu: Array, pivots: Array) -> tuple[Array, Array, Array]:
+def lu_unpack(f: Space, lu: Term, pivots: Term) -> tuple[Term, Term, Term]:
     """p, l and u with x = p · l · u, from what `lu_factor` gives of x.
 
     lu: [..., m, n]; p: [..., m, m], a permutation; l: [..., m, k] with ones on its diagonal; u: [..., k, n]; k = min(m, n).
     """
     *batch, m, n = lu.shape
-    k = min(m, n)
-    order = np.broadcast_to(np.arange(m), (*batch, m)).copy()
-    for j in range(pivots.shape[-1]):
-        place = pivots[..., j:j + 1].astype(np.int64) - 1
-        first = order[..., j:j + 1].copy()
-        order[..., j:j + 1] = np.take_along_axis(order, place, -1)
-        np.put_along_axis(order, place, np.where(place == j, order[..., j:j + 1], first), -1)
-    p = (np.arange(m)[:, None] == order[..., None, :]).astype(lu.dtype)
-    lower = np.tril(lu[..., :k], -1) + np.eye(m, k, dtype=lu.dtype)
-    return p, lower, np.triu(lu[..., :k, :])
+    k, dtype = minimum(m, n), dtype_of(lu)
+    order = _elimination.permutation(f, f.astype(pivots, dtype=DType.INT64) - 1, m)
+    lower = f.tril(first(f, lu, k, -1), k=-1) + identity(f, m, k, batch, dtype)
+    p = f.astype(f.equal(upright(f, places(f, m)), lying(f, order)), dtype=dtype)
+    return p, lower, f.triu(first(f, lu, k, -2))
 
 
 # Reflections ---------------------------------------------------------------------------------------------------------------
@@ -83,7 +87,7 @@ def _geqrf(x: TensorSpec) -> tuple[TensorSpec, TensorSpec]:
     return x, TensorSpec(x.dtype, (*x.shape[:-2], minimum(*x.shape[-2:])))
 
 
-@op(infer=_geqrf, outputs=("a", "tau"))
+@op(infer=_geqrf, outputs=("a", "tau"), formula=in_double(_reflections.reflected))
 def geqrf(x: Array) -> tuple[Array, Array]:
     """The QR factorization as LAPACK's geqrf packs it: torch.geqrf.
 
@@ -104,19 +108,13 @@ def _householder_product(v: TensorSpec, tau: TensorSpec) -> TensorSpec:
 
 
 @op(infer=_householder_product)
-def householder_product(v: Array, tau: Array) -> Array:
+@in_double
+def householder_product(f: Space, v: Term, tau: Term) -> Term:
     """The first n columns of the product of the reflections 1 - tau_j · v_j · v_jᴴ: torch.linalg.householder_product.
 
     v: [..., m, n], m ≥ n, the vectors in the first k columns below the diagonal, as `geqrf` packs them; tau: [..., k]; k ≤ n.
     """
-    *batch, m, n = v.shape
-    vectors, factors = _in_double(np.tril(v, -1)), _in_double(tau)
-    q = np.broadcast_to(np.eye(m, n, dtype=vectors.dtype), (*batch, m, n)).copy()
-    for j in reversed(range(tau.shape[-1])):
-        vector = vectors[..., j].copy()
-        vector[..., j] = 1
-        q -= (factors[..., j, None] * vector)[..., None] * np.matmul(np.conj(vector)[..., None, :], q)
-    return q.astype(v.dtype)
+    return _reflections.orthogonal(f, v, tau, v.shape[-1])
 
 
 # General matrices ----------------------------------------------------------------------------------------------------------
@@ -148,26 +146,32 @@ MOST_SQUARINGS = 1100
 
 
 @op(infer=squares_rule())
-def matrix_exp(x: Array) -> Array:
+@in_double
+def matrix_exp(f: Space, x: Term) -> Term:
     """The matrix exponential, the sum of xᵏ / k!, by scaling, Padé's approximant of order 13, and squaring (Higham, 2005).
 
     x: [..., n, n].
     """
-    if not x.size:
-        return x.copy()
-    a = _in_double(x)
-    norm = np.abs(a).sum(axis=-2).max(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        squarings = np.nan_to_num(np.clip(np.ceil(np.log2(norm / PADE_NORM)), 0, MOST_SQUARINGS)).astype(np.int64)
-    a = a * np.ldexp(1.0, -squarings)[..., None, None]
-    one = np.eye(x.shape[-1])
-    second = a @ a
-    fourth = second @ second
-    sixth = fourth @ second
-    b = PADE
-    odd = a @ (sixth @ (b[13] * sixth + b[11] * fourth + b[9] * second) + b[7] * sixth + b[5] * fourth + b[3] * second + b[1] * one)
-    even = sixth @ (b[12] * sixth + b[10] * fourth + b[8] * second) + b[6] * sixth + b[4] * fourth + b[2] * second + b[0] * one
-    result = np.linalg.solve(even - odd, even + odd) if np.isfinite(a).all() else np.full_like(a, np.nan)
-    for step in range(int(squarings.max(initial=0))):
-        result = np.where((step < squarings)[..., None, None], result @ result, result)
-    return result.astype(x.dtype)
+    n = x.shape[-1]
+    norm = f.vector_norm(f.vector_norm(x, axis=(-2,), ord=1.0), axis=(-1,), ord=np.inf)
+    squarings = f.nan_to_num(f.clip(f.ceil(f.log2(norm / PADE_NORM)), 0.0, float(MOST_SQUARINGS)))
+    a = scaled(f, x, upright(f, upright(f, 2.0 ** -squarings)))
+    second = f.matmul(a, a)
+    fourth = f.matmul(second, second)
+    sixth = f.matmul(fourth, second)
+    powers = (sixth, fourth, second, identity(f, n, n, (), dtype_of(a)))
+
+    def half(start: int) -> Term:
+        """Every second term of the numerator from `start` on."""
+        terms = [scaled(f, power, PADE[start - 2 * k]) for k, power in enumerate((*powers[:3], *powers))]
+        return f.matmul(sixth, terms[0] + terms[1] + terms[2]) + terms[3] + terms[4] + terms[5] + terms[6]
+
+    odd, even = f.matmul(a, half(13)), half(12)
+    result = f.solve(even - odd, even + odd)
+
+    def square(f: Space, index: Term, result: Term, counts: Term) -> tuple[Term]:
+        return (f.where(upright(f, upright(f, index < counts)), f.matmul(result, result), result),)
+
+    counts = f.astype(squarings, dtype=DType.INT64)
+    most = f.astype(f.vector_norm(squarings, ord=np.inf), dtype=DType.INT64)
+    return repeat(f, most, square, (result,), counts)[0]

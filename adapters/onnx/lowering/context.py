@@ -104,7 +104,7 @@ class Lowering(Emitter):
         self._drop_unused({tensor.name for tensor in results.values()})
         return results
 
-    def within(self, graph: Graph, operands: Sequence[Tensor], nodes: list[onnx.NodeProto]) -> list[Tensor]:
+    def within(self, graph: Graph, operands: Sequence[Tensor | Pair], nodes: list[onnx.NodeProto]) -> list[Any]:
         """Lowers a sub-graph on operands, its nodes appended to `nodes`: this graph's own, or those of a body, which may
         read every value that there is by now. Gives the sub-graph's outputs.
 
@@ -125,7 +125,12 @@ class Lowering(Emitter):
                     inner._symbol_sources.pop(size.symbol, None)
                     inner._memo, inner.made = {}, {}
         for port, operand in zip(graph.inputs, operands, strict=True):
-            inner._define(port.name, Tensor(operand.name, port.spec))
+            if isinstance(operand, Pair):
+                parts = [Tensor(part.name, complex_pairs.real_spec(port.spec)) for part in (operand.real, operand.imag)]
+                inner._define(port.name, parts[0])
+                inner.values[port.name] = Pair(*parts)
+            else:
+                inner._define(port.name, Tensor(operand.name, port.spec))
         inner._lower_nodes()
         return [inner._value(output.value) for output in graph.outputs]
 

@@ -186,7 +186,8 @@ def vector_norm(g: Lowering, x: Tensor, *, axis: Axes = None, keepdims: bool = F
     if _no_axes(x, axis):
         return apply(g, "Abs", x)
     if math.isinf(ord):
-        return _extreme(g, "ReduceMax" if ord > 0 else "ReduceMin", apply(g, "Abs", x), axis, keepdims)
+        found = _extreme(g, "ReduceMax" if ord > 0 else "ReduceMin", apply(g, "Abs", x), axis, keepdims)
+        return apply(g, "Max", found, number(g, 0, x)) if ord > 0 and g.may_be_empty(x.shape) else found
     if ord in (1, 2):
         return reduce(g, f"ReduceL{int(ord)}", x, axis, keepdims)
     powers = apply(g, "Pow", apply(g, "Abs", x), number(g, ord, x))
