@@ -11,6 +11,7 @@ from typing import Any
 from converter.dims import Dim, substitute, symbol, symbols
 from converter.format.document import graph_to_document
 from converter.ir import Graph, Node
+from converter.opset import lookup
 
 MOST = 20_000
 """Nodes of two graphs together that are aligned."""
@@ -44,6 +45,26 @@ def graph_changes(a: Graph, b: Graph, same: Mapping[str, str]) -> dict[str, Any]
         removed += map(_called, before)
         added += map(_called, after)
     return {"a": len(ours), "b": len(theirs), "removed": removed, "added": added, "changed": changed, "aligned": True}
+
+
+def paired_values(a: Graph, b: Graph, same: Mapping[str, str]) -> dict[str, str]:
+    """Values of a by the names that b has for them, of nodes that are the same (see `graph_changes`)."""
+    ours, theirs = _signatures(a, {}), _signatures(b, {other: name for name, other in same.items()})
+    if len(ours) + len(theirs) > MOST:
+        return {}
+    return {name: other for kind, i, j, k, m in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes() if kind == "equal"
+            for node, twin in zip(a.nodes[i:j], b.nodes[k:m], strict=True)
+            for name, other in zip(node.outputs, twin.outputs, strict=False) if name is not None and other is not None}
+
+
+def only_bias(graph: Graph, name: str) -> bool:
+    """Whether a graph takes a parameter as what its operators call a bias, and as nothing else: one of zeros does nothing."""
+    used = [place for node in graph.nodes for operand, place in zip(node.inputs, _operand_names(node), strict=False) if operand == name]
+    return bool(used) and set(used) == {"bias"} and all(output.value != name for output in graph.outputs)
+
+
+def _operand_names(node: Node) -> list[str]:
+    return [operand.name for operand in lookup(node.op).operands]
 
 
 def _called(node: Node) -> str:

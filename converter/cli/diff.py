@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import click
@@ -15,7 +15,7 @@ from converter.cli.console import plural, say, table
 from converter.cli.guard import DIFFERENT, guarded, told
 from converter.errors import ConverterError
 from converter.ir import Graph, Model
-from converter.matched_graphs import graph_changes
+from converter.matched_graphs import graph_changes, only_bias
 from converter.matched_parameters import low_rank, match_parameters, related
 from converter.parameters import ParameterStore
 
@@ -50,13 +50,19 @@ def command(first: str, second: str, as_json: bool, runs: bool, quiet: bool) -> 
     matched = list(match_parameters(ours, theirs))
     known = {name for item in matched for side in ("a", "b") for name in ([item[side]] if isinstance(item[side], str) else item[side])}
     parameters = list(parameter_differences(ours, theirs, known))
+    for item in [item for item in parameters if item.get("zeros") and (own := a if item["difference"] == "only in A" else b) is not None
+                 and isinstance(own, Model) and only_bias(own.graph, item["name"])]:
+        parameters.remove(item)
+        matched.append({"a": "", "b": "", item["difference"][-1].lower(): item["name"], "how": "zeros that the other leaves out"})
     found: dict[str, Any] = {"same": not graph and not parameters and not matched, "graph": graph, "parameters": parameters,
                              "matched": matched}
+    same = {item["a"]: item["b"] for item in matched if all(item[side] and isinstance(item[side], str) for side in ("a", "b"))}
     if graph and isinstance(a, Model) and isinstance(b, Model):
-        same = {item["a"]: item["b"] for item in matched if isinstance(item["a"], str) and isinstance(item["b"], str)}
         found["nodes"] = graph_changes(a.graph, b.graph, same)
     if runs and isinstance(a, Model) and isinstance(b, Model):
-        found["behaviour"] = _behaviour(a, b)
+        from converter.equivalence.behaviour import behaviour
+
+        found["behaviour"] = behaviour(a, b, same)
     with told():
         if as_json:
             click.echo(json.dumps(found, indent=2))
@@ -64,39 +70,6 @@ def command(first: str, second: str, as_json: bool, runs: bool, quiet: bool) -> 
             _print(first, second, whole, found)
     if not found["same"]:
         raise SystemExit(DIFFERENT)
-
-
-def _behaviour(a: Model, b: Model) -> str:
-    """Whether two models compute the same, in words: b's NumPy session beside a's, at inputs drawn for a."""
-    from converter.equivalence import verify
-
-    if any(len(getattr(a.graph, side)) != len(getattr(b.graph, side)) for side in ("inputs", "outputs")):
-        return "not compared: the numbers of inputs or outputs differ"
-    report = verify([a, _ByPlace(a, b)])
-    if report:
-        return "the same within rounding"
-    failed = [row for row in report.rows if not row.passed]
-    where = next((f", from {place} on" for place in map(str, report.locations)), "")
-    return f"{failed[0].output}: {failed[0].reason or f'{failed[0].error:.3g} apart'}{where}" if failed else "not judged"
-
-
-class _ByPlace:
-    """A model that is run with another's names of inputs and outputs, by name where it has them too, else by place."""
-
-    def __init__(self, named: Model, model: Model) -> None:
-        from converter.loading import session
-
-        self._session = session(model)
-        self._inputs = _pairs([port.name for port in named.graph.inputs], [port.name for port in model.graph.inputs])
-        self._outputs = _pairs([port.name for port in named.graph.outputs], [port.name for port in model.graph.outputs])
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        found = self._session.run({other: inputs[name] for name, other in self._inputs.items()})
-        return {name: found[other] for name, other in self._outputs.items()}
-
-
-def _pairs(names: list[str], others: list[str]) -> dict[str, str]:
-    return {name: name for name in names} if set(names) == set(others) else dict(zip(names, others, strict=True))
 
 
 def _open(path: str) -> Model | ParameterStore:
@@ -181,14 +154,17 @@ def _print(first: str, second: str, whole: bool, found: dict[str, Any]) -> None:
         counts = Counter(item["how"] for item in found["matched"])
         words = ", ".join(f"{count} {how}" for how, count in counts.items())
         say(f"\nParameters under other names that hold the same: {words}", lines=True)
-        _print_rows([(_listed(item["a"]), f"{item['how']}: {_listed(item['b'])}") for item in found["matched"]])
+        _print_rows([(_listed(item["a"] or item["b"]), f"{item['how']}{': ' * bool(item['a'] and item['b'])}"
+                      f"{_listed(item['b']) if item['a'] else ''}") for item in found["matched"]])
     if found["parameters"]:
         say(f"\nParameters: {plural(len(found['parameters']), 'difference')}", lines=True)
         _print_rows([(item["name"], _words(item)) for item in found["parameters"]])
     elif not found["same"]:
         say("\nParameters: none differs in what it holds.", lines=True)
     if "behaviour" in found:
-        say(f"\nBehaviour: {found['behaviour']}", lines=True)
+        from converter.equivalence.behaviour import in_words
+
+        say(f"\nBehaviour: {in_words(found['behaviour'])}", lines=True)
 
 
 def _print_graph(lines: list[str], nodes: dict[str, Any]) -> None:

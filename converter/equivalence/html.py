@@ -10,12 +10,14 @@ from html import escape
 from converter.equivalence import charts
 from converter.equivalence.report import STAGES, Location, Report, Row, number_text, share_of, sizes_text
 
-TITLES = {"structure": "The same computation", "recorded": "The recorded outputs", "rounding": "Each runtime"}
+TITLES = {"structure": "The same computation", "recorded": "The recorded outputs", "rounding": "Each runtime",
+          "quantisation": "What fewer bits cost"}
 ABOUT = {
     "structure": "The graph and the program that it came from, both in float64, where a wrong axis or a missing term cannot hide behind "
                  "rounding.",
     "recorded": "What PyTorch gave when the file was made, against the graph in float64.",
     "rounding": "Each runtime in the model's own dtypes, against the float64 truth. The limit is measured, not typed: {budget}.",
+    "quantisation": "A variant's numbers against those of the model, both in float64, apart from what runtimes add.",
 }
 NEAREST = 12
 WORDS = ("Equivalent", "Not equivalent", "Cannot be judged")

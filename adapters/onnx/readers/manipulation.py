@@ -61,17 +61,6 @@ def _counted(g: Reader, start: Item, limit: Item, delta: Item) -> Value:
     return g.op("add", g.op("multiply", places, step), first)
 
 
-@reads("BitCast")
-def bit_cast(g: Reader, x: Item, *, to: int) -> Value:
-    """Bits in another dtype, of integers, where that is what a cast does."""
-    own, dtype = g.dtype(x), FROM_ONNX.get(to)
-    if dtype is own:
-        return g.op("astype", x, dtype=own)
-    if dtype is None or not dtype.is_integer or not (own.is_integer or own is DType.BOOL) or own.bits != dtype.bits:
-        raise g.refuse(f"the bits of {own} as another dtype than an integer's of that width")
-    return g.cast(x, dtype)
-
-
 @reads("EyeLike")
 def eye_like(g: Reader, x: Item, *, dtype: int | None = None, k: int = 0) -> Value:
     rows, columns = g.shape(x)
