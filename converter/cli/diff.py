@@ -29,6 +29,7 @@ of a small rank, as of an adapter that was merged, is told with it. Nodes are co
 Example:
   convert diff model.json model.h5
   convert diff exported.onnx exported_by_another.onnx --run
+  convert diff before.onnx after.onnx --run --html changes.html
 """
 MOST = 20
 
@@ -38,8 +39,9 @@ MOST = 20
 @click.argument("second", metavar="B")
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
 @click.option("--run", "runs", is_flag=True, help="Whether both compute the same too, at drawn inputs.")
+@click.option("--html", "html_file", metavar="FILE", help="Write the differences as one self-contained page.")
 @guarded
-def command(first: str, second: str, as_json: bool, runs: bool, quiet: bool) -> None:
+def command(first: str, second: str, as_json: bool, runs: bool, html_file: str | None, quiet: bool) -> None:
     a, b = _open(first), _open(second)
     if runs and not (isinstance(a, Model) and isinstance(b, Model)):
         raise ConverterError("parameters alone cannot be run", where="--run", expected="two models", fix="leave --run out")
@@ -63,6 +65,8 @@ def command(first: str, second: str, as_json: bool, runs: bool, quiet: bool) -> 
         from converter.equivalence.behaviour import behaviour
 
         found["behaviour"] = behaviour(a, b, same)
+    if html_file is not None:
+        _write_page(html_file, first, second, found)
     with told():
         if as_json:
             click.echo(json.dumps(found, indent=2))
@@ -70,6 +74,22 @@ def command(first: str, second: str, as_json: bool, runs: bool, quiet: bool) -> 
             _print(first, second, whole, found)
     if not found["same"]:
         raise SystemExit(DIFFERENT)
+
+
+def _write_page(file: str, first: str, second: str, found: dict[str, Any]) -> None:
+    from converter.cli.diff_page import page
+    from converter.format.atomic import atomic_path
+
+    text = page(first, second, found, {"parameters": [(item["name"], _words(item)) for item in found["parameters"]],
+                                       "matched": _matched_words(found["matched"])})
+    with atomic_path(file) as temporary:
+        # A file's name may hold bytes that are no UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _matched_words(matched: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(_listed(item["a"] or item["b"]), f"{item['how']}: {_listed(item['b'])}" if item["a"] and item["b"] else item["how"])
+            for item in matched]
 
 
 def _open(path: str) -> Model | ParameterStore:
@@ -154,8 +174,7 @@ def _print(first: str, second: str, whole: bool, found: dict[str, Any]) -> None:
         counts = Counter(item["how"] for item in found["matched"])
         words = ", ".join(f"{count} {how}" for how, count in counts.items())
         say(f"\nParameters under other names that hold the same: {words}", lines=True)
-        _print_rows([(_listed(item["a"] or item["b"]), f"{item['how']}{': ' * bool(item['a'] and item['b'])}"
-                      f"{_listed(item['b']) if item['a'] else ''}") for item in found["matched"]])
+        _print_rows(_matched_words(found["matched"]))
     if found["parameters"]:
         say(f"\nParameters: {plural(len(found['parameters']), 'difference')}", lines=True)
         _print_rows([(item["name"], _words(item)) for item in found["parameters"]])

@@ -3,52 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from converter.equivalence.bisect import ending_with
+from converter.equivalence.bisect import Clock, ending_with
+from converter.equivalence.compare import is_exact, structure, within
+from converter.equivalence.dumped import locate_in_arrays
+from converter.equivalence.inputs import COUNT
+from converter.equivalence.preparing import prepare
 from converter.equivalence.report import Report
 from converter.equivalence.roles import roles
-from converter.equivalence.verify import verify
+from converter.equivalence.truth import Judge, Prepared, first_line
 from converter.errors import ConverterError
 from converter.ir import Model
-from converter.loading import session
 from converter.matched_graphs import paired_values
 from converter.reference import run
 
 Array = np.ndarray[Any, Any]
 
 
-def behaviour(a: Model, b: Model, same: Mapping[str, str]) -> dict[str, Any]:
-    """Whether b computes what a does, by b's NumPy session beside a's float64 truth, at inputs drawn for a.
+def behaviour(a: Model, b: Model, same: Mapping[str, str], seconds: float = 20.0) -> dict[str, Any]:
+    """Whether b computes what a does, both in float64, at inputs drawn for a.
+
+    Where they differ by more than float64 rounds, by as much is still the same as a's outputs move when its data and results move by an ulp
+    of their own dtypes: exporters fold constants in these.
 
     Args:
         a, b: the models. Inputs and outputs are matched by name where both have the same, else by their places.
         same: parameters of a by the name that b has for them.
+        seconds: how long to look for the first node that adds to a difference.
 
     Returns: `verdict` "the same", "different" or "not compared", with `reason` in words where it is not the first; `hidden`, where both
         compute the same but in rows of which a mask hides everything: the names of such masks; `node`, where they begin to differ.
     """
     if any(len(getattr(a.graph, side)) != len(getattr(b.graph, side)) for side in ("inputs", "outputs")):
         return {"verdict": "not compared", "reason": "the numbers of inputs or outputs differ"}
-    other = _ByPlace(a, b, same)
-    report = verify({"A": a, "B": other}, [])
-    if not report.failures:
-        return {"verdict": "the same"} if report else {"verdict": "not compared", "reason": _first(report)}
+    judge, aside, other = Judge(replace(a, examples=())), Report("", ""), _ByPlace(a, b, same)
+    prepared = prepare(judge, aside, [], 0, COUNT)
+    judge.settle(prepared)
+    if not prepared:
+        why = str(aside.unjudged[0]) if aside.unjudged else "A runs at no inputs that were drawn"
+        return {"verdict": "not compared", "reason": why}
     masks = [name for name, role in roles(a.graph, a.parameters).items() if role.mask]
-    if masks and verify({"A": a, "B": _WhereSeen(other, session(a), masks)}, [], locate=False):
-        return {"verdict": "the same", "hidden": masks, "reason": _first(report)}
-    found = next((place for place in report.locations if place.index is not None), None)
-    return {"verdict": "different", "reason": _first(report), **({"node": str(found).partition(": ")[2]} if found else {})}
+    first = hidden = None
+    for item in prepared:
+        try:
+            outputs = other.run(item.case.inputs)
+        except ConverterError as error:
+            return {"verdict": "different", "reason": f"B does not run on {item.case.label}: {first_line(error)}"}
+        reason = _difference(judge, item, outputs)
+        if reason and not _difference(judge, item, _where_seen(item, outputs, masks)):
+            hidden = hidden or reason
+        elif reason and first is None:
+            first = (item, reason)
+    if first is None:
+        return {"verdict": "the same", **({"hidden": masks, "reason": hidden} if hidden else {})}
+    item, reason = first
+    arrays = other.observe(item.case.inputs, [name for node in a.graph.nodes for name in node.outputs if name is not None])
+    place, _ = locate_in_arrays(a, {**item.case.inputs, **arrays}, None, Clock(seconds))
+    return {"verdict": "different", "reason": reason, **({"node": str(place).partition(": ")[2]} if place.index is not None else {})}
 
 
-def _first(report: Report) -> str:
-    rows = [*report.failures, *report.left_open]
-    if not rows:
-        return "nothing was compared"
-    why = f" ({report.unjudged[0]})" if report.unjudged and not report.failures else ""
-    return f"{rows[0].output}: {rows[0].reason}{why}"
+def _difference(judge: Judge, item: Prepared, outputs: Mapping[str, Array]) -> str:
+    """How the first output that differs does; nothing where none does."""
+    for name, dtype in judge.dtypes.items():
+        actual, truth = outputs[name], item.truth[name]
+        found = structure(actual, truth, {}, ties=judge.excused(item, name, actual, None), typical=judge.typical_in(item, name))
+        if not found and not is_exact(dtype) and actual.shape == truth.shape:
+            with np.errstate(all="ignore"):
+                found = within(actual.astype(dtype), truth, {}, dtype=dtype, typical=judge.typical_in(item, name),
+                               moves=judge.moves(item, name))
+        if not found:
+            return f"{name}, {item.case.label}: {found.reason}"
+    return ""
+
+
+def _where_seen(item: Prepared, outputs: Mapping[str, Array], masks: list[str]) -> dict[str, Array]:
+    """The outputs, with the truth in those rows of which a mask hides everything."""
+    found = dict(outputs)
+    for mask in (np.asarray(item.case.inputs[name]) for name in masks):
+        if mask.ndim < 2 or not mask.size:
+            continue
+        hidden = (~mask.astype(bool).any(-1)).reshape(len(mask), -1).any(1)
+        for name, array in found.items():
+            if array.shape[:1] == hidden.shape and array.shape == item.truth[name].shape:
+                found[name] = np.where(hidden.reshape(-1, *[1] * (array.ndim - 1)), item.truth[name], array)
+    return found
 
 
 def in_words(found: Mapping[str, Any]) -> str:
@@ -65,16 +107,16 @@ class _ByPlace:
     """A model that is run with another's names of inputs and outputs, by name where it has them too, else by place."""
 
     def __init__(self, named: Model, model: Model, same: Mapping[str, str]) -> None:
-        self.session, self.model = session(model), model
+        self.model = model
         self.input_names = _pairs([port.name for port in named.graph.inputs], [port.name for port in model.graph.inputs])
         self.output_names = _pairs([port.name for port in named.graph.outputs], [port.name for port in model.graph.outputs])
+        values = {item.name: item.value for item in model.graph.outputs}
         self.values = paired_values(named.graph, model.graph, same)
-        self.values |= {ours.value: next(item.value for item in model.graph.outputs if item.name == self.output_names[ours.name])
-                        for ours in named.graph.outputs}
+        self.values |= {item.value: values[self.output_names[item.name]] for item in named.graph.outputs}
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """The outputs by the other's names."""
-        found = self.session.run(self._given(inputs))
+        """The outputs in float64, by the other's names."""
+        found = run(self.model, self._given(inputs), float_dtype="float64")
         return {name: found[other] for name, other in self.output_names.items()}
 
     def observe(self, inputs: Mapping[str, Any], names: list[str]) -> dict[str, Array]:
@@ -89,25 +131,6 @@ class _ByPlace:
 
     def _given(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {other: inputs[name] for name, other in self.input_names.items()}
-
-
-class _WhereSeen:
-    """A session that gives another's results in those rows of which a mask hides everything."""
-
-    def __init__(self, judged: _ByPlace, standard: Any, masks: list[str]) -> None:
-        self.judged, self.standard, self.masks = judged, standard, masks
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """The outputs by name."""
-        found, expected = self.judged.run(inputs), self.standard.run(inputs)
-        for mask in (np.asarray(inputs[name]) for name in self.masks):
-            if mask.ndim < 2 or not mask.size:
-                continue
-            hidden = (~mask.astype(bool).any(-1)).reshape(len(mask), -1).any(1)
-            for name, array in found.items():
-                if hidden.any() and array.shape[:1] == hidden.shape and array.shape == expected[name].shape:
-                    found[name] = np.where(hidden.reshape(-1, *[1] * (array.ndim - 1)), expected[name], array)
-        return found
 
 
 def _pairs(names: list[str], others: list[str]) -> dict[str, str]:

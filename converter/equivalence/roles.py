@@ -77,6 +77,7 @@ class _Use:
 def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dict[str, Role]:
     """The role of every input by name. Raises `GraphError` as `converter.checking.check` does."""
     specs = check(graph, parameters)
+    graph = _with_numbers(graph)
     consumers: dict[str, list[tuple[Node, int]]] = {}
     for node in graph.nodes:
         for position, operand in enumerate(node.inputs):
@@ -85,6 +86,18 @@ def roles(graph: Graph, parameters: ParameterStore | Specs | None = None) -> dic
     ends, touchy = _ends(graph), _touchy(graph, consumers)
     found = {port.name: _role(port.name, port.spec.dtype, consumers, specs, ends) for port in graph.inputs}
     return {name: replace(role, unscaled=role.unscaled or name in touchy) for name, role in found.items()}
+
+
+def _with_numbers(graph: Graph) -> Graph:
+    """The graph with numbers in the place of tensors that are one: files of other tools hold these."""
+    numbers = {node.outputs[0]: node.attributes["fill_value"] for node in graph.nodes
+               if node.op == "full" and node.attributes["shape"] == ()}
+    nodes = []
+    for node in graph.nodes:
+        inputs = tuple(numbers.get(item, item) if isinstance(item, str) else item for item in node.inputs)
+        whole = lookup(node.op).literals and inputs != node.inputs and any(isinstance(item, str) for item in inputs)
+        nodes.append(replace(node, inputs=inputs) if whole else node)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _touchy(graph: Graph, consumers: Mapping[str, list[tuple[Node, int]]]) -> set[str]:

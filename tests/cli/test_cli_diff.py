@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -105,7 +106,7 @@ def test_two_exports_of_one_model_have_the_same_parameters_and_nodes(tmp_path: P
     assert result.exit_code == 1  # names differ
     assert (found["parameters"], found["matched"]) == ([], [{"a": "layer.weight", "b": "dense.kernel", "how": "renamed"}])
     assert {kind: found["nodes"][kind] for kind in ("removed", "added", "changed")} == {"removed": [], "added": [], "changed": []}
-    assert found["behaviour"] == "the same within rounding"
+    assert found["behaviour"] == {"verdict": "the same"}
     text = CliRunner().invoke(cli, ["diff", str(one), str(two)]).output
     assert "the same 2 nodes" in text
     assert "none differs in what it holds" in text
@@ -119,7 +120,8 @@ def test_a_node_that_changed_is_named_and_what_it_does(tmp_path: Path) -> None:
     assert "1 only in A, 1 only in B" in result.output
     assert "- relu" in result.output
     assert "+ tanh" in result.output
-    assert "Behaviour: y: " in result.output
+    assert "Behaviour: different: y, seed 0, case 0: " in result.output
+    assert "first at node 1, relu -> y" in result.output
     changes = graph_changes(converter.load(one).graph, converter.load(one).graph, {})
     assert not changes["removed"]
     assert not changes["changed"]
@@ -155,3 +157,70 @@ def test_parameters_alone_are_not_run(tmp_path: Path) -> None:
     fixture = Path(__file__).parents[2] / "fixtures" / "elman"
     done = CliRunner().invoke(cli, ["diff", str(fixture / "model.json"), str(fixture / "checkpoint.pt"), "--run"])
     assert (done.exit_code, "cannot be run" in done.output) == (2, True)
+
+
+def attention(path: Path, bias: bool, hides: float, scale: float = 1.0) -> Path:
+    """softmax(t t^T + mask) t of t = tanh 2^20 x, and a layer, the mask [batch, keys] being what a row of zeros makes `hides`."""
+    nodes = [helper.make_node("Mul", ["x", "large"], ["wide_x"]), helper.make_node("Tanh", ["wide_x"], ["t"]),
+             helper.make_node("Cast", ["mask"], ["seen"], to=1),
+             helper.make_node("Sub", ["one", "seen"], ["unseen"]),
+             helper.make_node("Mul", ["unseen", "hides"], ["added"]), helper.make_node("Unsqueeze", ["added", "axis"], ["wide"]),
+             helper.make_node("Transpose", ["t"], ["turned"], perm=[0, 2, 1]), helper.make_node("MatMul", ["t", "turned"], ["scores"]),
+             helper.make_node("Add", ["scores", "wide"], ["masked"]), helper.make_node("Softmax", ["masked"], ["weights"], axis=-1),
+             helper.make_node("MatMul", ["weights", "t"], ["mixed"]), helper.make_node("MatMul", ["mixed", "layer"], ["mul"]),
+             *([helper.make_node("Add", ["mul", "layer_bias"], ["y"])] if bias else [helper.make_node("Identity", ["mul"], ["y"])])]
+    nodes = [*(helper.make_node("Constant", [], [name], value_float=value)
+               for name, value in (("one", 1.0), ("hides", hides), ("large", 2.0 ** 20))), *nodes]
+    held = {"axis": np.array([1]), "layer": scale * np.linspace(-1, 1, 24, dtype=np.float32).reshape(8, 3),
+            **({"layer_bias": np.zeros(3, np.float32)} if bias else {})}
+    graph = helper.make_graph(nodes, "graph", [helper.make_tensor_value_info("x", 1, ["batch", "time", 8]),
+                                               helper.make_tensor_value_info("mask", 7, ["batch", "time"])],
+                              [helper.make_tensor_value_info("y", 1, ["batch", "time", 3])],
+                              [numpy_helper.from_array(array, name) for name, array in held.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def compared(tmp_path: Path, *options: dict[str, float], code: int = 1, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
+    files = [str(attention(tmp_path / f"{place}.onnx", place == 1, **given)) for place, given in enumerate(options)]
+    done = CliRunner().invoke(cli, ["diff", *files, "--json", "--run", *arguments])
+    assert done.exit_code == code, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_rows_that_a_mask_hides_are_told_apart(tmp_path: Path) -> None:
+    """One exporter adds -10000 and another the least number: where all is hidden the one attends as if nothing were, the other evenly."""
+    found = compared(tmp_path, {"hides": -10000.0}, {"hides": float(np.finfo(np.float32).min)})
+    assert found["behaviour"]["verdict"] == "the same"
+    assert found["behaviour"]["hidden"] == ["mask"]
+
+
+def test_other_differences_are_no_matter_of_masks(tmp_path: Path) -> None:
+    found = compared(tmp_path, {"hides": -1e4}, {"hides": -1e4, "scale": 1.001})
+    assert found["behaviour"]["verdict"] == "different"
+    assert "linear" in found["behaviour"]["node"]
+
+
+def test_a_bias_of_zeros_that_one_side_leaves_out_is_no_difference(tmp_path: Path) -> None:
+    found = compared(tmp_path, {"hides": -1e4}, {"hides": -1e4})
+    assert found["parameters"] == []
+    assert [item for item in found["matched"] if "zeros" in item["how"]] == [{"a": "", "b": "layer_bias",
+                                                                              "how": "zeros that the other leaves out"}]
+    assert found["behaviour"] == {"verdict": "the same"}
+
+
+def test_the_page_holds_what_was_found_and_no_markup_of_a_name(tmp_path: Path) -> None:
+    a, b = (str(tmp_path / name) for name in ("a.safetensors", "b<script>.safetensors"))
+    weight = drawn(80, 64)
+    converter.save(InMemoryParameters({"w": weight, "old": weight * 2}), a)  # type: ignore[arg-type]
+    changed = weight + drawn(80, 2) @ drawn(2, 64)
+    converter.save(InMemoryParameters({"w": changed, "new<b>": weight * 2}), b)  # type: ignore[arg-type]
+    page = tmp_path / "diff.html"
+    assert CliRunner().invoke(cli, ["diff", a, b, "--html", str(page), "--quiet"]).exit_code == 1
+    text = page.read_text()
+    for said in ("Different", "new&lt;b&gt;", "a change of rank 2", "5,120 of 5,120 values differ", "renamed"):
+        assert said in text
+    assert "<script" not in text
+    assert CliRunner().invoke(cli, ["diff", a, a, "--html", str(page)]).exit_code == 0
+    assert "The same" in page.read_text()
