@@ -108,6 +108,11 @@ class MappedFile:
         self.file.read_into(out, self.start + offset)
         return out
 
+    def read_into(self, out: Array, offset: int) -> None:
+        """Fills uint8 data from `offset` on. Raises `ValueError` for a piece that reaches past the end."""
+        self._check_range(offset, out.size)
+        self.file.read_into(out, self.start + offset)
+
     def view(self, offset: int, size: int) -> Array:
         """uint8[size], read-only: a view of the one mapping of the file. Raises `ValueError` as `read`."""
         self._check_range(offset, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -10,34 +11,32 @@ from typing import Any
 import numpy as np
 
 from converter.dims import fixed
-from converter.ir import DType
-from converter.parameters import Array, ParameterStore, as_bytes
-
-SKETCH = 48
-"""The largest rank of a change that is looked for."""
-BLOCK = 1 << 20
-"""Elements that are widened at a time."""
-ROUNDING = {"float64": 2.0 ** -52, "float32": 2.0 ** -23, "float16": 2.0 ** -10, "bfloat16": 2.0 ** -7}
-"""The spacing of numbers at 1."""
+from converter.ir import DType, TensorSpec
+from converter.parameters import Array, ParameterStore, as_bytes, transposed_pieces
 
 
 def _digest(values: Array) -> str:
     return hashlib.sha256(as_bytes(np.ascontiguousarray(values))).hexdigest()
 
 
-def related(a: Array, b: Array) -> str | None:
-    """How b holds what a does: "transposed", "reshaped" or "cast"; None where it holds something else.
+def related(a: ParameterStore, b: ParameterStore, name: str) -> str | None:
+    """How b holds under a name what a does: "transposed", "reshaped" or "cast"; None where it holds something else.
 
     A cast is what a's values are in b's dtype, or the other way round.
     """
-    if a.dtype == b.dtype:
-        if a.ndim == b.ndim == 2 and a.shape == b.shape[::-1] and _digest(a.T) == _digest(b):
+    before, after = a.spec(name), b.spec(name)
+    if before.dtype is after.dtype:
+        if before.rank == after.rank == 2 and before.shape == after.shape[::-1] and _turned_digest(a, name) == b.sha256(name):
             return "transposed"
-        return "reshaped" if a.shape != b.shape and a.size == b.size and _digest(a) == _digest(b) else None
-    with np.errstate(all="ignore"):
-        if a.shape == b.shape and (_digest(a.astype(b.dtype)) == _digest(b) or _digest(b.astype(a.dtype)) == _digest(a)):
-            return "cast"
+        return "reshaped" if _count(before) == _count(after) and a.sha256(name) == b.sha256(name) else None
+    if before.shape == after.shape and (_cast_digest(a, name, after.dtype) == b.sha256(name)
+                                        or _cast_digest(b, name, before.dtype) == a.sha256(name)):
+        return "cast"
     return None
+
+
+def _count(spec: TensorSpec) -> int:
+    return math.prod(fixed(size) for size in spec.shape)
 
 
 def match_parameters(a: ParameterStore, b: ParameterStore) -> Iterator[dict[str, Any]]:
@@ -81,10 +80,23 @@ def _turned(store: ParameterStore, name: str, second: bool) -> Any:
 
 
 def _turned_digest(store: ParameterStore, name: str) -> str:
+    """The digest of a matrix's transpose."""
     known: dict[str, str] = store.__dict__.setdefault("_turned_sha256", {})
     if name not in known:
-        known[name] = _digest(store.read(name).T)
+        digest = hashlib.sha256()
+        for piece in transposed_pieces(store, name):
+            digest.update(piece)
+        known[name] = digest.hexdigest()
     return known[name]
+
+
+def _cast_digest(store: ParameterStore, name: str, dtype: DType) -> str:
+    """The digest of a parameter's values in another dtype."""
+    digest, own = hashlib.sha256(), store.spec(name).dtype.numpy
+    for piece in store.pieces(name):
+        with np.errstate(all="ignore"):
+            digest.update(as_bytes(np.frombuffer(piece, np.uint8).view(own).astype(dtype.numpy)))
+    return digest.hexdigest()
 
 
 def _flat(store: ParameterStore, name: str, second: bool) -> Any:
@@ -104,11 +116,7 @@ def _by_key(left: dict[str, ParameterStore], right: dict[str, ParameterStore], h
 
 
 def _cast(left: dict[str, ParameterStore], right: dict[str, ParameterStore]) -> Iterator[dict[str, Any]]:
-    @cache
-    def digest(store: ParameterStore, name: str, dtype: DType) -> str:
-        with np.errstate(all="ignore"):
-            return _digest(store.read(name).astype(dtype.numpy))
-
+    digest = cache(_cast_digest)
     for name, a in list(left.items()):
         spec = a.spec(name)
         for other, b in right.items():
@@ -163,37 +171,3 @@ def _stacked(values: Array, parts: dict[str, ParameterStore]) -> list[str]:
         else:
             return []
     return found if len(found) > 1 else []
-
-
-def low_rank(a: Array, b: Array) -> int | None:
-    """The rank of b - a where that is small and not 0, as an adapter that was merged leaves it; None where it is not.
-
-    Both [rows, columns] floats, of which a few rows at a time are widened. Singular values of a random sketch (Halko, Martinsson and
-    Tropp 2011); those below the rounding of b do not count, and what the sketch misses must be no more than that.
-    """
-    if a.ndim != 2 or a.shape != b.shape or a.dtype != b.dtype or a.dtype.name not in ROUNDING or min(a.shape) < 8:
-        return None
-    count = min(SKETCH, min(a.shape) // 4)
-    step = max(BLOCK // a.shape[1], 1)
-
-    def changes() -> Iterator[tuple[slice, Array]]:
-        for start in range(0, a.shape[0], step):
-            rows = slice(start, start + step)
-            yield rows, b[rows].astype(np.float64) - a[rows].astype(np.float64)
-
-    if not all(np.isfinite(change).all() for _, change in changes()):
-        return None
-    sketch = np.random.default_rng(0).normal(size=(a.shape[1], count + 4))
-    basis, _ = np.linalg.qr(np.concatenate([change @ sketch for _, change in changes()]))
-    kept = np.zeros((basis.shape[1], a.shape[1]))
-    for rows, change in changes():
-        kept += basis[rows].T @ change
-    missed, size = 0.0, 0.0
-    for rows, change in changes():
-        missed += float(np.square(change - basis[rows] @ kept).sum())
-        size += float(np.square(b[rows].astype(np.float64)).sum())
-    rounding = ROUNDING[a.dtype.name] * np.sqrt(size)
-    if np.sqrt(missed) > rounding:
-        return None
-    rank = int((np.linalg.svd(kept, compute_uv=False) > rounding).sum())
-    return rank if 0 < rank <= count else None

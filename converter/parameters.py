@@ -61,6 +61,13 @@ class ParameterStore(ABC):
         found = self.file_range(name)
         return iter([as_bytes(self.read(name))]) if found is None else found.pieces()
 
+    def kept(self, name: str) -> tuple[ParameterStore, str, str]:
+        """The store and the name under which all elements lie in another order, and what that order is called; itself where they do not.
+
+        What is in one order in two stores can be compared as it lies there.
+        """
+        return self, name, ""
+
     def _as_tensor(self, name: str, data: Array) -> Array:
         spec = self.spec(name)
         return data.view(spec.dtype.numpy).reshape(spec.shape)
@@ -170,6 +177,26 @@ class ParameterView(ParameterStore):
 def places_in(store: ParameterStore, names: Iterable[str] | None = None) -> dict[str, tuple[ParameterStore, str]]:
     """The places of a store's tensors, or of some, under their own names."""
     return {name: (store, name) for name in (store.names() if names is None else names)}
+
+
+COLUMNS = 6 << 20
+"""Bytes of columns that are read at a time where a matrix is passed on transposed."""
+
+
+def transposed_pieces(store: ParameterStore, name: str) -> Iterator[memoryview]:
+    """The little-endian bytes of a matrix's transpose in C order, in pieces: columns of the file that holds it, some at a time."""
+    found, spec = store.file_range(name), store.spec(name)
+    if found is None:
+        yield as_bytes(store.read(name).T)
+        return
+    rows, columns = (int(size) for size in spec.shape)  # type: ignore[arg-type]
+    width = spec.dtype.itemsize
+    step = max(1, COLUMNS // (rows * width))
+    for start in range(0, columns, step):
+        held = np.empty((rows, min(step, columns - start)), spec.dtype.numpy)
+        for row in range(rows):
+            found.file.read_into(held[row].view(np.uint8), found.offset + (row * columns + start) * width)
+        yield as_bytes(held.T)
 
 
 def as_bytes(values: Array) -> memoryview:

@@ -15,7 +15,7 @@ from adapters.onnx.load import FROM_ONNX, ExternalFiles, text_of
 from adapters.onnx.origin import DOCUMENT
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
-from converter.mapped import FileRange
+from converter.mapped import FileRange, usable_range
 from converter.parameters import Array, ParameterStore
 
 FIELDS: Mapping[int, str] = {
@@ -98,6 +98,13 @@ class Initializers(ParameterStore):
         values = np.ascontiguousarray(values).reshape(tuple(spec.shape))
         values.flags.writeable = False
         return values
+
+    def file_range(self, name: str) -> FileRange | None:
+        spec, tensor = self.spec(name), self._tensors[name]
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return None
+        found = self._place(tensor)
+        return usable_range(found.file, found.offset, spec)
 
     def _values(self, tensor: onnx.TensorProto, spec: TensorSpec) -> Array:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.HasField("raw_data"):

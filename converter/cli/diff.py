@@ -5,18 +5,17 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
 from typing import Any
 
 import click
-import numpy as np
 
 from converter.cli.console import plural, say, table
 from converter.cli.guard import DIFFERENT, guarded, told
+from converter.compared_parameters import parameter_differences
 from converter.errors import ConverterError
 from converter.ir import Graph, Model
 from converter.matched_graphs import graph_changes, only_bias
-from converter.matched_parameters import low_rank, match_parameters, related
+from converter.matched_parameters import match_parameters
 from converter.parameters import ParameterStore
 
 HELP = """Compares two models, or two checkpoints: graphs node by node, parameters bit by bit. Exits 0 when they are the same, 1 when
@@ -130,36 +129,6 @@ def _lines(graph: Graph) -> list[str]:
     for field, label in (("inputs", "input"), ("nodes", "node"), ("outputs", "output")):
         lines += [f"{label} {json.dumps(item, ensure_ascii=False)}" for item in document[field]]
     return lines
-
-
-def parameter_differences(a: ParameterStore, b: ParameterStore, known: Collection[str] = ()) -> Iterator[dict[str, Any]]:
-    """Every parameter but the known ones that differs: only in one, another spec, another alias, or other bits and how far apart."""
-    ours, theirs = set(a.names()), set(b.names())
-    for name in (name for name in [*a.names(), *(name for name in b.names() if name not in ours)] if name not in known):
-        if name not in theirs or name not in ours:
-            own = a if name in ours else b
-            zeros = {} if own.read(name).any() else {"zeros": True}
-            yield {"name": name, "difference": "only in A" if name in ours else "only in B", "spec": str(own.spec(name)), **zeros}
-        elif a.spec(name) != b.spec(name):
-            how = related(a.read(name), b.read(name))
-            yield {"name": name, "difference": "spec", "a": str(a.spec(name)), "b": str(b.spec(name)), **({"how": how} if how else {})}
-        elif a.sha256(name) != b.sha256(name):
-            before, after = a.read(name), b.read(name)
-            rank = low_rank(before, after)
-            yield {"name": name, "difference": "values", **distance(before, after), **({"rank": rank} if rank else {})}
-        elif a.alias_of(name) != b.alias_of(name):
-            yield {"name": name, "difference": "alias", "a": a.alias_of(name), "b": b.alias_of(name)}
-
-
-def distance(a: Any, b: Any) -> dict[str, Any]:
-    """How many values differ in their bits, and the largest absolute difference; None where one of them is NaN or infinite."""
-    width = a.dtype.itemsize
-    bits = np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(-1, width) != np.ascontiguousarray(b).reshape(-1).view(
-        np.uint8).reshape(-1, width)
-    wide = np.complex128 if a.dtype.kind == "c" else np.float64
-    with np.errstate(all="ignore"):
-        largest = float(np.abs(a.astype(wide) - b.astype(wide)).max()) if a.size else 0.0
-    return {"count": int(bits.any(1).sum()), "of": int(a.size), "max_abs": largest if np.isfinite(largest) else None}
 
 
 def _print(first: str, second: str, whole: bool, found: dict[str, Any]) -> None:

@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from onnx import helper, numpy_helper
 
 import converter
+from converter.checkpoint import load_parameters
 from converter.cli.main import cli
+from converter.compared_parameters import blocks, distance, low_rank, pairs, parameter_differences
 from converter.matched_graphs import graph_changes
-from converter.matched_parameters import low_rank, match_parameters, related
+from converter.matched_parameters import match_parameters, related
 from converter.parameters import InMemoryParameters
 
 generator = np.random.default_rng(0)
@@ -60,10 +62,15 @@ def test_a_part_that_is_missing_is_no_fusion() -> None:
 
 def test_layouts_of_one_name() -> None:
     weight = drawn(4, 6)
-    assert related(weight, weight.T.copy()) == "transposed"
-    assert related(weight, weight.reshape(2, 12)) == "reshaped"
-    assert related(weight, weight.astype("float16")) == "cast"
-    assert related(weight, weight.T.copy() + 1) is None
+    for other, how in ((weight.T.copy(), "transposed"), (weight.reshape(2, 12), "reshaped"), (weight.astype("float16"), "cast"),
+                       (weight.T.copy() + 1, None)):
+        ours, theirs = InMemoryParameters({"w": weight}), InMemoryParameters({"w": other})
+        assert related(ours, theirs, "w") == related(theirs, ours, "w") == how
+
+
+def rank_of(before: np.ndarray, after: np.ndarray) -> int | None:
+    ours, theirs = InMemoryParameters({"w": before}), InMemoryParameters({"w": after})
+    return low_rank(lambda count: pairs((ours, "w"), (theirs, "w"), count), before.shape, before.dtype)
 
 
 @pytest.mark.parametrize(("rank", "dtype", "scale"), [(1, "float32", 1.0), (4, "float32", 1e-2), (8, "float16", 1.0),
@@ -71,15 +78,15 @@ def test_layouts_of_one_name() -> None:
 def test_a_merged_adapter_is_told_by_its_rank(rank: int, dtype: str, scale: float) -> None:
     before = drawn(80, 64, dtype=dtype)
     after = (before.astype("float64") + scale * drawn(80, rank, dtype="float64") @ drawn(rank, 64, dtype="float64")).astype(dtype)
-    assert low_rank(before, after) == rank
+    assert rank_of(before, after) == rank
 
 
 def test_other_changes_have_no_rank() -> None:
     before = drawn(80, 64)
-    assert low_rank(before, before) is None
-    assert low_rank(before, before + drawn(80, 64) / 10) is None
-    assert low_rank(before, before * np.float32("inf")) is None
-    assert low_rank(drawn(9), drawn(9)) is None
+    assert rank_of(before, before) is None
+    assert rank_of(before, before + drawn(80, 64) / 10) is None
+    assert rank_of(before, before * np.float32("inf")) is None
+    assert rank_of(drawn(9), drawn(9)) is None
 
 
 def exported(path: Path, turned: bool, first: str, weight: np.ndarray, activation: str = "Relu") -> Path:
@@ -224,3 +231,43 @@ def test_the_page_holds_what_was_found_and_no_markup_of_a_name(tmp_path: Path) -
     assert "<script" not in text
     assert CliRunner().invoke(cli, ["diff", a, a, "--html", str(page)]).exit_code == 0
     assert "The same" in page.read_text()
+
+
+@pytest.mark.parametrize("suffix", ["h5", "json", "safetensors", "onnx"])
+def test_parameters_are_compared_in_blocks_whatever_holds_them(tmp_path: Path, suffix: str) -> None:
+    held = {"w": drawn(300, 70), "half": drawn(33).astype("float16"), "whole": np.arange(9), "one": np.array(2.5), "none": drawn(0, 4)}
+    builder = converter.GraphBuilder("g")
+    for name, array in held.items():
+        builder.output(f"{name}_out", builder.op("negative", builder.parameter(name, str(array.dtype), array.shape)))
+    model = converter.Model(builder.graph(), InMemoryParameters(held))
+    converter.save(model, tmp_path / f"m.{suffix}")
+    store = load_parameters(tmp_path / f"m.{suffix}") if suffix == "safetensors" else converter.load(tmp_path / f"m.{suffix}").parameters
+    for name, array in held.items():
+        np.testing.assert_array_equal(np.concatenate([np.empty(0, array.dtype), *(block.copy() for block in blocks(store, name, 1000))]),
+                                      array.reshape(-1))
+    other = InMemoryParameters({**held, "w": np.where(np.arange(70) == 69, held["w"] + np.float32(0.5), held["w"])})
+    assert distance(pairs((store, "w"), (other, "w"), 1000)) == {"count": 300, "of": 21000, "max_abs": pytest.approx(0.5, rel=1e-6)}
+    assert distance(pairs((store, "half"), (other, "half"))) is None
+
+
+def test_matrices_beside_an_onnx_file_are_compared_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their layout: a turned weight is read by columns."""
+    monkeypatch.setattr("converter.parameters.COLUMNS", 1000)
+    weight = drawn(30, 50)
+    files = []
+    for place, change in enumerate((0.0, 0.25)):
+        values = weight.copy()
+        values[7, 9] += change
+        proto = onnx.load(exported(tmp_path / "a.onnx", False, "layer", drawn(3, 5)))
+        del proto.graph.initializer[:]
+        proto.graph.initializer.extend([numpy_helper.from_array(values, "layer.kernel"), numpy_helper.from_array(values[0], "bias")])
+        proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", 1, ["n", 30]))
+        proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["n", 50]))
+        files.append(str(tmp_path / f"{place}.onnx"))
+        onnx.save(proto, files[-1], save_as_external_data=True, location=f"{place}.data", size_threshold=0)
+    stores = [converter.load(file).parameters for file in files]
+    reads: list[str] = []
+    monkeypatch.setattr(type(stores[0]), "read", lambda self, name: reads.append(name))
+    (found,) = parameter_differences(*stores)
+    assert (found["name"], found["count"], found["max_abs"], found["rank"]) == ("layer.kernel", 1, 0.25, 1)
+    assert reads == []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from adapters.onnx.initializers import Initializers
 from converter.ir import DType, TensorSpec
-from converter.parameters import Array, ParameterStore
+from converter.mapped import FileRange
+from converter.parameters import Array, ParameterStore, transposed_pieces
 
 MADE_UP = re.compile(r"(onnx::|/|val_|_val|tensor_|const)|\A[\W\d_]*\Z|\A[A-Za-z]?_?\d+\Z")
 """Names that exporters make up for weights whose own are lost."""
@@ -18,6 +20,9 @@ MADE_UP = re.compile(r"(onnx::|/|val_|_val|tensor_|const)|\A[\W\d_]*\Z|\A[A-Za-z
 Step = tuple[Any, ...]
 """How a parameter is made of an initializer: `("transpose", axes)`, `("select", axis, index)`, `("part", axis, start, stop)`,
 `("blocks", axis, order)`: as many equal blocks as there are in the order, in that order."""
+
+
+TRANSPOSED: tuple[Step, ...] = (("transpose", (1, 0)),)
 
 
 def arrange(values: Array, steps: tuple[Step, ...]) -> Array:
@@ -86,6 +91,21 @@ class ForeignParameters(ParameterStore):
             raise self.unknown(name)
         spec = self._initializers.spec(found[0])
         return TensorSpec(spec.dtype, arrange(np.broadcast_to(np.int8(0), tuple(spec.shape)), found[1]).shape)  # type: ignore[arg-type]
+
+    def file_range(self, name: str) -> FileRange | None:
+        return self._initializers.file_range(name) if name in self.plain and self._initializers is not None else None
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        initializer, steps = self._places().get(name, ("", ()))
+        if self._initializers is None or name in self.constants or steps != TRANSPOSED:
+            return super().pieces(name)
+        return transposed_pieces(self._initializers, initializer)
+
+    def kept(self, name: str) -> tuple[ParameterStore, str, str]:
+        initializer, steps = self._places().get(name, ("", ()))
+        if self._initializers is None or name in self.constants or steps != TRANSPOSED:
+            return super().kept(name)
+        return self._initializers, initializer, "transposed"
 
     def read(self, name: str) -> Array:
         if name in self.constants:
