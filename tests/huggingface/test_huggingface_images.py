@@ -30,6 +30,12 @@ SEGFORMER = {"num_encoder_blocks": 2, "hidden_sizes": [8, 12], "depths": [1, 2],
              "num_attention_heads": [1, 2], "sr_ratios": [2, 1], "mlp_ratios": [2, 3], "decoder_hidden_size": 10}
 CONVNEXT = {"num_stages": 3, "hidden_sizes": [8, 12, 16], "depths": [1, 2, 1], "patch_size": 2}
 SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 3], "num_heads": [2, 4], "window_size": 4}
+PVT = {"image_size": 32, "num_encoder_blocks": 3, "depths": [1, 2, 1], "sequence_reduction_ratios": [4, 2, 1], "hidden_sizes": [8, 12, 16],
+       "patch_sizes": [4, 2, 2], "strides": [4, 2, 2], "num_attention_heads": [1, 3, 2], "mlp_ratios": [2, 3, 1]}
+LEVIT = {"image_size": 64, "hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 3, 4], "depths": [1, 2, 1], "key_dim": [4, 6, 8],
+         "attention_ratio": [2, 1, 3]}
+DPT = {"image_size": 16, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 24,
+       "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [4, 5, 6, 7], "fusion_hidden_size": 6}
 CASES: list[Case] = [
     ("ViTMSN", "Model", SMALL, [(13, 13)]), ("ViTMSN", "ForImageClassification", {**SMALL, "qkv_bias": False}, [(13, 13)]),
     ("Yolos", "Model", {**SMALL, "image_size": [8, 12], "num_detection_tokens": 3}, [(8, 12), *ANY]),
@@ -60,6 +66,13 @@ CASES: list[Case] = [
     ("Segformer", "Model", {**SEGFORMER, "reshape_last_stage": False, "layer_norm_eps": 0.1}, MAPS),
     ("Segformer", "ForImageClassification", {**SEGFORMER, "hidden_act": "relu"}, [(33, 47)]),
     ("Segformer", "ForSemanticSegmentation", SEGFORMER, MAPS),
+    ("Pvt", "Model", {**PVT, "qkv_bias": False}, [(32, 32)]), ("Pvt", "ForImageClassification", {**PVT, "hidden_act": "relu"}, [(32, 32)]),
+    ("Levit", "Model", LEVIT, [(64, 64)]), ("Levit", "ForImageClassification", {**LEVIT, "mlp_ratio": [0, 3, 1]}, [(64, 64)]),
+    ("Levit", "ForImageClassificationWithTeacher", {**LEVIT, "num_attention_heads": [3, 1, 2]}, [(64, 64)]),
+    ("DPT", "Model", DPT, ((12, 12), (19, 19))),
+    ("DPT", "ForDepthEstimation", DPT, ((12, 12), (16, 16), (21, 21))),
+    ("DPT", "ForDepthEstimation", {**DPT, "readout_type": "add", "head_in_index": 1, "use_bias_in_fusion_residual": False}, [(16, 16)]),
+    ("DPT", "ForSemanticSegmentation", {**DPT, "readout_type": "ignore", "use_batch_norm_in_fusion_residual": True}, [(13, 13)]),
     ("Swinv2", "Model", {**SWIN, "qkv_bias": False, "hidden_act": "relu"}, MAPS),
     ("Swinv2", "ForImageClassification", {**SWIN, "pretrained_window_sizes": [0, 6], "image_size": 24}, MAPS),
     ("Swinv2", "Model", {**SWIN, "window_size": 5, "num_heads": [3, 1], "embed_dim": 6, "mlp_ratio": 1.5}, [(31, 50)]),
@@ -121,6 +134,16 @@ def test_depths(fields: dict[str, Any], layers: list[int], tmp_path: Path) -> No
         from_folder(tmp_path)
 
 
+def test_depths_of_another_backbone(tmp_path: Path) -> None:
+    backbone = transformers.Dinov2Config(**{**SCALED, "num_hidden_layers": 4}, out_indices=[1, 2, 3, 4], reshape_hidden_states=False)
+    fields = {name: value for name, value in DPT.items() if name.startswith(("neck", "fusion", "hidden"))}
+    module = randomised(transformers.DPTForDepthEstimation(transformers.DPTConfig(backbone_config=backbone, **fields)))
+    model = from_folder(save(module, tmp_path))
+    same_tensors(model, tmp_path)
+    for batch, (height, width) in enumerate(ANY, 1):
+        compare(model, module, pixels(batch, height, width), what=f"{height} {width}")
+
+
 def test_the_least_image(tmp_path: Path) -> None:
     """The least size at which every map has a pixel, and one less."""
     model = from_folder(save(made("PoolFormer", "Model", POOLS), tmp_path))
@@ -131,21 +154,35 @@ def test_the_least_image(tmp_path: Path) -> None:
         reference.run(model, pixels(1, least - 1, least))
 
 
-@pytest.mark.parametrize(("stem", "fields", "changes"), [
-    ("Beit", SMALL, {"image_size": [12, 16]}), ("Beit", SMALL, {"use_relative_position_bias": True}),
-    ("Yolos", {**SMALL, "image_size": [8, 12]}, {"image_size": [9, 13]}),
-    ("DINOv3ViT", SMALL, {"num_attention_heads": 8}), ("DINOv3ViT", SMALL, {"use_gated_mlp": True}),
-    ("Dinov2WithRegisters", SCALED, {"num_register_tokens": 5}), ("ResNet", RESNET, {"layer_type": "wide"}),
-    ("ResNet", RESNET, {"depths": [2, 1, 1]}), ("RegNet", RESNET, {"hidden_act": "sine"}), ("RegNet", RESNET, {"groups_width": "4"}),
-    ("MobileNetV2", MOBILE, {"expand_ratio": 2.0}), ("MobileNetV1", MOBILE, {"depth_multiplier": 0}),
-    ("EfficientNet", EFFICIENT, {"strides": [1, 3]}), ("EfficientNet", EFFICIENT, {"pooling_type": "sum"}),
-    ("Segformer", SEGFORMER, {"num_attention_heads": [1, 5]}), ("Segformer", SEGFORMER, {"sr_ratios": [2, 2]}),
-    ("PoolFormer", POOLS, {"pool_size": 4}), ("PoolFormer", POOLS, {"padding": [2, -1]}),
+# What is said of a field names it; where only tensors tell, the tensor.
+@pytest.mark.parametrize(("stem", "fields", "changes", "said"), [
+    ("Beit", SMALL, {"image_size": [12, 16]}, ""), ("Beit", SMALL, {"use_relative_position_bias": True}, "relative_position_bias_table"),
+    ("Yolos", {**SMALL, "image_size": [8, 12]}, {"image_size": [9, 13]}, ""),
+    ("DINOv3ViT", SMALL, {"num_attention_heads": 8}, ""), ("DINOv3ViT", SMALL, {"use_gated_mlp": True}, "gate_proj"),
+    ("Dinov2WithRegisters", SCALED, {"num_register_tokens": 5}, "register_tokens"), ("ResNet", RESNET, {"layer_type": "wide"}, ""),
+    ("ResNet", RESNET, {"depths": [2, 1, 1]}, ""), ("RegNet", RESNET, {"hidden_act": "sine"}, ""),
+    ("RegNet", RESNET, {"groups_width": "4"}, ""), ("MobileNetV2", MOBILE, {"expand_ratio": 2.0}, "expand_1x1"),
+    ("MobileNetV1", MOBILE, {"depth_multiplier": 0}, ""), ("EfficientNet", EFFICIENT, {"strides": [1, 3]}, ""),
+    ("EfficientNet", EFFICIENT, {"pooling_type": "sum"}, ""), ("Segformer", SEGFORMER, {"num_attention_heads": [1, 5]}, ""),
+    ("Segformer", SEGFORMER, {"sr_ratios": [2, 2]}, "attention.self.sr"), ("PoolFormer", POOLS, {"pool_size": 4}, ""),
+    ("PoolFormer", POOLS, {"padding": [2, -1]}, ""), ("Swinv2", SWIN, {"pretrained_window_sizes": [1]}, ""),
+    ("Swinv2", SWIN, {"use_absolute_embeddings": True}, ""), ("Pvt", PVT, {"sequence_reduction_ratios": [4, 2, 2]}, ""),
+    ("Pvt", PVT, {"strides": [4, 3, 2]}, ""), ("Levit", LEVIT, {"patch_size": 8}, ""), ("Levit", LEVIT, {"down_ops": [["Subsample"]]}, ""),
+    ("DPT", DPT, {"is_hybrid": True}, ""), ("DPT", DPT, {"image_size": [16, 12]}, ""),
 ])
-def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:
+def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], said: str, tmp_path: Path) -> None:
     save(made(stem, "Model", fields), tmp_path)
     change_config(tmp_path, **changes)
-    with pytest.raises(ConverterError):
+    with pytest.raises(ConverterError, match=said or next(iter(changes))):
+        from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"readout_type": "mean"}, {"backbone_out_indices": [0, 1, 2, 4]},
+                                     {"reassemble_factors": [4, 2, 1, 3.5]}, {"head_in_index": 4}])
+def test_refusals_of_depths(changes: dict[str, Any], tmp_path: Path) -> None:
+    save(made("DPT", "ForDepthEstimation", DPT), tmp_path)
+    change_config(tmp_path, **changes)
+    with pytest.raises(ConverterError, match=next(iter(changes))):
         from_folder(tmp_path)
 
 

@@ -99,6 +99,22 @@ def test_blip(tmp_path: Path) -> None:
         compare(model, module, given, what=stem)
 
 
+@pytest.mark.parametrize("fields", [{}, {"use_complex_transposed_convolution": True, "conditional_layer": 1}])
+def test_clipseg(fields: dict[str, Any], tmp_path: Path) -> None:
+    """A text for each image; square images of any size, whose positions are resized."""
+    image = {**IMAGE, "image_size": 16, "num_hidden_layers": 3}
+    config = {"text_config": TEXT, "vision_config": image, "projection_dim": 7, "extract_layers": [0, 2], "reduce_dim": 8,
+              "decoder_num_attention_heads": 2, "decoder_intermediate_size": 10, **fields}
+    module = made("CLIPSeg", "ForImageSegmentation", **config)
+    model = from_folder(save(module, tmp_path / "one"))
+    same_tensors(model, tmp_path / "one")
+    assert not [note for note in model.metadata.get("notes", ()) if "not known" in note]
+    for side in (16, 13, 25):
+        compare(model, module, {**words(3, 6, 40, padding="right"), **pixels(3, side)}, what=str(side))
+    module = made("CLIPSeg", "Model", **config)
+    compare(from_folder(save(module, tmp_path / "both")), module, {**words(3, 6, 40), **pixels(2, 20)})
+
+
 def test_chinese_clip(tmp_path: Path) -> None:
     module = made("ChineseCLIP", "Model", text_config={**TEXT, "type_vocab_size": 3}, vision_config=IMAGE, projection_dim=7)
     model = from_folder(save(module, tmp_path))

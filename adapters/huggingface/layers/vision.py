@@ -5,7 +5,7 @@ Dosovitskiy et al. 2021.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from adapters.huggingface.config import MOST_LAYERS, Config
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
 from converter.dims import Dim, fixed
+from converter.ir import DType
 
 MOST_STAGES = 16
 TASKS: Mapping[str, str] = {"image-feature-extraction": "Model", "image-classification": "ForImageClassification"}
@@ -79,9 +80,25 @@ def patches(net: Net, x: Value, given: Image, width: int, *, bias: bool = True, 
     """Each patch as a word: [batch, patches, width]."""
     weight = net.tensor("patches", (width, given.channels, given.patch_height, given.patch_width), **places)
     offset = net.tensor("patches", (width,), "bias", **places) if bias else None
-    found = net.op("convolution", x, weight, offset, stride=(given.patch_height, given.patch_width))
-    batch, _, rows, columns = found.shape
-    return net.op("permute_dims", net.op("reshape", found, shape=(batch, width, rows * columns)), axes=(0, 2, 1))
+    return flat(net, net.op("convolution", x, weight, offset, stride=(given.patch_height, given.patch_width)))
+
+
+def flat(net: Net, x: Value) -> Value:
+    """[batch, channels, height, width] as [batch, height · width, channels]."""
+    batch, channels, height, width = x.shape
+    return net.op("permute_dims", net.op("reshape", x, shape=(batch, channels, height * width)), axes=(0, 2, 1))
+
+
+def as_map(net: Net, x: Value, grid: Sequence[Dim]) -> Value:
+    """[batch, height · width, channels] as [batch, channels, height, width]."""
+    batch, _, channels = x.shape
+    return net.op("reshape", net.op("permute_dims", x, axes=(0, 2, 1)), shape=(batch, channels, *grid))
+
+
+def resized(net: Net, places: Value, old: Sequence[Dim], new: Sequence[Dim], **how: Any) -> Value:
+    """Positions of a grid [1, height · width, channels] for another grid, in float32 at least; `how`: as `interpolate` has it."""
+    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
+    return flat(net, net.cast(net.op("interpolate", net.cast(as_map(net, places, old), wide), size=tuple(new), **how)))
 
 
 def with_tokens(net: Net, x: Value, *tokens: Value) -> Value:

@@ -8,11 +8,12 @@ from typing import Any
 from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
 from adapters.huggingface.layers.encoders import taken
-from adapters.huggingface.layers.vision import image, layer, patches, pixels, sizes, with_tokens
+from adapters.huggingface.layers.vision import image, layer, patches, pixels, resized, sizes, with_tokens
 from adapters.huggingface.net import Net
 from converter.builder import Value
+from converter.dims import Dim
 from converter.errors import UnsupportedError
-from converter.ir import DType
+from converter.ir import DimRange, DType
 
 NAMES = {
     "words": "{tower}embeddings.token_embedding",
@@ -100,18 +101,30 @@ def text_and_end(net: Net, config: Config, tower: str, batch: str = "batch") -> 
 
 def image_tower(net: Net, config: Config, tower: str, batch: str = "batch") -> tuple[Value, Value]:
     """All patches after the class token [batch, 1 + patches, width], and the class token normalised [batch, width]."""
+    states, pooled = image_states(net, config, tower, batch)
+    return states[-1], pooled
+
+
+def image_states(net: Net, config: Config, tower: str, batch: str = "batch", side: Dim | None = None) -> tuple[list[Value], Value]:
+    """The words before the first layer and after each, and the class token normalised. side: of images whose positions are resized."""
     given, width = image(config, 224, 32), config.size("hidden_size")
     if given.height != given.width or given.patch_height != given.patch_width:
         raise config.refuse("image_size", "squares", config.get("image_size"))
     layout = sizes(config, eps=1e-5, activation="quick_gelu")
     token = net.op("reshape", net.tensor("class", (width,), "", tower=tower), shape=(1, 1, width))
-    x = with_tokens(net, patches(net, pixels(net, given, batch=batch), given, width, bias=False, tower=tower), token)
-    count = given.grid[0] * given.grid[1] + 1
-    x = net.op("add", x, net.tensor("positions", (count, width), tower=tower), name="image_embeddings")
-    x = net.layer_norm(x, "first_norm", layout.eps, tower=tower)
+    x = patches(net, pixels(net, given, height=side, width=side, batch=batch), given, width, bias=False, tower=tower)
+    x = with_tokens(net, x, token)
+    count = given.grid[0] * given.grid[1]
+    places = net.tensor("positions", (count + 1, width), tower=tower)
+    if side is not None:
+        net.b.dims[str(side)] = DimRange(given.patch_height)
+        places = net.op("expand_dims", places, axis=(0,))
+        own, rest = net.b.add("split", (places,), {"sizes": (1, count), "axis": 1}, names=("own", "rest"))
+        places = net.op("concat", own, resized(net, rest, given.grid, (side // given.patch_height,) * 2, mode="cubic"), axis=1)
+    states = [net.layer_norm(net.op("add", x, places, name="image_embeddings"), "first_norm", layout.eps, tower=tower)]
     for index in range(config.size("num_hidden_layers")):
-        x = layer(net, x, layout, f"image_layer_{index}", layer=index, tower=tower)
-    return x, net.layer_norm(net.first(x), "image_norm", layout.eps, tower=tower)
+        states.append(layer(net, states[-1], layout, f"image_layer_{index}", layer=index, tower=tower))
+    return states, net.layer_norm(net.first(states[-1]), "image_norm", layout.eps, tower=tower)
 
 
 def unit(net: Net, x: Value) -> Value:

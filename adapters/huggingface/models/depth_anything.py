@@ -6,8 +6,8 @@ from typing import Any
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
-from adapters.huggingface.layers.vision import several
-from adapters.huggingface.models.convolutional import convolution
+from adapters.huggingface.layers.vision import as_map, several
+from adapters.huggingface.models.convolutional import batch_norm, convolution
 from adapters.huggingface.models.dinov2 import NAMES as BACKBONE
 from adapters.huggingface.models.dinov2 import states
 from adapters.huggingface.net import Net
@@ -35,28 +35,38 @@ def build(net: Net, task: str) -> None:
     config = net.config
     for name in ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"):
         config.only(name, False)
-    inner = config.part("backbone_config")
+    patch = config.size("patch_size", 14)
+    widths = several(config, "neck_hidden_sizes", [48, 96, 192, 384])
+    grid = (symbol("height") // patch, symbol("width") // patch)
+    maps = []
+    for index, x in enumerate(of_backbone(net, len(widths), patch)):
+        if config.size("reassemble_hidden_size", 384) != x.shape[2]:
+            raise config.refuse("reassemble_hidden_size", str(x.shape[2]), config.get("reassemble_hidden_size"))
+        x = net.op("slice", x, axes=(1,), starts=(1,), stops=(None,))
+        maps.append(grown(net, as_map(net, x, grid), index, widths[index]))
+    depth = _depth(net, _joined(net, maps), grid, patch)
+    for name in ("height", "width"):
+        net.b.dims[name] = DimRange(net.b.least(name))
+    net.output("predicted_depth", depth)
+
+
+def of_backbone(net: Net, count: int, patch: int) -> list[Value]:
+    """The words of so many layers of the DINOv2 that the config says."""
+    inner = net.config.part("backbone_config")
     inner.only("model_type", "dinov2")
     inner.only("reshape_hidden_states", False)
     if inner.get("reshape_hidden_states") is None:
         raise inner.refuse("reshape_hidden_states", "false", None)
     within = Config({**DEFAULTS, **inner.fields, "model_type": "dinov2"}, inner.where, asked=inner.asked)
     backbone = net.part(BACKBONE, "backbone.", within)
-    patch = config.size("patch_size", 14)
     backbone.config.only("patch_size", patch)
-    widths = several(config, "neck_hidden_sizes", [48, 96, 192, 384])
-    chosen, (*found, normed) = _chosen(backbone.config, len(widths)), states(backbone)
+    chosen, (*found, normed) = _chosen(backbone.config, count), states(backbone)
     plain = not backbone.config.flag("apply_layernorm", True)
     if any(index >= len(found) for index in chosen):
         raise backbone.config.refuse("out_indices", f"numbers from 0 to {len(found) - 1}", chosen)
     eps = backbone.config.number("layer_norm_eps", 1e-6)
-    words = [found[index] if plain else normed if index == len(found) - 1 else backbone.layer_norm(found[index], "norm", eps)
-             for index in chosen]
-    grid = (symbol("height") // patch, symbol("width") // patch)
-    depth = _depth(net, _joined(net, [_reassembled(net, x, index, widths[index], grid) for index, x in enumerate(words)]), grid, patch)
-    for name in ("height", "width"):
-        net.b.dims[name] = DimRange(net.b.least(name))
-    net.output("predicted_depth", depth)
+    return [found[index] if plain else normed if index == len(found) - 1 else backbone.layer_norm(found[index], "norm", eps)
+            for index in chosen]
 
 
 def _chosen(config: Config, count: int) -> list[int]:
@@ -71,19 +81,14 @@ def _chosen(config: Config, count: int) -> list[int]:
     return indices
 
 
-def _reassembled(net: Net, x: Value, layer: int, width: int, grid: tuple[Dim, Dim]) -> Value:
-    """The words of a layer without the class token as a map, larger or smaller by the layer's factor."""
+def grown(net: Net, x: Value, layer: int, width: int) -> Value:
+    """A layer's map, larger or smaller by the layer's factor."""
     config = net.config
     factors = config.get("reassemble_factors", [4, 2, 1, 0.5])
     factor: Any = factors[layer] if isinstance(factors, list) and layer < len(factors) else None
     smaller = int(1 / factor) if type(factor) is float and 1 / 64 <= factor < 1 else 0
     if not smaller and (type(factor) is not int or not 0 < factor < 64):
         raise config.refuse("reassemble_factors", "for each layer a whole number, or one from 1/64 to 1", factors)
-    batch, _, channels = x.shape
-    if config.size("reassemble_hidden_size", 384) != channels:
-        raise config.refuse("reassemble_hidden_size", str(channels), config.get("reassemble_hidden_size"))
-    x = net.op("slice", x, axes=(1,), starts=(1,), stops=(None,))
-    x = net.op("reshape", net.op("permute_dims", x, axes=(0, 2, 1)), shape=(batch, channels, *grid))
     x = convolution(net, x, "project", width, 1, bias=True, layer=layer)
     if smaller:
         return convolution(net, x, "resize", width, 3, smaller, bias=True, layer=layer)
@@ -100,8 +105,8 @@ def _joined(net: Net, maps: list[Value]) -> list[Value]:
     net.leaves(f"{FUSION.format(layer=0)}.residual_layer1.*")
     found: list[Value] = []
     for layer, x in enumerate(maps):
-        y = net.op("add", found[-1], _residual(net, x, width, layer, "residual_layer1")) if found else x
-        y = _residual(net, y, width, layer, "residual_layer2")
+        y = net.op("add", found[-1], residual(net, x, width, layer, "residual_layer1")) if found else x
+        y = residual(net, y, width, layer, "residual_layer2")
         _, _, rows, columns = x.shape
         size = maps[layer + 1].shape[2:] if layer + 1 < len(maps) else (2 * rows, 2 * columns)
         y = net.op("interpolate", y, size=size, mode="linear", align_corners=True)
@@ -109,9 +114,13 @@ def _joined(net: Net, maps: list[Value]) -> list[Value]:
     return found
 
 
-def _residual(net: Net, x: Value, width: int, layer: int, part: str) -> Value:
-    y = convolution(net, net.op("relu", x), "first", width, 3, bias=True, layer=layer, part=part)
-    return net.op("add", convolution(net, net.op("relu", y), "second", width, 3, bias=True, layer=layer, part=part), x)
+def residual(net: Net, x: Value, width: int, layer: int, part: str, *, bias: bool = True, normed: bool = False) -> Value:
+    """A map with what two convolutions make of it, each with a batch norm after it where `normed`."""
+    y = x
+    for role in ("first", "second"):
+        y = convolution(net, net.op("relu", y), role, width, 3, bias=bias, layer=layer, part=part)
+        y = batch_norm(net, y, f"{role}_norm", layer=layer, part=part) if normed else y
+    return net.op("add", y, x)
 
 
 def _depth(net: Net, maps: list[Value], grid: tuple[Dim, Dim], patch: int) -> Value:

@@ -8,8 +8,8 @@ from typing import Any
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
+from adapters.huggingface.layers.vision import flat
 from adapters.huggingface.models.convolutional import COUNTERS, UNIT, convolution, picture, resnet
-from adapters.huggingface.models.segformer import flat
 from adapters.huggingface.models.vit_kin import DETECTION, perceptron
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value

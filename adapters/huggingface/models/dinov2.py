@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
-from adapters.huggingface.layers.vision import TASKS, image, layer, patches, pixels, sizes, with_tokens
+from adapters.huggingface.layers.vision import TASKS, image, layer, patches, pixels, resized, sizes, with_tokens
 from adapters.huggingface.net import Net
 from converter.builder import Value
 from converter.dims import Dim, symbol
-from converter.ir import DimRange, DType
+from converter.ir import DimRange
 
 NAMES = {
     "class": "embeddings.cls_token",
@@ -89,11 +89,8 @@ def _positions(net: Net, side: int, width: int, rows: Dim, columns: Dim, antiali
     """The class token's position, and those of the patches resized from side · side, bicubic: [1, 1 + rows · columns, width]."""
     table = net.tensor("positions", (1, side * side + 1, width), "")
     own, places = net.b.add("split", (table,), {"sizes": (1, side * side), "axis": 1}, names=("class_position", "patch_positions"))
-    grid = net.op("permute_dims", net.op("reshape", places, shape=(1, side, side, width)), axes=(0, 3, 1, 2))
-    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-    resized = net.cast(net.op("interpolate", net.cast(grid, wide), size=(rows, columns), mode="cubic", antialias=antialias))
-    flat = net.op("reshape", net.op("permute_dims", resized, axes=(0, 2, 3, 1)), shape=(1, rows * columns, width))
-    return net.op("concat", own, flat, axis=1, name="positions")
+    places = resized(net, places, (side, side), (rows, columns), mode="cubic", antialias=antialias)
+    return net.op("concat", own, places, axis=1, name="positions")
 
 
 FAMILY = Family(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.huggingface.family import Family
-from adapters.huggingface.layers.vision import TASKS, depths, several
+from adapters.huggingface.layers.vision import TASKS, as_map, depths, flat, several
 from adapters.huggingface.models.convolutional import COUNTERS, batch_norm, convolution, ignore, picture
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
@@ -37,18 +37,6 @@ HEADS = {
 }
 # PyTorch's own number, whatever the config says.
 EPS = 1e-5
-
-
-def flat(net: Net, x: Value) -> Value:
-    """[batch, channels, height, width] as [batch, height · width, channels]."""
-    batch, channels, height, width = x.shape
-    return net.op("permute_dims", net.op("reshape", x, shape=(batch, channels, height * width)), axes=(0, 2, 1))
-
-
-def _map(net: Net, x: Value, like: Value) -> Value:
-    """[batch, height · width, channels] as [batch, channels, height, width]."""
-    batch, _, channels = x.shape
-    return net.op("reshape", net.op("permute_dims", x, axes=(0, 2, 1)), shape=(batch, channels, *like.shape[2:]))
 
 
 def build(net: Net, task: str) -> None:
@@ -87,7 +75,7 @@ def _stages(net: Net) -> tuple[list[Value], Value]:
         for layer in range(layers[stage]):
             x = _layer(net, x, shape, heads[stage], ratios[stage], width * inner[stage], stage=stage, layer=layer)
         x = net.layer_norm(x, "norm", EPS, stage=stage)
-        shape = _map(net, x, shape)
+        shape = as_map(net, x, shape.shape[2:])
         maps.append(shape)
     return maps, x
 
@@ -98,14 +86,14 @@ def _layer(net: Net, x: Value, shape: Value, heads: int, ratio: int, inner: int,
     normed = net.layer_norm(x, "attention_norm", EPS, stage=stage, layer=layer)
     source = normed
     if ratio > 1:
-        smaller = convolution(net, _map(net, normed, shape), "reduce", width, ratio, ratio, 0, bias=True, **places)
+        smaller = convolution(net, as_map(net, normed, shape.shape[2:]), "reduce", width, ratio, ratio, 0, bias=True, **places)
         source = net.layer_norm(flat(net, smaller), "reduce_norm", EPS, stage=stage, layer=layer)
     query, key, value = (net.split_heads(net.linear(words, role, width, stage=stage, layer=layer), heads)
                          for role, words in (("query", normed), ("key", source), ("value", source)))
     seen = net.join_heads(net.op("scaled_dot_product_attention", query, key, value))
     x = net.op("add", net.linear(seen, "attention_out", width, stage=stage, layer=layer), x)
     y = net.linear(net.layer_norm(x, "inner_norm", EPS, stage=stage, layer=layer), "inner", inner, stage=stage, layer=layer)
-    y = flat(net, convolution(net, _map(net, y, shape), "depthwise", inner, 3, groups=inner, bias=True, **places))
+    y = flat(net, convolution(net, as_map(net, y, shape.shape[2:]), "depthwise", inner, 3, groups=inner, bias=True, **places))
     y = net.linear(net.activation(y, activation), "outer", width, stage=stage, layer=layer)
     return net.op("add", y, x, name=f"stage_{stage}_layer_{layer}")
 
@@ -114,7 +102,7 @@ def _painted(net: Net, maps: list[Value]) -> Value:
     """Scores of each class for each pixel of the first map: [batch, classes, height, width]."""
     width, parts = net.config.size("decoder_hidden_size", 256), []
     for stage, shape in enumerate(maps):
-        part = _map(net, net.linear(flat(net, shape), "project", width, stage=stage), shape)
+        part = as_map(net, net.linear(flat(net, shape), "project", width, stage=stage), shape.shape[2:])
         parts.append(net.op("interpolate", part, size=maps[0].shape[2:], mode="linear"))
     x = convolution(net, net.op("concat", *reversed(parts), axis=1), "fuse", width, 1)
     return convolution(net, net.op("relu", batch_norm(net, x, "fuse_norm")), "pixel_classifier", net.config.labels(), 1, bias=True)

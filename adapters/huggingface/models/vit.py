@@ -48,14 +48,13 @@ def build(net: Net, task: str) -> None:
     elif task == "image-classification":
         net.output("logits", net.linear(net.first(x), "classifier", config.labels()))
     else:
-        _two_classifiers(net, x)
+        labels = config.labels()
+        two_classifiers(net, net.linear(net.first(x), "class_classifier", labels),
+                        net.linear(net.op("select", x, axis=1, index=1), "distillation_classifier", labels))
 
 
-def _two_classifiers(net: Net, x: Value) -> None:
-    """The mean of what the two tokens say."""
-    labels = net.config.labels()
-    by_class = net.linear(net.first(x), "class_classifier", labels)
-    distilled = net.linear(net.op("select", x, axis=1, index=1), "distillation_classifier", labels)
+def two_classifiers(net: Net, by_class: Value, distilled: Value) -> None:
+    """The mean of what two classifiers say, and what each says."""
     net.output("logits", net.op("divide", net.op("add", by_class, distilled), 2.0))
     net.output("cls_logits", by_class)
     net.output("distillation_logits", distilled)

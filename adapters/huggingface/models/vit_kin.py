@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
-from adapters.huggingface.layers.vision import Image, Sizes, image, layer, patches, pixels, sizes, with_tokens
+from adapters.huggingface.layers.vision import Image, Sizes, flat, image, layer, patches, pixels, resized, sizes, with_tokens
 from adapters.huggingface.models.vit import NAMES, VIT
 from adapters.huggingface.net import Net
 from converter.builder import Value
@@ -131,12 +131,9 @@ def build_yolos(net: Net, task: str) -> None:
 
 def _resized(net: Net, table: Value, given: Image, last: int, grid: tuple[Dim, Dim]) -> Value:
     """Positions [1, 1 + patches + last, width], those of the patches resized to a grid, bicubic."""
-    (rows, columns), width = given.grid, table.shape[-1]
+    rows, columns = given.grid
     own, places, rest = net.b.add("split", (table,), {"sizes": (1, rows * columns, last), "axis": 1}, names=("first", "places", "last"))
-    map_ = net.op("reshape", net.op("permute_dims", places, axes=(0, 2, 1)), shape=(1, width, rows, columns))
-    map_ = net.op("interpolate", map_, size=grid, mode="cubic")
-    flat = net.op("permute_dims", net.op("reshape", map_, shape=(1, width, grid[0] * grid[1])), axes=(0, 2, 1))
-    return net.op("concat", own, flat, rest, axis=1)
+    return net.op("concat", own, resized(net, places, given.grid, grid, mode="cubic"), rest, axis=1)
 
 
 def perceptron(net: Net, x: Value, role: str, out: int) -> Value:
@@ -163,8 +160,7 @@ def build_spectrogram(net: Net, task: str) -> None:
     x = net.op("expand_dims", net.op("permute_dims", given, axes=(0, 2, 1)), axis=(1,))
     weight = net.tensor("patches", (width, 1, patch, patch))
     x = net.op("convolution", x, weight, net.tensor("patches", (width,), "bias"), stride=(down, across))
-    batch, _, rows, columns = x.shape
-    x = net.op("permute_dims", net.op("reshape", x, shape=(batch, width, rows * columns)), axes=(0, 2, 1))
+    x = flat(net, x)
     x = with_tokens(net, x, *(net.tensor(role, (1, 1, width), "") for role in ("class", "distillation")))
     x = _layers(net, net.op("add", x, net.tensor("positions", (1, x.shape[1], width), ""), name="embeddings"), layout)
     pooled = net.op("divide", net.op("add", net.first(x), net.op("select", x, axis=1, index=1)), 2.0)
