@@ -23,6 +23,8 @@ FIX = "copy or write it again"
 _FIRST = struct.Struct("<BBHII4x")  # version, reserved, messages, references, size
 _MESSAGE = struct.Struct("<HHB3x")  # type, size, flags
 _PAIR = struct.Struct("<QQ")
+MOST = 1 << 16
+"""Messages of a header: version 1 counts them in 16 bits, and HDF5 numbers attributes and links of later ones so."""
 Message = tuple[int, int, int]
 """Its type, where its content begins, and how long that is."""
 
@@ -92,6 +94,9 @@ def _walk(file: BinaryIO, base: int, first: tuple[int, int], width: int) -> list
             raise _damaged(first[0])
         pieces.append((place, place + size))
         for kind, at, count in _messages(file, place, size, width):
+            if len(found) + len(pieces) + len(waiting) > MOST:
+                raise FormatError("a damaged HDF5 file: a header of more messages than one can have", where=f"byte {first[0]}",
+                                  expected=f"at most {MOST}", fix=FIX)
             pair = read(file, at, _PAIR) if kind == CONTINUED else None
             if pair is None:
                 found.append((kind, at, count))

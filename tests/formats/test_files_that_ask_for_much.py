@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -72,6 +73,29 @@ def test_a_newer_header_that_holds_itself(tmp_path: Path, flags: int) -> None:
     (tmp_path / "m").write_bytes(bytes(512) + head + len(piece).to_bytes(width, "little") + piece + bytes(64))
     with (tmp_path / "m").open("rb") as file, pytest.raises(FormatError, match="overlap"):
         messages(file, 0, 512)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_header_of_empty_messages(tmp_path: Path, version: int) -> None:
+    """Millions of them in some MB."""
+    path = tmp_path / "model.h5"
+    save_hdf5(classifier(), path)
+    data, count = bytearray(path.read_bytes()), 2_000_000
+    place = len(data)
+    if version == 1:
+        data += struct.pack("<BBHII4x", 1, 0, 65535, 1, 8 * count) + bytes(8 * count)
+    else:
+        data += b"OHDR" + bytes([2, 2]) + struct.pack("<I", 4 * count) + bytes(4 * count + 64)
+    struct.pack_into("<Q", data, 64, place)
+    struct.pack_into("<Q", data, 40, len(data))
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match="more messages than one can have"):
+            load_hdf5(path)
+        assert tracemalloc.get_traced_memory()[1] < 30 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("userblock", [0, 512, 2048])
