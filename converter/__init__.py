@@ -13,9 +13,12 @@ Names are imported as they are used: `import converter` loads no framework.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
+# `typing` takes longer to import than all else before the command line can be interrupted quietly.
 if TYPE_CHECKING:
+    from typing import Any
+
     from converter.builder import GraphBuilder as GraphBuilder
     from converter.equivalence.verify import verify as verify
     from converter.errors import ConversionWarning as ConversionWarning

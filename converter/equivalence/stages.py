@@ -17,7 +17,7 @@ from converter.equivalence.inputs import RECORDED
 from converter.equivalence.recording import sample_verdict, settled
 from converter.equivalence.report import Report, Row, Stage, failure, row
 from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, first_line
-from converter.errors import ConverterError, FormatError, MissingDependencyError
+from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
 from converter.ir import Model
 
 Array = np.ndarray[Any, Any]
@@ -178,7 +178,8 @@ def judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtim
         raise
     except Exception as error:  # a runtime raises anything, from any depth
         _refuse_verdict(runtime, error)
-        report.add([failure(stage, runtime, "", f"cannot load the model: {first_line(error)}")])
+        # What a runtime has no words for says nothing of the model.
+        report.add([failure(stage, runtime, "", f"cannot load the model: {first_line(error)}", open=isinstance(error, UnsupportedError))])
         return
     report.seconds[f"{runtime} load"] = time.perf_counter() - start
     report.seconds[runtime] = 0.0

@@ -207,3 +207,17 @@ def test_one_size_only_is_said() -> None:
         report = converter.verify(model, ["numpy"])
         assert report
         assert any("no size of this model is free" in note for note in report.notes) == said
+
+
+def test_a_runtime_without_words_for_a_model_says_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX has no empty names."""
+    monkeypatch.chdir(tmp_path)
+    builder = converter.GraphBuilder("g")
+    builder.output("", builder.op("abs", builder.input("x", "float32", ["n", 3])))
+    model = converter.Model(builder.graph(), converter.InMemoryParameters({}))
+    report = converter.verify(model, RUNTIMES)
+    assert report.exit_code == 2
+    assert {item.subject for item in report.left_open} == {"onnxruntime"}
+    assert all(item.passed for item in report.rows if item.subject == "numpy")
+    converter.save(model, "m.json")
+    assert "cannot load the model" in run("verify", "m.json", code=2).stderr
