@@ -9,6 +9,7 @@ import numpy as np
 
 from converter.dims import Dim
 from converter.ir import TensorSpec
+from converter.ops import _fourier
 from converter.ops._rules import Array, axis_of, require, require_rank, require_size, same_dtype
 from converter.ops.complex_numbers import COMPLEX_OF, REAL_OF
 from converter.opset import op
@@ -38,7 +39,7 @@ def _transform(real_in: bool, real_out: bool) -> Callable[..., TensorSpec]:
     return infer
 
 
-@op(infer=_transform(False, False))
+@op(infer=_transform(False, False), formula=_fourier.whole(-1))
 def fftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """The discrete Fourier transform over `axes`: Y_k = Σ_j x_j exp(-2πi jk/n), complex in and out.
 
@@ -48,19 +49,19 @@ def fftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = Non
     return np.fft.fftn(x, sizes, axes, norm).astype(x.dtype, copy=False)  # type: ignore[arg-type]
 
 
-@op(infer=_transform(False, False))
+@op(infer=_transform(False, False), formula=_fourier.whole(1))
 def ifftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """The inverse of `fftn`: "backward" divides by n, "ortho" by √n, "forward" nothing."""
     return np.fft.ifftn(x, sizes, axes, norm).astype(x.dtype, copy=False)  # type: ignore[arg-type]
 
 
-@op(infer=_transform(True, False))
+@op(infer=_transform(True, False), formula=_fourier.of_real)
 def rfftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """`fftn` of a real x without the half of the last axis that the other half mirrors: it has size n // 2 + 1."""
     return np.fft.rfftn(x, sizes, axes, norm).astype(np.result_type(x.dtype, np.complex64), copy=False)  # type: ignore[arg-type]
 
 
-@op(infer=_transform(False, True))
+@op(infer=_transform(False, True), formula=_fourier.to_real)
 def irfftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """The inverse of `rfftn`. The last of `axes` has size 2 (n - 1) for a null `sizes`."""
     return np.fft.irfftn(x, sizes, axes, norm).astype(x.real.dtype, copy=False)  # type: ignore[arg-type]
@@ -96,7 +97,7 @@ def _stft(x: TensorSpec, window: TensorSpec | None = None, *, n_fft: int, hop_le
     return TensorSpec(COMPLEX_OF[x.dtype], (*x.shape[:-1], n_fft // 2 + 1 if onesided else n_fft, frames))
 
 
-@op(infer=_stft)
+@op(infer=_stft, formula=_fourier.short_time)
 def stft(x: Array, window: Array | None = None, *, n_fft: int, hop_length: int, win_length: int | None = None,
          normalized: bool = False, onesided: bool = True) -> Array:
     """The Fourier transform of each frame of n_fft samples, hop_length apart: torch.stft with center=False.
@@ -122,7 +123,7 @@ def _istft(x: TensorSpec, window: TensorSpec | None = None, *, n_fft: int, hop_l
     return TensorSpec(REAL_OF[x.dtype], (*x.shape[:-2], whole - (2 * (n_fft // 2) if center else 0) if length is None else length))
 
 
-@op(infer=_istft)
+@op(infer=_istft, formula=_fourier.from_short_time)
 def istft(x: Array, window: Array | None = None, *, n_fft: int, hop_length: int, win_length: int | None = None,
           center: bool = True, normalized: bool = False, onesided: bool = True, length: Dim | None = None) -> Array:
     """The inverse of `stft`: torch.istft. Windowed frames are added up and divided by the sum of the squared windows.
