@@ -39,6 +39,8 @@ EXPERTS = {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermedi
 ROUTED = {**GROUPED, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
 LATENT = {**ROUTED, "num_key_value_heads": 4, "q_lora_rank": 6, "kv_lora_rank": 6,
           "qk_rope_head_dim": 4, "qk_nope_head_dim": 2, "v_head_dim": 7}
+DELTA = {"head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 3, "linear_value_head_dim": 5,
+         "shared_expert_intermediate_size": 10}
 GPTJ = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0}
 BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 16, "n_layer": 2, "pad_token_id": 0}
 MPT = {"vocab_size": VOCABULARY, "d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 32, "pad_token_id": 0}
@@ -195,6 +197,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "glm4_moe": {**ROUTED, "head_dim": 8},
     "glm4_moe with norms": {**ROUTED, "head_dim": 8, "use_qk_norm": True, "attention_bias": True, "n_routed_experts": 6, "n_group": 3,
                             "topk_group": 2, "partial_rotary_factor": 1.0, "first_k_dense_replace": 0, "tie_word_embeddings": True},
+    "qwen3_next": {**EXPERTS, **DELTA, "layer_types": ["linear_attention", "full_attention"]},
+    "qwen3_next by layer": {**EXPERTS, **DELTA, "num_hidden_layers": 4, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 3,
+                            "attention_bias": True, "norm_topk_prob": False, "mlp_only_layers": [0], "decoder_sparse_step": 2,
+                            "tie_word_embeddings": True},
     "lfm2": {**GROUPED, "layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
     "lfm2 with biases": {**GROUPED, "num_hidden_layers": 3, "full_attn_idxs": [1], "conv_bias": True, "conv_L_cache": 4,
                          "block_auto_adjust_ff_dim": False, "tie_word_embeddings": False},

@@ -44,7 +44,14 @@ BART = {"vocab_size": VOCABULARY, "d_model": 16, "encoder_layers": 2, "decoder_l
         "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 20, "max_position_embeddings": 32, "pad_token_id": 0,
         "eos_token_id": END}
 OWN = {"tie_word_embeddings": False, "scale_embedding": True, "activation_function": "relu"}
+STACK = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 6, "intermediate_size": 24, "max_position_embeddings": 64, "sliding_window": 3, "query_pre_attn_scalar": 7}
+UNBOUNDED = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5gemma": ("T5Gemma", {"encoder": STACK, "decoder": {**STACK, "num_hidden_layers": 3, "hidden_size": 64, "attention_bias": True},
+                            "vocab_size": VOCABULARY}),
+    "t5gemma unbounded": ("T5Gemma", {"encoder": {**STACK, **UNBOUNDED}, "decoder": {**STACK, **UNBOUNDED, "layer_types": [
+        "full_attention", "sliding_attention"]}, "tie_word_embeddings": False, "vocab_size": VOCABULARY}),
     "t5": ("T5", T5),
     "t5 1.1": ("T5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     "t5 gated": ("T5", {**T5, "feed_forward_proj": "gated-silu", "relative_attention_num_buckets": 7}),
@@ -67,10 +74,10 @@ BART_HEADS = ("Model", "ForConditionalGeneration", "ForSequenceClassification", 
 T5_HEADS = ("Model", "ForConditionalGeneration", "EncoderModel", "ForSequenceClassification", "ForTokenClassification",
             "ForQuestionAnswering")
 ONLY_GENERATES = ("Model", "ForConditionalGeneration", "ForCausalLM")
-HEADS = {"T5": T5_HEADS, "MT5": T5_HEADS, "UMT5": T5_HEADS, "Bart": BART_HEADS, "MBart": BART_HEADS,
+HEADS = {"T5Gemma": T5_HEADS[:3], "T5": T5_HEADS, "MT5": T5_HEADS, "UMT5": T5_HEADS, "Bart": BART_HEADS, "MBart": BART_HEADS,
          "PLBart": ("ForConditionalGeneration", "ForSequenceClassification", "ForCausalLM"), "Marian": ("Model", "MTModel"),
          "Pegasus": ONLY_GENERATES, "M2M100": ONLY_GENERATES[:2], "Blenderbot": ONLY_GENERATES, "BlenderbotSmall": ONLY_GENERATES}
-GENERATORS = ("t5", "t5 1.1", "mt5", "bart", "mbart")
+GENERATORS = ("t5gemma", "t5", "t5 1.1", "mt5", "bart", "mbart")
 # Of one code with BART and T5: their caches are tried, and their longest heads.
 KIN = ("umt5", "m2m_100", "blenderbot-small", "marian", "marian with tables of its own", "pegasus")
 # Whose other heads are those of others here.
@@ -80,6 +87,9 @@ SIZES = ((1, 1, 1, "none"), (3, 7, 5, "right"), (2, 30, 20, "none"), (3, 5, 9, "
 
 def made(name: str, head: str, **changes: Any) -> Any:
     stem, fields = CONFIGS[name]
+    if stem == "T5Gemma":
+        fields = {**fields, "is_encoder_decoder": head != "EncoderModel", "attn_implementation": "eager"}
+        fields = {**fields, **{side: transformers.T5GemmaModuleConfig(**fields[side]) for side in ("encoder", "decoder")}}
     labels = {"num_labels": 2 if head == "ForQuestionAnswering" else 3}
     config = getattr(transformers, f"{stem}Config")(**{**fields, **labels, **changes})
     head = "MTModel" if (stem, head) == ("Marian", "ForConditionalGeneration") else head
@@ -190,7 +200,8 @@ def test_a_mask_of_the_target(name: str, tmp_path: Path) -> None:
         inputs = given(model, batch, source, time, padding)
         theirs = run_module(module, {**inputs, "use_cache": False}, ("logits",))["logits"]
         ours = reference.run(model, inputs, float_dtype="float64")["logits"]
-        keep = np.ones_like(inputs["decoder_attention_mask"], bool) if "t5" in name else inputs["decoder_attention_mask"].astype(bool)
+        shown = inputs["decoder_attention_mask"].astype(bool)
+        keep = np.ones_like(shown) if CONFIGS[name][0] in ("T5", "MT5") else shown
         close(ours[keep], theirs[keep], f"{name} {padding}")
 
 

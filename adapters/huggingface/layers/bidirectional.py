@@ -99,6 +99,10 @@ class Words(decoders.Sequence):
         """A mask, and that no layer is causal. window: how many words a word sees to each side; None for all."""
         return (self.visible if window is None or window >= self.longest - 1 else self.order(window)), False
 
+    def remember(self, layer: int, key: Value, value: Value) -> tuple[Value, Value]:
+        """Keys and values as they are: an encoder has no cache."""
+        return key, value
+
     def order(self, window: int | None) -> Value:
         """bool: which word sees which, [time, time], and with the words that are visible [batch, 1, time, time]."""
         if window not in self._masks:

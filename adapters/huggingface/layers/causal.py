@@ -116,6 +116,7 @@ class Style:
     from_norm: what a part makes is added to what it was given, not to what the norm before it was given.
     turned_values: values are turned as queries and keys are. expanded: what keys and values are made of those that are kept, in a
         cache too, whose heads are one and whose sizes are `kept`, where they are not heads' own.
+    opened: what becomes of what attention sees, [batch, time, heads · size]; between: of the words after attention.
     followed: what becomes of a layer's result, given what the layer was given.
     """
 
@@ -149,6 +150,8 @@ class Style:
     turned_values: bool = False
     expanded: Expanded | None = None
     kept: tuple[int, int] | None = None
+    opened: Callable[[Net, Value, int], Value] | None = None
+    between: Callable[[Net, Value, int], Value] | None = None
     followed: Callable[[Net, Value, Value, int], Value] | None = None
 
 
@@ -210,6 +213,7 @@ def _attention(net: Net, words: decoders.Sequence, x: Value, style: Style, sizes
     expanded = None if made is None else lambda key, value: made(net, key, value, layer)
     seen = attend(net, words, layer, query, key, value, window=style.windows[layer], scale=style.scale, cap=style.cap, bias=bias,
                   sinks=sinks, expanded=expanded)
+    seen = seen if style.opened is None else style.opened(net, seen, layer)
     return net.linear(seen, "attention_out", sizes.width, bias=style.out_bias, layer=layer)
 
 
@@ -252,6 +256,7 @@ def _added(net: Net, style: Style, x: Value, seen: Value, normed: Value, layer: 
     after = style.place in ("after", "around")
     seen = scaled(style.norm(net, seen, "attention_out_norm", layer=layer) if after else seen)
     x = net.op("add", normed if style.from_norm else x, seen)
+    x = x if style.between is None else style.between(net, x, layer)
     normed = x if style.place == "after" else style.norm(net, x, "inner_norm", layer=layer)
     hidden = style.feed(net, normed, layer)
     hidden = scaled(style.norm(net, hidden, "outer_norm", layer=layer) if after else hidden)

@@ -159,7 +159,7 @@ def attend(net: Net, words: Sequence, layer: int, query: Value, key: Value, valu
     if sinks is not None:
         key, value, bias = _with_sinks(net, words, query, key, value, window, sinks)
     if cap is not None:
-        return net.join_heads(_capped(net, words, query, key, value, window, scale, cap))
+        return net.join_heads(bounded(net, query, key, value, words.order(window), scale, cap))
     mask, causal = words.mask(window) if bias is None else (bias, False)
     seen = net.op("scaled_dot_product_attention", query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped)
     return net.join_heads(seen)
@@ -177,8 +177,8 @@ def _with_sinks(net: Net, words: Sequence, query: Value, key: Value, value: Valu
     return (net.op("concat", key, nothing, axis=2), net.op("concat", value, nothing, axis=2), net.op("concat", seen, sinks, axis=3))
 
 
-def _capped(net: Net, words: Sequence, query: Value, key: Value, value: Value, window: int | None, scale: float | None,
-            cap: float) -> Value:
+def bounded(net: Net, query: Value, key: Value, value: Value, mask: Value | None, scale: float | None, cap: float) -> Value:
+    """Attention by scores cap · tanh(scores / cap): [batch, heads, time, size]. mask: bool, of the rank 4 or [time, keys]."""
     batch, heads, time, size = query.shape
     groups = key.shape[1]
     shared = int(heads) // int(groups)  # type: ignore[arg-type]
@@ -187,10 +187,10 @@ def _capped(net: Net, words: Sequence, query: Value, key: Value, value: Value, w
     scores = net.op("matmul", grouped, net.op("permute_dims", keys, axes=(0, 1, 2, 4, 3)))
     factor = 1 / math.sqrt(int(size)) if scale is None else scale  # type: ignore[arg-type]
     scores = net.op("multiply", net.op("tanh", net.op("multiply", scores, factor / cap)), cap)
-    mask = words.order(window)
-    if mask.rank == 4:
-        mask = net.op("expand_dims", mask, axis=(1,))
-    weights = net.op("safe_softmax", net.op("where", mask, scores, -math.inf), axis=-1)
+    if mask is not None:
+        mask = net.op("expand_dims", mask, axis=(1,)) if mask.rank == 4 else mask
+        scores = net.op("where", mask, scores, -math.inf)
+    weights = net.op("safe_softmax", scores, axis=-1)
     return net.op("reshape", net.op("matmul", weights, values), shape=(batch, heads, time, size))
 
 

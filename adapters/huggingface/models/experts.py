@@ -141,6 +141,19 @@ def _one_of(net: Net, x: Value, sizes: Sizes, router: Router, layer: int, expert
     return net.op("linear", net.op("multiply", net.activation(gate, sizes.activation), up), net.op("select", down, axis=0, index=expert))
 
 
+def with_shared(config: Config, sizes: Sizes, router: Router, inner: int, shared: int) -> Feed:
+    """Experts, and one more, which each word has a share of as a gate says. inner, shared: their sizes by default."""
+    experts = routed(replace(sizes, inner=config.size("moe_intermediate_size", inner)), router)
+    always = gated(replace(sizes, inner=config.size("shared_expert_intermediate_size", shared)),
+                   roles=("shared_gate", "shared_up", "shared_down"))
+
+    def sparse(net: Net, x: Value, layer: int) -> Value:
+        share = net.op("sigmoid", net.linear(x, "shared_share", 1, bias=False, layer=layer))
+        return net.op("add", experts(net, x, layer), net.op("multiply", share, always(net, x, layer)))
+
+    return sparse
+
+
 def by_layer(config: Config, sizes: Sizes, router: Router, sparse: Feed) -> Feed:
     """`sparse` in the layers that have experts, one feed-forward part in the others."""
     step, without = config.size("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
@@ -158,14 +171,8 @@ def mixtral(config: Config, sizes: Sizes) -> Style:
 
 def qwen2_moe(config: Config, sizes: Sizes) -> Style:
     """One more expert, which each word has a share of as a gate says."""
-    router, inner = read_router(config, sizes.layers, 60, 4), config.size("moe_intermediate_size", 1408)
-    experts, shared = routed(replace(sizes, inner=inner), router), config.size("shared_expert_intermediate_size", 5632)
-    always = gated(replace(sizes, inner=shared), roles=("shared_gate", "shared_up", "shared_down"))
-
-    def sparse(net: Net, x: Value, layer: int) -> Value:
-        share = net.op("sigmoid", net.linear(x, "shared_share", 1, bias=False, layer=layer))
-        return net.op("add", experts(net, x, layer), net.op("multiply", share, always(net, x, layer)))
-
+    router = read_router(config, sizes.layers, 60, 4)
+    sparse = with_shared(config, sizes, router, 1408, 5632)
     used, last = config.flag("use_sliding_window", False), config.size("max_window_layers", 28, least=0)
     config.get("sliding_window")
     window = window_of(config, 4096) if used else None
