@@ -280,7 +280,8 @@ def _put_attributes(owner: Any, before: dict[str, Any], whole: bool) -> None:
 
 # Around a conversion -------------------------------------------------------------------------------------------------------
 
-_LOCK = threading.RLock()
+CONVERTING = threading.RLock()
+"""Held while parts of torch are replaced, which they are for the whole process: conversions in other threads wait."""
 _HELD: ContextVar[tuple[Memory, ...]] = ContextVar("held", default=())
 
 
@@ -300,7 +301,7 @@ def evaluation(module: torch.nn.Module, own: bool = False) -> Iterator[Memory]:
     if there is not None:
         yield there
         return
-    with _LOCK, _surroundings():
+    with CONVERTING, _surroundings():
         given, trained = Memory(module, own=own), module.training
         try:
             module.eval()

@@ -20,7 +20,7 @@ import adapters.torch.tracing.preparation as preparation
 import adapters.torch.tracing.searching as searching
 from adapters.torch.parameters import TorchParameters
 from adapters.torch.state.kept import describe_state, find_state
-from adapters.torch.state.memory import Memory, evaluation
+from adapters.torch.state.memory import CONVERTING, Memory, evaluation
 from adapters.torch.tracing.asked import named_dims
 from adapters.torch.tracing.effort import FIRST, LAST, LEAST, SECOND, SECONDS, Effort, bounded, budget, current, require_time
 from adapters.torch.tracing.exporting import exported_at, prepare, quiet
@@ -190,7 +190,7 @@ def from_exported(exported: ExportedProgram, *, name: str | None = None) -> Prog
     args, kwargs = preparation.distinct(exported.example_inputs)
     module = preparation.as_module(exported, name or "ExportedProgram")
     arguments = preparation.bound(module, args, kwargs)
-    with quiet(), torch.no_grad(), batching.free_batches(), decisions.recorded() as decided:
+    with CONVERTING, quiet(), torch.no_grad(), batching.free_batches(), decisions.recorded() as decided:
         return imported(module, prepare(exported), arguments, arguments, "given", name or "ExportedProgram", [], decided).program
 
 
