@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -195,7 +197,7 @@ class GraphOutput:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Graph:
     """A computation, in an order in which it can run. `dims` holds the range of every symbol, `requires` the conditions between
     several."""
@@ -206,6 +208,16 @@ class Graph:
     nodes: tuple[Node, ...]
     dims: Mapping[str, DimRange] = field(default_factory=dict)
     requires: tuple[Condition, ...] = ()
+
+    @cached_property
+    def uses(self) -> Counter[str]:
+        """How often nodes and outputs read each value."""
+        return Counter([*(name for node in self.nodes for name in node.names), *(output.value for output in self.outputs)])
+
+    @cached_property
+    def makers(self) -> Mapping[str, Node]:
+        """The node that makes each value."""
+        return {name: node for node in self.nodes for name in node.outputs if name is not None}
 
 
 @dataclass(frozen=True)

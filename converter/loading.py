@@ -305,8 +305,7 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, 
         found = graph_of_file(existing(architecture))
     try:
         if isinstance(architecture, Graph):
-            used = {name for node in architecture.nodes for name in node.names} | {out.value for out in architecture.outputs}
-            matched = match_names(store, used, allow_extra=allow_extra)
+            matched = match_names(store, architecture.uses, allow_extra=allow_extra)
             found = Architecture(architecture, _declared_by(architecture, matched.store), {}, {}, InMemoryParameters())
             parameters = bind_parameters(found.specs, found.aliases, matched.store)
             check(found.graph, parameters)
@@ -322,11 +321,9 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, 
 
 def _declared_by(graph: Graph, store: ParameterStore) -> dict[str, TensorSpec]:
     """The specs of a graph's parameters where the graph is all there is: what the store has, if nothing is missing."""
-    made = {port.name for port in graph.inputs} | {name for node in graph.nodes for name in node.outputs if name}
-    used = {name for node in graph.nodes for name in node.names} | {output.value for output in graph.outputs}
-    missing = sorted(used - made - set(store.names()))
+    missing = sorted(graph.uses.keys() - {port.name for port in graph.inputs} - graph.makers.keys() - set(store.names()))
     if missing:
-        extra = [name for name in store.names() if name not in used]
+        extra = [name for name in store.names() if name not in graph.uses]
         raise ParameterError("the parameters are not the graph's", received=f"missing: {', '.join(missing[:20])}; "
                              f"extra: {', '.join(extra[:20]) or 'none'}",
                              fix="give the checkpoint that belongs to this graph, or the graph of this checkpoint")

@@ -96,7 +96,7 @@ def match_names(store: ParameterStore, wanted: Collection[str], *, needed: Colle
 def declared(architecture: Architecture) -> tuple[dict[str, TensorSpec], set[str]]:
     """The parameters of a graph, and those that it cannot do without: what a node or an output uses, and what is tied to it."""
     graph, aliases = architecture.graph, architecture.aliases
-    used = {name for node in graph.nodes for name in node.names} | {output.value for output in graph.outputs}
+    used = set(graph.uses)
     used |= {aliases[name] for name in used if name in aliases}
     needed = {name for name in architecture.specs if name in used or aliases.get(name) in used}
     constants = set(architecture.constants.names())

@@ -6,7 +6,6 @@ float64, which is how a translation is told apart from rounding.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -64,8 +63,7 @@ def run_graph(graph: Graph, parameters: ParameterStore, inputs: Mapping[str, Arr
 
 def _run_together(graph: Graph, parameters: ParameterStore, cases: Sequence[tuple[Mapping[str, Array], dict[str, int]]],
                   float_dtype: DType | None, observers: Sequence[Observer | None]) -> list[dict[str, Array]]:
-    uses = Counter(name for node in graph.nodes for name in node.names)
-    uses.update(output.value for output in graph.outputs)
+    uses = graph.uses.copy()
     names = set(parameters.names())
     shared: dict[str, Array] = {}
     values: list[dict[str, Array]] = [{name: _cast(array, float_dtype) for name, array in inputs.items()} for inputs, _ in cases]

@@ -71,10 +71,9 @@ class Plan:
         return self._slots.setdefault(name, len(self._slots))
 
     def _read(self, parameters: ParameterStore) -> None:
-        used = {name for node in self.graph.nodes for name in node.names} | {out.value for out in self.graph.outputs}
         loaded: dict[str, Array] = {}
         for name in parameters.names():
-            if name in used:
+            if name in self.graph.uses:
                 target = parameters.alias_of(name) or name
                 if target not in loaded:
                     loaded[target] = parameters.mapped(target)

@@ -64,8 +64,7 @@ class TorchParameters(ParameterStore):
 
     def needed_by(self, graph: Graph) -> TorchParameters:
         """Without the constants that the graph does not read; the state_dict stays whole."""
-        used = {name for node in graph.nodes for name in node.names} | {output.value for output in graph.outputs}
-        dropped = self.constants - used
+        dropped = self.constants - graph.uses.keys()
         return TorchParameters({name: tensor for name, tensor in self._tensors.items() if name not in dropped},
                                self.constants - dropped)
 

@@ -23,8 +23,7 @@ class TorchSession:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        used = {name for node in model.graph.nodes for name in node.names} | {item.value for item in model.graph.outputs}
-        self.module = build(model, [name for name in model.parameters.names() if name in used])
+        self.module = build(model, [name for name in model.parameters.names() if name in model.graph.uses])
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The outputs by name. Raises `RunError` for inputs that do not fit the graph."""

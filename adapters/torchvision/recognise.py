@@ -88,8 +88,7 @@ def _recognised(fit: Fit, specs: Specs) -> Recognised:
     assumed = (f"taken for torchvision's {fit.name} by the names and shapes of its tensors: strides, dilations, pools and activations "
                "leave no trace in these, and are assumed to be as published")
     notes = [assumed, *fit.assumptions]
-    used = {name for node in fit.graph.nodes for name in node.names}
-    left = [name for name in specs if name not in used and not name.endswith(".num_batches_tracked")]
+    left = [name for name in specs if name not in fit.graph.uses and not name.endswith(".num_batches_tracked")]
     if left:
         notes.append(f"{len(left)} tensors kept that the graph does not use: {', '.join(left[:3])}{' …' if len(left) > 3 else ''}")
     source = {"framework": "torchvision", "architecture": fit.name, "assumed": [assumed, *fit.assumptions]}

@@ -191,7 +191,7 @@ def ending_with(model: Model, names: list[str], specs: Mapping[str, TensorSpec] 
     """
     graph = model.graph
     specs = specs or check(graph, model.parameters)
-    made = {name for node in graph.nodes for name in node.outputs if name is not None}
+    made = graph.makers
     unknown = [name for name in names if name not in made]
     if unknown:
         raise GraphError(f"no node makes the value {unknown[0]!r}", where=f"graph {graph.name!r}")

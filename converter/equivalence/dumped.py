@@ -133,7 +133,7 @@ def _dump(model: Model, label: str, arrays: Mapping[str, Array], beside: Mapping
     if missing:
         raise FormatError("it lacks inputs that its values were computed from", where=label, received=", ".join(arrays) or "no arrays",
                           expected=", ".join(ports), fix="save them in the same file, under these names; or give them by --input-file")
-    known = {output.name for output in graph.outputs} | {name for node in graph.nodes for name in node.outputs if name is not None}
+    known = {output.name for output in graph.outputs} | graph.makers.keys()
     values = {name: array for name, array in arrays.items() if name in known and name not in ports}
     unknown = [name for name in arrays if name not in known and name not in ports]
     if not values:
@@ -179,7 +179,7 @@ def with_values(model: Model, names: Collection[str]) -> Model:
     specs = check(graph, model.parameters)
     own = tuple(output for output in graph.outputs if output.name in names)
     taken = {output.name for output in own}
-    made = (name for node in graph.nodes for name in node.outputs if name is not None and name in names and name not in taken)
+    made = (name for name in graph.makers if name in names and name not in taken)
     return replace(model, graph=replace(graph, outputs=(*own, *(GraphOutput(name, specs[name], name) for name in made))), examples=())
 
 

@@ -113,7 +113,7 @@ class Locator:
     def _observed(self, row: Row, item: Prepared, observe: Callable[..., Mapping[str, Array]]) -> Location:
         """The first node that adds error, by the values that a session shows."""
         model, inputs = self.judge.model, item.case.inputs
-        seen = observe(inputs, [name for node in model.graph.nodes for name in node.outputs if name is not None])
+        seen = observe(inputs, list(model.graph.makers))
         arrays = {**{value: seen[name] for name, value in self.values.items() if name in seen}, **seen, **inputs}
         found, part = locate_in_arrays(model, arrays, None, self.clock)
         found = replace(found, subject=row.subject, case=row.case, sizes=row.sizes)

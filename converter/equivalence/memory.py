@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -52,8 +51,7 @@ def peak_bytes(graph: Graph, specs: Mapping[str, TensorSpec], sizes: Mapping[str
 
     Parameters do not count, nor what a kernel holds within itself.
     """
-    uses = Counter(name for node in graph.nodes for name in node.names)
-    uses.update(output.value for output in graph.outputs)
+    uses = graph.uses.copy()
     held: dict[str, int] = {}
     try:
         for port in graph.inputs:

@@ -80,9 +80,7 @@ def check_parameters(graph: Graph, specs: Mapping[str, TensorSpec]) -> None:
         GraphError: the graph breaks the format's rules.
     """
     given = {port.name for port in graph.inputs} | specs.keys()
-    given.update(name for node in graph.nodes for name in node.outputs if name is not None)
-    used = [*(name for node in graph.nodes for name in node.names), *(port.value for port in graph.outputs)]
-    missing = list(dict.fromkeys(name for name in used if name not in given))
+    missing = [name for name in graph.uses if name not in given and name not in graph.makers]
     if missing:
         raise ParameterError("the graph uses parameters that are missing", where=f"graph {graph.name[:80]!r}",
                              expected=listed(missing), fix="add them, or correct the names in the graph")

@@ -8,7 +8,6 @@ a digest of its own; its metadata says of which model it was made.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -68,12 +67,10 @@ def fold(model: Model) -> Model:
     must still give. Parameters are computed when they are read.
     """
     graph, store = model.graph, model.parameters
-    uses = Counter(name for node in graph.nodes for name in node.names)
+    uses, makers = graph.uses.copy(), graph.makers
     uses.update(name for node in graph.nodes for inner in graphs_in(node) for name in _names_within(inner.nodes))
-    uses.update(output.value for output in graph.outputs)
     tied = {name for name in store.names() if store.alias_of(name)} | {store.alias_of(name) for name in store.names()}
     own = {name for name in store.names() if name not in tied and uses[name] == 1}
-    makers = {name: node for node in graph.nodes for name in node.outputs if name is not None}
     folds: dict[str, Fold] = {}
     specs = check(graph, store)
     for node in graph.nodes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,8 +34,6 @@ class Lowering(Emitter):
         self.initializers: dict[str, Initializer] = {}
         self.unread: dict[str, Initializer] = {}
         self.values: dict[str, Tensor | Pair] = {}
-        self.uses = Counter(name for node in graph.nodes for name in node.names)
-        self.uses.update(output.value for output in graph.outputs)
         self._in_body = False
 
     def is_parameter(self, x: Tensor) -> bool:
@@ -61,7 +58,7 @@ class Lowering(Emitter):
             return None  # another body may read the parameter too
         for source in names:
             plain = source in self.initializers and self.initializers[source].layout.is_plain
-            if not plain or self.uses[source] > 1 or self.parameters.alias_of(source) or self._has_alias(source):
+            if not plain or self.graph.uses[source] > 1 or self.parameters.alias_of(source) or self._has_alias(source):
                 return None
         shape = layout.shape([tuple(fixed(size) for size in source.shape) for source in sources])
         dtype = sources[0].dtype
@@ -89,7 +86,7 @@ class Lowering(Emitter):
         for name in self.parameters.names():
             target = self.parameters.alias_of(name)
             spec = self.specs[name]
-            if target is None or self.uses[name]:
+            if target is None or self.graph.uses[name]:
                 if target is None:
                     held = BYTES.get(spec.dtype)
                     layout = Layout((("bytes", str(spec.dtype)),) if held else ())

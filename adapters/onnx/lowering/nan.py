@@ -20,7 +20,6 @@ SUMMED = (DType.FLOAT32, DType.FLOAT64)
 
 def may_come(g: Lowering, name: str) -> bool:
     """Whether NaN may come in a value: from an operator that makes it, or from a float input of the graph with no convolution between."""
-    makers = {output: node for node in g.graph.nodes for output in node.outputs if output is not None}
     given = {port.name for port in g.graph.inputs if port.spec.dtype.is_float}
     waiting, seen = [(name, False)], set()
     while waiting:
@@ -28,7 +27,7 @@ def may_come(g: Lowering, name: str) -> bool:
         if item in seen:
             continue
         seen.add(item)
-        node = makers.get(value)
+        node = g.graph.makers.get(value)
         if value in given and not convolved or node is not None and (not facts_of(node.op).finite or _has_infinity(node)):
             return True
         waiting += [(operand, convolved or node.op == "convolution") for operand in node.names] if node is not None else []

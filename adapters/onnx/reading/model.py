@@ -63,13 +63,13 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
     kept = _declare_values(reader, graph, values)
     names = _declare_outputs(reader, graph)
     built = _with_file_names(reader.builder.graph(), names)
-    used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
+    used = set(built.uses)
     store.keep(used)
     constants = frozenset(name for name in store.constants if name in used and name not in store.learned)
     specs = {names.get(name, name): spec for name, spec in reader.builder.specs.items()}
     built, _ = simplify(built, specs, store, constants, lift=not kept)
     built = _named_values(built, kept)
-    used = {name for node in built.nodes for name in node.names} | {output.value for output in built.outputs}
+    used = set(built.uses)
     store.keep(used)
     check(built, store)
     origin: dict[str, Any] = {"framework": f"ONNX of {text_of(proto.producer_name) or 'an unknown producer'} "

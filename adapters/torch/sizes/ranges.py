@@ -85,7 +85,7 @@ def _raise_least(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
                  agrees: Callable[[str, int], bool]) -> None:
     """A pooling that halves an image of 1 leaves nothing; PyTorch refuses that when it runs. A slice that leaves nothing it
     allows, which a trial shows."""
-    made = {name for node in graph.nodes for name in node.outputs if name is not None}
+    made = graph.makers
     sizes = sorted({size for name in made for size in specs[name].shape if isinstance(size, Expr) and size.symbol is None}, key=str)
     for symbol in sorted(free & ranges.keys()):
         least = ranges[symbol].min
@@ -125,7 +125,7 @@ def _hold_slices(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, 
 
 def _lower_most(ranges: dict[str, DimRange], graph: Graph, specs: Mapping[str, TensorSpec], notes: list[str]) -> None:
     """Positions that are counted and looked up in a table cannot go past its last row."""
-    makers = {name: node for node in graph.nodes for name in node.outputs if name is not None}
+    makers = graph.makers
     for node in graph.nodes:
         if node.op != "embedding":
             continue

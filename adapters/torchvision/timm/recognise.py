@@ -73,8 +73,7 @@ def timm_model(path: Path, specs: Mapping[str, TensorSpec], variant: str | None 
     prefix = f"{first.pop()}." if len(first) == 1 else ""
     net, graph = graph_of(said, {name.removeprefix(prefix): spec for name, spec in specs.items()}, prefix)
     assumed = f"taken for timm's {said.name} by its config.json"
-    used = {name for node in graph.nodes for name in node.names}
-    left = [name for name in specs if name not in used and not name.endswith(".num_batches_tracked")]
+    left = [name for name in specs if name not in graph.uses and not name.endswith(".num_batches_tracked")]
     notes = [assumed, *([f"{len(left)} tensors kept that the graph does not use: {', '.join(left[:3])}{' …' if len(left) > 3 else ''}"]
                         if left else [])]
     constants = InMemoryParameters(net.constants)
