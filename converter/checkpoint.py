@@ -7,11 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
-from converter.discovery import Folder, Format, adapters, format_of, formats, requiring, resolve
+from converter.discovery import Folder, Format, adapters, format_of, formats, holds_program, read, requiring, resolve
 from converter.errors import ConverterError, FormatError, UnsafePickleError
 from converter.kinds import PROGRAM, SHARD, kind_by_name, kind_of_file, kind_of_folder, names_in
 from converter.naming import NameOptions, PartedParameters
@@ -127,6 +128,34 @@ def format_of_file(path: Path) -> Format:
     return format_of(path, to="load")
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What lies at a path: a file of a `format`, which holds a model or parameters; without one a folder of parameters, or a program."""
+
+    path: Path
+    holds: Literal["model", "parameters", "program"]
+    format: Format | None = None
+
+
+def open_path(path: str | Path) -> Opened:
+    """What a path is. Raises as `existing` and `format_of_file` do."""
+    path = existing(path)
+    if path.is_dir():
+        return Opened(path, "parameters")
+    if holds_program(path):
+        return Opened(path, "program")
+    found = format_of_file(path)
+    return Opened(path, found.holds, found)
+
+
+def model_format(path: str | Path) -> Format:
+    """The format of a model's file. Raises `FormatError` for what holds no model."""
+    found = open_path(path)
+    if found.holds == "parameters":
+        raise refuse_model(path)
+    return found.format or format_of(path, to="load")
+
+
 def _load_file(path: Path, key: str | None) -> ParameterStore:
     existing(path)
     found = format_of_file(path)
@@ -139,9 +168,8 @@ def _load_file(path: Path, key: str | None) -> ParameterStore:
     if key is not None and not found.entries:
         raise FormatError(f"a {found.title} file is one state_dict, without entries", where=str(path), received=f"key {key!r}",
                           fix="leave the key out")
-    function = resolve(found.load, found.extra)
-    with requiring(found.extra):
-        return function(path) if key is None else function(path, key=key)
+    store: ParameterStore = read(found, path, key=key)
+    return store
 
 
 # Folders -----------------------------------------------------------------------------------------------------------------

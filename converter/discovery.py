@@ -14,7 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -332,6 +332,14 @@ def resolve(target: str, extra: str | None = None) -> Callable[..., Any]:
     module, _, name = target.partition(":")
     with requiring(extra):
         return getattr(importlib.import_module(module), name)
+
+
+def read(form: Format, path: str | Path, *, verify: bool | None = None, key: str | None = None, values: Collection[str] = ()) -> Any:
+    """What a format's `load` gives; of the rest it is told what the format says that it takes."""
+    told = {"verify": verify if form.digests else None, "key": key if form.entries else None, "values": values if form.values else None}
+    function = resolve(form.load or "", form.extra)
+    with requiring(form.extra):
+        return function(path, **{name: value for name, value in told.items() if value is not None and value != ()})
 
 
 class requiring:

@@ -12,7 +12,16 @@ import numpy as np
 
 from converter import discovery
 from converter.checking import check
-from converter.checkpoint import SelectedParameters, Source, existing, format_of_file, load_parameters, refuse_model, source_of
+from converter.checkpoint import (
+    SelectedParameters,
+    Source,
+    existing,
+    format_of_file,
+    load_parameters,
+    model_format,
+    refuse_model,
+    source_of,
+)
 from converter.discovery import format_of, requiring, resolve
 from converter.errors import ConversionWarning, ConverterError, FormatError, ParameterError
 from converter.ir import Graph, Model, TensorSpec
@@ -56,31 +65,19 @@ def load(path: PathLike, *, check: bool = True) -> Model:
         DigestError: a well-formed file that does not hold what its digest names: it was damaged or edited.
         MissingDependencyError: the format's library is not installed.
     """
-    path = existing(path)
-    if path.is_dir():
-        raise refuse_model(path)
-    found = format_of(path, to="load")
-    if found.holds != "model":
-        raise refuse_model(path)
-    return load_as(found, path, check=check)
+    return load_as(model_format(path), path, check=check)
 
 
 def load_as(form: discovery.Format, path: PathLike, *, check: bool = True) -> Model:
     """`load` in a given format of models, whatever the suffix."""
-    function = resolve(form.load or "", form.extra)
-    with requiring(form.extra):
-        return function(path) if check or not form.digests else function(path, verify=False)
+    model: Model = discovery.read(form, path, verify=None if check else False)
+    return model
 
 
 def load_with(path: PathLike, values: Collection[str]) -> Model:
     """`load`, those of the `values` between that the file names being values of the graph too, where its format can tell."""
-    path = existing(path)
-    form = None if path.is_dir() or not values else format_of(path, to="load")
-    if form is None or not form.values:
-        return load(path)
-    function = resolve(form.load or "", form.extra)
-    with requiring(form.extra):
-        return function(path, values=values)
+    model: Model = discovery.read(model_format(path), path, values=values)
+    return model
 
 
 def save(model: Model, path: PathLike, **options: Any) -> tuple[Path, ...]:

@@ -217,8 +217,7 @@ def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool,
             raise click.UsageError(f"--draft-graph and --{option} exclude each other.")
     if source is None:
         raise click.UsageError("Give the checkpoint of which to draft the graph.")
-    if not Path(source).is_dir():
-        check_checkpoint(source)
+    check_checkpoint(source)
     store = load_parameters(source, given.get("key"), allow_pickle=bool(given.get("allow_pickle")), names=name_options(given))
     made = draft(store, given.get("name") or "Sequential")
     if made is None:

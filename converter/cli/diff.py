@@ -93,13 +93,10 @@ def _matched_words(matched: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _open(path: str) -> Model | ParameterStore:
     """A model, or the parameters of a checkpoint."""
-    from converter.checkpoint import existing, format_of_file, load_parameters
+    from converter.checkpoint import load_parameters, open_path
     from converter.loading import load
 
-    found = existing(path)
-    if found.is_dir() or format_of_file(found).holds == "parameters":
-        return load_parameters(path)
-    return load(path)
+    return load_parameters(path) if open_path(path).holds == "parameters" else load(path)
 
 
 def _store(content: Model | ParameterStore, whole: bool) -> ParameterStore:

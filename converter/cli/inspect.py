@@ -47,16 +47,15 @@ def command(file: str, nodes: bool, parameters: bool, no_digest: bool, key: str 
 
 def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str, Any]:
     """Everything that the command shows, as data."""
-    from converter.checkpoint import checkpoint_files, existing, folder_title, format_of_file
-    from converter.discovery import holds_program
+    from converter.checkpoint import checkpoint_files, folder_title, open_path
     from converter.format import graph_digest
     from converter.loading import load
     from converter.recognition import Checkpoint
 
-    path = existing(file)
-    if path.is_file() and holds_program(path):
+    there = open_path(file)
+    path, form = there.path, there.format
+    if there.holds == "program":
         return _of_program(file)
-    form = None if path.is_dir() else format_of_file(path)
     if form is None or form.holds == "parameters":
         checkpoint = Checkpoint(file, key)
         found, reason = _recognised(checkpoint)

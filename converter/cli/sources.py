@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,7 +35,7 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
             _load_model(conversion, source or "", check=not given.get("no_check")), ())
     if conversion.needs_graph and source is not None and holds_program(source):
         return _from_program(source, update, given)
-    if source is not None and not Path(source).is_dir():
+    if source is not None:
         check_checkpoint(source)
     if not conversion.needs_graph:
         names = name_options(given)
@@ -106,12 +105,13 @@ def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
 
 def check_checkpoint(source: str) -> None:
     """Refuses a whole model where a checkpoint is needed, naming the command that takes it."""
-    from converter.checkpoint import existing, format_of_file
+    from converter.checkpoint import open_path
 
     if source == STREAM:
         raise ConverterError("a checkpoint cannot be read from standard input", where=STREAM, fix="give a file")
-    found = format_of_file(existing(source))
-    if found.holds == "model":
+    there = open_path(source)
+    found = there.format
+    if found is not None and there.holds == "model":
         suffixes = [text for item in formats().values() if item.holds == "parameters" for text in item.suffixes]
         raise ConverterError(f"a {found.title}, where a checkpoint is needed", where=source, expected=", ".join(suffixes),
                              fix=f"use the commands that begin with {found.name}-to-")

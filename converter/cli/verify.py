@@ -207,6 +207,7 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model],
 
     `traced` is the live module by its name, if there is one: the standard where the first file holds no model.
     """
+    from converter.checkpoint import open_path
     from converter.equivalence.report import failure
 
     things: dict[str, Any] = {}
@@ -216,7 +217,7 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model],
         if files.count(file) > 1:
             raise click.UsageError(f"{file} is given twice.")
         label = name if names.count(name) == 1 else file
-        if (things or traced) and _is_checkpoint(file):
+        if (things or traced) and open_path(file).holds == "parameters":
             things = things or dict(traced)
             rows += _against_checkpoint(next(iter(things.values())), file, None, NameOptions(), label)
             continue
@@ -256,10 +257,11 @@ def _variant(model: Model, file: str, label: str, session: Any) -> Variant | Non
 
 def _is_foreign(file: str) -> bool:
     """Whether a file of a format that others write too was not written here."""
-    from converter.discovery import format_of, requiring, resolve
+    from converter.checkpoint import open_path
+    from converter.discovery import requiring, resolve
 
-    form = format_of(Path(file), to="load")
-    if form.tensors is None:
+    form = open_path(file).format
+    if form is None or form.tensors is None:
         return False
     function = resolve(form.tensors, form.extra)
     with requiring(form.extra):
@@ -269,35 +271,19 @@ def _is_foreign(file: str) -> bool:
             return False  # the file's own reader says what is wrong
 
 
-def _is_checkpoint(file: str) -> bool:
-    from converter.discovery import format_of
-
-    return existing(file).is_dir() or format_of(Path(file), to="load").holds == "parameters"
-
-
 def _load(file: str, quiet: bool, values: Collection[str] = ()) -> tuple[Model, str | None]:
     """A model, and how it differs from what its digest names where it does; `values` as for `load_with`."""
-    from converter.checkpoint import refuse_model
-    from converter.discovery import format_of, requiring, resolve
+    from converter.checkpoint import model_format
 
-    path = existing(file)
-    form = None if path.is_dir() else format_of(Path(file), to="load")
-    if form is None or form.holds != "model" or form.load is None:
-        raise refuse_model(file)
-    function = resolve(form.load, form.extra)
-    if form.values and values:
-        function = partial(function, values=values)
-    with requiring(form.extra):
-        if not form.digests:
-            return function(path), None
-        try:
-            return function(path, verify=True), None
-        except DigestError as error:
-            return function(path, verify=False), f"{error.message}: {error.received}, expected {error.expected}"
-        except FormatError as error:
-            model: Model = function(path)
-            warn(f"{file}: {error.message}", quiet)
-            return model, None
+    read = partial(discovery.read, model_format(file), file, values=values)
+    try:
+        return read(verify=True), None
+    except DigestError as error:
+        return read(verify=False), f"{error.message}: {error.received}, expected {error.expected}"
+    except FormatError as error:
+        model: Model = read()
+        warn(f"{file}: {error.message}", quiet)
+        return model, None
 
 
 def _source(source: str | None, key: str | None, names: NameOptions, module: str | None, inputs: tuple[str, ...], state: str,
