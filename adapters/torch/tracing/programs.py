@@ -29,9 +29,9 @@ from adapters.torch.tracing.unions import Axes, axes_of, over
 from converter.builder import GraphBuilder, Value
 from converter.checking import bound_sizes, check
 from converter.conditions import ordered
-from converter.dims import symbol, taken_as_equal
+from converter.dims import Dim, symbol, taken_as_equal
 from converter.errors import UnsupportedError
-from converter.ir import DType, Graph, Model, TensorSpec
+from converter.ir import DimRange, DType, Graph, Model, TensorSpec
 from converter.passes.rewriting import simplify
 from converter.ports import Concern
 
@@ -85,95 +85,167 @@ def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[s
 
     Raises `UnsupportedError` for operators that cannot be converted, and where it does not compute what `kept` does.
     """
-    signature = exported.graph_signature
-    placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    user_nodes = [placeholders[spec.arg.name] if hasattr(spec.arg, "name") and spec.arg.name in placeholders else None
-                  for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    sizes = _read_sizes(exported, example, dims, decided)
+    domain = _domain(sizes, dims, kept)
+    emitted = _emit(module, exported, sizes, domain, name, example)
+    emitted = _simplify(emitted, sizes, roll, notes)
+    domain, emitted = _settle(emitted, sizes, domain, given, kept, notes)
+    _report_changed(exported, notes)
+    program = Program(module, exported, emitted.with_metadata(), emitted.inputs, emitted.outputs, tuple(notes))
+    took_integers = any(not isinstance(decision.answer, bool) for decision in sizes.decided.found)
+    return Traced(program, example, domain, sizes.at, sizes.axes, took_integers, decided=sizes.decided)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What a trace says of sizes: the inputs' nodes and names, torch's symbols by their names here, their sizes in the trace, the axes
+    that they stand on, the ranges that torch found, and what the module decided, for sure and perhaps."""
+
+    nodes: list[torch.fx.Node | None]
+    names: list[str]
+    named: dict[str, str]
+    at: dict[str, int]
+    axes: Axes
+    ranges: dict[str, DimRange]
+    decided: Decisions
+    unsure: Decisions
+
+
+def _read_sizes(exported: ExportedProgram, example: dict[str, Any], dims: Any, decided: Decisions) -> _Sizes:
+    placeholders = _placeholders(exported)
+    nodes = [placeholders.get(getattr(spec.arg, "name", "")) for spec in exported.graph_signature.input_specs
+             if spec.kind is InputKind.USER_INPUT]
     names = flat_names(example)
     decisions.add_bounds(exported.graph, decided)
     certain, unsure = guards_of(exported)
-    decided = Decisions([*decided.found, *certain])
-    named = _symbol_names(user_nodes, names, dims)
-    sizes = _traced_sizes(user_nodes, named)
-    axes = axes_of(user_nodes, named)
-    traced = traced_ranges(exported, named)
-    spans = opened(traced, named) if dims == "auto" or isinstance(dims, Mapping) and names_axes(dims) else traced
-    domain = domain_of(decided, named, sizes, spans) if kept is None else domain_of(
-        decided, named, sizes, spans, _sizes_in(kept.example, user_nodes, named), over(axes, kept.axes, kept.domain.conditions))
+    named = _symbol_names(nodes, names, dims)
+    return _Sizes(nodes, names, named, _traced_sizes(nodes, named), axes_of(nodes, named), traced_ranges(exported, named),
+                  Decisions([*decided.found, *certain]), Decisions(unsure))
+
+
+def _placeholders(exported: ExportedProgram) -> dict[str, torch.fx.Node]:
+    return {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+
+
+def _domain(sizes: _Sizes, dims: Any, kept: Traced | None) -> Domain:
+    """The sizes for which the module decides as it did in the trace, and in `kept`."""
+    free = dims == "auto" or isinstance(dims, Mapping) and names_axes(dims)
+    spans = opened(sizes.ranges, sizes.named) if free else sizes.ranges
+    if kept is None:
+        return domain_of(sizes.decided, sizes.named, sizes.at, spans)
+    return domain_of(sizes.decided, sizes.named, sizes.at, spans, _sizes_in(kept.example, sizes.nodes, sizes.named),
+                     over(sizes.axes, kept.axes, kept.domain.conditions))
+
+
+@dataclass(frozen=True)
+class _Emitted:
+    """A graph on its way: with the module, what it was traced at, its inputs and outputs by name, and its parameters.
+
+    `equal` are the pairs of sizes that operators took to be equal.
+    """
+
+    module: torch.nn.Module
+    exported: ExportedProgram
+    example: dict[str, Any]
+    builder: GraphBuilder
+    graph: Graph
+    store: TorchParameters
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str | None, ...]
+    equal: Mapping[tuple[Dim, Dim], bool]
+
+    @property
+    def model(self) -> Model:
+        return Model(self.graph, self.store, (), {}, self.store.constants)
+
+    def changed(self, **fields: Any) -> _Emitted:
+        """With other fields of the graph."""
+        return replace(self, graph=replace(self.graph, **fields))
+
+    def with_metadata(self) -> Model:
+        """The model, with where it came from."""
+        metadata: dict[str, Any] = {"source": {"framework": f"torch {torch.__version__}",
+                                               "module": f"{type(self.module).__module__}.{type(self.module).__qualname__}"}}
+        store = self.store.needed_by(self.graph)
+        held = [spec.target for spec in self.exported.graph_signature.input_specs if spec.kind is InputKind.BUFFER
+                and spec.target in store and spec.target not in store.constants and store.spec(spec.target).dtype.is_float]
+        if held:
+            metadata["buffers"] = held
+        check(self.graph, store)
+        return Model(self.graph, store, (), metadata, store.constants)
+
+
+def _emit(module: torch.nn.Module, exported: ExportedProgram, sizes: _Sizes, domain: Domain, name: str,
+          example: dict[str, Any]) -> _Emitted:
+    """Every node. Raises `UnsupportedError` that lists what cannot be converted, with the axes that it depends on."""
     symbols = {key: symbol(domain.relations[own][0]) + domain.relations[own][1] if own in domain.relations else own
-               for key, own in named.items()}
+               for key, own in sizes.named.items()}
     builder = GraphBuilder(name, domain.ranges)
     builder.requires += domain.requires
     environment: dict[torch.fx.Node, Any] = {}
-    input_names: list[str | None] = []
-    for node, input_name in zip(user_nodes, names, strict=True):
+    inputs: list[str | None] = []
+    for node, input_name in zip(sizes.nodes, sizes.names, strict=True):
         value = node.meta.get("val") if node is not None else None
         if node is not None and isinstance(value, torch.Tensor):
             environment[node] = builder.input(builder.unique(input_name), from_torch_dtype(value.dtype),
                                               [to_dim(size, symbols) for size in value.shape])
-            input_names.append(environment[node].name)
+            inputs.append(environment[node].name)
         else:
             if node is not None:
                 environment[node] = value
-            input_names.append(None)
-    store = TorchParameters.of(module, exported)
-    for spec in signature.input_specs:
+            inputs.append(None)
+    store, placeholders = TorchParameters.of(module, exported), _placeholders(exported)
+    for spec in exported.graph_signature.input_specs:
         if spec.kind is InputKind.CUSTOM_OBJ:  # a generator: what takes it is random, and refused
             environment[placeholders[spec.arg.name]] = None
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             parameter = store.spec(spec.target)
-            node = placeholders[spec.arg.name]
-            environment[node] = builder.parameter(spec.target, parameter.dtype, parameter.shape)
+            environment[placeholders[spec.arg.name]] = builder.parameter(spec.target, parameter.dtype, parameter.shape)
     importer = Importer(builder, symbols)
     with taken_as_equal() as equal:
         try:
             results = importer.walk(exported.graph, environment)
         except UnsupportedError as error:
-            error.axes = axes_of_refused(importer.refused, dict(zip(names, user_nodes, strict=True)))
+            error.axes = axes_of_refused(importer.refused, dict(zip(sizes.names, sizes.nodes, strict=True)))
             raise
-    output_names = _outputs(builder, exported, results, {name for name in input_names if name is not None})
+    outputs = _outputs(builder, exported, results, {name for name in inputs if name is not None})
     store = store.with_constants(importer.constants)
-    whole, every = (builder.graph(), builder.specs) if roll is None else roll(builder)
+    return _Emitted(module, exported, example, builder, builder.graph(), store, tuple(inputs), outputs, equal)
+
+
+def _simplify(emitted: _Emitted, sizes: _Sizes, roll: Roll | None, notes: list[str]) -> _Emitted:
+    """The graph, rolled where there is a roll, in fewer nodes, with the ranges at which its values have sizes."""
+    builder, store = emitted.builder, emitted.store
+    whole, every = (emitted.graph, builder.specs) if roll is None else roll(builder)
     graph, specs = simplify(whole, every, store, store.constants)
     bound = bound_sizes(graph)
-    graph = replace(graph, dims={size: span for size, span in graph.dims.items() if size in bound})
+    free = replace(emitted, graph=replace(graph, dims={size: span for size, span in graph.dims.items() if size in bound}))
 
     def agrees(name: str, size: int) -> bool:
-        free = Model(graph, store, (), {}, store.constants)
-        return current().left() > 0 and agrees_at(free, {name: size}, module, example, tuple(input_names), output_names) is True
+        return current().left() > 0 and agrees_at(free.model, {name: size}, free.module, free.example, free.inputs, free.outputs) is True
 
-    graph = replace(graph, dims=possible_ranges(graph, specs, {*named.values(), *(whole.dims.keys() - builder.dims.keys())}, notes, agrees))
-    graph = replace(graph, dims=held_equal(graph.dims, equal, sizes, notes))
-    graph = replace(graph, requires=ordered([*graph.requires, *equations(graph.dims, equal, sizes)]))
-    added = set(graph.requires) - set(domain.requires)
-    model = Model(graph, store, (), {}, store.constants)
-    unsure_ones = [*conditions_of(Decisions(unsure), named, sizes), *ends_of(traced, graph.dims)]
-    trials = Trials(model, module, given, tuple(input_names), output_names)
+    dims = possible_ranges(free.graph, specs, {*sizes.named.values(), *(whole.dims.keys() - builder.dims.keys())}, notes, agrees)
+    dims = held_equal(dims, emitted.equal, sizes.at, notes)
+    return free.changed(dims=dims, requires=ordered([*graph.requires, *equations(dims, emitted.equal, sizes.at)]))
+
+
+def _settle(emitted: _Emitted, sizes: _Sizes, domain: Domain, given: dict[str, Any], kept: Traced | None,
+            notes: list[str]) -> tuple[Domain, _Emitted]:
+    """The sizes at which the graph computes what the module does, found by running both."""
+    module, example, inputs, outputs = emitted.module, emitted.example, emitted.inputs, emitted.outputs
+    added = set(emitted.graph.requires) - set(domain.requires)
+    unsure = [*conditions_of(sizes.unsure, sizes.named, sizes.at), *ends_of(sizes.ranges, emitted.graph.dims)]
+    trials = Trials(emitted.model, module, given, inputs, outputs)
     if not trials.agree({}):  # the example was brought to other sizes before it was traced, most often for the better
-        trials = Trials(model, module, example, tuple(input_names), output_names)
-    mattering = [*trials.that_matter(unsure_ones), *trials.tied(_equal_in_the_example(axes, sizes))]
-    domain = narrowed_by(domain, mattering, sizes, graph.dims)
+        trials = Trials(emitted.model, module, example, inputs, outputs)
+    mattering = [*trials.that_matter(unsure), *trials.tied(_equal_in_the_example(sizes.axes, sizes.at))]
+    domain = narrowed_by(domain, mattering, sizes.at, emitted.graph.dims)
     notes += [f"requires {condition}: an operator needs them to be equal" for condition in ordered(added - domain.requires.keys())]
-    graph = replace(graph, dims=dict(domain.ranges), requires=ordered({*domain.requires, *added}))
-    model = Model(graph, store, (), {}, store.constants)
-    graph = replace(graph, dims=tried(domain, model, module, example, tuple(input_names), output_names, notes))
+    emitted = emitted.changed(dims=dict(domain.ranges), requires=ordered({*domain.requires, *added}))
+    emitted = emitted.changed(dims=tried(domain, emitted.model, module, example, inputs, outputs, notes))
     if kept is not None:
-        require_agreement(domain, Model(graph, store, (), {}, store.constants), module, kept.example, tuple(input_names),
-                          output_names)
-    graph = replace(graph, dims=with_empty(graph, given, flat_names(example)))
-    _report_changed(exported, notes)
-    metadata: dict[str, Any] = {"source": {"framework": f"torch {torch.__version__}",
-                                           "module": f"{type(module).__module__}.{type(module).__qualname__}"}}
-    store = store.needed_by(graph)
-    held = [spec.target for spec in signature.input_specs if spec.kind is InputKind.BUFFER and spec.target in store
-            and spec.target not in store.constants and store.spec(spec.target).dtype.is_float]
-    if held:
-        metadata["buffers"] = held
-    check(graph, store)
-    program = Program(module, exported, Model(graph, store, (), metadata, store.constants), tuple(input_names), output_names,
-                      tuple(notes))
-    took_integers = any(not isinstance(decision.answer, bool) for decision in decided.found)
-    return Traced(program, example, domain, sizes, axes, took_integers, decided=decided)
+        require_agreement(domain, emitted.model, module, kept.example, inputs, outputs)
+    return domain, emitted.changed(dims=with_empty(emitted.graph, given, sizes.names))
 
 
 def _sizes_in(example: Mapping[str, Any], nodes: list[torch.fx.Node | None], symbols: Mapping[str, str]) -> dict[str, int]:
