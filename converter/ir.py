@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from converter.recorded import Draw, Sample
 
 
+Array = np.ndarray[Any, Any]
+
+
 class DType(enum.Enum):
     """The element types of the format. The value is the name in files; `numpy` is the little-endian NumPy dtype."""
 
@@ -227,8 +230,8 @@ class Example:
     An output may be a `converter.recorded.Sample`; `draws` says how inputs were drawn that a file need not hold.
     """
 
-    inputs: Mapping[str, np.ndarray[Any, Any]]
-    outputs: Mapping[str, np.ndarray[Any, Any] | Sample]
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array | Sample]
     made_by: str
     draws: Mapping[str, Draw] = field(default_factory=dict)
 

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from converter import discovery
 from converter.checking import check
 from converter.checkpoint import (
@@ -24,7 +22,7 @@ from converter.checkpoint import (
 )
 from converter.discovery import format_of, requiring, resolve
 from converter.errors import ConversionWarning, ConverterError, FormatError, ParameterError
-from converter.ir import Graph, Model, TensorSpec
+from converter.ir import Array, Graph, Model, TensorSpec
 from converter.matching import fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import InMemoryParameters, ParameterStore
@@ -34,7 +32,6 @@ from converter.state_dict import origin
 OPEN_SHOWN = 24
 """Open choices, or layers, that an error lists."""
 
-Array = np.ndarray[Any, Any]
 PathLike = str | Path
 
 

@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import FormatError
-from converter.ir import DType, TensorSpec
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType, TensorSpec
 
 PIECE = 3 << 20
 """Bytes that are read at a time where the whole is not needed: whole elements, and whole groups of base64."""

@@ -11,9 +11,7 @@ import numpy as np
 
 from converter.errors import FormatError
 from converter.generator import Generator, stream_seed
-from converter.ir import DType
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType
 
 SAMPLED = 16_384
 """An output of more values than this is recorded as a sample."""

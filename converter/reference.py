@@ -13,12 +13,11 @@ import numpy as np
 
 from converter.attributes import concrete_attributes
 from converter.errors import ConverterError, RunError
-from converter.ir import DType, Graph, Model, Node
+from converter.ir import Array, DType, Graph, Model, Node
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.resolved import resolve
 from converter.sizes import bind_body, check_inputs, promote
 
-Array = np.ndarray[Any, Any]
 Observer = Callable[[Node, tuple[Array, ...]], "tuple[Array, ...] | None"]
 """Called with a node and its outputs; what it gives, if anything, stands in for them."""
 

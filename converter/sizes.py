@@ -10,9 +10,7 @@ import numpy as np
 from converter.conditions import unmet
 from converter.dims import Expr, substitute
 from converter.errors import RunError
-from converter.ir import DType, Graph, TensorSpec
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType, Graph, TensorSpec
 
 
 def check_inputs(graph: Graph, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, int]]:

@@ -21,9 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from converter.errors import ConverterError, FormatError, RunError
-from converter.ir import DType
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType
 
 SECONDS, SPEED = 10.0, 5e6
 """A file may take so long to load, or for a run, and as long as it takes to read it at so many bytes a second."""

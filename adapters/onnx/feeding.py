@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from adapters.onnx.lowering.context import ONNX_DTYPES
-from converter.ir import DType
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType
 
 INEXACT_IN_FLOAT64 = ("MatMulScaleFusion",)
 """Optimizers of ONNX Runtime's that round a float64 model's numbers to float32: this one, the factor of a product."""

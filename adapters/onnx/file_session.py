@@ -12,8 +12,7 @@ import onnxruntime
 
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from converter.errors import FormatError, RunError
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array
 
 
 class OnnxFileSession:

@@ -20,11 +20,10 @@ from converter.errors import ConverterError, FormatError, ParameterError
 from converter.format.json_encoding import verify_digest
 from converter.format.reading import read_document
 from converter.format.tensors import beside, byte_count
-from converter.ir import DType, Model, TensorSpec
+from converter.ir import Array, DType, Model, TensorSpec
 from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import ParameterStore
 
-Array = np.ndarray[Any, Any]
 MAX_STEPS = 16
 """Steps of a layout; those that are written have three at most."""
 FROM_ONNX: dict[int, DType] = {**{number: dtype for dtype, number in ONNX_DTYPES.items()},

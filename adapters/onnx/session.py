@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from adapters.onnx.complex_numbers.pairs import from_border, to_border
@@ -16,10 +15,9 @@ from adapters.onnx.export import DEFAULT_OPSET, build
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.errors import ConverterError, MissingDependencyError, RunError, UnsupportedError
-from converter.ir import DType, Model
+from converter.ir import Array, DType, Model
 from converter.sizes import check_inputs
 
-Array = np.ndarray[Any, Any]
 IN_MEMORY = 64 << 20
 
 

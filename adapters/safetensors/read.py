@@ -14,11 +14,9 @@ import numpy as np
 
 from adapters.safetensors.dtypes import FROM_FILE
 from converter.errors import ConverterError, FormatError, UnsupportedError
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import ParameterStore
-
-Array = np.ndarray[Any, Any]
 
 MAX_HEADER = 100_000_000
 MAX_RANK = 32

@@ -23,14 +23,12 @@ from adapters.torch.tracing.inputs import bind_arguments, call, call_arguments
 from adapters.torch.tracing.record import Arrays, record
 from adapters.torch.tracing.trace import Program, from_exported, prepared, traced
 from converter.errors import ConverterError, ParameterError
-from converter.ir import DType, Model, TensorSpec
+from converter.ir import Array, DType, Model, TensorSpec
 from converter.matching import ADVICE, COUNTERS, match_names
 from converter.parameters import ParameterStore
 from converter.passes.casting import SOURCES, fit_dtypes
 from converter.ports import Incoming
 from converter.state_dict import said
-
-Array = np.ndarray[Any, Any]
 
 CASES = 3
 STATES = ("initial", "explicit")

@@ -17,10 +17,9 @@ from adapters.torch.ops.sorting import stable_order
 from adapters.torch.tracing.importer import target_name
 from adapters.torch.tracing.trace import Program
 from converter.errors import RunError
-from converter.ir import DType
+from converter.ir import Array, DType
 from converter.sizes import promote
 
-Array = np.ndarray[Any, Any]
 Observed = Mapping[str, Callable[[torch.Tensor], None]]
 
 

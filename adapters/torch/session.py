@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import to_numpy, to_tensor
 from adapters.torch.rebuilding.rebuild import build
 from converter.errors import ConverterError, RunError
-from converter.ir import Model
+from converter.ir import Array, Model
 from converter.sizes import check_inputs
-
-Array = np.ndarray[Any, Any]
 
 
 class TorchSession:

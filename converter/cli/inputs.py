@@ -7,16 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from converter.errors import ConverterError, FormatError
-from converter.ir import Example, TensorSpec
+from converter.ir import Array, Example, TensorSpec
 from converter.npz import read_npz, unreadable
 from converter.side_files import is_regular
-
-Array = np.ndarray[Any, Any]
 
 PATTERN = re.compile(r"(?P<name>[^:\[\]{}]+):(?P<dtype>\w+)\[(?P<shape>[^\[\]]*)\](?:\{(?P<low>-?\d+)\.\.(?P<high>-?\d+)\})?\Z")
 EXAMPLE = "'tokens:int64[batch,time]', or 'tokens:int64[batch,time]{0..30000}' to draw from a range"

@@ -12,8 +12,9 @@ import numpy as np
 from converter.cli.console import say
 from converter.cli.conversions import NO_CHECK
 from converter.cli.guard import guarded
-from converter.cli.inputs import Array, read_array
+from converter.cli.inputs import read_array
 from converter.errors import ConverterError, RunError
+from converter.ir import Array
 from converter.npz import read_npz, write_npz
 
 HELP = """Runs a model on arrays from files and writes its outputs, by name, to an .npz file. Without -o it prints them.

@@ -18,12 +18,11 @@ from converter.checking import check
 from converter.equivalence.compare import Comparison, compare, is_exact, within
 from converter.equivalence.conditioning import moves
 from converter.errors import GraphError
-from converter.ir import Graph, GraphOutput, Model, Node, TensorSpec
+from converter.ir import Array, Graph, GraphOutput, Model, Node, TensorSpec
 from converter.opset import lookup
 from converter.parameters import ParameterStore, ParameterView, places_in
 from converter.sizes import check_inputs
 
-Array = np.ndarray[Any, Any]
 Factory = Callable[[Model], Any]
 
 WINDOW_BYTES = 256 << 20

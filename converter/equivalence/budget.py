@@ -16,8 +16,7 @@ import numpy as np
 
 from converter.equivalence.compare import FACTOR, floor_of, lost, peak, ulps
 from converter.equivalence.inputs import EXTREME, PLAIN
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array
 
 MIN_SAMPLES = 16
 """How many independent values (`independent`) a pool should rest on; with fewer, the factor grows (`factor_of`)."""

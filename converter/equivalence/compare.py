@@ -18,9 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from converter.ir import DType
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType
 
 FACTOR = 4.0
 """A runtime may stray this many times as far as PyTorch did."""

@@ -16,12 +16,10 @@ from converter.checking import check
 from converter.equivalence.compare import eps_of
 from converter.equivalence.generator import Generator, stream_seed
 from converter.equivalence.ties import gives_exact
-from converter.ir import DType, Model, Node, TensorSpec
+from converter.ir import Array, DType, Model, Node, TensorSpec
 from converter.parameters import ParameterStore, ParameterView, places_in
 from converter.reference import run_graph
 from converter.sizes import check_inputs, promote
-
-Array = np.ndarray[Any, Any]
 
 PROBES = 4
 

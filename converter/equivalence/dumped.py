@@ -22,12 +22,11 @@ from converter.equivalence.report import Location, Report
 from converter.equivalence.stages import allowances_of, judge_runtime, nothing_compared
 from converter.equivalence.truth import Judge
 from converter.errors import ConverterError, FormatError, RunError
-from converter.ir import DType, GraphOutput, Model
+from converter.ir import Array, DType, GraphOutput, Model
 from converter.npz import read_npz
 from converter.reference import run
 from converter.sizes import promote
 
-Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 Outputs = Mapping[str, Any] | PathLike | Sequence[Mapping[str, Any] | PathLike]
 LISTED = 12

@@ -18,12 +18,11 @@ from converter.equivalence.generator import Generator, stream_seed
 from converter.equivalence.roles import DEFAULT_INTEGERS, Role, Specs, roles
 from converter.equivalence.sizing import Sizes
 from converter.errors import GraphError, RunError
-from converter.ir import DType, Graph, GraphInput
+from converter.ir import Array, DType, Graph, GraphInput
 from converter.parameters import ParameterStore
 from converter.recorded import Draw
 from converter.sizes import bind, check_inputs
 
-Array = np.ndarray[Any, Any]
 Override = Array | Callable[[Generator, tuple[int, ...]], Any]
 
 PLAIN, EXTREME, GIVEN, RECORDED, NOT_FINITE = "plain", "extreme", "given", "recorded", "not finite"

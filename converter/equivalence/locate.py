@@ -17,10 +17,9 @@ from converter.equivalence.dumped import locate_in_arrays
 from converter.equivalence.reduction import Reduced, reduce, with_example, write
 from converter.equivalence.report import Location, Point, Report, Row, Trace
 from converter.equivalence.truth import Judge, Prepared, first_line
-from converter.ir import Example, Model
+from converter.ir import Array, Example, Model
 from converter.reference import run
 
-Array = np.ndarray[Any, Any]
 Verify = Callable[..., Report]
 
 FUSED = "every node computes what it should when its value is looked at: the runtime goes wrong where it computes several at once"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from converter.dims import evaluate
 from converter.errors import ConverterError
-from converter.ir import Graph, TensorSpec
+from converter.ir import Array, Graph, TensorSpec
 from converter.parameters import ParameterStore, ParameterView, places_in
 
-Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 
 MEMORY = 1 << 30

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from converter.equivalence.report import Report
-from converter.ir import Graph
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, Graph
 
 
 class ByPlace:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from converter.equivalence.compare import WHOLE, Comparison, eps_of, floor_of, is_exact, scales
 from converter.errors import ConverterError
-from converter.ir import Example, Model
+from converter.ir import Array, Example, Model
 from converter.recorded import Sample, sampled, statistics_of
-
-Array = np.ndarray[Any, Any]
 
 SLACK = 1e-12
 """What float64 sums of many values may differ by, relative to the largest value."""

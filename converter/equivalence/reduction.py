@@ -7,17 +7,15 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from converter.checking import check
 from converter.equivalence.bisect import observed, subset
 from converter.errors import ConverterError
-from converter.ir import Graph, GraphInput, GraphOutput, Model, TensorSpec
+from converter.ir import Array, Graph, GraphInput, GraphOutput, Model, TensorSpec
 from converter.npz import write_npz
 
-Array = np.ndarray[Any, Any]
 Fails = Callable[[Model, Mapping[str, Array]], bool]
 Values = Callable[[Sequence[str]], Mapping[str, Array]]
 

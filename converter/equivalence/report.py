@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.equivalence.compare import Comparison
+from converter.ir import Array
 
-Array = np.ndarray[Any, Any]
 Stage = Literal["model", "structure", "recorded", "rounding", "quantisation"]
 STAGES: Mapping[str, str] = {
     "model": "the same parameters and graph",

@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from converter.ir import Graph, Node, TensorSpec
+from converter.ir import Array, Graph, Node, TensorSpec
 from converter.opset import facts_of, lookup
 from converter.resolved import resolve
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)

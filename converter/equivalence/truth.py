@@ -19,11 +19,10 @@ from converter.equivalence.inputs import PLAIN, Case
 from converter.equivalence.memory import MEMORY, groups, peak_bytes
 from converter.equivalence.ties import TieRule, tie_rules
 from converter.errors import ConverterError, EndlessLoopError, UnsupportedError
-from converter.ir import DType, Model, Node
+from converter.ir import Array, DType, Model, Node
 from converter.recorded import Sample
 from converter.sizes import promote
 
-Array = np.ndarray[Any, Any]
 Outputs = Mapping[str, Array]
 Recorded = tuple[Case, "Mapping[str, Array | Sample] | None"]
 """A case, and what PyTorch gave for it once."""

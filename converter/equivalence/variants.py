@@ -17,10 +17,9 @@ from converter.equivalence.report import Report, Row, failure
 from converter.equivalence.stages import allowances_of, judge_runtime
 from converter.equivalence.truth import Judge, Prepared, first_line
 from converter.errors import ConverterError, RunError
-from converter.ir import DType, Model
+from converter.ir import Array, DType, Model
 from converter.sizes import check_inputs
 
-Array = np.ndarray[Any, Any]
 LIMIT = "how much is too much only its user can say: --quantisation 2%, or verify(…, quantisation=0.02)"
 
 

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from converter import discovery
 from converter.equivalence.compare import is_exact
 from converter.equivalence.dumped import Outputs, judge_dumps, named_dumps
@@ -37,7 +35,6 @@ from converter.errors import ConverterError, MissingDependencyError
 from converter.ir import Model
 from converter.loading import file_session, load_with
 
-Array = np.ndarray[Any, Any]
 Runtimes = Sequence[str] | Mapping[str, Any] | None
 
 SOURCE, KERNELS = "the source", "reference kernels"

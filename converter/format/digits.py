@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import orjson
 
 from converter.format.small_floats import SMALL_FLOATS, float_table, shortest_digits
 from converter.format.values import COMPONENT
-from converter.ir import DType
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType
 
 BLOCK = 1 << 17
 _CANONICAL_NAN = {DType.FLOAT32: 0x7FC00000, DType.FLOAT64: 0x7FF8000000000000}

@@ -13,10 +13,8 @@ from converter.format.document import parameter_spec, spec_to_document
 from converter.format.fields import describe, fixed_shape, members, typed
 from converter.format.limits import MAX_BYTES
 from converter.format.tensors import integers
-from converter.ir import DType, Example, TensorSpec
+from converter.ir import Array, DType, Example, TensorSpec
 from converter.recorded import KINDS, STATISTICS, Draw, Sample
-
-Array = np.ndarray[Any, Any]
 
 MAX_SEED = (1 << 64) - 1
 

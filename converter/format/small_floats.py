@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.ir import DType
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType
 
 SMALL_FLOATS = frozenset(dtype for dtype in DType if dtype.is_float and dtype.itemsize <= 2)
 

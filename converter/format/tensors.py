@@ -20,10 +20,8 @@ from converter.format.fields import describe, known, name_of, typed
 from converter.format.limits import MAX_BYTES
 from converter.format.scan import Scanner
 from converter.format.values import check_room, decode_values
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.parameters import as_bytes
-
-Array = np.ndarray[Any, Any]
 
 SOURCES = ("alias", "values", "base64", "file")
 """The members that say where a parameter's values are."""

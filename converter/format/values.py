@@ -18,9 +18,7 @@ import orjson
 
 from converter.errors import FormatError
 from converter.format.small_floats import float_table
-from converter.ir import DType
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType
 
 CHUNK = 1 << 18
 SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

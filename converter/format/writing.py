@@ -19,12 +19,11 @@ from converter.format.limits import FORMAT, MAX_DEPTH, MAX_INTEGER_BITS, VERSION
 from converter.format.reading import check_examples, check_parameters, listed
 from converter.format.samples import recorded_members
 from converter.format.tensors import byte_count, write_values
-from converter.ir import DType, Example, Graph, Model, TensorSpec
+from converter.ir import Array, DType, Example, Graph, Model, TensorSpec
 from converter.mapped import LARGE
 from converter.parameters import ParameterStore, as_bytes
 from converter.recorded import Sample
 
-Array = np.ndarray[Any, Any]
 Pieces = Iterator[bytes]
 HASHED_ASIDE = 1 << 22
 """Bytes from which on a parameter is hashed in a thread of its own while it is written."""

@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from converter.ir import Model
+from converter.ir import Array, Model
 from converter.parameters import ParameterStore
 
 if TYPE_CHECKING:
     from converter.recognition import Checkpoint, Recognised
-
-Array = np.ndarray[Any, Any]
 
 
 class Concern(str):

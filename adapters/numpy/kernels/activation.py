@@ -9,9 +9,8 @@ import numpy as np
 
 from adapters.numpy.blocks import elementwise, rowwise
 from adapters.numpy.registry import kernel
+from converter.ir import Array
 from converter.opset import lookup
-
-Array = np.ndarray[Any, Any]
 
 # erf(x) = x * P(x²) / Q(x²) on [-4, 4], beyond which float32 rounds it to ±1: the minimax ratio of Eigen and Cephes.
 _ERF_OVER = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04,

@@ -10,14 +10,14 @@ import onnx
 
 from adapters.onnx.complex_numbers import pairs as complex_pairs
 from adapters.onnx.complex_numbers.pairs import Pair
-from adapters.onnx.lowering.emitter import CONVERTED, ONNX_DTYPES, Array, Emitter, Tensor, once
+from adapters.onnx.lowering.emitter import CONVERTED, ONNX_DTYPES, Emitter, Tensor, once
 from adapters.onnx.lowering.layouts import BYTES, Initializer, Layout
 from adapters.onnx.registry import lowerings
 from converter.attributes import attribute_symbols
 from converter.checking import check
 from converter.dims import Expr, fixed
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import DType, Graph, Node, TensorSpec
+from converter.ir import Array, DType, Graph, Node, TensorSpec
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.ports.refusals import Refusals
 from converter.resolved import resolve

@@ -18,10 +18,8 @@ from converter import dims
 from converter.builder import Value
 from converter.dims import Dim
 from converter.errors import UnsupportedError
-from converter.ir import DType, Graph, Node, TensorSpec
+from converter.ir import Array, DType, Graph, Node, TensorSpec
 from converter.ports.sizes import SizeWriter
-
-Array = np.ndarray[Any, Any]
 
 Tensor = Value
 """A value in the ONNX graph: its name there, and its neutral dtype and shape."""

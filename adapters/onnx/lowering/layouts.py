@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 
-Array = np.ndarray[Any, Any]
 Step = tuple[Any, ...]
 
 BYTES: dict[DType, DType] = {DType.INT2: DType.INT8, DType.UINT2: DType.UINT8, DType.INT4: DType.INT8, DType.UINT4: DType.UINT8}

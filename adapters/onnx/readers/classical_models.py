@@ -16,9 +16,8 @@ from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
 from converter.dims import product
-from converter.ir import DType
+from converter.ir import Array, DType
 
-Array = np.ndarray[Any, Any]
 Floats = Sequence[float]
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from adapters.onnx.load import FROM_ONNX
-from adapters.onnx.reading.items import Array, Item, is_numeric
+from adapters.onnx.reading.items import Item, is_numeric
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
 from converter.dims import Dim, Expr, maximum, minimum, product, symbol
-from converter.ir import DType
+from converter.ir import Array, DType
 
 
 @reads("Constant")

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from adapters.onnx.reading.items import Array, Item
+from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
 from converter.dims import Dim, Expr
+from converter.ir import Array
 
 
 def coordinates(size: int, out: int, scale: float, mode: str, span: tuple[float, float]) -> Array:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adapters.onnx.readers.classical_models import Array, Floats, after, float_columns, integer_labels, pick_label
+from adapters.onnx.readers.classical_models import Floats, after, float_columns, integer_labels, pick_label
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import GraphBuilder, Value
-from converter.ir import DType, Graph
+from converter.ir import Array, DType, Graph
 
 MOST_CLASSES, MOST_WEIGHTS = 1000, 1 << 26
 """Classes, and numbers of the table of all pairs of them."""

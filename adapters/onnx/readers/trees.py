@@ -13,9 +13,8 @@ from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import GraphBuilder, Value
-from converter.ir import DType, Graph
+from converter.ir import Array, DType, Graph
 
-Array = np.ndarray[Any, Any]
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
 COMPARED = ("less_equal", "less", "greater_equal", "greater", "equal", "not_equal")
 MOST_TARGETS = 1 << 26

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from converter.builder import Value
 from converter.dims import Dim, Expr
-from converter.ir import DType
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, DType
 
 SMALL = 4096
 """Elements of a constant that are looked into: enough for shapes, axes, pads, and tables of scales."""

@@ -15,8 +15,8 @@ import numpy as np
 
 from converter.dims import Dim, Expr, maximum, minimum
 from converter.errors import ConverterError
+from converter.ir import Array
 
-Array = np.ndarray[Any, Any]
 Known = Callable[..., "Array | None"]
 
 LARGEST = 1 << 16

@@ -13,14 +13,14 @@ from adapters.onnx.initializers import embedded_array
 from adapters.onnx.load import FROM_ONNX, text_of
 from adapters.onnx.reading.attributes import check_call, decoded
 from adapters.onnx.reading.constants import ARITHMETIC, COMPUTED, evaluate_constants
-from adapters.onnx.reading.items import SMALL, Array, Item, as_numbers, as_sizes, from_sizes, is_numeric
+from adapters.onnx.reading.items import SMALL, Item, as_numbers, as_sizes, from_sizes, is_numeric
 from adapters.onnx.reading.known import evaluate
 from adapters.onnx.reading.parameters import ForeignParameters, Step, arrange
 from adapters.onnx.registry import readers
 from converter.builder import GraphBuilder, Value
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError, FormatError, GraphError, UnsupportedError
-from converter.ir import DType
+from converter.ir import Array, DType
 from converter.ports.importing import GraphImporter
 from converter.ports.refusals import Refusals
 

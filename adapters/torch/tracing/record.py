@@ -15,10 +15,9 @@ from adapters.torch.state.memory import evaluation, unchanged
 from adapters.torch.tracing.inputs import call, call_arguments, flat_names
 from adapters.torch.tracing.trace import Program
 from converter.errors import ConverterError
-from converter.ir import Example
+from converter.ir import Array, Example
 from converter.recorded import DRAWN, sampled
 
-Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 Drawn = Callable[[Arrays], Iterator[Arrays]]
 
