@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from typing import Any
 
 from converter.attributes import attribute_symbols, graphs_in
 from converter.dims import Expr, differ, symbols
 from converter.errors import ConverterError, GraphError
-from converter.ir import DimRange, DType, Graph, Node, TensorSpec
+from converter.ir import DType, Graph, Node, TensorSpec
 from converter.opset import Operator, lookup
 from converter.parameters import ParameterStore
 from converter.resolved import Specs, resolve
@@ -169,8 +169,3 @@ def require_same(declared: TensorSpec, inferred: TensorSpec, where: str) -> None
     if not same:
         raise GraphError("the declared spec is not what the graph computes", where=where, expected=str(inferred),
                          received=str(declared))
-
-
-def default_dims(graph_specs: Mapping[str, TensorSpec]) -> dict[str, DimRange]:
-    """A range of 1 and up for each symbol in the given specs."""
-    return {name: DimRange() for spec in graph_specs.values() for size in spec.shape for name in sorted(symbols(size))}

@@ -27,7 +27,6 @@ from converter.matching import fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.ports import Rebuilder, Saver, Session, SessionFactory, Tracer
-from converter.state_dict import origin
 
 OPEN_SHOWN = 24
 """Open choices, or layers, that an error lists."""
@@ -294,6 +293,7 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, 
     """A model of a graph and a store of its parameters. Raises as `from_checkpoint` does."""
     from converter.drafting import graph_of_file
     from converter.format import Architecture, bind_parameters
+    from converter.recognition import model_from
 
     if not isinstance(architecture, Graph):
         found = graph_of_file(existing(architecture))
@@ -307,10 +307,7 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, 
             matched, parameters = fit(store, found, allow_extra=allow_extra, narrow=narrow)
     except ConverterError as error:
         raise error.within(where) from error
-    own = found.metadata.get("source")
-    found_out = origin(matched.store, matched.wrappers, matched.notes)
-    metadata = {**found.metadata, "source": source.beside(own if isinstance(own, Mapping) else {}, found_out)}
-    return Model(found.graph, parameters, (), metadata, frozenset(found.constants.names()))
+    return model_from(found, parameters, matched, source)
 
 
 def _declared_by(graph: Graph, store: ParameterStore) -> dict[str, TensorSpec]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.checkpoint import checkpoint_files, load_parameters
+from converter.checkpoint import Source, checkpoint_files, load_parameters
 from converter.discovery import Recogniser, recognisers, requiring, resolve
 from converter.errors import ConverterError, FormatError
 from converter.ir import Model
@@ -113,15 +113,16 @@ def bound(checkpoint: Checkpoint, found: Recognised) -> tuple[ParameterStore, Ma
 
 def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
     """The model of a recognised checkpoint. Raises `ParameterError` for tensors that do not fit, all of them listed."""
-    from converter.checkpoint import Source
-
-    architecture = found.architecture
     parameters, matched = bound(checkpoint, found)
-    own = architecture.metadata.get("source")
     files = found.files or tuple(checkpoint_files(checkpoint.path))
+    return model_from(found.architecture, parameters, matched, Source(files, checkpoint.path))
+
+
+def model_from(architecture: Architecture, parameters: ParameterStore, matched: Matched, source: Source) -> Model:
+    """A graph with its parameters, and where they came from beside what the graph says of itself."""
+    own = architecture.metadata.get("source")
     found_out = origin(matched.store, matched.wrappers, matched.notes)
-    source = Source(files, checkpoint.path).beside(own if isinstance(own, Mapping) else {}, found_out)
-    metadata = {**architecture.metadata, "source": source}
+    metadata = {**architecture.metadata, "source": source.beside(own if isinstance(own, Mapping) else {}, found_out)}
     return Model(architecture.graph, parameters, (), metadata, frozenset(architecture.constants.names()))
 
 

@@ -18,7 +18,6 @@ MATRIX_NORM = torch.linalg.matrix_norm
 NORM = torch.linalg.norm
 PINV = torch.linalg.pinv
 RANK = torch.linalg.matrix_rank
-LSTSQ = torch.linalg.lstsq
 NAMES = ("fro", "nuc")
 Solution: Any = torch.return_types.linalg_lstsq  # type: ignore[attr-defined]
 

@@ -28,16 +28,10 @@ from adapters.torch.tracing.inputs import Unnamed, flat_names, identifier
 from adapters.torch.tracing.programs import Program, Roll, Traced, imported
 from adapters.torch.tracing.specializing import recorded_places
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import DimRange, Model
+from converter.ir import DimRange
 from converter.ports import Concern
 
-__all__ = ["Prepared", "Program", "from_exported", "from_torch", "prepared", "trace", "traced"]
-
-
-def from_torch(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
-               dims: Any = "auto", name: str | None = None) -> Model:
-    """Converts a live module. See `trace` for the arguments; gives the model alone."""
-    return trace(module, args, kwargs, dims=dims, name=name).model
+__all__ = ["Prepared", "Program", "from_exported", "prepared", "trace", "traced"]
 
 
 def trace(module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *,
