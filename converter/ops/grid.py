@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Iterable
+from itertools import product as product_of
 from typing import Literal
 
-import numpy as np
-
-from converter.dims import Dim
-from converter.ir import TensorSpec
-from converter.ops._rules import Array, require, require_float, require_rank, require_size, same_dtype
-from converter.ops._spatial import wide
+from converter.dims import Dim, maximum, product
+from converter.formulas import Space, Term, counted, dtype_of, widened
+from converter.ir import DType, TensorSpec
+from converter.ops._rules import require, require_float, require_rank, require_size, same_dtype
+from converter.ops.resize import cubic
 from converter.opset import op
 
 Mode = Literal["linear", "nearest", "cubic"]
@@ -28,42 +28,37 @@ def _grid_sample(x: TensorSpec, grid: TensorSpec, *, mode: Mode = "linear", padd
     return TensorSpec(same_dtype(x, grid), (*x.shape[:2], *grid.shape[1:-1]))
 
 
-def _reflect(place: Array, low: float, high: float) -> Array:
-    """Back and forth between `low` and `high`."""
-    if high == low:
-        return np.zeros_like(place)
-    span = place.dtype.type(high - low)
-    distance = np.abs(place - place.dtype.type(low))
-    over = np.fmod(distance, span)
-    y: Array = np.where(np.floor(distance / span) % 2 == 0, over, span - over) + place.dtype.type(low)
-    return y
-
-
-def _placed(place: Array, size: int, padding: str, align_corners: bool) -> Array:
+def _placed(f: Space, place: Term, size: Dim, padding: str, align_corners: bool) -> Term:
     """Coordinates brought inside as `padding` says, NaN to the first element."""
+    if padding == "zeros":
+        return place
     if padding == "reflection":
-        place = _reflect(place, 0, size - 1) if align_corners else _reflect(place, -0.5, size - 0.5)
-    if padding != "zeros":
-        place = np.minimum(np.maximum(np.where(np.isnan(place), 0, place), 0), place.dtype.type(size - 1))
-    return place
+        # Back and forth between the centres of the outer elements, or their edges.
+        low, span = (0.0, maximum(size - 1, 1)) if align_corners else (-0.5, size)
+        distance = f.abs(place - low)
+        over = f.fmod(distance, span)
+        even = f.equal(f.fmod(f.floor(distance / span), 2.0), 0.0)
+        place = f.where(even, over, f.subtract(span, over)) + low
+    return f.minimum(f.maximum(f.where(f.isnan(place), 0.0, place), 0.0), size - 1)
 
 
-def _picked(x: Array, places: list[Array]) -> Array:
+def _picked(f: Space, x: Term, places: list[Term]) -> Term:
     """x[n, c, places...] for whole-numbered coordinates of [n, ...]; zero for those outside."""
-    batch = x.shape[0]
-    inside = np.ones(places[0].shape, bool)
-    indices = []
+    inside, flat = None, None
     for place, size in zip(places, x.shape[2:], strict=True):
-        held = (place >= 0) & (place < size)
-        inside &= held
-        indices.append(np.where(held, place, 0).astype(np.int64))
-    rows = np.arange(batch).reshape(-1, *[1] * (places[0].ndim - 1))
-    values = np.moveaxis(x, 1, -1)[(rows, *indices)]
-    return np.moveaxis(np.where(inside[..., None], values, 0), -1, 1)
+        held = (place >= 0.0) & f.less(place, size)
+        inside = held if inside is None else inside & held
+        index = f.astype(f.where(held, place, 0.0), dtype=DType.INT64)
+        flat = index if flat is None else flat * size + index
+    out = flat.shape[1:]
+    flat = f.broadcast_to(f.reshape(flat, shape=(flat.shape[0], 1, product(out))), shape=(*x.shape[:2], product(out)))
+    values = f.take_along_axis(f.reshape(x, shape=(*x.shape[:2], product(x.shape[2:]))), flat, axis=2)
+    return f.where(f.expand_dims(inside, axis=(1,)), f.reshape(values, shape=(*x.shape[:2], *out)), 0.0)
 
 
 @op(infer=_grid_sample)
-def grid_sample(x: Array, grid: Array, *, mode: Mode = "linear", padding: Padding = "zeros", align_corners: bool = False) -> Array:
+@widened
+def grid_sample(f: Space, x: Term, grid: Term, *, mode: Mode = "linear", padding: Padding = "zeros", align_corners: bool = False) -> Term:
     """x at the points of `grid`: torch.nn.functional.grid_sample.
 
     x: [batch, channels, (depth,) height, width]; grid: [batch, *out, 2 or 3] in the order x, y(, z), -1 and 1 being the
@@ -72,43 +67,28 @@ def grid_sample(x: Array, grid: Array, *, mode: Mode = "linear", padding: Paddin
     axis, `nearest` rounds half to even, `cubic` uses Keys' kernel with a = -0.75 (images only).
     Outside: `zeros` are zero, `border` is the nearest element, `reflection` mirrors at the edges.
     """
-    dtype = wide(x.dtype)
-    wider, half = x.astype(dtype, copy=False), dtype.type(0.5)
     sizes = x.shape[2:]
-    points = np.moveaxis(grid.astype(dtype, copy=False), -1, 0)[::-1]
-    places = [((point + 1) * half * dtype.type(size - 1)) if align_corners else ((point + 1) * dtype.type(size) - 1) * half
-              for point, size in zip(points, sizes, strict=True)]
-    if mode == "cubic":
-        y = _cubic_sample(wider, places, padding, align_corners)
-        return y.astype(x.dtype, copy=False)
-    places = [_placed(place, size, padding, align_corners) for place, size in zip(places, sizes, strict=True)]
+    points = [f.select(grid, axis=-1, index=len(sizes) - 1 - axis) + 1.0 for axis in range(len(sizes))]
+    places = [point * 0.5 * (size - 1) if align_corners else (point * size - 1.0) * 0.5 for point, size in zip(points, sizes, strict=True)]
+
+    def inside(items: Iterable[Term]) -> list[Term]:
+        return [_placed(f, item, size, padding, align_corners) for item, size in zip(items, sizes, strict=True)]
+
+    places = places if mode == "cubic" else inside(places)
     if mode == "nearest":
-        return _picked(wider, [np.rint(place) for place in places]).astype(x.dtype, copy=False)
-    lower = [np.floor(place) for place in places]
-    total = np.zeros((*x.shape[:2], *grid.shape[1:-1]), dtype)
-    for corner in product((0, 1), repeat=len(sizes)):
-        share = np.ones(places[0].shape, dtype)
-        for place, low, side in zip(places, lower, corner, strict=True):
-            share = share * (place - low if side else low + 1 - place)
+        return _picked(f, x, [f.round(place) for place in places])
+    lower = [f.floor(place) for place in places]
+    total: Term = 0.0
+    for corner in product_of((0, 1) if mode == "linear" else (-1, 0, 1, 2), repeat=len(sizes)):
+        spots, share = [low + side for low, side in zip(lower, corner, strict=True)], None
+        for place, low, spot, side in zip(places, lower, spots, corner, strict=True):
+            part = cubic(f, f.abs(place - spot), -0.75) if mode == "cubic" else place - low if side else low + 1.0 - place
+            share = part if share is None else share * part
+        if mode == "cubic":
+            spots = [f.round(spot) if padding == "reflection" else spot for spot in inside(spots)]
         # Where no neighbour lies inside, zero times an infinite share is zero.
-        value = _picked(wider, [low + side for low, side in zip(lower, corner, strict=True)])
-        total += np.where(np.isfinite(share[:, None]), value * share[:, None], 0)
-    return total.astype(x.dtype, copy=False)
-
-
-def _cubic_sample(x: Array, places: list[Array], padding: str, align_corners: bool) -> Array:
-    from converter.ops.resize import _cubic
-
-    lower = [np.floor(place) for place in places]
-    total = np.zeros((*x.shape[:2], *places[0].shape[1:]), x.dtype)
-    for corner in product((-1, 0, 1, 2), repeat=2):
-        share = np.ones(places[0].shape, x.dtype)
-        spots = []
-        for place, low, side, size in zip(places, lower, corner, x.shape[2:], strict=True):
-            share = share * _cubic(np.abs(place - (low + side)), -0.75).astype(x.dtype)
-            spots.append(_placed(low + side, size, padding, align_corners))
-        spots = [np.rint(spot) if padding == "reflection" else spot for spot in spots]
-        total += np.where(np.isfinite(share[:, None]), _picked(x, spots) * share[:, None], 0)
+        share = f.expand_dims(share, axis=(1,))
+        total = f.where(f.isfinite(share), _picked(f, x, spots) * share, 0.0) + total
     return total
 
 
@@ -125,19 +105,23 @@ def _affine_grid(theta: TensorSpec, *, size: tuple[Dim, ...], align_corners: boo
 
 
 @op(infer=_affine_grid)
-def affine_grid(theta: Array, *, size: tuple[Dim, ...], align_corners: bool = False) -> Array:
+@widened
+def affine_grid(f: Space, theta: Term, *, size: tuple[Dim, ...], align_corners: bool = False) -> Term:
     """The points for `grid_sample` that affine maps make: torch.nn.functional.affine_grid.
 
     theta: [batch, 2, 3] or [batch, 3, 4]; size: [batch, channels, (depth,) height, width] of the image to make.
     y: [batch, (depth,) height, width, 2 or 3] = theta · (x, y(, z), 1), each coordinate going from -1 to 1 with
     `align_corners` (0 for one element), else in the middles of as many equal parts.
     """
-    dtype = wide(theta.dtype)
-    spatial = [int(item) for item in size[2:]]  # type: ignore[arg-type]
-    ends = [1.0 if align_corners else (count - 1) / max(count, 1) for count in spatial]
-    steps = [np.linspace(-end, end, count, dtype=dtype) if count > 1 else np.zeros(count, dtype)
-             for end, count in zip(ends, spatial, strict=True)]
-    axes = np.meshgrid(*steps, indexing="ij")
-    points = np.stack([*axes[::-1], np.ones(spatial, dtype)], -1).reshape(-1, len(spatial) + 1)
-    y: Array = np.matmul(points, theta.astype(dtype, copy=False).transpose(0, 2, 1))
-    return y.reshape(theta.shape[0], *spatial, len(spatial)).astype(theta.dtype, copy=False)
+    spatial, rank = size[2:], len(size) - 2
+    columns = []
+    for axis in reversed(range(rank)):
+        count = spatial[axis]
+        # The whole numbers from 1 - count to count - 1 by twos.
+        twice = f.astype(counted(f, count, axis, rank) * 2 - (count - 1), dtype=DType.FLOAT64)
+        steps = f.astype(twice / maximum(count - 1 if align_corners else count, 1), dtype=dtype_of(theta))
+        columns.append(f.broadcast_to(steps, shape=spatial))
+    columns.append(f.full(shape=spatial, fill_value=1.0, dtype=dtype_of(theta)))
+    points = f.reshape(f.stack(*columns, axis=-1), shape=(product(spatial), rank + 1))
+    y = f.matmul(points, f.permute_dims(theta, axes=(0, 2, 1)))
+    return f.reshape(y, shape=(theta.shape[0], *spatial, rank))

@@ -13,6 +13,7 @@ from adapters.onnx.registry import lowers
 from converter.dims import Dim, evaluate, symbols
 from converter.ir import DType, TensorSpec
 from converter.ops import resize
+from converter.opset import ARRAYS
 
 NATIVE = frozenset({DType.FLOAT32, DType.FLOAT16})
 
@@ -36,7 +37,7 @@ def _gives(incoming: Dim, outgoing: Dim, scale: float) -> bool:
 def _indices(g: Lowering, incoming: Dim, outgoing: Dim, scale: float | None, exact: bool) -> Tensor:
     """The input's index for each output, by the reference kernel's float32 arithmetic."""
     if isinstance(incoming, int) and isinstance(outgoing, int):
-        return g.constant(resize.nearest(incoming, outgoing, scale, exact))
+        return g.constant(resize.nearest(ARRAYS, incoming, outgoing, scale, exact))
     float32 = DType.FLOAT32
     vector, one = TensorSpec(float32, (outgoing,)), TensorSpec(float32, (1,))
     whole = TensorSpec(DType.INT64, (outgoing,))
@@ -99,7 +100,7 @@ def _mixed(g: Lowering, x: Tensor, size: tuple[Dim, ...], mode: str, align_corne
         if incoming == outgoing and (not factor or align_corners):
             continue
         if isinstance(incoming, int) and isinstance(outgoing, int):
-            places, shares = resize.weights(incoming, outgoing, mode, align_corners, antialias, factor, dtype.numpy)
+            places, shares, _ = resize.weights(ARRAYS, incoming, outgoing, mode, align_corners, antialias, factor, dtype)
             matrix = np.zeros((outgoing, incoming), dtype.numpy)
             np.add.at(matrix, (np.arange(outgoing)[:, None], places), shares)
             order = [*(other for other in range(x.rank) if other != axis), axis]
