@@ -57,6 +57,9 @@ def nothing(x: Term) -> bool | int:
     return False if dtype_of(x) is DType.BOOL else 0
 
 
+NUMBERS = frozenset({bool, int, float})
+
+
 class Arrays:
     """The reading as arrays. `kernel_of` gives an operator's reference kernel."""
 
@@ -68,9 +71,10 @@ class Arrays:
         kernel = self._kernel_of(operator)
 
         def compute(*operands: Any, **attributes: Any) -> Any:
-            dtype = next((item.dtype for item in reversed(operands) if isinstance(item, (np.ndarray, np.generic))), None)
-            tensors = (np.asarray(item, dtype) if isinstance(item, (int, float)) else item for item in operands)
-            return kernel(*tensors, **{name: partial(item, self) if callable(item) else item for name, item in attributes.items()})
+            if not NUMBERS.isdisjoint(map(type, operands)):
+                dtype = next((item.dtype for item in reversed(operands) if isinstance(item, (np.ndarray, np.generic))), None)
+                operands = tuple(np.asarray(item, dtype) if type(item) in NUMBERS else item for item in operands)
+            return kernel(*operands, **{name: partial(item, self) if callable(item) else item for name, item in attributes.items()})
 
         setattr(self, operator, compute)
         return compute

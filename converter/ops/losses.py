@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from functools import reduce
 
+from converter.dims import Dim
+from converter.formulas import Space, Term, counted, dtype_of, widened
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require, require_rank, require_size
+from converter.ops._rules import require, require_rank, require_size
 from converter.opset import op
 
 
@@ -24,7 +27,8 @@ def _ctc_loss(log_probs: TensorSpec, targets: TensorSpec, input_lengths: TensorS
 
 
 @op(infer=_ctc_loss)
-def ctc_loss(log_probs: Array, targets: Array, input_lengths: Array, target_lengths: Array, *, blank: int = 0) -> Array:
+@widened
+def ctc_loss(f: Space, log_probs: Term, targets: Term, input_lengths: Term, target_lengths: Term, *, blank: int = 0) -> Term:
     """Connectionist temporal classification (Graves et al. 2006): -log of the probability of all alignments of a target.
 
     log_probs: [time, batch, classes]; targets: [batch, length], int64, padded with any class; input_lengths and
@@ -34,29 +38,38 @@ def ctc_loss(log_probs: Array, targets: Array, input_lengths: Array, target_leng
     α₀(0) = p₀(blank), α₀(1) = p₀(l₁); αₜ(s) = (αₜ₋₁(s) + αₜ₋₁(s-1) + [l'ₛ is no blank and not l'ₛ₋₂] αₜ₋₁(s-2)) pₜ(l'ₛ);
     y = -log(α(2n) + α(2n-1)) at the last time of the input, n being the target's length.
     """
-    if np.any(target_lengths < 0) or np.any(target_lengths > targets.shape[1]):
-        raise ValueError(f"a target's length is not from 0 to {targets.shape[1]}")
-    read = targets[np.arange(targets.shape[1]) < target_lengths[:, None]]
-    if read.size and not 0 <= read.min() <= read.max() < log_probs.shape[2]:
-        raise IndexError(f"a label is not from 0 to {log_probs.shape[2] - 1}")
-    wide = np.result_type(log_probs.dtype, np.float32) if log_probs.dtype.itemsize > 2 else np.dtype(np.float32)
-    count, states = targets.shape[0], 2 * targets.shape[1] + 1
-    labels = np.full((count, states), blank)
-    labels[:, 1::2] = targets
-    again = np.zeros((count, states), bool)
-    again[:, 3::2] = targets[:, 1:] != targets[:, :-1]
-    again &= labels != blank
+    (time, batch, count), length = log_probs.shape, targets.shape[1]
+    states, column = 2 * length + 1, f.expand_dims(target_lengths, axis=(1,))
+    blanks = f.full(shape=(batch, length), fill_value=blank, dtype=DType.INT64)
+    pairs = f.reshape(f.stack(blanks, targets, axis=2), shape=(batch, 2 * length))
+    labels = f.pad(pairs, pads=((0, 0), (0, 1)), value=blank)
+    before = f.slice(f.pad(labels, pads=((0, 0), (2, 0)), value=blank), axes=(1,), starts=(0,), stops=(-2,))
+    again = f.not_equal(labels, before) & f.not_equal(labels, blank)
     # Nothing is read at a label past the target, which may be no class at all.
-    classes = np.where(np.arange(states) < 2 * target_lengths[:, None] + 1, labels, blank)
-    emitted = np.take_along_axis(log_probs.astype(wide), np.broadcast_to(classes, (len(log_probs), *classes.shape)), axis=2)
-    alpha = np.full((count, states), -np.inf, wide)
-    alpha[:, 0] = 0.0  # before any time, at the first blank, from where the first label is reached too
-    for time, logs in enumerate(emitted):
-        one, two = np.full_like(alpha, -np.inf), np.full_like(alpha, -np.inf)
-        one[:, 1:], two[:, 2:] = alpha[:, :-1], alpha[:, :-2]
-        moved = np.logaddexp(np.logaddexp(alpha, one), np.where(again, two, -np.inf)) + logs
-        alpha = np.where((time < input_lengths)[:, None], moved, alpha)
-    last = np.take_along_axis(alpha, 2 * target_lengths[:, None], axis=1)[:, 0]
-    before = np.take_along_axis(alpha, np.maximum(2 * target_lengths - 1, 0)[:, None], axis=1)[:, 0]
-    total = np.logaddexp(last, np.where(target_lengths > 0, before, -np.inf))
-    return np.asarray(-total, log_probs.dtype)
+    classes = _inside(f, f.where(counted(f, states) <= column * 2, labels, blank), count)
+    emitted = f.take_along_axis(log_probs, f.broadcast_to(classes, shape=(time, batch, states)), axis=2)
+    active = counted(f, time, 0, 3) < f.expand_dims(input_lengths, axis=(1,))
+
+    def step(f: Space, alpha: Term, logs: Term, active: Term, again: Term) -> tuple[Term]:
+        shifted = f.pad(alpha, pads=((0, 0), (2, 0)), value=-math.inf)
+        one, two = (f.slice(shifted, axes=(1,), starts=(start,), stops=(start - 2,)) for start in (1, 0))
+        return (f.where(active, _log_of_sum(f, alpha, one, f.where(again, two, -math.inf)) + logs, alpha),)
+
+    # Before any time it is at the first blank, from where the first label is reached too.
+    start = f.where(f.equal(counted(f, states), 0), f.full(shape=(batch, states), fill_value=0.0, dtype=dtype_of(log_probs)), -math.inf)
+    (alpha,) = f.scan(start, emitted, active, again, states=1, sequences=2, body=step)
+    last = f.take_along_axis(alpha, _inside(f, column * 2, states), axis=1)
+    previous = f.take_along_axis(alpha, f.maximum(column * 2 - 1, 0), axis=1)
+    return -f.squeeze(_log_of_sum(f, last, f.where(column > 0, previous, -math.inf)), axis=(1,))
+
+
+def _inside(f: Space, places: Term, size: Dim) -> Term:
+    """A negative place, which would count from the end, becomes one outside."""
+    return f.where(places < 0, size, places)
+
+
+def _log_of_sum(f: Space, *logs: Term) -> Term:
+    """log Σ eˣ, -infinity of nothing but that."""
+    top = reduce(f.maximum, logs)
+    top = f.where(f.equal(top, -math.inf), 0.0, top)
+    return f.log(reduce(f.add, (f.exp(item - top) for item in logs))) + top

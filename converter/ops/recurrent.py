@@ -9,11 +9,13 @@ import numpy as np
 
 from converter.dims import Dim
 from converter.facts import Facts
+from converter.formulas import Space, Term, counted, dtype_of, widened
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require, require_float, require_rank, require_size, same_dtype
+from converter.ops._rules import require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
 
-Step = Callable[[Array, Sequence[Array], Sequence[Array | None]], tuple[Array, ...]]
+Step = Callable[[Space, Term, Term, Sequence[Term], Term | None], tuple[Term, ...]]
+"""(space, what enters, what recurs, states, projection) to the new states."""
 
 
 def count(num_layers: int, bidirectional: bool, bias: bool, proj_size: int = 0) -> tuple[int, int]:
@@ -91,99 +93,87 @@ def _same(spec: TensorSpec | None, shape: tuple[Dim, ...], what: str) -> None:
             require_size(found, expected, what)
 
 
-def _stack(step: Step, states: int, x: Array, tensors: Sequence[Array], num_layers: int, bidirectional: bool,
-           batch_first: bool, bias: bool, proj_size: int = 0, lengths: bool = False) -> tuple[Array, ...]:
-    """Every layer over every time step. Half precision is computed in float32."""
-    dtype = x.dtype
-    inside = None
-    if lengths:
-        *tensors, ends_at = tensors
-        inside = _inside(ends_at, x.shape[1 if batch_first else 0])
-    wide = np.promote_types(dtype, np.float32) if dtype.kind == "f" else np.dtype(np.float32)
-    layers, initial = cut([tensor.astype(wide, copy=False) for tensor in tensors], num_layers, bidirectional, bias, proj_size)
+@widened
+def _stack(f: Space, x: Term, *tensors: Term, step: Step, states: int, num_layers: int, bidirectional: bool, batch_first: bool,
+           bias: bool, proj_size: int = 0, lengths: bool = False) -> tuple[Term, ...]:
+    """Every layer over every time step."""
     unbatched = x.ndim == 2
-    y = x.astype(wide, copy=False)
-    if unbatched:
-        y = y[:, None]
-        initial = [state[:, None] for state in initial]
-    elif batch_first:
-        y = y.swapaxes(0, 1)
-    final: list[list[Array]] = [[] for _ in range(states)]
+    y = f.expand_dims(x, axis=(1,)) if unbatched else f.permute_dims(x, axes=(1, 0, 2)) if batch_first else x
+    inside = ()
+    if lengths:
+        *tensors, ends_at = tensors  # type: ignore[assignment]
+        inside = (_inside(f, ends_at, y.shape[0]),)
+    layers, initial = cut(tensors, num_layers, bidirectional, bias, proj_size)
+    initial = [f.expand_dims(state, axis=(1,)) for state in initial] if unbatched else initial
+
+    def body(f: Space, *values: Term) -> tuple[Term, ...]:
+        state, (entering, *now), rest = values[:states], values[states:states + 1 + lengths], iter(values[states + 1 + lengths:])
+        recurring = f.linear(state[0], next(rest), next(rest) if bias else None)
+        after = step(f, entering, recurring, state, next(rest) if proj_size else None)
+        if not now:
+            return (*after, after[0])
+        after = tuple(f.where(now[0], new, old) for new, old in zip(after, state, strict=True))
+        return (*after, f.where(now[0], after[0], 0.0))
+
+    final: list[list[Term]] = [[] for _ in range(states)]
     for layer, directions in enumerate(layers):
         outputs = []
-        for direction, weights in enumerate(directions):
-            weight_ih, weight_hh, bias_ih, _, weight_hr = weights
+        for direction, (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr) in enumerate(directions):
             index = layer * len(directions) + direction
-            widths = (weight_hh.shape[1], weight_hr.shape[1] if weight_hr is not None else weight_hh.shape[1])
-            state = (tuple(item[index] for item in initial) if initial
-                     else tuple(np.zeros((y.shape[1], width), wide) for width in widths[:states]))
-            entering = np.matmul(y, weight_ih.T)
-            if bias_ih is not None:
-                entering = entering + bias_ih
-            result = np.empty((y.shape[0], y.shape[1], widths[0]), wide)
-            times = range(y.shape[0])
-            for time in reversed(times) if direction else times:
-                after = step(entering[time], state, weights)
-                state = after if inside is None else tuple(
-                    np.where(inside[time], new, old) for new, old in zip(after, state, strict=True))
-                result[time] = state[0] if inside is None else np.where(inside[time], state[0], 0)
-            outputs.append(result)
+            widths = (weight_hh.shape[1], weight_hr.shape[1] if proj_size else weight_hh.shape[1])
+            state = (tuple(f.select(item, axis=0, index=index) for item in initial) if initial else
+                     tuple(f.full(shape=(y.shape[1], width), fill_value=0.0, dtype=dtype_of(y)) for width in widths[:states]))
+            sequences = (f.linear(y, weight_ih, bias_ih), *inside)
+            sequences = tuple(f.flip(item, axis=(0,)) for item in sequences) if direction else sequences
+            weights = [item for item in (weight_hh, bias_hh, weight_hr) if item is not None]
+            *state, result = f.scan(*state, *sequences, *weights, states=states, sequences=len(sequences), body=body)
+            outputs.append(f.flip(result, axis=(0,)) if direction else result)
             for collected, item in zip(final, state, strict=True):
                 collected.append(item)
-        y = np.concatenate(outputs, axis=-1)
-    ends = [np.stack(collected) for collected in final]
+        y = f.concat(*outputs, axis=-1)
+    ends = [f.stack(*collected, axis=0) for collected in final]
     if unbatched:
-        y, ends = y[:, 0], [end[:, 0] for end in ends]
-    elif batch_first:
-        y = y.swapaxes(0, 1)
-    return tuple(item.astype(dtype, copy=False) for item in (y, *ends))
+        return tuple(f.squeeze(item, axis=(1,)) for item in (y, *ends))
+    return (f.permute_dims(y, axes=(1, 0, 2)) if batch_first else y, *ends)
 
 
-def _inside(lengths: Array, time: int) -> Array:
+def _inside(f: Space, lengths: Term, time: Dim) -> Term:
     """[time, batch, 1]: whether a step lies within a row. Raises `ValueError` for rows of no steps and of more than there are."""
-    if lengths.size and not 1 <= lengths.min() <= lengths.max() <= time:
+    if isinstance(lengths, np.ndarray) and lengths.size and not 1 <= lengths.min() <= lengths.max() <= time:
         raise ValueError(f"lengths from {lengths.min()} to {lengths.max()} of rows of {time} steps; expected 1 to {time}")
-    return (np.arange(time)[:, None] < lengths)[..., None]
+    return f.expand_dims(f.less(counted(f, time, 0, 2), lengths), axis=(2,))
 
 
-def _recurrence(state: Array, weights: Sequence[Array | None]) -> Array:
-    """weight_hh · h + bias_hh."""
-    _, weight_hh, _, bias_hh, _ = weights
-    product = np.matmul(state, weight_hh.T)  # type: ignore[union-attr]
-    return product if bias_hh is None else product + bias_hh
+def _sigmoid(f: Space, x: Term) -> Term:
+    return f.reciprocal(f.exp(-x) + 1.0)
 
 
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
+def _tanh_step(f: Space, entering: Term, recurring: Term, state: Sequence[Term], projection: Term | None) -> tuple[Term, ...]:
+    return (f.tanh(entering + recurring),)
 
 
-def _tanh_step(entering: Array, state: Sequence[Array], weights: Sequence[Array | None]) -> tuple[Array, ...]:
-    return (np.tanh(entering + _recurrence(state[0], weights)),)
+def _relu_step(f: Space, entering: Term, recurring: Term, state: Sequence[Term], projection: Term | None) -> tuple[Term, ...]:
+    return (f.maximum(entering + recurring, 0.0),)
 
 
-def _relu_step(entering: Array, state: Sequence[Array], weights: Sequence[Array | None]) -> tuple[Array, ...]:
-    return (np.maximum(entering + _recurrence(state[0], weights), 0),)
+def _lstm_step(f: Space, entering: Term, recurring: Term, state: Sequence[Term], projection: Term | None) -> tuple[Term, ...]:
+    taken, kept, new, shown = f.split(entering + recurring, sizes=(state[1].shape[-1],) * 4, axis=-1)
+    cell = _sigmoid(f, kept) * state[1] + _sigmoid(f, taken) * f.tanh(new)
+    hidden = _sigmoid(f, shown) * f.tanh(cell)
+    return (hidden if projection is None else f.linear(hidden, projection), cell)
 
 
-def _lstm_step(entering: Array, state: Sequence[Array], weights: Sequence[Array | None]) -> tuple[Array, ...]:
-    i, f, g, o = np.split(entering + _recurrence(state[0], weights), 4, axis=-1)
-    cell = _sigmoid(f) * state[1] + _sigmoid(i) * np.tanh(g)
-    hidden = _sigmoid(o) * np.tanh(cell)
-    projection = weights[4]
-    return (hidden if projection is None else np.matmul(hidden, projection.T), cell)
-
-
-def _gru_step(entering: Array, state: Sequence[Array], weights: Sequence[Array | None]) -> tuple[Array, ...]:
-    r, z, n = np.split(entering, 3, axis=-1)
-    hr, hz, hn = np.split(_recurrence(state[0], weights), 3, axis=-1)
-    update = _sigmoid(z + hz)
-    new = np.tanh(n + _sigmoid(r + hr) * hn)
-    return ((1 - update) * new + update * state[0],)
+def _gru_step(f: Space, entering: Term, recurring: Term, state: Sequence[Term], projection: Term | None) -> tuple[Term, ...]:
+    sizes = (state[0].shape[-1],) * 3
+    (r, z, n), (hr, hz, hn) = f.split(entering, sizes=sizes, axis=-1), f.split(recurring, sizes=sizes, axis=-1)
+    update = _sigmoid(f, z + hz)
+    new = f.tanh(n + _sigmoid(f, r + hr) * hn)
+    return (f.subtract(1.0, update) * new + update * state[0],)
 
 
 @op(infer=_rule(1, 1), outputs=("y", "h_n"), facts=Facts(states=((-1.0, 1.0),)))
-def rnn(x: Array, *tensors: Array, nonlinearity: Literal["tanh", "relu"] = "tanh", num_layers: int = 1,
-        bidirectional: bool = False, batch_first: bool = False, bias: bool = True, lengths: bool = False) -> tuple[Array, ...]:
+def rnn(f: Space, x: Term, *tensors: Term, nonlinearity: Literal["tanh", "relu"] = "tanh", num_layers: int = 1,
+        bidirectional: bool = False, batch_first: bool = False, bias: bool = True, lengths: bool = False) -> tuple[Term, ...]:
     """A stack of Elman layers: h_t = nonlinearity(weight_ih · x_t + bias_ih + weight_hh · h_{t-1} + bias_hh), as torch.nn.RNN.
 
     x: [time, batch, in]; [batch, time, in] with batch_first; [time, in] without a batch. tensors: for each layer, and in
@@ -199,12 +189,13 @@ def rnn(x: Array, *tensors: Array, nonlinearity: Literal["tanh", "relu"] = "tanh
     each row ends with. It is what torch computes of packed sequences.
     """
     step = _tanh_step if nonlinearity == "tanh" else _relu_step
-    return _stack(step, 1, x, tensors, num_layers, bidirectional, batch_first, bias, lengths=lengths)
+    return _stack(f, x, *tensors, step=step, states=1, num_layers=num_layers, bidirectional=bidirectional, batch_first=batch_first,
+                  bias=bias, lengths=lengths)  # type: ignore[no-any-return]
 
 
 @op(infer=_rule(4, 2), outputs=("y", "h_n", "c_n"), facts=Facts(states=((-1.0, 1.0), (-4.0, 4.0))))
-def lstm(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
-         bias: bool = True, proj_size: int = 0, lengths: bool = False) -> tuple[Array, ...]:
+def lstm(f: Space, x: Term, *tensors: Term, num_layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
+         bias: bool = True, proj_size: int = 0, lengths: bool = False) -> tuple[Term, ...]:
     """A stack of LSTM layers, as torch.nn.LSTM.
 
     With [i, f, g, o] = weight_ih · x_t + bias_ih + weight_hh · h_{t-1} + bias_hh (four blocks of rows):
@@ -218,12 +209,13 @@ def lstm(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = F
 
     y: x's shape with out · directions at its end; h_n, c_n: like h_0 and c_0. lengths: as in `rnn`.
     """
-    return _stack(_lstm_step, 2, x, tensors, num_layers, bidirectional, batch_first, bias, proj_size, lengths)
+    return _stack(f, x, *tensors, step=_lstm_step, states=2, num_layers=num_layers, bidirectional=bidirectional, batch_first=batch_first,
+                  bias=bias, proj_size=proj_size, lengths=lengths)  # type: ignore[no-any-return]
 
 
 @op(infer=_rule(3, 1), outputs=("y", "h_n"), facts=Facts(states=((-1.0, 1.0),)))
-def gru(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
-        bias: bool = True, lengths: bool = False) -> tuple[Array, ...]:
+def gru(f: Space, x: Term, *tensors: Term, num_layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
+        bias: bool = True, lengths: bool = False) -> tuple[Term, ...]:
     """A stack of GRU layers, as torch.nn.GRU (the reset gate acts after the recurrent product).
 
     With [r, z, n] = weight_ih · x_t + bias_ih and [r', z', n'] = weight_hh · h_{t-1} + bias_hh (three blocks of rows):
@@ -231,4 +223,5 @@ def gru(x: Array, *tensors: Array, num_layers: int = 1, bidirectional: bool = Fa
 
     x, y, h_n, lengths: as in `rnn`. tensors: as in `rnn`, with 3 hidden rows in place of hidden.
     """
-    return _stack(_gru_step, 1, x, tensors, num_layers, bidirectional, batch_first, bias, lengths=lengths)
+    return _stack(f, x, *tensors, step=_gru_step, states=1, num_layers=num_layers, bidirectional=bidirectional, batch_first=batch_first,
+                  bias=bias, lengths=lengths)  # type: ignore[no-any-return]
