@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import product as product_of
-from typing import Literal
+from typing import Any, Literal
 
 from converter.dims import Dim, maximum, product
 from converter.formulas import Space, Term, counted, dtype_of, widened
@@ -44,7 +44,8 @@ def _placed(f: Space, place: Term, size: Dim, padding: str, align_corners: bool)
 
 def _picked(f: Space, x: Term, places: list[Term]) -> Term:
     """x[n, c, places...] for whole-numbered coordinates of [n, ...]; zero for those outside."""
-    inside, flat = None, None
+    inside: Any = None
+    flat: Any = None
     for place, size in zip(places, x.shape[2:], strict=True):
         held = (place >= 0.0) & f.less(place, size)
         inside = held if inside is None else inside & held

@@ -99,7 +99,7 @@ def _stack(f: Space, x: Term, *tensors: Term, step: Step, states: int, num_layer
     """Every layer over every time step."""
     unbatched = x.ndim == 2
     y = f.expand_dims(x, axis=(1,)) if unbatched else f.permute_dims(x, axes=(1, 0, 2)) if batch_first else x
-    inside = ()
+    inside: tuple[Term, ...] = ()
     if lengths:
         *tensors, ends_at = tensors  # type: ignore[assignment]
         inside = (_inside(f, ends_at, y.shape[0]),)
@@ -190,7 +190,7 @@ def rnn(f: Space, x: Term, *tensors: Term, nonlinearity: Literal["tanh", "relu"]
     """
     step = _tanh_step if nonlinearity == "tanh" else _relu_step
     return _stack(f, x, *tensors, step=step, states=1, num_layers=num_layers, bidirectional=bidirectional, batch_first=batch_first,
-                  bias=bias, lengths=lengths)  # type: ignore[no-any-return]
+                  bias=bias, lengths=lengths)
 
 
 @op(infer=_rule(4, 2), outputs=("y", "h_n", "c_n"), facts=Facts(states=((-1.0, 1.0), (-4.0, 4.0))))
@@ -210,7 +210,7 @@ def lstm(f: Space, x: Term, *tensors: Term, num_layers: int = 1, bidirectional: 
     y: x's shape with out · directions at its end; h_n, c_n: like h_0 and c_0. lengths: as in `rnn`.
     """
     return _stack(f, x, *tensors, step=_lstm_step, states=2, num_layers=num_layers, bidirectional=bidirectional, batch_first=batch_first,
-                  bias=bias, proj_size=proj_size, lengths=lengths)  # type: ignore[no-any-return]
+                  bias=bias, proj_size=proj_size, lengths=lengths)
 
 
 @op(infer=_rule(3, 1), outputs=("y", "h_n"), facts=Facts(states=((-1.0, 1.0),)))
@@ -224,4 +224,4 @@ def gru(f: Space, x: Term, *tensors: Term, num_layers: int = 1, bidirectional: b
     x, y, h_n, lengths: as in `rnn`. tensors: as in `rnn`, with 3 hidden rows in place of hidden.
     """
     return _stack(f, x, *tensors, step=_gru_step, states=1, num_layers=num_layers, bidirectional=bidirectional, batch_first=batch_first,
-                  bias=bias, lengths=lengths)  # type: ignore[no-any-return]
+                  bias=bias, lengths=lengths)
