@@ -97,7 +97,9 @@ def rebuild_embedding_bag(indices: Tensor, weight: Tensor, offsets: Tensor | Non
     if offsets is not None and offsets.dtype != indices.dtype:
         indices, offsets = indices.long(), offsets.long()
     if offsets is not None:
-        refuse_descending(offsets, len(indices))
+        refuse_descending(offsets, len(indices), int(include_last_offset or len(indices) > 0))
+    elif not torch.compiler.is_compiling() and not indices.shape[1]:
+        return weight.new_zeros((len(indices), weight.shape[1]))  # torch steps through the indices by the length of a bag
     return torch.nn.functional.embedding_bag(indices, weight, offsets, mode=mode, per_sample_weights=per_sample_weights,
                                              include_last_offset=include_last_offset, padding_idx=padding_idx)
 

@@ -17,9 +17,13 @@ def refuse_outside(values: Tensor, low: int, high: int, what: str) -> None:
         raise RunError(f"{what} outside their range", expected=f"{low} to {high}", received=f"{smallest} to {largest}")
 
 
-def refuse_descending(offsets: Tensor, last: int) -> None:
-    """Raises `RunError` for offsets of shape [n] that do not ascend from 0 to at most `last`."""
-    if torch.compiler.is_compiling() or not offsets.numel():
+def refuse_descending(offsets: Tensor, last: int, least: int = 0) -> None:
+    """Raises `RunError` for offsets of shape [n] that do not ascend from 0 to at most `last`, or are fewer than `least`."""
+    if torch.compiler.is_compiling():
+        return
+    if len(offsets) < least:
+        raise RunError("no offsets, of which the first is 0")
+    if not len(offsets):
         return
     refuse_outside(offsets[:1], 0, 0, "the first offset")
     refuse_outside(offsets[-1:], 0, last, "offsets")
