@@ -42,6 +42,16 @@ reads = _READERS.register
 """Registers a reader for operators of ONNX."""
 
 
+def forwards(target: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Says of a reader whose remaining attributes another one takes."""
+
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.forwards = target  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
 def readers() -> Mapping[str, Callable[..., Any]]:
     """Every reader by the operator's name."""
     return _READERS

@@ -12,7 +12,7 @@ from adapters.onnx.readers.linear import gemm, matmul
 from adapters.onnx.readers.normalization import rms_norm
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
-from adapters.onnx.registry import reads
+from adapters.onnx.registry import forwards, reads
 from converter.builder import Value
 from converter.ir import DType
 
@@ -170,6 +170,7 @@ def _turned(g: Reader, item: Item, last: int, batch: int) -> Value:
 
 
 @reads("com.microsoft.FusedMatMulActivation")
+@forwards(fused_matmul)
 def fused_matmul_activation(g: Reader, x: Item, y: Item, *, activation: str, activation_alpha: float | None = None,
                             activation_beta: float | None = None, activation_gamma: float | None = None, **options: Any) -> Value:
     given = _in_a_row(g, activation_alpha, activation_beta, activation_gamma)
@@ -177,6 +178,7 @@ def fused_matmul_activation(g: Reader, x: Item, y: Item, *, activation: str, act
 
 
 @reads("com.microsoft.FusedGemm")
+@forwards(gemm)
 def fused_gemm(g: Reader, a: Item, b: Item, c: Item | None = None, *, activation: str = "", activation_alpha: float | None = None,
                activation_beta: float | None = None, activation_gamma: float | None = None, **options: Any) -> Value:
     given = _in_a_row(g, activation_alpha, activation_beta, activation_gamma)
@@ -190,6 +192,7 @@ def gemm_fast_gelu(g: Reader, x: Item, weight: Item, bias: Item | None = None) -
 
 
 @reads("com.microsoft.FusedConv")
+@forwards(conv)
 def fused_conv(g: Reader, x: Item, weight: Item, bias: Item | None = None, more: Item | None = None, *, activation: str = "",
                activation_params: Sequence[float] = (), **options: Any) -> Value:
     """A convolution plus `more`, then an activation."""

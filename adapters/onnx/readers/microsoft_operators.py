@@ -14,7 +14,7 @@ from adapters.onnx.readers.quantized_layers import channels_at_end, channels_fir
 from adapters.onnx.readers.resize import grid_sample
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
-from adapters.onnx.registry import reads
+from adapters.onnx.registry import forwards, reads
 from converter.builder import Value
 
 for _name, _reader in (("Trilu", trilu), ("Pad", pad), ("GatherND", gather_nd), ("GridSample", grid_sample),
@@ -54,6 +54,7 @@ def unique_in_order(g: Reader, x: Item) -> tuple[Value, ...]:
 
 
 @reads("com.microsoft.QLinearConv")
+@forwards(qlinear_conv)
 def convolution(g: Reader, x: Item, *more: Item, channels_last: int = 0, **options: Any) -> Value:
     if not channels_last:
         return qlinear_conv(g, x, *more, **options)
@@ -61,5 +62,6 @@ def convolution(g: Reader, x: Item, *more: Item, channels_last: int = 0, **optio
 
 
 @reads("com.microsoft.NhwcMaxPool")
+@forwards(max_pool)
 def max_pool_of_channels_last(g: Reader, x: Item, **options: Any) -> Value:
     return channels_at_end(g, max_pool(g, Item.of(channels_first(g, x)), **options)[0])

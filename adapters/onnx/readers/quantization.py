@@ -10,7 +10,7 @@ from adapters.onnx.readers.elementwise import converted
 from adapters.onnx.readers.linear import centred
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
-from adapters.onnx.registry import reads
+from adapters.onnx.registry import forwards, reads
 from converter.builder import Value
 from converter.ir import DType
 
@@ -111,6 +111,7 @@ def qlinear_matmul(g: Reader, a: Item, a_scale: Item, a_zero: Item, b: Item, b_s
 
 
 @reads("QLinearConv")
+@forwards(conv)
 def qlinear_conv(g: Reader, x: Item, x_scale: Item, x_zero: Item, w: Item, w_scale: Item, w_zero: Item, y_scale: Item, y_zero: Item,
                  bias: Item | None = None, **options: Any) -> Value:
     total = conv(g, centred(g, x, x_zero, None), centred(g, w, w_zero, 0), None, **options)

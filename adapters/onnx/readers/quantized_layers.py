@@ -16,7 +16,7 @@ from adapters.onnx.readers.linear import centred
 from adapters.onnx.readers.quantization import dynamic_quantize, rounded
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
-from adapters.onnx.registry import reads
+from adapters.onnx.registry import forwards, reads
 from converter.builder import Value
 from converter.dims import product
 from converter.ir import DType
@@ -117,6 +117,7 @@ def channels_at_end(g: Reader, x: Value) -> Value:
 
 
 @reads("com.microsoft.QLinearAveragePool")
+@forwards(average_pool)
 def qlinear_average_pool(g: Reader, x: Item, x_scale: Item, x_zero: Item | None, scale: Item, zero: Item | None = None, *,
                          channels_last: int = 0, **options: Any) -> Value:
     value = _floats(g, x, x_scale, x_zero)

@@ -65,8 +65,24 @@ def _signature(function: Any) -> inspect.Signature:
     return inspect.signature(function)
 
 
+@cache
+def _attributes(function: Any) -> frozenset[str] | None:
+    """The attributes that a reader takes, those that it hands on among them; None: any."""
+    parameters = _signature(function).parameters.values()
+    own = frozenset(item.name for item in parameters if item.kind is item.KEYWORD_ONLY)
+    if all(item.kind is not item.VAR_KEYWORD for item in parameters):
+        return own
+    target = getattr(function, "forwards", None)
+    others = None if target is None else _attributes(target)
+    return None if others is None else own | others
+
+
 def check_call(g: Any, function: Any, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> None:
     """Raises `UnsupportedError` for attributes or operands that a reader does not take."""
+    known = _attributes(function)
+    unknown = [] if known is None else sorted(attributes.keys() - known)
+    if unknown:
+        raise g.refuse(f"the attribute {unknown[0]!r}")
     try:
         _signature(function).bind(g, *inputs, **attributes)
     except TypeError as error:

@@ -13,6 +13,7 @@ from adapters.onnx.initializers import embedded_array
 from adapters.onnx.load import FROM_ONNX, text_of
 from adapters.onnx.reading.attributes import check_call, decoded
 from adapters.onnx.reading.constants import ARITHMETIC, COMPUTED, evaluate_constants
+from adapters.onnx.reading.damage import damage_of
 from adapters.onnx.reading.items import SMALL, Item, as_numbers, as_sizes, from_sizes, is_numeric
 from adapters.onnx.reading.known import evaluate
 from adapters.onnx.reading.parameters import ForeignParameters, Step, arrange
@@ -253,8 +254,13 @@ class Reader(GraphImporter):
             raise error.within(f"node {self.source}") from error
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Readers are written for what an operator takes: what else a file gives them does not get a check of its own everywhere.
-            raise FormatError("operands or attributes that do not fit the operator", where=f"node {self.source}", received=str(error)[:200],
-                              fix="the file is damaged: make it again") from error
+            damage = damage_of(node, [self.lookup(item) if item else None for item in node.input], self.versions)
+            if damage != "":
+                raise FormatError("operands or attributes that do not fit the operator", where=f"node {self.source}",
+                                  received=damage or str(error)[:200], fix="the file is damaged: make it again") from error
+            reason = f"its reader fails, which is a defect of the converter: {type(error).__name__}: {error}"
+            self.refusals.add(self.refuse(reason[:200]), name)
+            self.unknown.update(node.output)
 
     def _read(self, node: onnx.NodeProto, name: str) -> None:
         inputs = [self.lookup(text_of(item)) if item else None for item in node.input]
