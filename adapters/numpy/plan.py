@@ -7,6 +7,7 @@ their own, and after which step each value is dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,9 @@ from converter.sizes import bind_body
 Array = np.ndarray[Any, Any]
 Attributes = Mapping[str, Any]
 KEPT_SIZES = 64
+ERRORS = (ConverterError, ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError)
+KEPT_BYTES = 2 << 30
+"""Of what parameters alone decide (weights that are unpacked, scaled, cast): computed in the first run and kept where it takes no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,12 @@ class Step:
                 **{name: plan.function(bindings) for name, plan in self.plans.items()}}
 
 
+    def call(self, values: Sequence[Array | None], attributes: Attributes) -> tuple[Array, ...]:
+        """The node's results."""
+        result = self.kernel(*(None if slot is None else values[slot] for slot in self.operands), **attributes)
+        return result if isinstance(result, tuple) else (result,)
+
+
 class Plan:
     """A graph with its parameters, read once. `outer` names the symbols that the graph around a sub-graph binds."""
 
@@ -64,6 +74,7 @@ class Plan:
             drop = {name for name in (*node.names, *filter(None, node.outputs)) if last[name] == index and name not in kept}
             self._steps.append(self._step(node, specs, drop))
         self._outputs = [self._slot(out.value) for out in graph.outputs]
+        self._once = self._decided()
         self._values: list[Array | None] = [self._constants.get(index) for index in range(len(self._slots))]
         self._known: dict[tuple[int, ...], list[Attributes]] = {}
 
@@ -102,6 +113,39 @@ class Plan:
         return Step(resolved, kernels().get(node.op, resolved.operator.kernel), tuple(operands), plain, sized, plans, outputs,
                     tuple(map(self._slot, drop)))
 
+    def _decided(self) -> list[Step]:
+        """The steps that neither inputs nor sizes have a part in."""
+        known, found = set(self._constants), []
+        for step in self._steps:
+            free = step.sized or step.plans or step.resolved.binds
+            if not free and known.issuperset(slot for slot in step.operands if slot is not None):
+                found.append(step)
+                known.update(slot for slot in step.outputs if slot is not None)
+        return found
+
+    def _decide(self) -> None:
+        """Computes those steps, and keeps what others read of them, or leaves them to every run where that is too much."""
+        once, self._once = self._once, []
+        chosen = set(map(id, once))
+        rest = [step for step in self._steps if id(step) not in chosen]
+        read = {slot for step in rest for slot in step.operands} | set(self._outputs)
+        values, held = list(self._values), 0
+        for step in once:
+            for slot, array in zip(step.outputs, step.call(values, step.attributes), strict=False):
+                if slot is not None:
+                    values[slot] = array
+                    held += array.nbytes if slot in read else 0
+            if held > KEPT_BYTES:
+                return
+            for slot in set(step.drop) - read:
+                values[slot] = None
+        for step in once:
+            for slot in step.outputs:
+                if slot is not None and slot in read:
+                    self._values[slot] = array = np.asarray(values[slot]).view()
+                    array.flags.writeable = False
+        self._steps = rest
+
     def function(self, bindings: Mapping[str, int]) -> Callable[..., tuple[Array, ...]]:
         """A sub-graph as its operator's kernel calls it, in the sizes around it."""
 
@@ -115,9 +159,6 @@ class Plan:
 
         Raises `RunError` when a node fails.
         """
-        values = list(self._values)
-        for place, given in zip(self._inputs, inputs, strict=True):
-            values[place] = given
         key = tuple(bindings.values())
         known = self._known.get(key)
         fresh: list[Attributes] | None = [] if known is None else None
@@ -125,13 +166,18 @@ class Plan:
         step = None
         try:
             with np.errstate(all="ignore"):
-                for index, step in enumerate(self._steps):
+                if self._once:
+                    with suppress(*ERRORS):  # the run meets the same error, and says of which node
+                        self._decide()
+                steps = self._steps  # first: what other steps leave out is among the values by then
+                values = list(self._values)
+                for place, given in zip(self._inputs, inputs, strict=True):
+                    values[place] = given
+                for index, step in enumerate(steps):
                     attributes = known[index] if known is not None and not dynamic else step.filled(bindings)
                     if fresh is not None:
                         fresh.append(attributes)
-                    result = step.kernel(*(None if slot is None else values[slot] for slot in step.operands), **attributes)
-                    if not isinstance(result, tuple):
-                        result = (result,)
+                    result = step.call(values, attributes)
                     for slot, array in zip(step.outputs, result, strict=False):
                         if slot is not None:
                             values[slot] = array
@@ -142,10 +188,10 @@ class Plan:
                         values[slot] = None
         except ConverterError as error:
             raise error.within(f"node {step.resolved.node}" if step else "the plan") from error
-        except (ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError) as error:
+        except ERRORS as error:
             raise RunError(f"cannot run on these operands ({type(error).__name__}: {error})",
                            where=f"node {step.resolved.node}" if step else None) from error
-        if fresh is not None and not dynamic:
+        if fresh is not None and not dynamic and steps is self._steps:
             if len(self._known) >= KEPT_SIZES:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = fresh
