@@ -12,7 +12,7 @@ import onnx
 
 from adapters.onnx.complex_numbers.pairs import bordered
 from adapters.onnx.lowering.context import Lowering, Tensor
-from adapters.onnx.origin import describe
+from adapters.onnx.origin import PRODUCER, describe
 from adapters.onnx.registry import lowerings
 from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.dims import Dim
@@ -24,7 +24,6 @@ DEFAULT_OPSET = 20
 OPSETS = range(18, 24)
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 EXTERNAL_THRESHOLD = 2_000_000_000
-PRODUCER = "model-converter"
 
 
 def save_onnx(model: Model, path: str | Path, *, opset: int = DEFAULT_OPSET,

@@ -15,6 +15,7 @@ from torch import nn
 import converter
 from adapters.onnx.export import save_onnx
 from adapters.onnx.load import load_onnx
+from adapters.onnx.origin import COPY
 from converter.format import model_digest
 
 
@@ -97,7 +98,8 @@ def test_a_file_with_unread_initializers_in_its_graph_is_read(tmp_path: Path) ->
     save_onnx(model, tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
     for training in proto.training_info:
-        proto.graph.initializer.extend(training.initialization.initializer)
+        if training.initialization.name != COPY:
+            proto.graph.initializer.extend(training.initialization.initializer)
     del proto.training_info[:]
     onnx.save(proto, tmp_path / "old.onnx")
     assert model_digest(load_onnx(tmp_path / "old.onnx", verify=True)) == model_digest(model)

@@ -12,6 +12,7 @@ import onnx.inliner
 
 from adapters.onnx.initializers import Initializers
 from adapters.onnx.load import FROM_ONNX, text_of
+from adapters.onnx.origin import PRODUCER
 from adapters.onnx.reading.equalities import solved
 from adapters.onnx.reading.items import SMALL, Item
 from adapters.onnx.reading.names import input_sizes
@@ -26,6 +27,8 @@ from converter.ir import DimRange, DType, Graph, GraphOutput, Model, Node
 from converter.passes.rewriting import simplify
 
 INDICES = frozenset({DType.INT64, DType.INT32, DType.BOOL})
+STRIPPED = "the file was written here, and what it said of its model is gone or another's: recorded examples, names that share memory, " \
+    "parameters that nothing reads, and layers that ONNX has no word for are not had back"
 OLDEST = 7
 """The oldest version of ONNX's operators that is read."""
 
@@ -60,6 +63,8 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
         reader, _ = walked(bound)
         reader.notes.append("sizes that are equal: " + ", ".join(f"{name} is {size}" for name, size in sorted(bound.items())))
     notes, store = reader.notes, reader.store
+    if text_of(proto.producer_name) == PRODUCER:
+        notes.append(STRIPPED)
     kept = _declare_values(reader, graph, values)
     names = _declare_outputs(reader, graph)
     built = _with_file_names(reader.builder.graph(), names)
