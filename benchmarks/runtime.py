@@ -15,8 +15,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from math import exp, log
 from typing import Any
 
@@ -42,13 +44,15 @@ def run_model(name: str, batch: int, systems: list[str], repeat: int, processor:
     found: dict[str, Callable[[], Any]] = {}
     for system in systems:
         if system == "numpy":
-            found[system] = lambda own=converter.session(model): own.run(dict(zip(names, feeds, strict=True)))
+            found[system] = partial(converter.session(model).run, dict(zip(names, feeds, strict=True)))
         elif system == "onnxruntime":
-            found[system] = lambda own=converter.session(model, "onnxruntime"): own.run(dict(zip(names, feeds, strict=True)))
+            with tempfile.TemporaryDirectory() as folder:
+                converter.save(model, path := f"{folder}/model.onnx")
+                found[system] = _onnxruntime(path, feeds, threads)
         elif system == "torch":
-            found[system] = lambda: module(*args)
+            found[system] = partial(module, *args)
         elif system == "compile":
-            found[system] = lambda own=torch.compile(module): own(*args)
+            found[system] = partial(torch.compile(module), *args)
         else:
             try:
                 found[system] = _exported(system, module, args, feeds, threads)
@@ -85,11 +89,16 @@ def _exported(system: str, module: Any, args: tuple[Any, ...], feeds: list[Any],
 
         evaluator = ReferenceEvaluator(onnx.load_from_string(file.getvalue()))
         return lambda: evaluator.run(None, dict(zip(evaluator.input_names, feeds, strict=True)))
+    return _onnxruntime(file.getvalue(), feeds, threads)
+
+
+def _onnxruntime(file: Any, feeds: list[Any], threads: int) -> Callable[[], Any]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads would take the others' turns
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {port.name: feed for port, feed in zip(session.get_inputs(), feeds, strict=True)})
 
 
@@ -118,8 +127,8 @@ def main() -> None:
     for name in options.models or MODELS:
         for batch in options.batch:
             for threads in options.threads:
-                command = [sys.executable, "-m", "benchmarks.runtime", name, "--one", "--batch", str(batch), "--repeat", str(options.repeat),
-                           "--systems", *options.systems, *(["--processor"] if options.processor else [])]
+                command = [sys.executable, "-m", "benchmarks.runtime", name, "--one", "--batch", str(batch),
+                           "--repeat", str(options.repeat), "--systems", *options.systems, *(["--processor"] if options.processor else [])]
                 environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))}
                 done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
                 if done.returncode:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from adapters.numpy.buffers import empty
+
 Array = np.ndarray[Any, Any]
 
 BLOCK = 1 << 15
@@ -53,7 +55,7 @@ def in_blocks(count: int, size: int, work: Callable[[slice], object]) -> None:
 def elementwise(x: Array, compute: Callable[[Array, Array], object]) -> Array:
     """A new array like `x`, filled by `compute(block of x, block of the result)`."""
     flat = np.ascontiguousarray(x).reshape(-1)
-    result = np.empty_like(flat)
+    result = empty(flat.shape, flat.dtype)
     in_blocks(flat.size, BLOCK, lambda part: compute(flat[part], result[part]))
     return result.reshape(x.shape)
 
@@ -62,6 +64,6 @@ def rowwise(x: Array, compute: Callable[[Array, Array], object], axes: int = 1) 
     """A new array like `x`, filled by `compute(rows of x, rows of the result)`; a row is the last `axes` axes, flat."""
     width = int(np.prod(x.shape[x.ndim - axes:], dtype=np.int64))
     rows = np.ascontiguousarray(x).reshape(-1, width) if width else x.reshape(0, 1)
-    result = np.empty_like(rows)
+    result = empty(rows.shape, rows.dtype)
     in_blocks(len(rows), max(1, BLOCK * 2 // max(width, 1)), lambda part: compute(rows[part], result[part]))
     return result.reshape(x.shape)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from adapters.numpy.registry import kernels
+from adapters.numpy.registry import find_kernel, find_preparation
 from converter.attributes import attribute_symbols, concrete_attributes
 from converter.checking import check
 from converter.errors import ConverterError, RunError
@@ -69,6 +69,7 @@ class Plan:
         self._read(parameters)
         last = {name: index for index, node in enumerate(graph.nodes) for name in (*node.names, *filter(None, node.outputs))}
         kept = {out.value for out in graph.outputs} | set(parameters.names())
+        self._read_values = {name for node in graph.nodes for name in node.names} | kept
         self._steps: list[Step] = []
         for index, node in enumerate(graph.nodes):
             drop = {name for name in (*node.names, *filter(None, node.outputs)) if last[name] == index and name not in kept}
@@ -110,7 +111,12 @@ class Plan:
         sized = {name: value for name, value in resolved.given.items() if attribute_symbols(value) and name not in plans}
         plain = {name: value for name, value in resolved.given.items() if name not in sized and name not in plans}
         outputs = tuple(None if name is None else self._slot(name) for name in node.outputs)
-        return Step(resolved, kernels().get(node.op, resolved.operator.kernel), tuple(operands), plain, sized, plans, outputs,
+        kernel = find_kernel(node.op, first=not any(name in self._read_values for name in node.outputs[1:]))
+        prepare = None if sized or plans else find_preparation(node.op)
+        prepared = prepare([None if slot is None else self._constants.get(slot) for slot in operands], plain) if prepare else None
+        if prepared is not None:
+            plain = {}
+        return Step(resolved, prepared or kernel or resolved.operator.kernel, tuple(operands), plain, sized, plans, outputs,
                     tuple(map(self._slot, drop)))
 
     def _decided(self) -> list[Step]:

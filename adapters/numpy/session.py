@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from adapters.numpy.buffers import Buffers, using
 from adapters.numpy.plan import Plan
 from converter.ir import Model
 from converter.mapped import mapped_files
+from converter.passes.folding import fold_layers
 from converter.sizes import check_inputs
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +26,9 @@ class NumpySession:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._plan = Plan(model.graph, model.parameters)
+        planned = fold_layers(model)
+        self._plan = Plan(planned.graph, planned.parameters)
+        self._own = threading.local()
         self._files = mapped_files(self._plan.constants)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -35,7 +40,10 @@ class NumpySession:
         """
         self._check_files()
         arrays, bindings = check_inputs(self.model.graph, inputs)
-        outputs = self._plan.run([arrays[port.name] for port in self.model.graph.inputs], bindings)
+        buffers = self._own.__dict__.setdefault("buffers", Buffers())
+        with using(buffers):
+            outputs = self._plan.run([arrays[port.name] for port in self.model.graph.inputs], bindings)
+            buffers.release(outputs)
         self._check_files()
         return {port.name: array for port, array in zip(self.model.graph.outputs, outputs, strict=True)}
 

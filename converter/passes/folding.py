@@ -60,6 +60,16 @@ class Fold:
 
 
 def fold(model: Model) -> Model:
+    """`fold_layers`, and a note in the metadata of which model this one was made: a model of its own, to be kept."""
+    folded = fold_layers(model)
+    if folded is model:
+        return model
+    count = sum(node.op == "batch_norm" for node in model.graph.nodes) - sum(node.op == "batch_norm" for node in folded.graph.nodes)
+    metadata = {**model.metadata, "folded": {"from": model_digest(model), "batch_norms": count}}
+    return replace(folded, metadata=_without(metadata, folded.parameters))
+
+
+def fold_layers(model: Model) -> Model:
     """The model with every batch normalization that can be folded into a convolution or a linear layer folded.
 
     One can where the layer's result goes nowhere else, all statistics are parameters, and no parameter of the two is shared
@@ -95,10 +105,8 @@ def fold(model: Model) -> Model:
             nodes.append(replace(source, inputs=inputs, outputs=node.outputs))
         elif not any(name in folds for name in node.outputs):
             nodes.append(node)
-    metadata = {**model.metadata, "folded": {"from": model_digest(model), "batch_norms": len(folds)}}
     kept = frozenset(name for name in model.constants if name in parameters)
-    return replace(model, graph=replace(graph, nodes=tuple(nodes)), parameters=parameters, metadata=_without(metadata, parameters),
-                   constants=kept)
+    return replace(model, graph=replace(graph, nodes=tuple(nodes)), parameters=parameters, constants=kept)
 
 
 def _names_within(nodes: Iterable[Node]) -> Iterable[str]:

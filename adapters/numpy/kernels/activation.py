@@ -87,6 +87,20 @@ def silu(x: Array) -> Array:
     return elementwise(x, compute)
 
 
+@kernel("hardswish")
+def hardswish(x: Array) -> Array:
+    if not _is_float32(x):
+        return lookup("hardswish").kernel(x)
+
+    def compute(part: Array, out: Array) -> None:
+        np.add(part, 3, out=out)
+        np.clip(out, 0, 6, out=out)
+        out *= np.float32(1 / 6)
+        out *= part
+
+    return elementwise(x, compute)
+
+
 @kernel("relu")
 def relu(x: Array) -> Array:
     return elementwise(x, lambda part, out: np.maximum(part, 0, out=out))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from adapters.numpy.blocks import in_blocks
+from adapters.numpy.buffers import empty
 from adapters.numpy.registry import kernel
 from converter.opset import lookup
 
@@ -29,7 +30,7 @@ def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: A
     if added is not None:
         added = np.broadcast_to(added, (batch, count, length, source))
     # The result's memory is [batch, length, heads, width]: what comes next joins the heads again.
-    y = np.empty((batch, length, count, value.shape[3]), np.float32).transpose(0, 2, 1, 3)
+    y = empty((batch, length, count, value.shape[3]), np.float32).transpose(0, 2, 1, 3)
 
     def compute(part: slice) -> None:
         for index in range(part.start, part.stop):

@@ -2,47 +2,164 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from adapters.numpy.registry import kernel
+from adapters.numpy.blocks import in_blocks
+from adapters.numpy.buffers import empty
+from adapters.numpy.kernels._windows import Windows
+from adapters.numpy.registry import kernel, prepares
+from converter.ops._spatial import filled, kernel_positions, padding_pairs, window_counts
 from converter.opset import lookup
 
 Array = np.ndarray[Any, Any]
+
+UNFOLDED = 1 << 20
+"""Elements of unfolded windows that are multiplied at once: a few tiles of a matrix product, not more memory than the images."""
+BLOCK = 1 << 16
+"""Elements of a block of channels that lies in the cache while one tap after another is added."""
+TILE = 14
+"""Neighbours of a row that one product gives."""
+WORTH = 1 << 11
+"""Multiplications of a channel from which a product is worth its call."""
 
 
 @kernel("convolution")
 def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
                 dilation: tuple[int, ...] = (), groups: int = 1) -> Array:
-    """As one matrix product over unfolded windows, a sample at a time, so that the windows stay small."""
+    """Products of the weight with unfolded windows, a tile of rows of one sample at a time; sums of taps where each channel is alone."""
     axes = weight.ndim - 2
-    if x.dtype != np.float32 or axes != 2 or x.ndim != 4 or groups != 1 or len(padding) == 4 or not x.size:
+    if x.dtype != np.float32 or not x.size or not weight.size:
         return lookup("convolution").kernel(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    (sh, sw), (dh, dw) = stride or (1, 1), dilation or (1, 1)
-    ph, pw = padding or (0, 0)
-    kh, kw = weight.shape[2:]
-    batch, channels, height, width = x.shape
-    rows = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1
-    columns = (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
-    flat = weight.reshape(weight.shape[0], -1)
-    y = np.empty((batch, weight.shape[0], rows, columns), np.float32)
-    padded = np.zeros((channels, height + 2 * ph, width + 2 * pw), np.float32) if ph or pw else None
-    windows = None if (kh, kw) == (1, 1) else np.empty((channels, kh, kw, rows, columns), np.float32)
-    for sample in range(batch):
-        if padded is None:
-            image = x[sample]
-        else:
-            image = padded
-            image[:, ph:ph + height, pw:pw + width] = x[sample]
-        if windows is None:
-            unfolded = np.ascontiguousarray(image[:, :(rows - 1) * sh + 1:sh, :(columns - 1) * sw + 1:sw]).reshape(channels, -1)
-        else:
-            for i in range(kh):
-                for j in range(kw):
-                    windows[:, i, j] = image[:, i * dh:i * dh + (rows - 1) * sh + 1:sh, j * dw:j * dw + (columns - 1) * sw + 1:sw]
-            unfolded = windows.reshape(channels * kh * kw, -1)
-        np.matmul(flat, unfolded, out=y[sample].reshape(weight.shape[0], -1))
-        if bias is not None:
-            y[sample] += bias[:, None, None]
-    return y
+    stride, dilation = filled(stride, axes, 1, "stride", 1), filled(dilation, axes, 1, "dilation", 1)
+    windows = Windows(x.shape[-axes:], weight.shape[2:], stride, padding_pairs(padding, axes), dilation)
+    samples = x.reshape(-1, *x.shape[-axes - 1:])
+    y = empty((len(samples), weight.shape[0], *windows.counts), np.float32)
+    multiply = _channel_by_channel if weight.shape[1] == 1 and groups > 1 else _products
+    multiply(samples, weight, bias, windows, groups, y)
+    return y.reshape(*x.shape[:-axes - 1], *y.shape[1:])
+
+
+def _products(samples: Array, weight: Array, bias: Array | None, windows: Windows, groups: int, y: Array) -> None:
+    taps, counts = prod(weight.shape[1:]), windows.counts
+    flat = weight.reshape(groups, -1, taps)
+    shift = None if bias is None else bias.reshape(groups, -1, 1)
+    whole = all(size == 1 for size in windows.kernel) and windows.plain and windows.counts == windows.sizes
+    rows = max(1, min(counts[0], UNFOLDED // (taps * groups * prod(counts[1:]))))
+    for sample, out in zip(samples, y, strict=True):
+        out = out.reshape(groups, flat.shape[1], *counts)
+        if whole:
+            unfolded = sample.reshape(groups, taps, -1)
+            product = out.reshape(*out.shape[:2], -1)
+            np.matmul(flat, unfolded, out=product)
+            if shift is not None:
+                product += shift
+            continue
+        laid = windows.lay_out(sample, 0)
+        for start in range(0, counts[0], rows):
+            part = slice(start, min(start + rows, counts[0]))
+            size = (part.stop - part.start, *counts[1:])
+            unfolded = empty((weight.shape[1] * groups, prod(windows.kernel), *size), np.float32)
+            for place, position in enumerate(kernel_positions(windows.kernel)):
+                np.copyto(unfolded[:, place], windows.tap(laid, position, part))
+            unfolded = unfolded.reshape(groups, taps, -1)
+            if size == counts:
+                product = np.matmul(flat, unfolded, out=out.reshape(*out.shape[:2], -1))
+            else:
+                product = np.matmul(flat, unfolded, out=empty((*out.shape[:2], unfolded.shape[-1]), np.float32))
+            if shift is not None:
+                product += shift
+            if size != counts:
+                out[:, :, part] = product.reshape(*out.shape[:2], *size)
+
+
+def _channel_by_channel(samples: Array, weight: Array, bias: Array | None, windows: Windows, groups: int, y: Array) -> None:
+    each, counts = weight.shape[0] // groups, windows.counts
+    scales = weight.reshape(groups, each, *windows.kernel)
+    shift = None if bias is None else bias.reshape(groups, each)
+    channels = max(1, BLOCK // max(prod(windows.padded), prod(counts)))
+    ones = (-1, *[1] * len(counts))
+
+    def compute(sample: Array, out: Array, part: slice) -> None:
+        laid = windows.lay_out(sample[part], 0)
+        product = np.empty((len(laid), *counts), np.float32)
+        for one in range(each):
+            total = out[part, one]
+            for place, position in enumerate(kernel_positions(windows.kernel)):
+                at: Any = (part, one, *position)
+                scale = scales[at].reshape(ones)
+                if place == 0:
+                    np.multiply(windows.tap(laid, position), scale, out=total)
+                else:
+                    np.multiply(windows.tap(laid, position), scale, out=product)
+                    total += product
+            if shift is not None:
+                total += shift[part, one].reshape(ones)
+
+    for sample, whole in zip(samples, y, strict=True):
+        in_blocks(groups, channels, partial(compute, sample, whole.reshape(groups, each, *counts)))
+
+
+@prepares("convolution")
+def alone(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """Channels each convolved alone, as products with banded matrices that are made once: `TILE` neighbours of a row at a time.
+
+    A tile of t neighbours is a product of the k rows above it, each of t + k - 1 elements, with a matrix [k (t + k - 1), t] that
+    has the weights along its diagonals: more multiplications than there are, at many times the speed.
+    """
+    weight, bias = constants[1], (*constants, None)[2]
+    groups = attributes.get("groups", 1)
+    if weight is None or weight.dtype != np.float32 or weight.ndim != 4 or weight.shape[:2] != (groups, 1) or groups == 1:
+        return None
+    stride, dilation = filled(attributes.get("stride", ()), 2, 1, "stride", 1), filled(attributes.get("dilation", ()), 2, 1, "dilation", 1)
+    pads, (high, wide) = padding_pairs(attributes.get("padding", ()), 2), weight.shape[2:]
+    plain: Callable[..., Array] = partial(convolution, **attributes)
+    bands: dict[int, Array] = {}
+
+    def band(tile: int) -> Array:
+        if tile not in bands:
+            length = (tile - 1) * stride[1] + (wide - 1) * dilation[1] + 1
+            made = np.zeros((groups, high, length, tile), np.float32)
+            for place in range(tile):
+                for column in range(wide):
+                    made[:, :, place * stride[1] + column * dilation[1], place] = weight[:, 0, :, column]
+            bands[tile] = made.reshape(groups, high * length, tile)
+        return bands[tile]
+
+    def compute(x: Array, kernel: Array, shift: Array | None = None) -> Array:
+        if x.ndim != 4 or not x.size:
+            return plain(x, kernel, shift)
+        windows = Windows(x.shape[2:], (high, wide), (1, 1), pads, dilation)
+        rows, columns = window_counts(x.shape[2:], (high, wide), stride, pads, dilation)
+        tiles = -(-columns // TILE)
+        tile = -(-columns // tiles)
+        length = (tile - 1) * stride[1] + (wide - 1) * dilation[1] + 1
+        if rows * tiles * high * length * tile < WORTH:
+            return plain(x, kernel, shift)
+        y = empty((x.shape[0], groups, rows, columns), np.float32)
+        padded = (windows.padded[0], max(windows.padded[1], (tiles - 1) * tile * stride[1] + length))
+        each = rows * tiles * high * length
+
+        def work(sample: Array, out: Array, part: slice) -> None:
+            count = part.stop - part.start
+            image = np.zeros((count, *padded), np.float32)
+            image[:, pads[0][0]:pads[0][0] + x.shape[2], pads[1][0]:pads[1][0] + x.shape[3]] = sample[part]
+            c, h, w = image.strides
+            view = np.lib.stride_tricks.as_strided(image, (count, rows, tiles, high, length),
+                                                   (c, h * stride[0], w * tile * stride[1], h * dilation[0], w))
+            unfolded = np.ascontiguousarray(view).reshape(count, rows * tiles, high * length)
+            product = np.matmul(unfolded, matrix[part]).reshape(count, rows, tiles * tile)
+            if bias is not None:
+                product += bias[part, None, None]
+            out[part] = product[..., :columns]
+
+        matrix = band(tile)
+        for sample, out in zip(x, y, strict=True):
+            in_blocks(groups, max(1, 2 * BLOCK // each), partial(work, sample, out))
+        return y
+
+    return compute

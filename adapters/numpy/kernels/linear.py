@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from adapters.numpy.blocks import BLOCK, in_blocks
+from adapters.numpy.buffers import empty
 from adapters.numpy.registry import kernel
 from converter.opset import lookup
 
@@ -19,7 +20,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         return lookup("linear").kernel(x, weight, bias)
     # One product over all leading axes: many small ones would each start the threads of the library anew.
     rows = x.reshape(-1, x.shape[-1])
-    y: Array = np.matmul(rows, weight.T)
+    y: Array = np.matmul(rows, weight.T, out=empty((len(rows), len(weight)), rows.dtype))
     if bias is not None:
         add_to_rows(y, bias)
     return y.reshape(*x.shape[:-1], weight.shape[0])

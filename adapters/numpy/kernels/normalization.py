@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from adapters.numpy.blocks import BLOCK, in_blocks, rowwise
+from adapters.numpy.buffers import empty
 from adapters.numpy.registry import kernel
 from converter.opset import lookup
 
@@ -58,7 +59,7 @@ def batch_norm(x: Array, running_mean: Array | None = None, running_var: Array |
     if weight is not None:
         scale = scale * weight
     images = np.ascontiguousarray(x).reshape(x.shape[0] * x.shape[1], -1)
-    y = np.empty_like(images)
+    y = empty(images.shape, np.float32)
     means = np.tile(running_mean, x.shape[0])[:, None]
     scales = np.tile(scale, x.shape[0])[:, None]
     shifts = None if bias is None else np.tile(bias, x.shape[0])[:, None]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from adapters.numpy.blocks import in_blocks
+from adapters.numpy.buffers import empty
 from adapters.numpy.registry import kernel
 from converter.opset import lookup
 
@@ -21,7 +22,7 @@ def rotary_embedding(x: Array, cosine: Array, sine: Array, *, interleaved: bool 
     first, second = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if interleaved else (slice(0, half), slice(half, 2 * half))
     batch, heads = x.shape[:2]
     c, s = (np.broadcast_to(item, (*x.shape[:-1], half)) for item in (cosine, sine))
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape, np.float32)
 
     def compute(part: slice) -> None:
         for index in range(part.start, part.stop):

@@ -1,0 +1,176 @@
+"""Recurrent layers: one product for all inputs of a layer, both directions step by step together, no memory asked for in a step.
+
+sigmoid(x) = (1 + tanh(x / 2)) / 2: the rows of a gate that a sigmoid follows are halved, exactly, when the weights are packed, so that
+one tanh serves all gates of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapters.numpy.buffers import empty
+from adapters.numpy.registry import prepares
+from converter.ops.recurrent import cut
+
+Array = np.ndarray[Any, Any]
+Step = Callable[[Array, Array, list[Array], "Layer"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Packed weights of a layer's directions: `entering` [in, gates · hidden] each, `held` [directions, hidden, gates · hidden]."""
+
+    entering: tuple[Array, ...]
+    shifts: tuple[Array | None, ...]
+    held: Array
+    held_shift: Array | None
+
+
+def _pack(constants: Sequence[Array | None], attributes: Mapping[str, Any], halved: tuple[float, ...], apart: int) -> tuple[
+        list[Layer], int] | None:
+    """The layers, and how many operands hold weights; None where a weight is no constant, or of another dtype than float32.
+
+    `halved`: the factor of each gate's rows; `apart`: how many gates, at the end, take the bias of the state by itself.
+    """
+    if attributes.get("lengths") or attributes.get("proj_size"):
+        return None
+    number, both, bias = attributes.get("num_layers", 1), attributes.get("bidirectional", False), attributes.get("bias", True)
+    total = number * (2 if both else 1) * (4 if bias else 2)
+    weights = constants[1:total + 1]
+    if any(weight is None or weight.dtype != np.float32 for weight in weights):
+        return None
+    layers = []
+    for directions in cut(weights, number, both, bias)[0]:
+        hidden = directions[0][1].shape[1]
+        factors = np.repeat(np.asarray(halved, np.float32), hidden)
+        edge = hidden * (len(halved) - apart)
+        entering, shifts, held, held_shifts = [], [], [], []
+        for weight_ih, weight_hh, bias_ih, bias_hh, _ in directions:
+            entering.append(np.ascontiguousarray((weight_ih * factors[:, None]).T))
+            held.append((weight_hh * factors[:, None]).T)
+            shift = bias_ih
+            if bias_hh is not None:
+                shift = bias_ih + bias_hh if not apart else bias_ih + np.where(np.arange(len(bias_hh)) < edge, bias_hh, np.float32(0))
+                held_shifts.append(bias_hh[edge:] * factors[edge:])
+            shifts.append(None if shift is None else shift * factors)
+        layers.append(Layer(tuple(entering), tuple(shifts), np.ascontiguousarray(np.stack(held)),
+                            np.stack(held_shifts)[:, None] if held_shifts and apart else None))
+    return layers, total
+
+
+def _kernel(constants: Sequence[Array | None], attributes: Mapping[str, Any], halved: tuple[float, ...], states: int, step: Step,
+            apart: int = 0) -> Callable[..., Any] | None:
+    packed = _pack(constants, attributes, halved, apart)
+    if packed is None:
+        return None
+    layers, total = packed
+    first = attributes.get("batch_first", False)
+
+    def compute(x: Array, *tensors: Array) -> tuple[Array, ...]:
+        initial = tensors[total:]
+        unbatched = x.ndim == 2
+        y = x[:, None] if unbatched else x.swapaxes(0, 1) if first else x
+        time, batch = y.shape[:2]
+        hidden = layers[0].held.shape[1]
+        count = len(layers[0].entering)
+        ends = [empty((len(layers) * count, batch, hidden), np.float32) for _ in range(states)]
+        for number, layer in enumerate(layers):
+            flat = np.ascontiguousarray(y).reshape(time * batch, y.shape[2])
+            width = layer.held.shape[2]
+            entering = empty((count, time, batch, width), np.float32)
+            for direction in range(count):
+                rows = entering[direction].reshape(time * batch, width)
+                np.matmul(flat, layer.entering[direction], out=rows)
+                if layer.shifts[direction] is not None:
+                    rows += layer.shifts[direction]
+            place = slice(number * count, (number + 1) * count)
+            state = [end[place] for end in ends]
+            for position, value in enumerate(state):
+                value[...] = initial[position][place].reshape(value.shape) if initial else 0
+            result = empty((time, batch, count * hidden), np.float32)
+            sides = [result[..., hidden * direction:hidden * (direction + 1)] for direction in range(count)]
+            gates = np.empty((count, batch, width), np.float32)
+            work = [np.empty((count, batch, hidden), np.float32) for _ in range(2)]
+            for at in range(time):
+                np.matmul(state[0], layer.held, out=gates)
+                now = entering[:, at]
+                if count == 2:
+                    now = np.stack((entering[0, at], entering[1, time - 1 - at]))
+                step(gates, now, [*state, *work], layer)
+                for direction in range(count):
+                    sides[direction][at if direction == 0 else time - 1 - at] = state[0][direction]
+            y = result
+        if unbatched:
+            return (y[:, 0], *(end[:, 0] for end in ends))
+        return (y.swapaxes(0, 1) if first else y, *ends)
+
+    return compute
+
+
+def _lstm_step(gates: Array, entering: Array, values: list[Array], layer: Layer) -> None:
+    state, cell, one, two = values
+    hidden = state.shape[-1]
+    gates += entering
+    np.tanh(gates, out=gates)
+    i, f, g, o = (gates[..., hidden * gate:hidden * (gate + 1)] for gate in range(4))
+    np.multiply(i, g, out=one)
+    one += g
+    np.multiply(f, cell, out=two)
+    cell += two
+    cell += one
+    cell *= 0.5
+    np.tanh(cell, out=one)
+    np.multiply(o, one, out=state)
+    state += one
+    state *= 0.5
+
+
+def _gru_step(gates: Array, entering: Array, values: list[Array], layer: Layer) -> None:
+    state, one, two = values
+    hidden = state.shape[-1]
+    both, last = gates[..., :2 * hidden], gates[..., 2 * hidden:]
+    both += entering[..., :2 * hidden]
+    np.tanh(both, out=both)
+    r, z = both[..., :hidden], both[..., hidden:]
+    if layer.held_shift is not None:
+        last += layer.held_shift
+    np.multiply(r, last, out=one)
+    one += last
+    one *= 0.5
+    one += entering[..., 2 * hidden:]
+    np.tanh(one, out=one)
+    # h = n + u (h - n), with u = (1 + z) / 2
+    np.subtract(state, one, out=two)
+    np.multiply(two, z, out=state)
+    state += two
+    state *= 0.5
+    state += one
+
+
+def _tanh_step(gates: Array, entering: Array, values: list[Array], layer: Layer) -> None:
+    gates += entering
+    np.tanh(gates, out=values[0])
+
+
+def _relu_step(gates: Array, entering: Array, values: list[Array], layer: Layer) -> None:
+    gates += entering
+    np.maximum(gates, 0, out=values[0])
+
+
+@prepares("lstm")
+def lstm(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
+    return _kernel(constants, attributes, (0.5, 0.5, 1.0, 0.5), 2, _lstm_step)
+
+
+@prepares("gru")
+def gru(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
+    return _kernel(constants, attributes, (0.5, 0.5, 1.0), 1, _gru_step, apart=1)
+
+
+@prepares("rnn")
+def rnn(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
+    return _kernel(constants, attributes, (1.0,), 1, _relu_step if attributes.get("nonlinearity") == "relu" else _tanh_step)
