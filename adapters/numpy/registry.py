@@ -57,5 +57,5 @@ def find_preparation(operator: str) -> Prepare | None:
 
 
 def kernels() -> Mapping[str, Callable[..., Any]]:
-    """Every fast kernel by operator."""
-    return _KERNELS
+    """Every operator with a fast kernel, and what makes or is it."""
+    return {**_KERNELS, **_PREPARED}
