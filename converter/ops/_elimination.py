@@ -165,14 +165,6 @@ def permutation(f: Space, pivots: Term, rows: Dim) -> Term:
     return repeat(f, steps, step, (f.broadcast_to(own, shape=(*batch, rows)),), pivots, own)[0]
 
 
-def product(f: Space, x: Term) -> Term:
-    """The product over the last axis; of complex numbers, one by one."""
-    if not is_complex(x):
-        return f.prod(x, axis=(-1,))
-    start = f.full(shape=x.shape[:-1], fill_value=1.0, dtype=dtype_of(x))
-    return repeat(f, x.shape[-1], lambda f, index, total, x: (total * f.take(x, index, axis=-1),), (start,), x)[0]
-
-
 def determinant_parts(f: Space, x: Term) -> tuple[Term, Term]:
     """(±1 by the parity of the exchanges [...], float64; the pivots [..., n])."""
     n = x.shape[-1]

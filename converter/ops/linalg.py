@@ -54,7 +54,7 @@ def inv(x: Array) -> Array:
 @in_double
 def _determinant(f: Space, x: Term) -> Term:
     parity, pivots = _elimination.determinant_parts(f, x)
-    return scaled(f, _elimination.product(f, pivots), parity)
+    return scaled(f, f.prod(pivots, axis=(-1,)), parity)
 
 
 @op(infer=squares_rule(2), formula=_determinant)
@@ -73,7 +73,7 @@ def _sign_and_logarithm(f: Space, x: Term) -> tuple[Term, Term]:
     parity, pivots = _elimination.determinant_parts(f, x)
     sizes = f.abs(pivots)
     signs = scaled(f, pivots, f.where(f.equal(sizes, 0.0), 1.0, sizes), "divide")
-    return scaled(f, _elimination.product(f, signs), parity), f.sum(f.log(sizes), axis=(-1,))
+    return scaled(f, f.prod(signs, axis=(-1,)), parity), f.sum(f.log(sizes), axis=(-1,))
 
 
 @op(infer=_slogdet, outputs=("sign", "logabsdet"), formula=_sign_and_logarithm)

@@ -15,6 +15,7 @@ from converter.dims import Dim, product
 from converter.facts import ALL, Facts
 from converter.formulas import Space, Term, dtype_of, in_float64, largest, nothing
 from converter.ir import DType, TensorSpec
+from converter.ops._elimination import repeat
 from converter.ops._rules import Array, Infer, axes_of, axis_of, require
 from converter.ops.complex_numbers import REAL_OF
 from converter.opset import op
@@ -68,7 +69,20 @@ def mean(f: Space, x: Term, *, axis: Axes = None, keepdims: bool = False) -> Ter
     return f.sum(x, axis=axis, keepdims=keepdims) / _number(x, axis)
 
 
-@op(infer=_reduction("number"))
+def _product(f: Space, x: Term, *, axis: Axes, keepdims: bool) -> Term | None:
+    """Of complex numbers one by one."""
+    if not dtype_of(x).is_complex:
+        return None
+    places = axes_of(axis, x.ndim)
+    rest = [place for place in range(x.ndim) if place not in places]
+    kept, count = tuple(x.shape[place] for place in rest), product([x.shape[place] for place in places])
+    rows = f.reshape(f.permute_dims(x, axes=(*places, *rest)), shape=(count, *kept))
+    start = f.full(shape=kept, fill_value=1.0, dtype=dtype_of(x))
+    y, = repeat(f, count, lambda f, index, total, rows: (total * f.take(rows, index, axis=0),), (start,), rows)
+    return f.reshape(y, shape=reduced(x.shape, axis, keepdims))
+
+
+@op(infer=_reduction("number"), formula=_product, core="real numbers")
 def prod(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """The product of the elements; 1 for none."""
     wide = _wide(x)

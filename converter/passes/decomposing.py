@@ -1,6 +1,6 @@
 """Operators in terms of simpler ones: a graph in which what a target lacks is put together of what it has.
 
-    decompose(graph, parameters, lambda node: node.op not in lowerings())
+    decompose(graph, parameters, lambda node, specs: node.op not in lowerings())
 
 `to_core` leaves operators without a formula only: the core, which every target and every reader has.
 """
@@ -23,6 +23,8 @@ from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Model,
 from converter.opset import lookup
 from converter.parameters import ParameterStore
 from converter.resolved import resolve
+
+Lacks = Callable[[Node, Mapping[str, TensorSpec]], bool]
 
 
 class Symbol:
@@ -75,7 +77,7 @@ class Nodes:
         source: where the nodes come from.
     """
 
-    def __init__(self, specs: dict[str, TensorSpec], dims: Mapping[str, DimRange], lacks: Callable[[Node], bool], taken: set[str],
+    def __init__(self, specs: dict[str, TensorSpec], dims: Mapping[str, DimRange], lacks: Lacks, taken: set[str],
                  stem: str, source: str | None) -> None:
         self.specs, self.dims, self.lacks, self.taken, self.stem, self.source = specs, dims, lacks, taken, stem, source
         self.counts: Counter[str] = Counter()
@@ -111,7 +113,7 @@ class Nodes:
         key = (operator, tuple((type(name), name) for name in names), repr(sorted(given.items())))
         if key not in self._made:
             node = Node(operator, names, ("y",), given, self.source)
-            found = expand(self, node) if self.lacks(node) else None
+            found = expand(self, node) if self.lacks(node, self.specs) else None
             if found is None:
                 specs = infer_node(node, self.specs)
                 outputs = tuple(self.fresh(operator) for _ in specs)
@@ -144,15 +146,15 @@ def expand(space: Nodes, node: Node) -> tuple[Symbol, ...] | None:
     return None if result is None else result if isinstance(result, tuple) else (result,)
 
 
-def decompose(graph: Graph, parameters: ParameterStore | None, lacks: Callable[[Node], bool], outer: Iterable[str] = ()) -> Graph:
+def decompose(graph: Graph, parameters: ParameterStore | None, lacks: Lacks, outer: Iterable[str] = ()) -> Graph:
     """The graph with every node that is lacked, and has a formula, in terms of simpler ones; those of sub-graphs too.
 
     Args:
         parameters: the graph's own.
-        lacks: whether a node is to be replaced.
+        lacks: whether a node is to be replaced, of it and of the specs that there are by name.
         outer: for a sub-graph, the symbols that its surroundings bind.
     """
-    if not any(lacks(node) or graphs_in(node) for node in graph.nodes):
+    if not any(lookup(node.op).formula is not None or graphs_in(node) for node in graph.nodes):
         return graph
     specs = dict(check(graph, parameters, outer=outer))
     taken, nodes, same = {*specs, *(output.name for output in graph.outputs)}, list[Node](), dict[str, str]()
@@ -160,7 +162,7 @@ def decompose(graph: Graph, parameters: ParameterStore | None, lacks: Callable[[
         inputs = tuple(same.get(item, item) if isinstance(item, str) else item for item in node.inputs)
         node = replace(node, inputs=inputs, attributes={name: _within(value, lacks) for name, value in node.attributes.items()})
         space = Nodes(specs, graph.dims, lacks, taken, f"{next(filter(None, node.outputs), node.op)}/", node.source)
-        results = expand(space, node) if lacks(node) else None
+        results = expand(space, node) if lacks(node, specs) else None
         if results is None:
             nodes.append(node)
             continue
@@ -170,11 +172,13 @@ def decompose(graph: Graph, parameters: ParameterStore | None, lacks: Callable[[
                           outputs=tuple(final.get(str(name), name) for name in item.outputs)) for item in space.nodes]
         same.update({name: final.get(result.name, result.name)
                      for name, result in zip(node.outputs, results, strict=False) if name is not None})
+    if not same and nodes == list(graph.nodes):
+        return graph
     outputs = tuple(GraphOutput(out.name, out.spec, same.get(out.value, out.value)) for out in graph.outputs)
     return replace(graph, nodes=live_nodes(nodes, graph.inputs, outputs), outputs=outputs)
 
 
-def _within(value: Any, lacks: Callable[[Node], bool]) -> Any:
+def _within(value: Any, lacks: Lacks) -> Any:
     """An attribute whose graphs are decomposed."""
     if isinstance(value, tuple):
         return tuple(_within(item, lacks) for item in value)
@@ -193,7 +197,7 @@ def to_core(model: Model) -> Model:
     """
     from converter.format import model_digest
 
-    graph = decompose(model.graph, model.parameters, lambda node: lookup(node.op).formula is not None)
+    graph = decompose(model.graph, model.parameters, lambda node, _: lookup(node.op).formula is not None)
     if graph.nodes == model.graph.nodes:
         return model
     return replace(model, graph=graph, metadata={**model.metadata, "core": {"from": model_digest(model)}})

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapters.onnx.lowering.layouts import BYTES
+from adapters.onnx.registry import lowerings
 from converter.dims import Dim
-from converter.ir import DType, TensorSpec
+from converter.ir import DType, Node, TensorSpec
 from converter.ops.complex_numbers import REAL_OF
 from converter.opset import facts_of
 
@@ -67,12 +68,23 @@ def takes_pairs(lowering: Callable[..., Any]) -> Callable[..., Any]:
     return lowering
 
 
+def _load() -> None:
+    import adapters.onnx.complex_numbers.functions
+    import adapters.onnx.ops.complex_numbers  # noqa: F401  # both fill the table
+
+
+def is_lowered(node: Node, specs: Mapping[str, TensorSpec]) -> bool:
+    """Whether ONNX has a word for a node of operands of these specs."""
+    ordinary = lowerings().get(node.op)
+    if ordinary is None or not any(specs[name].dtype.is_complex for name in node.names):
+        return ordinary is not None
+    _load()
+    return ordinary in _PAIRED or node.op in _COMPLEX or bool(facts_of(node.op).linear)
+
+
 def lowering_of(g: Lowering, operator: str, ordinary: Callable[..., Any]) -> Callable[..., Any]:
     """What lowers an operator that has complex operands or results. Raises `UnsupportedError` where nothing does."""
-    import adapters.onnx.complex_numbers.functions
-    import adapters.onnx.complex_numbers.running
-    import adapters.onnx.ops.complex_numbers  # noqa: F401  # all fill the table
-
+    _load()
     if ordinary in _PAIRED:
         return ordinary
     if operator in _COMPLEX:
