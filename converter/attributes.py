@@ -7,10 +7,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from converter.dims import Dim, Expr, evaluate, parse, symbols
+from converter.dims import Dim, Expr, evaluate, symbols
 from converter.errors import GraphError
 from converter.ir import DType, Graph, Node
 from converter.opset import Operator, lookup
+from converter.size_text import parse
 
 
 def normalize_attributes(operator: Operator, attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from converter.dims import MAX_TEXT, Dim, Expr, evaluate, parse, substitute, symbols
+from converter.dims import Dim, Expr, evaluate, substitute, symbols
 from converter.errors import GraphError
+from converter.size_text import MAX_TEXT, parse
 
 RELATIONS = (">=", "==", "!=")
 _COMPARISON = re.compile(r"(>=|<=|==|!=)")

@@ -13,8 +13,9 @@ import ml_dtypes
 import numpy as np
 
 from converter.conditions import Condition
-from converter.dims import Dim, Expr, parse
+from converter.dims import Dim, Expr
 from converter.errors import GraphError
+from converter.size_text import parse
 
 if TYPE_CHECKING:
     from converter.parameters import ParameterStore

@@ -10,22 +10,14 @@ from typing import Any
 
 from converter import discovery
 from converter.checking import check
-from converter.checkpoint import (
-    SelectedParameters,
-    Source,
-    existing,
-    format_of_file,
-    load_parameters,
-    model_format,
-    refuse_model,
-    source_of,
-)
+from converter.checkpoint import SelectedParameters, Source, load_parameters, source_of
 from converter.discovery import format_of, requiring, resolve
 from converter.errors import ConversionWarning, ConverterError, FormatError, ParameterError
 from converter.ir import Array, Graph, Model, TensorSpec
 from converter.matching import fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import InMemoryParameters, ParameterStore
+from converter.paths import existing, format_of_file, model_format, refuse_model
 from converter.ports import Rebuilder, Saver, Session, SessionFactory, Tracer
 
 OPEN_SHOWN = 24

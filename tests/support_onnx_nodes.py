@@ -85,7 +85,7 @@ class Case:
 
 
 def evaluated(size: int | str, sizes: Mapping[str, int]) -> int:
-    return size if isinstance(size, int) else converter.dims.evaluate(converter.dims.parse(size), sizes)
+    return size if isinstance(size, int) else converter.dims.evaluate(converter.size_text.parse(size), sizes)
 
 
 def answers(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import converter
-from converter.checkpoint import SelectedParameters, open_path
+from converter.checkpoint import SelectedParameters
 from converter.dims import Dim, evaluate, maximum, minimum, symbol
 from converter.errors import ConverterError, FormatError, ParameterError, UnsupportedError
 from converter.ir import Graph, Node
 from converter.parameters import Array, InMemoryParameters, ParameterView, places_in
+from converter.paths import open_path
 from converter.ports.refusals import Refusals, refuse_unknown
 from converter.ports.sizes import SizeWriter
 

@@ -12,12 +12,13 @@ from adapters.huggingface.family import Family, Inputs
 from adapters.huggingface.lora import adapter_file, merged
 from adapters.huggingface.net import Net
 from adapters.huggingface.quantized.weights import FIELD, as_floats
-from converter.checkpoint import checkpoint_files, existing, load_parameters
+from converter.checkpoint import checkpoint_files, load_parameters
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.format import Architecture
 from converter.ir import TensorSpec
 from converter.matching import unwrap, without_training
 from converter.parameters import InMemoryParameters, ParameterStore
+from converter.paths import existing
 from converter.recognition import Checkpoint, Recognised
 from converter.state_dict import said
 

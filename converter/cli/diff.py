@@ -93,8 +93,9 @@ def _matched_words(matched: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _open(path: str) -> Model | ParameterStore:
     """A model, or the parameters of a checkpoint."""
-    from converter.checkpoint import load_parameters, open_path
+    from converter.checkpoint import load_parameters
     from converter.loading import load
+    from converter.paths import open_path
 
     return load_parameters(path) if open_path(path).holds == "parameters" else load(path)
 

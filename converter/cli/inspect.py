@@ -47,9 +47,10 @@ def command(file: str, nodes: bool, parameters: bool, no_digest: bool, key: str 
 
 def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str, Any]:
     """Everything that the command shows, as data."""
-    from converter.checkpoint import checkpoint_files, folder_title, open_path
+    from converter.checkpoint import checkpoint_files, folder_title
     from converter.format import graph_digest
     from converter.loading import load
+    from converter.paths import open_path
     from converter.recognition import Checkpoint
 
     there = open_path(file)

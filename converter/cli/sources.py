@@ -50,7 +50,7 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
 
 def _floats(source: str, store: ParameterStore) -> ParameterStore:
     """A folder's tensors, those that are quantised as the floats that they stand for."""
-    from converter.checkpoint import existing
+    from converter.paths import existing
 
     folder = existing(source)
     for item in recognisers().values():
@@ -64,7 +64,7 @@ def _floats(source: str, store: ParameterStore) -> ParameterStore:
 
 def _foreign_tensors(conversion: Conversion, source: str) -> ParameterStore | None:
     """The parameters of a model's file of another origin; None where the model itself can be read."""
-    from converter.checkpoint import existing
+    from converter.paths import existing
 
     form = conversion.source
     if form.tensors is None or conversion.target.holds != "parameters" or source == STREAM or existing(source).is_dir():
@@ -85,8 +85,8 @@ def name_options(given: Mapping[str, Any]) -> NameOptions:
 
 
 def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
-    from converter.checkpoint import existing
     from converter.loading import load_as
+    from converter.paths import existing
 
     form = conversion.source
     if source != STREAM:
@@ -105,7 +105,7 @@ def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
 
 def check_checkpoint(source: str) -> None:
     """Refuses a whole model where a checkpoint is needed, naming the command that takes it."""
-    from converter.checkpoint import open_path
+    from converter.paths import open_path
 
     if source == STREAM:
         raise ConverterError("a checkpoint cannot be read from standard input", where=STREAM, fix="give a file")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter import discovery
-from converter.checkpoint import existing
 from converter.cli.console import progress, say, warn
 from converter.cli.guard import DIFFERENT, complain, described, guarded, told
 from converter.cli.sources import name_options
@@ -21,6 +20,7 @@ from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
 from converter.loading import file_session
 from converter.naming import NameOptions
+from converter.paths import existing
 
 if TYPE_CHECKING:
     from converter.equivalence.variants import Variant
@@ -207,8 +207,8 @@ def _open(files: tuple[str, ...], quiet: bool, traced: Mapping[str, Model],
 
     `traced` is the live module by its name, if there is one: the standard where the first file holds no model.
     """
-    from converter.checkpoint import open_path
     from converter.equivalence.report import failure
+    from converter.paths import open_path
 
     things: dict[str, Any] = {}
     rows: list[Any] = []
@@ -257,8 +257,8 @@ def _variant(model: Model, file: str, label: str, session: Any) -> Variant | Non
 
 def _is_foreign(file: str) -> bool:
     """Whether a file of a format that others write too was not written here."""
-    from converter.checkpoint import open_path
     from converter.discovery import requiring, resolve
+    from converter.paths import open_path
 
     form = open_path(file).format
     if form is None or form.tensors is None:
@@ -273,7 +273,7 @@ def _is_foreign(file: str) -> bool:
 
 def _load(file: str, quiet: bool, values: Collection[str] = ()) -> tuple[Model, str | None]:
     """A model, and how it differs from what its digest names where it does; `values` as for `load_with`."""
-    from converter.checkpoint import model_format
+    from converter.paths import model_format
 
     read = partial(discovery.read, model_format(file), file, values=values)
     try:

@@ -7,13 +7,14 @@ from typing import Any
 
 from converter.attributes import normalize_attributes
 from converter.conditions import Condition, ordered, parse_condition
-from converter.dims import Dim, Expr, parse
+from converter.dims import Dim, Expr
 from converter.errors import ConverterError, FormatError
 from converter.format.fields import describe, fixed_shape, members, name_of, typed
 from converter.format.limits import MAX_CONDITIONS, MAX_GRAPH_DEPTH, MAX_RANK, MAX_SIZE
 from converter.format.literals import number_from_document, number_to_document
 from converter.ir import DimRange, DType, Graph, GraphInput, GraphOutput, Node, Operand, TensorSpec
 from converter.opset import lookup
+from converter.size_text import parse
 
 Document = dict[str, Any]
 

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from converter.builder import GraphBuilder
-from converter.dims import MAX_NODES, Dim, Expr, parse, symbol
+from converter.dims import MAX_NODES, Dim, Expr, symbol
 from converter.errors import FormatError, GraphError
 from converter.format import load_hdf5, save_hdf5
 from converter.format.hdf5_headers import messages, root_headers
 from converter.format.samples import read_samples
 from converter.ops.joining import MAX_PARTS
+from converter.size_text import parse
 from tests.format_models import classifier
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converter.dims import Dim, Expr, differ, evaluate, maximum, minimum, parse, product, substitute, symbol, symbols
+from converter.dims import Dim, Expr, differ, evaluate, maximum, minimum, product, substitute, symbol, symbols
 from converter.errors import GraphError
+from converter.size_text import parse
 
 NAMES = ("batch", "time", "h")
 leaves = st.one_of(st.integers(0, 12).map(str), st.sampled_from(NAMES))

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import onnx
 
 from adapters.onnx.load import text_of
-from converter.dims import RESERVED, Dim, Expr, parse, symbol, symbols
+from converter.dims import RESERVED, Dim, Expr, symbol, symbols
 from converter.errors import ConverterError
+from converter.size_text import parse
 
 
 @dataclass
