@@ -6,7 +6,8 @@ from collections.abc import Iterable, Set
 from typing import Any
 
 from converter.attributes import attribute_symbols, graphs_in
-from converter.dims import Expr, differ, symbols
+from converter.dims import Expr, symbols
+from converter.equal_sizes import differ
 from converter.errors import ConverterError, GraphError
 from converter.ir import DType, Graph, Node, TensorSpec
 from converter.opset import Operator, lookup

@@ -16,12 +16,13 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
 CORE = ("errors", "dims", "size_text", "conditions", "ir", "parameters", "sizes", "facts", "formulas", "opset", "attributes", "resolved",
-        "checking", "ops", "builder", "recorded", "generator", "mapped")
+        "equal_sizes", "checking", "ops", "builder", "recorded", "generator", "mapped")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
     "dims": ("errors",),
     "size_text": ("dims", "errors"),
+    "equal_sizes": ("dims",),
     "conditions": ("dims", "errors", "size_text"),
     "generator": (),
     "recorded": ("errors", "generator", "ir"),
@@ -33,8 +34,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "opset": ("errors", "facts", "formulas", "ops"),
     "attributes": ("dims", "errors", "ir", "opset", "size_text"),
     "resolved": ("attributes", "errors", "ir", "opset"),
-    "checking": ("attributes", "dims", "errors", "ir", "opset", "parameters", "resolved"),
-    "ops": ("errors", "dims", "facts", "formulas", "ir", "sizes", "opset", "attributes", "checking", "parameters", "reference"),
+    "checking": ("attributes", "dims", "equal_sizes", "errors", "ir", "opset", "parameters", "resolved"),
+    "ops": ("errors", "dims", "equal_sizes", "facts", "formulas", "ir", "sizes", "opset", "attributes", "checking", "parameters",
+            "reference"),
     "builder": ("conditions", "errors", "dims", "ir", "opset", "attributes", "checking"),
     "passes": (*CORE, "format"),
     "ports": (*CORE, "recognition"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.dims import Dim, differ
+from converter.dims import Dim
+from converter.equal_sizes import differ
 from converter.errors import GraphError
 from converter.ir import DType, TensorSpec
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converter.dims import Dim, Expr, differ, substitute, symbols
+from converter.dims import Dim, Expr, substitute, symbols
+from converter.equal_sizes import differ
 from converter.errors import EndlessLoopError
 from converter.ir import DType, Graph, TensorSpec
 from converter.ops._rules import Array, require

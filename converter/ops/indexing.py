@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.dims import Dim, differ
+from converter.dims import Dim
+from converter.equal_sizes import differ
 from converter.errors import GraphError
 from converter.facts import Facts, Ids, moves
 from converter.ir import DType, TensorSpec

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.dims import Dim, differ
+from converter.dims import Dim
+from converter.equal_sizes import differ
 from converter.facts import moves
 from converter.formulas import Space, Term, swapped
 from converter.ir import TensorSpec

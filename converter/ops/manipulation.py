@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.dims import Dim, differ, maximum, product
+from converter.dims import Dim, maximum, product
+from converter.equal_sizes import differ
 from converter.facts import moves
 from converter.formulas import Space, Term, counted, spec_of, swapped
 from converter.ir import DType, TensorSpec

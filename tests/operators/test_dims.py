@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converter.dims import Dim, Expr, differ, evaluate, maximum, minimum, product, substitute, symbol, symbols
+from converter.dims import Dim, Expr, evaluate, maximum, minimum, product, substitute, symbol, symbols
+from converter.equal_sizes import differ
 from converter.errors import GraphError
 from converter.size_text import parse
 

@@ -21,7 +21,8 @@ from adapters.onnx.reading.reader import STANDARD, Reader
 from adapters.onnx.registry import readers
 from converter.builder import GraphBuilder
 from converter.checking import check
-from converter.dims import Dim, Expr, fixed, substitute, taken_as_equal
+from converter.dims import Dim, Expr, fixed, substitute
+from converter.equal_sizes import taken_as_equal
 from converter.errors import FormatError, UnsupportedError
 from converter.ir import DimRange, DType, Graph, GraphOutput, Model, Node
 from converter.passes.rewriting import simplify

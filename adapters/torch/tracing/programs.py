@@ -29,7 +29,8 @@ from adapters.torch.tracing.unions import Axes, axes_of, over
 from converter.builder import GraphBuilder, Value
 from converter.checking import bound_sizes, check
 from converter.conditions import ordered
-from converter.dims import Dim, symbol, taken_as_equal
+from converter.dims import Dim, symbol
+from converter.equal_sizes import taken_as_equal
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, DType, Graph, Model, TensorSpec
 from converter.passes.rewriting import simplify
