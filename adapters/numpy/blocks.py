@@ -10,13 +10,11 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from adapters.numpy.buffers import empty
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array
 
 BLOCK = 1 << 15
 """Elements a block: with a few temporaries, what a second-level cache holds."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from converter.ir import Array
 
 LEAST = 1 << 15
 """Bytes below which NumPy's own allocation costs less than a look at the blocks."""

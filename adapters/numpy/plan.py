@@ -17,12 +17,11 @@ from adapters.numpy.registry import find_kernel, find_preparation
 from converter.attributes import attribute_symbols, concrete_attributes
 from converter.checking import check
 from converter.errors import ConverterError, RunError
-from converter.ir import Graph, Node
+from converter.ir import Array, Graph, Node
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.resolved import ResolvedNode, resolve
 from converter.sizes import bind_body
 
-Array = np.ndarray[Any, Any]
 Attributes = Mapping[str, Any]
 KEPT_SIZES = 64
 ERRORS = (ConverterError, ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError)

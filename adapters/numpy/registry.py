@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
+from converter.ir import Array
 from converter.tables import Table
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Array = np.ndarray[Any, Any]
 Prepare = Callable[[Sequence[Array | None], Mapping[str, Any]], Callable[..., Any] | None]
 
 _KERNELS = Table("adapters.numpy.kernels", "has two NumPy kernels")

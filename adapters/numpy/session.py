@@ -6,16 +6,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from adapters.numpy.buffers import Buffers, using
 from adapters.numpy.plan import Plan
-from converter.ir import Model
+from converter.ir import Array, Model
 from converter.mapped import mapped_files
 from converter.passes.folding import fold_layers
 from converter.sizes import check_inputs
-
-Array = np.ndarray[Any, Any]
 
 
 class NumpySession:

@@ -17,11 +17,9 @@ from converter.equivalence.report import Report
 from converter.equivalence.roles import roles
 from converter.equivalence.truth import Judge, Prepared, first_line
 from converter.errors import ConverterError
-from converter.ir import Model
+from converter.ir import Array, Model
 from converter.matched_graphs import paired_values
 from converter.reference import run
-
-Array = np.ndarray[Any, Any]
 
 
 def behaviour(a: Model, b: Model, same: Mapping[str, str], seconds: float = 20.0) -> dict[str, Any]:

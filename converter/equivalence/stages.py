@@ -18,9 +18,7 @@ from converter.equivalence.recording import sample_verdict, settled
 from converter.equivalence.report import Report, Row, Stage, failure, row
 from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, first_line
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
-from converter.ir import Model
-
-Array = np.ndarray[Any, Any]
+from converter.ir import Array, Model
 
 NO_VALUE = "no value was compared: each is empty, not finite, or loses all its digits to rounding"
 

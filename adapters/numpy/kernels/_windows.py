@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from adapters.numpy.buffers import empty
+from converter.ir import Array
 from converter.ops._spatial import window_counts
-
-Array = np.ndarray[Any, Any]
 
 
 class Windows:

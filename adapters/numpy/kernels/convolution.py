@@ -13,10 +13,9 @@ from adapters.numpy.blocks import in_blocks
 from adapters.numpy.buffers import empty
 from adapters.numpy.kernels._windows import Windows
 from adapters.numpy.registry import kernel, prepares
+from converter.ir import Array
 from converter.ops._spatial import filled, kernel_positions, padding_pairs, window_counts
 from converter.opset import lookup
-
-Array = np.ndarray[Any, Any]
 
 UNFOLDED = 1 << 20
 """Elements of unfolded windows that are multiplied at once: a few tiles of a matrix product, not more memory than the images."""

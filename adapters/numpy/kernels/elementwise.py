@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from adapters.numpy.buffers import LEAST, empty
 from adapters.numpy.registry import kernel
+from converter.ir import Array
 from converter.opset import lookup
-
-Array = np.ndarray[Any, Any]
 
 
 def _function(name: str, ufunc: np.ufunc) -> Callable[..., Array]:

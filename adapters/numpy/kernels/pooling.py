@@ -12,11 +12,10 @@ from adapters.numpy.blocks import in_blocks
 from adapters.numpy.buffers import empty
 from adapters.numpy.kernels._windows import Windows
 from adapters.numpy.registry import kernel
+from converter.ir import Array
 from converter.ops._spatial import filled, padding_pairs
 from converter.ops.pooling import window_lengths
 from converter.opset import lookup
-
-Array = np.ndarray[Any, Any]
 
 BLOCK = 1 << 16
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from adapters.numpy.buffers import empty
 from adapters.numpy.registry import prepares
+from converter.ir import Array
 from converter.ops.recurrent import cut
 
-Array = np.ndarray[Any, Any]
 Step = Callable[[Array, Array, list[Array], "Layer"], None]
 
 

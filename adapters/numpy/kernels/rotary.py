@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from adapters.numpy.blocks import in_blocks
 from adapters.numpy.buffers import empty
 from adapters.numpy.registry import kernel
+from converter.ir import Array
 from converter.opset import lookup
-
-Array = np.ndarray[Any, Any]
 
 
 @kernel("rotary_embedding")
