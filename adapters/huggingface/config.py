@@ -148,6 +148,10 @@ class Config:
         self._inner[name] = given = Config(fields, f"{self.where}, {name}")
         return Config({**(defaults or {}), **fields}, given.where, asked=given.asked)
 
+    def over(self, defaults: Mapping[str, Any]) -> Config:
+        """These fields, with what is not among them."""
+        return Config({**defaults, **self.fields}, self.where, self.renamed, self.asked)
+
     def labels(self, default: int = 2) -> int:
         """How many classes a classifier tells apart: the entries of `id2label`, or `num_labels`, or `default`.
 

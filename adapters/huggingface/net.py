@@ -66,12 +66,13 @@ class Net:
     def _dtype(self) -> DType:
         """That of the checkpoint's floats; where they are of several, the narrowest that holds each exactly."""
         found: dict[DType, int] = {}
-        for name, spec in self.held.items():
-            if spec.dtype.is_float and not self._is_leftover(name):
-                if spec.dtype.itemsize < 2:
-                    raise UnsupportedError("quantised weights are not recognised", where=name, received=str(spec),
-                                           fix="give the checkpoint in float16, bfloat16 or float32")
-                found[spec.dtype] = found.get(spec.dtype, 0) + 1
+        floats = {name: spec for name, spec in self.held.items() if spec.dtype.is_float}
+        # Of a family of two towers each is a leftover of the other: then all tensors tell.
+        for name, spec in ({name: spec for name, spec in floats.items() if not self._is_leftover(name)} or floats).items():
+            if spec.dtype.itemsize < 2:
+                raise UnsupportedError("quantised weights are not recognised", where=name, received=str(spec),
+                                       fix="give the checkpoint in float16, bfloat16 or float32")
+            found[spec.dtype] = found.get(spec.dtype, 0) + 1
         if len(found) < 2:
             return next(iter(found), DType.FLOAT32)
         dtype = DType.FLOAT64 if DType.FLOAT64 in found else DType.FLOAT32
@@ -113,6 +114,11 @@ class Net:
             return Value(name, self.b.specs[name])
         self.constants[name] = values
         return self.b.parameter(name, values.dtype, values.shape)
+
+    @property
+    def wide(self) -> DType:
+        """The graph's dtype, float32 for the smaller floats: what norms, angles and states are computed in."""
+        return DType.FLOAT32 if self.dtype in (DType.FLOAT16, DType.BFLOAT16) else self.dtype
 
     def tied(self, role: str, target: Value, ending: str = "weight") -> Value:
         """A tensor that is another one, under a second name."""

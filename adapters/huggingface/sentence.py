@@ -171,9 +171,8 @@ def _max(net: Net, x: Value, mask: Value) -> Value:
 
 def _sums(net: Net, x: Value, weights: Value) -> tuple[Value, Value]:
     """The weighted sum of the words [batch, width] and of the weights [batch, 1], in float32 at least."""
-    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-    total = net.op("sum", net.cast(net.op("multiply", x, weights), wide), axis=(1,))
-    return total, net.op("clip", net.op("sum", net.cast(weights, wide), axis=(1,)), 1e-9)
+    total = net.op("sum", net.cast(net.op("multiply", x, weights), net.wide), axis=(1,))
+    return total, net.op("clip", net.op("sum", net.cast(weights, net.wide), axis=(1,)), 1e-9)
 
 
 def _mean(net: Net, x: Value, mask: Value) -> Value:
@@ -196,10 +195,9 @@ def _without_prompt(net: Net, mask: Value) -> Value:
 
 def _weighted_mean(net: Net, x: Value, mask: Value, padding: Value) -> Value:
     """Muennighoff 2022 (SGPT): Σ i · x_i / Σ i over the words that `mask` keeps, counted from the first that `padding` keeps."""
-    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
     place = net.op("subtract", net.op("arange", stop=mask.shape[1], dtype=DType.INT64), net.op("argmax", padding, axis=1, keepdims=True))
-    weights = net.cast(net.op("expand_dims", net.op("multiply", mask, net.op("add", place, 1)), axis=(2,)), wide)
-    total = net.op("sum", net.op("multiply", net.cast(x, wide), weights), axis=(1,))
+    weights = net.cast(net.op("expand_dims", net.op("multiply", mask, net.op("add", place, 1)), axis=(2,)), net.wide)
+    total = net.op("sum", net.op("multiply", net.cast(x, net.wide), weights), axis=(1,))
     return net.cast(net.op("divide", total, net.op("clip", net.op("sum", weights, axis=(1,)), 1e-9)))
 
 

@@ -19,7 +19,6 @@ from adapters.huggingface.layers.encoders import taken
 from adapters.huggingface.layers.rotary import Rotary, angles, parameters, rotary, rotate
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
-from converter.ir import DType
 
 NAMES = {
     "words": "embed_tokens",
@@ -334,9 +333,8 @@ def rms_from_one(eps: float) -> Norm:
     """x / √(mean(x²) + eps) · (1 + weight), in float32 at least."""
 
     def norm(net: Net, x: Value, role: str, **places: Any) -> Value:
-        wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-        weight = net.op("add", net.cast(net.tensor(role, (x.shape[-1],), **places), wide), 1.0)
-        return net.cast(net.op("rms_norm", net.cast(x, wide), weight, normalized_shape=(x.shape[-1],), eps=eps))
+        weight = net.op("add", net.cast(net.tensor(role, (x.shape[-1],), **places), net.wide), 1.0)
+        return net.cast(net.op("rms_norm", net.cast(x, net.wide), weight, normalized_shape=(x.shape[-1],), eps=eps))
 
     return norm
 

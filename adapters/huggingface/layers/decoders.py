@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from adapters.huggingface.config import Config
-from adapters.huggingface.layers.encoders import span_head, taken
+from adapters.huggingface.layers.encoders import padding_mask, span_head, taken
 from adapters.huggingface.net import Net
 from converter.builder import Value
 from converter.dims import Dim, symbol
@@ -116,11 +116,7 @@ def sequence(net: Net, longest: int | None, layers: int | Collection[int], heads
                 name = f"past_key_values.{layer}.{part}"
                 cached[name] = net.b.input(name, net.dtype, ["batch", heads, past, numbers])
     ids = Value("input_ids", net.b.specs["input_ids"])
-    mask = taken(net, "attention_mask")
-    visible = None
-    if mask is not None:
-        visible = net.op("reshape", net.cast(mask, DType.BOOL), shape=(mask.shape[0], 1, 1, mask.shape[1]), name="visible")
-    return Sequence(net, ids, past, visible, UNBOUNDED if longest is None else longest, cached)
+    return Sequence(net, ids, past, padding_mask(net), UNBOUNDED if longest is None else longest, cached)
 
 
 def learned_positions(net: Net, words: Sequence, rows: int, width: int, offset: int = 0) -> Value:

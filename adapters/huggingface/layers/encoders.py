@@ -123,23 +123,35 @@ def sizes(config: Config, *, activation: str = "gelu", eps: float | None = None)
     return Sizes(heads, config.size("intermediate_size"), name, config.number("layer_norm_eps", 1e-12) if eps is None else eps)
 
 
-def padding_mask(net: Net) -> Value | None:
-    """bool [batch, 1, 1, time]: which words can be seen."""
-    mask = taken(net, "attention_mask")
+def padding_mask(net: Net, name: str = "attention_mask") -> Value | None:
+    """bool [batch, 1, 1, time]: which words can be seen, or None where the mask is not taken."""
+    mask = taken(net, name)
     if mask is None:
         return None
     batch, time = mask.shape
-    return net.op("reshape", net.cast(mask, DType.BOOL), shape=(batch, 1, 1, time), name="visible")
+    return net.op("reshape", net.cast(mask, DType.BOOL), shape=(batch, 1, 1, time), name=f"{name}_visible")
 
 
 def layer(net: Net, x: Value, mask: Value | None, given: Sizes, name: str | None = None, **places: Any) -> Value:
     """Attention and a feed-forward part, each added to its input and normalised."""
-    width = fixed(x.shape[-1])
-    query, key, value = (net.split_heads(net.linear(x, role, width, **places), given.heads) for role in ("query", "key", "value"))
+    return feed_forward(net, attended(net, x, x, mask, given, **places), given, name, **places)
+
+
+def attended(net: Net, x: Value, source: Value, mask: Value | None, given: Sizes,
+             roles: Sequence[str] = ("query", "key", "value", "attention_out", "attention_norm"), **places: Any) -> Value:
+    """What words see of a source, added to them and normalised."""
+    width, (*maps, out, norm) = fixed(x.shape[-1]), roles
+    query, key, value = (net.split_heads(net.linear(words, role, width, **places), given.heads)
+                         for role, words in zip(maps, (x, source, source), strict=True))
     seen = net.join_heads(net.op("scaled_dot_product_attention", query, key, value, mask))
-    x = net.layer_norm(net.op("add", net.linear(seen, "attention_out", width, **places), x), "attention_norm", given.eps, **places)
+    return net.layer_norm(net.op("add", net.linear(seen, out, width, **places), x), norm, given.eps, **places)
+
+
+def feed_forward(net: Net, x: Value, given: Sizes, name: str | None = None, **places: Any) -> Value:
+    """Two maps with an activation between, added to the words and normalised."""
     inner = net.activation(net.linear(x, "inner", given.inner, **places), ACTIVATIONS[given.activation])
-    return net.layer_norm(net.op("add", net.linear(inner, "outer", width, **places), x), "outer_norm", given.eps, name=name, **places)
+    outer = net.linear(inner, "outer", fixed(x.shape[-1]), **places)
+    return net.layer_norm(net.op("add", outer, x), "outer_norm", given.eps, name=name, **places)
 
 
 def layers(net: Net, x: Value, mask: Value | None, given: Sizes) -> Value:

@@ -78,8 +78,3 @@ def convolved(net: Net, words: Words, x: Value, kernel: int, bias: bool, layer: 
     offset = net.tensor("convolution", (channels,), "bias", layer=layer) if bias else None
     x = net.op("convolution", x, weight, offset, groups=channels, padding=[] if net.cache else [kernel - 1, 0])
     return net.op("permute_dims", x, axes=(0, 2, 1))
-
-
-def wide(net: Net) -> DType:
-    """float32 for the smaller floats."""
-    return DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from adapters.huggingface.family import CACHED, Inputs
 from adapters.huggingface.layers.decoders import UNBOUNDED, Sequence
-from adapters.huggingface.layers.encoders import taken
+from adapters.huggingface.layers.encoders import padding_mask
 from adapters.huggingface.net import Net
 from converter.builder import Value
 from converter.dims import Dim, symbol
@@ -43,14 +43,6 @@ def source_inputs(net: Net, longest: int | None) -> Value:
         if net.takes(name):
             net.b.input(name, DType.INT64, ["batch", "source"])
     return Value("input_ids", net.b.specs["input_ids"])
-
-
-def visible(net: Net, name: str = "attention_mask") -> Value | None:
-    """A mask as bool [batch, 1, 1, time], or None where it is not taken."""
-    mask = taken(net, name)
-    if mask is None:
-        return None
-    return net.op("reshape", net.cast(mask, DType.BOOL), shape=(mask.shape[0], 1, 1, mask.shape[1]), name=f"{name}_visible")
 
 
 def shifted(net: Net, ids: Value, default: int | None = None) -> Value:
@@ -108,7 +100,7 @@ def target(net: Net, longest: int | None, heads: Heads, ids: Value | None = None
             for part in ("key", "value"):
                 name = f"past_key_values.{layer}.decoder.{part}"
                 cached[name] = net.b.input(name, net.dtype, ["batch", heads.count, past, heads.size])
-    return Sequence(net, ids, past, visible(net, TARGET_MASK), longest or UNBOUNDED, cached, "decoder.")
+    return Sequence(net, ids, past, padding_mask(net, TARGET_MASK), longest or UNBOUNDED, cached, "decoder.")
 
 
 @dataclass(frozen=True, slots=True)

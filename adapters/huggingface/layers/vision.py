@@ -13,7 +13,6 @@ from adapters.huggingface.config import MOST_LAYERS, Config
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
 from converter.dims import Dim, fixed
-from converter.ir import DType
 
 MOST_STAGES = 16
 TASKS: Mapping[str, str] = {"image-feature-extraction": "Model", "image-classification": "ForImageClassification"}
@@ -97,8 +96,7 @@ def as_map(net: Net, x: Value, grid: Sequence[Dim]) -> Value:
 
 def resized(net: Net, places: Value, old: Sequence[Dim], new: Sequence[Dim], **how: Any) -> Value:
     """Positions of a grid [1, height · width, channels] for another grid, in float32 at least; `how`: as `interpolate` has it."""
-    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-    return flat(net, net.cast(net.op("interpolate", net.cast(as_map(net, places, old), wide), size=tuple(new), **how)))
+    return flat(net, net.cast(net.op("interpolate", net.cast(as_map(net, places, old), net.wide), size=tuple(new), **how)))
 
 
 def with_tokens(net: Net, x: Value, *tokens: Value) -> Value:

@@ -15,7 +15,7 @@ import numpy as np
 from adapters.huggingface.config import Config
 from adapters.huggingface.family import CACHED, Family, Inputs
 from adapters.huggingface.layers.decoders import INPUTS, Sequence, attend, rows_of, sequence
-from adapters.huggingface.layers.encoders import spans
+from adapters.huggingface.layers.encoders import padding_mask, spans
 from adapters.huggingface.layers.seq2seq import (
     BY_TASK,
     TARGET,
@@ -30,7 +30,6 @@ from adapters.huggingface.layers.seq2seq import (
     source_inputs,
     target,
     tied_words,
-    visible,
 )
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
@@ -277,7 +276,7 @@ def counted_sines(rows: int, width: int, padding: int) -> Table:
 def _encode(net: Net, kind: Kind, stack: Stack, ids: Value, table: Value) -> Value:
     """[batch, source, width]."""
     x = _embedded(net, kind, ids, table, stack.name, 0, ids.shape[1])
-    mask = visible(net)
+    mask = padding_mask(net)
     for layer in range(stack.layers):
         x = encoder_layer(net, stack, x, mask, layer)
     return net.layer_norm(x, "norm", EPS, stack=stack.name) if stack.before else x
@@ -286,7 +285,7 @@ def _encode(net: Net, kind: Kind, stack: Stack, ids: Value, table: Value) -> Val
 def _decode(net: Net, kind: Kind, stack: Stack, words: Sequence, table: Value, kept: Memory | None) -> Value:
     """[batch, time, width]."""
     x = _embedded(net, kind, words.ids, table, stack.name, words.past, words.total)
-    mask = None if kept is None else visible(net)
+    mask = None if kept is None else padding_mask(net)
     for layer in range(stack.layers):
         x = decoder_layer(net, stack, x, words, kept, mask, layer)
     return net.layer_norm(x, "norm", EPS, stack=stack.name) if stack.before else x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapters.huggingface.family import Family
+from adapters.huggingface.layers import bidirectional
 from adapters.huggingface.layers.encoders import (
     BUFFERS,
     GAMMA_BETA,
@@ -23,31 +24,9 @@ from adapters.huggingface.layers.encoders import (
 )
 from adapters.huggingface.net import Net
 
-NAMES = {
-    "words": "embeddings.word_embeddings",
-    "positions": "embeddings.position_embeddings",
-    "types": "embeddings.token_type_embeddings",
-    "embedding_norm": "embeddings.LayerNorm",
-    "query": "encoder.layer.{layer}.attention.self.query",
-    "key": "encoder.layer.{layer}.attention.self.key",
-    "value": "encoder.layer.{layer}.attention.self.value",
-    "attention_out": "encoder.layer.{layer}.attention.output.dense",
-    "attention_norm": "encoder.layer.{layer}.attention.output.LayerNorm",
-    "inner": "encoder.layer.{layer}.intermediate.dense",
-    "outer": "encoder.layer.{layer}.output.dense",
-    "outer_norm": "encoder.layer.{layer}.output.LayerNorm",
-    "pooler": "pooler.dense",
-}
-
-HEADS = {
-    "lm_dense": "cls.predictions.transform.dense",
-    "lm_norm": "cls.predictions.transform.LayerNorm",
-    "lm_decoder": "cls.predictions.decoder",
-    "lm_bias": "cls.predictions.bias",
-    "next_sentence": "cls.seq_relationship",
-    "classifier": "classifier",
-    "span": "qa_outputs",
-}
+# The roles that these layers call otherwise than those of `bidirectional` do.
+ROLES = {"first_norm": "embedding_norm", "up": "inner", "down": "outer"}
+NAMES = {ROLES.get(role, role): name for role, name in bidirectional.NAMES.items()}
 
 
 def build(net: Net, task: str) -> None:
@@ -79,7 +58,7 @@ def build(net: Net, task: str) -> None:
 FAMILY = Family(
     classes={"bert": "Bert"},
     names=NAMES,
-    heads=HEADS,
+    heads=bidirectional.BERT_HEADS,
     tasks={**TASKS, "pretraining": "ForPreTraining", "next-sentence": "ForNextSentencePrediction"},
     build=build,
     prefixes=("bert.",),

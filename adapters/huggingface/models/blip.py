@@ -8,17 +8,15 @@ from typing import Any
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
-from adapters.huggingface.layers.encoders import Sizes as TextSizes
-from adapters.huggingface.layers.encoders import embed, padding_mask, plain_positions, pooled
+from adapters.huggingface.layers.encoders import attended, embed, feed_forward, padding_mask, plain_positions, pooled
 from adapters.huggingface.layers.encoders import sizes as text_sizes
 from adapters.huggingface.layers.vision import image, layer, patches, pixels, sizes, with_tokens
 from adapters.huggingface.models.bert import NAMES as BERT
 from adapters.huggingface.models.clip import HEADS as CLIP_HEADS
 from adapters.huggingface.models.clip import IMAGE, IMAGE_DEFAULTS, TEXT, WORDS, compared, image_tower, part, text_words, tower_of, unit
 from adapters.huggingface.models.clip import NAMES as CLIP
-from adapters.huggingface.net import ACTIVATIONS, Net
+from adapters.huggingface.net import Net
 from converter.builder import Value
-from converter.dims import fixed
 
 MATCHING = "image-text-matching"
 CROSS = "encoder.layer.{layer}.crossattention"
@@ -42,6 +40,7 @@ IMAGE_NAMES = {
     "outer": "encoder.layers.{layer}.mlp.fc2",
     "norm": "post_layernorm",
 }
+CROSSED = ("cross_query", "cross_key", "cross_value", "cross_out", "cross_norm")
 HEADS = {**CLIP_HEADS, "match": "itm_head"}
 LEFTOVERS = ("text_model.*", "vision_model.*", "text_encoder.*", "*embeddings.position_ids", "text_projection.*", "visual_projection.*",
              "logit_scale", "vision_proj.*", "text_proj.*", "itm_head.*", "pooler.*", "encoder.layer.*.crossattention.*", "classifier.*")
@@ -64,22 +63,11 @@ def _text(net: Net, config: Config, prefix: str, batch: str = "batch", image: Va
     width = config.size("hidden_size")
     x, mask = embed(tower, ids, width, lambda: plain_positions(tower, ids, width), types=types, eps=given.eps), padding_mask(tower)
     for index in range(config.size("num_hidden_layers")):
-        x = _attend(tower, x, x, ("query", "key", "value", "attention_out", "attention_norm"), given, mask, index)
+        x = attended(tower, x, x, mask, given, layer=index)
         if image is not None:
-            x = _attend(tower, x, image, ("cross_query", "cross_key", "cross_value", "cross_out", "cross_norm"), given, None, index)
-        y = tower.activation(tower.linear(x, "inner", given.inner, layer=index), ACTIVATIONS[given.activation])
-        y = tower.linear(y, "outer", width, layer=index)
-        x = tower.layer_norm(net.op("add", y, x), "outer_norm", given.eps, name=f"text_layer_{index}", layer=index)
+            x = attended(tower, x, image, None, given, CROSSED, layer=index)
+        x = feed_forward(tower, x, given, f"text_layer_{index}", layer=index)
     return x
-
-
-def _attend(tower: Net, x: Value, source: Value, roles: tuple[str, ...], given: TextSizes, mask: Value | None, layer: int) -> Value:
-    """What words see of a source, added to them and normalised."""
-    width, (*maps, out, norm) = fixed(x.shape[-1]), roles
-    query, key, value = (tower.split_heads(tower.linear(words, role, width, layer=layer), given.heads)
-                         for role, words in zip(maps, (x, source, source), strict=True))
-    seen = tower.join_heads(tower.op("scaled_dot_product_attention", query, key, value, mask))
-    return tower.layer_norm(tower.op("add", tower.linear(seen, out, width, layer=layer), x), norm, given.eps, layer=layer)
 
 
 # Images ------------------------------------------------------------------------------------------------------------------
@@ -131,7 +119,7 @@ def build(net: Net, task: str) -> None:
 
 
 def build_text(net: Net, task: str) -> None:
-    config = Config({**TEXT_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
+    config = net.config.over(TEXT_DEFAULTS)
     for name in ("encoder_hidden_size", "projection_dim", "label_smoothing", "is_decoder"):
         config.get(name)
     x = _text(net, config, net.prefix)
@@ -141,7 +129,7 @@ def build_text(net: Net, task: str) -> None:
 
 
 def build_image(net: Net, task: str) -> None:
-    config = Config({**PICTURE_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
+    config = net.config.over(PICTURE_DEFAULTS)
     config.get("projection_dim")
     prefix = tower_of(net, IMAGE)
     x = _image(net, config, prefix)

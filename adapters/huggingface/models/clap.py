@@ -157,7 +157,7 @@ def build(net: Net, task: str) -> None:
 
 
 def build_text(net: Net, task: str) -> None:
-    config = Config({**TEXT_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
+    config = net.config.over(TEXT_DEFAULTS)
     prefix = tower_of(net, TEXT)
     tower, x = net.part(bert.NAMES, prefix, config), _text(net, config, prefix)
     for name in ("projection_dim", "projection_hidden_act", "initializer_factor"):
@@ -170,7 +170,7 @@ def build_text(net: Net, task: str) -> None:
 
 
 def build_sound(net: Net, task: str) -> None:
-    config = Config({**SOUND_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
+    config = net.config.over(SOUND_DEFAULTS)
     x, mean = _sound(net, config, tower_of(net, SOUND))
     for name in ("projection_dim", "projection_hidden_act"):
         config.get(name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
-from adapters.huggingface.layers.encoders import taken
+from adapters.huggingface.layers.encoders import padding_mask, taken
 from adapters.huggingface.layers.vision import image, layer, patches, pixels, resized, sizes, with_tokens
 from adapters.huggingface.net import Net
 from converter.builder import Value
@@ -80,11 +80,11 @@ def text_tower(net: Net, config: Config, tower: str, batch: str = "batch", causa
     width, layout, longest = config.size("hidden_size"), sizes(config), config.size("max_position_embeddings")
     ids = text_words(net, longest, batch)
     table = net.tensor("positions", (longest, width), tower=tower)
-    given, mask = taken(net, "position_ids"), taken(net, "attention_mask")
+    given = taken(net, "position_ids")
     places = (net.op("slice", table, axes=(0,), starts=(0,), stops=(ids.shape[1],)) if given is None
               else net.op("embedding", given, table))
     x = net.op("add", net.embedding(ids, "words", config.size("vocab_size"), width, tower=tower), places, name="text_embeddings")
-    visible = None if mask is None else net.op("reshape", net.cast(mask, DType.BOOL), shape=(mask.shape[0], 1, 1, mask.shape[1]))
+    visible = padding_mask(net)
     for index in range(config.size("num_hidden_layers")):
         x = layer(net, x, layout, f"text_layer_{index}", visible, causal=causal, layer=index, tower=tower)
     return ids, net.layer_norm(x, "text_norm", layout.eps, tower=tower)
@@ -166,7 +166,7 @@ def compared(net: Net, text: Value, shown: Value, shape: tuple[int, ...] = (), o
 
 
 def build_text(net: Net, task: str) -> None:
-    config = Config({**TEXT_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
+    config = net.config.over(TEXT_DEFAULTS)
     x, pooled = text_and_end(net, config, tower_of(net, TEXT))
     if task == "text-embedding":
         net.output("text_embeds", net.linear(pooled, "text_projection", config.size("projection_dim"), bias=False))
@@ -178,7 +178,7 @@ def build_text(net: Net, task: str) -> None:
 
 
 def build_image(net: Net, task: str) -> None:
-    config = Config({**IMAGE_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
+    config = net.config.over(IMAGE_DEFAULTS)
     x, pooled = image_tower(net, config, tower_of(net, IMAGE))
     if task == "image-embedding":
         net.output("image_embeds", net.linear(pooled, "image_projection", config.size("projection_dim"), bias=False))

@@ -71,12 +71,11 @@ def _angles(net: Net, head: int, rows: Dim, columns: Dim) -> tuple[Value, Value]
     base = net.config.number("rope_theta", 100.0, above=0)
     exponents = (np.arange(head // 4) * (4 / head)).astype(np.float32)
     frequencies = np.float32(1) / (np.float64(np.float32(base))**exponents.astype(np.float64)).astype(np.float32)
-    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-    constant = net.cast(net.constant("inv_freq", frequencies), wide)
+    constant = net.cast(net.constant("inv_freq", frequencies), net.wide)
     parts = []
     for count, shape in ((rows, (rows, 1, 1)), (columns, (1, columns, 1))):
-        place = net.op("add", net.cast(net.op("arange", stop=count, dtype=DType.INT64), wide), 0.5)
-        total = net.cast(net.op("full", shape=(), fill_value=count, dtype=DType.INT64), wide)
+        place = net.op("add", net.cast(net.op("arange", stop=count, dtype=DType.INT64), net.wide), 0.5)
+        total = net.cast(net.op("full", shape=(), fill_value=count, dtype=DType.INT64), net.wide)
         place = net.op("subtract", net.op("multiply", net.op("divide", place, total), 2.0), 1.0)
         angle = net.op("multiply", net.op("multiply", net.op("reshape", place, shape=shape), 2 * math.pi), constant)
         parts.append(net.op("broadcast_to", angle, shape=(rows, columns, head // 4)))

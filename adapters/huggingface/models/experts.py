@@ -19,7 +19,6 @@ from adapters.huggingface.models.llama_kin import ONLY_WORDS, granite
 from adapters.huggingface.models.olmo import clip_of
 from adapters.huggingface.net import Net
 from converter.builder import Value
-from converter.ir import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +87,14 @@ def routed(sizes: Sizes, router: Router, made: Expert | None = None) -> Feed:
 def _shares(net: Net, x: Value, router: Router, layer: int) -> Value:
     """What part of each word's result each expert has, 0 for those not chosen: [batch, time, experts]."""
     batch, time, _ = x.shape
-    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-    shares = net.cast(net.linear(x, "router", router.experts, bias=router.bias, layer=layer), wide)
+    shares = net.cast(net.linear(x, "router", router.experts, bias=router.bias, layer=layer), net.wide)
     if router.among == "all":
         shares = net.op("softmax", shares, axis=-1)
     elif router.among == "none":
         shares = net.op("sigmoid", shares)
     scores = shares
     if router.corrected:
-        scores = net.op("add", scores, net.cast(net.tensor("correction", (router.experts,), "", layer=layer), wide))
+        scores = net.op("add", scores, net.cast(net.tensor("correction", (router.experts,), "", layer=layer), net.wide))
     if router.groups > 1:
         scores = _of_best_groups(net, scores, router)
     best, which = net.b.add("topk", (scores,), {"k": router.chosen, "axis": -1}, names=("best", "experts"))
@@ -110,7 +108,7 @@ def _shares(net: Net, x: Value, router: Router, layer: int) -> Value:
         best = net.op("divide", best, net.op("add", total, 1e-20) if router.among == "none" else total)
     if router.factor != 1:
         best = net.op("multiply", best, router.factor)
-    nothing = net.op("full", shape=(batch, time, router.experts), fill_value=0.0, dtype=wide)
+    nothing = net.op("full", shape=(batch, time, router.experts), fill_value=0.0, dtype=net.wide)
     return net.cast(net.op("scatter", nothing, which, best, axis=-1))
 
 

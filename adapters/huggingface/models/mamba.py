@@ -11,7 +11,7 @@ from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family
 from adapters.huggingface.layers.decoders import Sequence as Words
 from adapters.huggingface.layers.decoders import head
-from adapters.huggingface.layers.recurrent import READ, convolved, keep, masked, scanned, state_of, wide, words_of
+from adapters.huggingface.layers.recurrent import READ, convolved, keep, masked, scanned, state_of, words_of
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import GraphBuilder, Value
 
@@ -26,7 +26,7 @@ def build(mixing: Mixing, tie: bool, net: Net, task: str) -> None:
     """`tie`: the default of `tie_word_embeddings`."""
     config = net.config
     width, layers, eps = config.size("hidden_size"), config.size("num_hidden_layers"), config.number("layer_norm_epsilon", 1e-5)
-    residual = wide(net) if config.flag("residual_in_fp32", True) else net.dtype
+    residual = net.wide if config.flag("residual_in_fp32", True) else net.dtype
     for name in ("time_step_scale", "time_step_min", "time_step_max", "time_step_init_scheme", "time_step_floor", "max_position_embeddings",
                  "rescale_prenorm_residual", "use_mambapy", "use_associative_scan", "chunk_size"):
         config.get(name)  # how weights are drawn, and which of two ways is taken to the same result
@@ -52,7 +52,7 @@ def _mixer(normed: bool, net: Net, words: Words, x: Value, config: Config, layer
     x = masked(net, words, net.activation(convolved(net, words, x, kernel, conv_bias, layer), activation))
     parts = net.linear(x, "selected", rank + 2 * numbers, bias=False, layer=layer)
     pace, into, out = net.b.add("split", (parts,), {"sizes": (rank, numbers, numbers), "axis": -1}, names=("pace", "into", "out"))
-    kind = wide(net)
+    kind = net.wide
     if normed:
         eps = config.number("mixer_rms_eps", 1e-6)
         pace, into, out = (net.op("rms_norm", item, None, normalized_shape=item.shape[-1:], eps=eps) for item in (pace, into, out))

@@ -9,7 +9,7 @@ from functools import partial
 
 from adapters.huggingface.config import Config
 from adapters.huggingface.layers.decoders import Sequence as Words
-from adapters.huggingface.layers.recurrent import convolved, keep, masked, scanned, state_of, wide
+from adapters.huggingface.layers.recurrent import convolved, keep, masked, scanned, state_of
 from adapters.huggingface.models.mamba import MAMBA, MIXER, build
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import GraphBuilder, Value
@@ -24,7 +24,7 @@ def _mixer(net: Net, words: Words, x: Value, config: Config, layer: int) -> Valu
     if heads % groups:
         raise config.refuse("n_groups", f"a divisor of num_heads, {heads}", groups)
     config.get("time_step_rank")  # which this kind of layer has no use for
-    bias, kind, mixed = config.flag("use_bias", False), wide(net), inner + 2 * groups * numbers
+    bias, kind, mixed = config.flag("use_bias", False), net.wide, inner + 2 * groups * numbers
     fused = net.linear(masked(net, words, x), "inner", inner + mixed + heads, bias=bias, layer=layer)
     gate, y, pace = net.b.add("split", (fused,), {"sizes": (inner, mixed, heads), "axis": -1}, names=("gate", "hidden", "pace"))
     y = convolved(net, words, y, config.size("conv_kernel", 4, least=2), config.flag("use_conv_bias", True), layer)

@@ -25,7 +25,6 @@ from adapters.huggingface.layers.bidirectional import (
 from adapters.huggingface.layers.causal import Feed, Mixer, Norm, Sizes, Usual, layer_norm, read_sizes
 from adapters.huggingface.layers.decoders import Sequence
 from adapters.huggingface.layers.encoders import choice_head, taken
-from adapters.huggingface.layers.recurrent import wide
 from adapters.huggingface.models import electra
 from adapters.huggingface.models.bert_kin import GELU, chosen_by_summary, like_bert
 from adapters.huggingface.net import Net
@@ -52,7 +51,7 @@ def fnet(config: Config, sizes: Sizes) -> Style:
     config.get("tpu_short_seq_length")
 
     def mixer(net: Net, words: Sequence, x: Value, layer: int) -> Value:
-        x = net.cast(x, wide(net))
+        x = net.cast(x, net.wide)
         both = net.op("complex", x, net.op("multiply", x, 0.0))
         return net.cast(net.op("real", net.op("fftn", both, axes=(1, 2))))
 

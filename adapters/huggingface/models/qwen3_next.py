@@ -10,7 +10,7 @@ from adapters.huggingface.config import Config
 from adapters.huggingface.layers.bidirectional import Activation
 from adapters.huggingface.layers.causal import Sizes, Style, Usual, family, rms_from_one
 from adapters.huggingface.layers.decoders import Sequence as Words
-from adapters.huggingface.layers.recurrent import convolved, keep, masked, scanned, state_of, wide
+from adapters.huggingface.layers.recurrent import convolved, keep, masked, scanned, state_of
 from adapters.huggingface.models.experts import EXPERTS, SHARED, by_layer, read_router, with_shared
 from adapters.huggingface.net import Net
 from converter.builder import GraphBuilder, Value
@@ -75,7 +75,7 @@ class Delta:
 
     def mixed(self, net: Net, words: Words, x: Value, layer: int) -> Value:
         """What one layer makes of its words, [batch, time, width]."""
-        (batch, time, width), kind, shared = x.shape, wide(net), self.heads // self.keys
+        (batch, time, width), kind, shared = x.shape, net.wide, self.heads // self.keys
         x = masked(net, words, x)
         wide_key, wide_value = self.keys * self.key_size, self.heads * self.size
         fused = net.linear(x, "delta_in", 2 * (wide_key + wide_value), bias=False, layer=layer)

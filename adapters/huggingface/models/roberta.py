@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapters.huggingface.family import Family
+from adapters.huggingface.layers.bidirectional import ROBERTA_HEADS
 from adapters.huggingface.layers.encoders import (
     BUFFERS,
     GAMMA_BETA,
@@ -24,17 +25,6 @@ from adapters.huggingface.layers.encoders import (
 )
 from adapters.huggingface.models import bert
 from adapters.huggingface.net import Net
-
-HEADS = {
-    "lm_dense": "lm_head.dense",
-    "lm_norm": "lm_head.layer_norm",
-    "lm_decoder": "lm_head.decoder",
-    "lm_bias": "lm_head.bias",
-    "classifier_dense": "classifier.dense",
-    "classifier_out": "classifier.out_proj",
-    "classifier": "classifier",
-    "span": "qa_outputs",
-}
 
 
 def build(net: Net, task: str) -> None:
@@ -64,7 +54,7 @@ def build(net: Net, task: str) -> None:
 FAMILY = Family(
     classes={"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert", "data2vec-text": "Data2VecText"},
     names=bert.NAMES,
-    heads=HEADS,
+    heads=ROBERTA_HEADS,
     tasks=TASKS,
     build=build,
     prefixes=("roberta.", "data2vec_text."),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from adapters.huggingface.family import Family
 from adapters.huggingface.layers.decoders import Sequence as Words
 from adapters.huggingface.layers.decoders import head
-from adapters.huggingface.layers.recurrent import READ, keep, scanned, state_of, wide, words_of
+from adapters.huggingface.layers.recurrent import READ, keep, scanned, state_of, words_of
 from adapters.huggingface.net import Net
 from converter.builder import GraphBuilder, Value
 from converter.dims import fixed
@@ -56,7 +56,7 @@ def _mixed(net: Net, x: Value, before: Value, role: str, size: int, layer: int) 
 
 def _attention(net: Net, words: Words, x: Value, size: int, layer: int, share: float) -> Value:
     batch, _, width = x.shape
-    before, kind = _shifted(net, words, x, layer, "attention_shift"), wide(net)
+    before, kind = _shifted(net, words, x, layer, "attention_shift"), net.wide
     gate = net.op("sigmoid", _mixed(net, x, before, "receptance", size, layer))
     key, value = (net.cast(_mixed(net, x, before, role, size, layer), kind) for role in ("key", "value"))
     first = net.cast(net.tensor("time_first", (size,), "", layer=layer), kind)

@@ -125,8 +125,7 @@ def _rows(net: Net, config: Config, width: int, tower: str, batch: str) -> Value
     right = net.op("expand_dims", _shares(net, root, column, across), axis=(2,))
     shares = net.op("reshape", net.op("multiply", down, right), shape=(*count, side))
     table = net.tensor("positions", (side, width), tower=tower)
-    wide = shares.dtype
-    return net.op("add", x, net.cast(net.op("matmul", shares, net.cast(table, wide))), name="image_embeddings")
+    return net.op("add", x, net.cast(net.op("matmul", shares, net.cast(table, shares.dtype))), name="image_embeddings")
 
 
 def _shares(net: Net, side: int, index: Value, total: Value) -> Value:
@@ -134,11 +133,10 @@ def _shares(net: Net, side: int, index: Value, total: Value) -> Value:
 
     The triangle of max(side / total, 1) on both sides of (index + 0.5) · side / total, made to add up to 1.
     """
-    wide = DType.FLOAT32 if net.dtype in (DType.FLOAT16, DType.BFLOAT16) else net.dtype
-    ratio = net.op("divide", net.op("full", shape=(), fill_value=side, dtype=wide), net.cast(total, wide))
-    centre = net.op("multiply", net.op("add", net.cast(index, wide), 0.5), ratio)
+    ratio = net.op("divide", net.op("full", shape=(), fill_value=side, dtype=net.wide), net.cast(total, net.wide))
+    centre = net.op("multiply", net.op("add", net.cast(index, net.wide), 0.5), ratio)
     batch, count = centre.shape
-    places = net.op("add", net.cast(net.op("arange", stop=side, dtype=DType.INT64), wide), 0.5)
+    places = net.op("add", net.cast(net.op("arange", stop=side, dtype=DType.INT64), net.wide), 0.5)
     apart = net.op("abs", net.op("subtract", places, net.op("reshape", centre, shape=(batch, count, 1))))
     reach = net.op("expand_dims", net.op("maximum", ratio, 1.0), axis=(2,))
     found = net.op("relu", net.op("subtract", 1.0, net.op("divide", apart, reach)))
@@ -182,12 +180,12 @@ def _mean(net: Net, seen: Seen) -> Value:
 
 
 def build_text(net: Net, task: str) -> None:
-    config = Config({**TEXT_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
+    config = net.config.over(TEXT_DEFAULTS)
     _vectors(net, *_text(net, config, tower_of(net, TEXT)))
 
 
 def build_image(net: Net, task: str) -> None:
-    config = Config({**IMAGE_DEFAULTS, **net.config.fields}, net.config.where, asked=net.config.asked)
+    config = net.config.over(IMAGE_DEFAULTS)
     seen = _image(net, config, tower_of(net, IMAGE))
     _vectors(net, seen.words, seen.whole)
 

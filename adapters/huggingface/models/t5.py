@@ -14,7 +14,7 @@ from adapters.huggingface.config import Config
 from adapters.huggingface.family import Family, Inputs
 from adapters.huggingface.layers.decoders import Sequence
 from adapters.huggingface.layers.distances import LARGEST_DISTANCE, distance_bias
-from adapters.huggingface.layers.encoders import span_head
+from adapters.huggingface.layers.encoders import padding_mask, span_head
 from adapters.huggingface.layers.seq2seq import (
     BY_TASK,
     SOURCE,
@@ -29,7 +29,6 @@ from adapters.huggingface.layers.seq2seq import (
     source_inputs,
     target,
     tied_words,
-    visible,
 )
 from adapters.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
@@ -166,7 +165,7 @@ def _scores(net: Net, x: Value, tables: dict[str, Value], rows: int, scaled: boo
 def _encode(net: Net, layout: Layout, ids: Value, table: Value) -> Value:
     """[batch, source, width]."""
     x = net.op("embedding", ids, table)
-    mask = visible(net)
+    mask = padding_mask(net)
     biases = _biases(net, layout, "encoder", mask, 0, ids.shape[1])
     for layer in range(layout.layers):
         places: dict[str, Any] = {"stack": "encoder", "layer": layer}
@@ -181,7 +180,7 @@ def _decode(net: Net, layout: Layout, words: Sequence, table: Value, kept: Memor
     """[batch, time, width]."""
     x = net.op("embedding", words.ids, table)
     biases = _biases(net, layout, "decoder", words.order(None), words.past, words.total)
-    mask = visible(net)
+    mask = padding_mask(net)
     source = None if mask is None else _biased(net, mask, _number(net, 0.0))
     for layer in range(layout.heads.layers):
         places: dict[str, Any] = {"stack": "decoder", "layer": layer}

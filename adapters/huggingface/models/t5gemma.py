@@ -11,6 +11,7 @@ from adapters.huggingface.layers import causal
 from adapters.huggingface.layers.bidirectional import Words
 from adapters.huggingface.layers.causal import Sizes, Style, frequencies, read_sizes, stack
 from adapters.huggingface.layers.decoders import Sequence, bounded
+from adapters.huggingface.layers.encoders import padding_mask
 from adapters.huggingface.layers.rotary import angles
 from adapters.huggingface.layers.seq2seq import (
     BY_TASK,
@@ -22,7 +23,6 @@ from adapters.huggingface.layers.seq2seq import (
     memory,
     source_inputs,
     target,
-    visible,
 )
 from adapters.huggingface.models.gemma import USUAL, gemma2
 from adapters.huggingface.net import Net
@@ -115,7 +115,7 @@ def build(net: Net, task: str) -> None:
     if net.cache:
         net.leaves("encoder.*", "decoder.layers.*.cross_attn.k_proj.*", "decoder.layers.*.cross_attn.v_proj.*")
     encoded, words, kept = _parts(net, encoder, decoder, heads, project)
-    x = decoder.run(words, cross=kept, seen=visible(net))
+    x = decoder.run(words, cross=kept, seen=padding_mask(net))
     if task == "feature-extraction":
         decoder_outputs(net, "last_hidden_state", x, words, encoded)
         return
@@ -136,7 +136,7 @@ def _parts(net: Net, encoder: Stack, decoder: Stack, heads: Heads, project: Proj
 
 def _encoded(net: Net, encoder: Stack) -> Value:
     ids = source_inputs(net, encoder.longest)
-    return encoder.run(Words(net, ids, 0, visible(net), encoder.longest))
+    return encoder.run(Words(net, ids, 0, padding_mask(net), encoder.longest))
 
 
 FAMILY = Family(
