@@ -66,7 +66,8 @@ def to_timm(name: str) -> str:
 
 @pytest.mark.parametrize("changes", [
     {"backbone_config": None, "use_timm_backbone": True, "backbone": "resnet18"},
-    {"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet18.a1_in1k", "out_indices": [1, 2, 3, 4]}}])
+    {"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet18.a1_in1k", "out_indices": [1, 2, 3, 4],
+                         "output_stride": None}}])
 def test_backbones_of_timm(changes: dict[str, Any], tmp_path: Path) -> None:
     module = made("ForObjectDetection", layer_type="basic", embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2])
     save(module, tmp_path)

@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+import converter
+from converter import reference
 from converter.dims import evaluate
 from converter.ir import DType, Model
 from tests.huggingface import test_huggingface_bidirectional as encoders
@@ -135,3 +137,14 @@ def test_a_config_with_the_fewest_fields(name: str, tmp_path: Path) -> None:
     assert len(less) < len(fields)
     file.write_text(json.dumps(less))
     equal(tmp_path, module, name)
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "onnxruntime"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3_next", "t5gemma", "FNet", "ConvBert", "XLNet", "Wav2Vec2Bert", "Clap", "Detr"])
+def test_runtimes(name: str, runtime: str, tmp_path: Path) -> None:
+    model = from_folder(save(MODULES[name](), tmp_path))
+    given = inputs(model)
+    truth = reference.run(model, given, float_dtype="float64")
+    ours = converter.session(model, runtime).run(given)
+    for port, expected in truth.items():
+        assert np.abs(ours[port] - expected).max() < 1e-4 * np.abs(expected).max(), port

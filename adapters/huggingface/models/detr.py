@@ -175,7 +175,8 @@ def _backbone(net: Net) -> Value:
     sizes = RESNETS.get(str(name).partition(".")[0])
     if sizes is None:
         raise (given if given.fields else config).refuse("backbone", ", ".join(RESNETS), name)
-    stride = given.get("output_stride", 16 if config.flag("dilation", False) else 32)
+    dilated = config.flag("dilation", False)
+    stride = given.get("output_stride") or (16 if dilated else 32)
     if stride not in (16, 32):
         raise given.refuse("output_stride", "16 or 32", stride)
     indices = given.get("out_indices")
