@@ -65,7 +65,8 @@ def to_timm(name: str) -> str:
 
 
 @pytest.mark.parametrize("changes", [
-    {"backbone_config": None, "use_timm_backbone": True, "backbone": "resnet18"},
+    {"backbone_config": None, "use_timm_backbone": True, "backbone": "resnet18",
+     "backbone_kwargs": {"in_chans": 3, "out_indices": [1, 2, 3, 4]}},
     {"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet18.a1_in1k", "out_indices": [1, 2, 3, 4],
                          "output_stride": None}}])
 def test_backbones_of_timm(changes: dict[str, Any], tmp_path: Path) -> None:
@@ -83,7 +84,8 @@ def test_backbones_of_timm(changes: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [
-    {"position_embedding_type": "rotary"}, {"encoder_attention_heads": 3}, {"d_model": 18}, {"use_timm_backbone": True},
+    {"backbone_kwargs": {"norm_layer": "group"}}, {"num_channels": 4}, {"position_embedding_type": "rotary"},
+    {"encoder_attention_heads": 3}, {"d_model": 18}, {"use_timm_backbone": True},
     {"backbone_config": {"model_type": "swin"}}, {"backbone_config": {"model_type": "timm_backbone", "backbone": "resnest50d"}},
     {"backbone_config": {**RESNET, "model_type": "resnet", "out_features": ["stage3"]}}, {"decoder_attention_heads": 0},
 ])

@@ -20,7 +20,7 @@ STABLE = {**SPEECH, "feat_extract_norm": "layer", "conv_bias": True, "do_stable_
           "feat_extract_activation": "relu", "hidden_act": "gelu_new"}
 NEAR = {"num_buckets": 8, "max_bucket_distance": 9}
 STACKED = {**SPEECH, "conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 2}
-CONFORMER = {**SPEECH, "conv_depthwise_kernel_size": 5}
+CONFORMER = {**SPEECH, "conv_depthwise_kernel_size": 5, "layer_norm_eps": 0.01}
 FEATURES = {**{name: value for name, value in CONFORMER.items() if not name.startswith(("conv_d", "conv_s", "conv_k", "num_conv"))},
             "conv_depthwise_kernel_size": 5, "feature_projection_input_dim": 6, "left_max_position_embeddings": 5,
             "right_max_position_embeddings": 3}

@@ -59,7 +59,9 @@ class Conformer:
 def layers(kind: Conformer, net: Net, x: Value, mask: Value | None) -> list[Value]:
     """The words before the first layer and after each, and the result: [batch, time, width] each. mask: bool [batch, time]."""
     config = net.config
-    eps = config.number("layer_norm_eps", EPS)
+    last = config.number("layer_norm_eps", EPS)
+    # The norms of wav2vec 2.0's layers have PyTorch's own number, whatever the config says.
+    eps = last if kind.causal else EPS
     x, seen = hidden(net, x, mask)
     turn, scores = _positions(net, kind, x)
     states = [x]
@@ -70,7 +72,7 @@ def layers(kind: Conformer, net: Net, x: Value, mask: Value | None) -> list[Valu
         x = net.op("add", x, _convolved(net, kind, x, mask, eps, layer))
         x = net.op("add", net.op("multiply", _feed_forward(net, kind, x, "second", eps, layer), 0.5), x)
         states.append(net.layer_norm(x, "outer_norm", eps, layer=layer, name=f"layer_{layer}"))
-    return [*states, states[-1] if kind.causal else net.layer_norm(states[-1], "norm", eps)]
+    return [*states, states[-1] if kind.causal else net.layer_norm(states[-1], "norm", last)]
 
 
 def _feed_forward(net: Net, kind: Conformer, x: Value, role: str, eps: float, layer: int) -> Value:
@@ -103,7 +105,7 @@ def _convolved(net: Net, kind: Conformer, x: Value, mask: Value | None, eps: flo
     width, kernel = fixed(x.shape[-1]), net.config.size("conv_depthwise_kernel_size", 31)
     if kernel % 2 == 0:
         raise net.config.refuse("conv_depthwise_kernel_size", "an odd number", kernel)
-    x = net.layer_norm(x, "mixed_norm", eps if kind.causal else EPS, layer=layer)
+    x = net.layer_norm(x, "mixed_norm", eps, layer=layer)
     if kind.causal and mask is not None:
         x = net.op("where", net.op("expand_dims", mask, axis=(2,)), x, 0.0)
     x = net.op("permute_dims", x, axes=(0, 2, 1))

@@ -153,11 +153,16 @@ def _places(net: Net, like: Value, mask: Value | None, width: int) -> Value:
 def _backbone(net: Net) -> Value:
     """The last map of the convolutional network that the config says: the library's ResNet, or one of timm's."""
     config = net.config
-    outer = {name: config.get(name) for name in ("use_timm_backbone", "backbone", "backbone_kwargs", "dilation", "use_pretrained_backbone")}
+    outer = {name: config.get(name) for name in ("use_timm_backbone", "backbone", "dilation", "use_pretrained_backbone")}
+    more = config.get("backbone_kwargs") or {}
+    if not isinstance(more, dict) or not more.keys() <= {"num_channels", "in_chans", "out_indices", "output_stride"}:
+        raise config.refuse("backbone_kwargs", "num_channels, in_chans, out_indices and output_stride", more)
     given = config.part("backbone_config")
     kind = given.get("model_type", "resnet" if given.fields else "timm_backbone")
     prefix = net.prefix + (BACKBONE if any(name.startswith(net.prefix + BACKBONE) for name in net.held) else "backbone.model.")
-    given.only("num_channels", config.size("num_channels", 3))
+    for name, value in (*more.items(), ("num_channels", given.get("num_channels"))):
+        if name in ("num_channels", "in_chans") and value not in (None, config.size("num_channels", 3)):
+            raise config.refuse("num_channels", f"{config.size('num_channels', 3)}, as the backbone has", value)
     if kind == "resnet":
         if outer["use_timm_backbone"]:
             raise config.refuse("use_timm_backbone", "false beside a backbone_config of the library's own", True)
@@ -176,10 +181,11 @@ def _backbone(net: Net) -> Value:
     if sizes is None:
         raise (given if given.fields else config).refuse("backbone", ", ".join(RESNETS), name)
     dilated = config.flag("dilation", False)
-    stride = given.get("output_stride") or (16 if dilated else 32)
+    # The library looks at what stands beside the backbone only where there is dilation.
+    stride = given.get("output_stride") or (more.get("output_stride", 16) if dilated else 32)
     if stride not in (16, 32):
         raise given.refuse("output_stride", "16 or 32", stride)
-    indices = given.get("out_indices")
+    indices = given.get("out_indices", more.get("out_indices"))
     if indices is not None and (not isinstance(indices, list) or not indices or indices[-1] not in (4, -1)):
         raise given.refuse("out_indices", "a list that ends with 4", indices)
     fields = {**sizes, "embedding_size": 64, "num_channels": config.get("num_channels", 3)}
