@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from converter.formulas import Space, Term, dtype_of
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, broadcast_dims, each, require, require_size, same_dtype
 from converter.opset import op
@@ -63,18 +66,18 @@ def imag(x: Array) -> Array:
     return np.imag(x)
 
 
-@op(infer=_conj)
+@op(infer=_conj, formula=lambda f, x: f.complex(f.real(x), -f.imag(x)))
 def conj(x: Array) -> Array:
     """The complex conjugate."""
     return np.conj(x)
 
 
 @op(infer=_angle)
-def angle(x: Array) -> Array:
+def angle(f: Space, x: Term) -> Term:
     """The angle in radians, in [-π, π]. For floats: 0, or π below 0, and NaN for NaN."""
-    if x.dtype.kind == "c":
-        return np.angle(x)
-    return np.where(np.isnan(x), x, np.where(x < 0, np.asarray(np.pi, x.dtype), np.zeros((), x.dtype)))
+    if dtype_of(x).is_complex:
+        return f.atan2(f.imag(x), f.real(x))
+    return f.where(f.isnan(x), x, f.where(x < 0.0, f.full(shape=(), fill_value=math.pi, dtype=dtype_of(x)), 0.0))
 
 
 @op(infer=_complex, literals=True, name="complex")
@@ -87,12 +90,12 @@ def complex_(real: Array, imag: Array) -> Array:
 
 
 @op(infer=_view_as_complex)
-def view_as_complex(x: Array) -> Array:
+def view_as_complex(f: Space, x: Term) -> Term:
     """[..., 2] floats, real and imaginary part, as [...] complex numbers: torch.view_as_complex."""
-    return complex_(x[..., 0], x[..., 1])
+    return f.complex(f.select(x, axis=-1, index=0), f.select(x, axis=-1, index=1))
 
 
 @op(infer=_view_as_real)
-def view_as_real(x: Array) -> Array:
+def view_as_real(f: Space, x: Term) -> Term:
     """[...] complex numbers as [..., 2] floats, real and imaginary part: torch.view_as_real."""
-    return np.stack([x.real, x.imag], -1)
+    return f.stack(f.real(x), f.imag(x), axis=-1)

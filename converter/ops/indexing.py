@@ -8,6 +8,7 @@ from converter.dims import Dim
 from converter.equal_sizes import differ
 from converter.errors import GraphError
 from converter.facts import Facts, Ids, moves
+from converter.formulas import Space, Term, counted
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require
 from converter.opset import op
@@ -136,7 +137,15 @@ def _one_hot(x: TensorSpec, num_classes: int) -> TensorSpec:
     return TensorSpec(DType.INT64, (*x.shape, num_classes))
 
 
-@op(infer=_one_hot, facts=Facts(ids=Ids(0, None, "num_classes")))
+def _classes(f: Space, x: Term, *, num_classes: int) -> Term:
+    """A class that is none is looked up where nothing is: an error."""
+    index = f.astype(x, dtype=DType.INT64)
+    numbers = counted(f, num_classes)
+    known = f.take(numbers, f.where(index < 0, num_classes, index), axis=0)
+    return f.astype(f.equal(f.expand_dims(known, axis=(-1,)), numbers), dtype=DType.INT64)
+
+
+@op(infer=_one_hot, formula=_classes, facts=Facts(ids=Ids(0, None, "num_classes")))
 def one_hot(x: Array, *, num_classes: int) -> Array:
     """y[…, c] = 1 where x[…] is c, else 0: torch.nn.functional.one_hot. x: integers in [0, num_classes). y: int64."""
     if x.size and not 0 <= x.min() <= x.max() < num_classes:

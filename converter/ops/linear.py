@@ -11,6 +11,7 @@ from converter import formulas
 from converter.dims import Dim
 from converter.facts import Facts
 from converter.formulas import Space, Term
+from converter.formulas import widened as in_float32
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
@@ -154,11 +155,10 @@ def _cross(x: TensorSpec, y: TensorSpec, *, axis: int = -1) -> TensorSpec:
 
 
 @op(infer=_cross)
-def cross(x: Array, y: Array, *, axis: int = -1) -> Array:
+def cross(f: Space, x: Term, y: Term, *, axis: int = -1) -> Term:
     """The cross product of the vectors of 3 numbers along `axis`; other axes broadcast: torch.linalg.cross."""
-    x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
-    parts = [x[..., i] * y[..., j] - x[..., j] * y[..., i] for i, j in ((1, 2), (2, 0), (0, 1))]
-    return np.moveaxis(np.stack(parts, axis=-1), -1, axis)
+    first, second = (f.remainder(f.arange(start=start, stop=start + 3, dtype=DType.INT64), 3) for start in (1, 2))
+    return (f.take(x, first, axis=axis) * f.take(y, second, axis=axis)) - (f.take(x, second, axis=axis) * f.take(y, first, axis=axis))
 
 
 def _cdist(x: TensorSpec, y: TensorSpec, *, p: float = 2.0) -> TensorSpec:
@@ -170,7 +170,15 @@ def _cdist(x: TensorSpec, y: TensorSpec, *, p: float = 2.0) -> TensorSpec:
     return TensorSpec(dtype, (*broadcast_dims(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-2]))
 
 
-@op(infer=_cdist)
+@in_float32
+def _distances(f: Space, x: Term, y: Term, *, p: float) -> Term:
+    gap = f.expand_dims(x, axis=(-2,)) - f.expand_dims(y, axis=(-3,))
+    if p == 0:
+        return f.sum(f.where(f.isnan(gap), gap, f.abs(f.sign(gap))), axis=(-1,))
+    return f.vector_norm(f.where(f.isnan(gap), 0.0, gap) if p == math.inf else gap, axis=(-1,), ord=p)
+
+
+@op(infer=_cdist, formula=_distances)
 def cdist(x: Array, y: Array, *, p: float = 2.0) -> Array:
     """The distance of each row of x to each row of y in the p-norm: torch.cdist.
 
@@ -199,7 +207,16 @@ def _cosine(x: TensorSpec, y: TensorSpec, *, axis: int = 1, eps: float = 1e-8) -
     return TensorSpec(dtype, shape[:place] + shape[place + 1:])
 
 
-@op(infer=_cosine)
+@in_float32
+def _cosines(f: Space, x: Term, y: Term, *, axis: int, eps: float) -> Term:
+    shape = broadcast_dims(tuple(x.shape), tuple(y.shape))
+    place = axis_of(axis, len(shape))
+    parts = [item if tuple(item.shape) == shape else f.broadcast_to(item, shape=shape) for item in (x, y)]
+    first, second = (item / f.maximum(f.vector_norm(item, axis=(place,), keepdims=True), eps) for item in parts)
+    return f.sum(first * second, axis=(place,))
+
+
+@op(infer=_cosine, formula=_cosines)
 def cosine_similarity(x: Array, y: Array, *, axis: int = 1, eps: float = 1e-8) -> Array:
     """The sum of x * y along `axis` over max(|x|, eps) * max(|y|, eps): torch.nn.functional.cosine_similarity.
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from converter.dims import Dim
+from converter.dims import Dim, product
 from converter.facts import Facts, Ids, moves
+from converter.formulas import Space, Term, dtype_of, nothing
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require, require_rank, require_size, same_dtype
 from converter.ops.indexing import index_key, index_shape, require_indices, require_symbol
@@ -116,7 +117,15 @@ def _masked_scatter(x: TensorSpec, mask: TensorSpec, values: TensorSpec) -> Tens
     return TensorSpec(dtype, x.shape)
 
 
-@op(infer=_masked_scatter, facts=moves(0, 2))
+def _filled_in(f: Space, x: Term, mask: Term, values: Term) -> Term:
+    """The k-th true element takes value k: a cumulative sum of the mask is k, and an element put before the values is number 0."""
+    order = f.cumulative_sum(f.astype(f.reshape(mask, shape=(product(x.shape),)), dtype=DType.INT64), axis=0)
+    blank = f.full(shape=(1,), fill_value=nothing(x), dtype=dtype_of(x))
+    longer = f.concat(blank, f.reshape(values, shape=(product(values.shape),)), axis=0)
+    return f.where(mask, f.take(longer, f.reshape(order, shape=x.shape), axis=0), x)
+
+
+@op(infer=_masked_scatter, facts=moves(0, 2), formula=_filled_in)
 def masked_scatter(x: Array, mask: Array, values: Array) -> Array:
     """x with the elements where `mask` holds replaced by the first ones of `values`, in row-major order: torch's masked_scatter.
 

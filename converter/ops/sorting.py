@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from converter.dims import Dim
+from converter.dims import Dim, product
 from converter.facts import ALL, Facts
+from converter.formulas import Space, Term, dtype_of
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axis_of, require, require_size, same_dtype
 from converter.ops.indexing import require_symbol
@@ -65,24 +68,28 @@ def topk(x: Array, *, k: Size, axis: int, largest: bool = True) -> tuple[Array, 
 
 def _mode(x: TensorSpec, axis: int) -> tuple[TensorSpec, TensorSpec]:
     place = axis_of(axis, x.rank)
+    require(not x.dtype.is_complex, "complex numbers have no order", received=x)
     shape = x.shape[:place] + x.shape[place + 1:]
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
 @op(infer=_mode, outputs=("values", "indices"), facts=Facts(carries=(0,)))
-def mode(x: Array, *, axis: int) -> tuple[Array, Array]:
+def mode(f: Space, x: Term, *, axis: int) -> tuple[Term, Term]:
     """The most frequent element along `axis`, the smallest of several, and its last place (int64): torch.mode."""
-    x = np.moveaxis(x, axis, -1)
-    ordered = np.sort(_ordered(x), axis=-1)
-    equal = ordered[..., :, np.newaxis] == ordered[..., np.newaxis, :]
-    first = np.argmax(np.count_nonzero(equal, axis=-1), axis=-1)
-    values = np.take_along_axis(ordered, first[..., np.newaxis], -1)
-    places = x.shape[-1] - 1 - np.argmax(np.flip(_ordered(x) == values, -1), axis=-1)
-    return np.take_along_axis(x, places[..., np.newaxis], -1)[..., 0], places
+    place, own = axis % x.ndim, dtype_of(x)
+    x = f.permute_dims(x, axes=(*(other for other in range(x.ndim) if other != place), place))
+    x = f.astype(x, dtype=DType.UINT8) if own is DType.BOOL else x
+    counts = f.sum(f.astype(f.equal(f.expand_dims(x, axis=(-1,)), f.expand_dims(x, axis=(-2,))), dtype=DType.INT32), axis=(-1,))
+    frequent = f.equal(counts, f.max(counts, axis=(-1,), keepdims=True))
+    highest = math.inf if own.is_float else dtype_of(x).limits[1]
+    value = f.min(f.where(frequent, x, highest), axis=(-1,), keepdims=True)
+    same = f.astype(f.flip(f.equal(x, value), axis=(-1,)), dtype=DType.INT32)
+    return f.astype(f.squeeze(value, axis=(-1,)), dtype=own), f.argmax(same, axis=-1) * -1 + (x.shape[-1] - 1)
 
 
 def _searchsorted(sorted_sequence: TensorSpec, values: TensorSpec, right: bool = False) -> TensorSpec:
-    same_dtype(sorted_sequence, values)
+    dtype = same_dtype(sorted_sequence, values)
+    require(not dtype.is_complex, "complex numbers have no order", received=values)
     require(sorted_sequence.rank in (1, values.rank), "wrong number of axes of the sorted sequence",
             expected=f"1 or {values.rank}", received=sorted_sequence)
     if sorted_sequence.rank > 1:
@@ -91,7 +98,16 @@ def _searchsorted(sorted_sequence: TensorSpec, values: TensorSpec, right: bool =
     return TensorSpec(DType.INT64, values.shape)
 
 
-@op(infer=_searchsorted, literals=True)
+def _found(f: Space, sorted_sequence: Term, values: Term, *, right: bool) -> Term:
+    """How many elements of the sequence lie before a value."""
+    value = f.expand_dims(values, axis=(-1,))
+    element = sorted_sequence if sorted_sequence.ndim == 1 else f.expand_dims(sorted_sequence, axis=(-2,))
+    # "Not at or above" and not "below": a NaN goes behind everything.
+    before = f.logical_not(value < element if right else value <= element)
+    return f.sum(f.astype(before, dtype=DType.INT64), axis=(-1,))
+
+
+@op(infer=_searchsorted, literals=True, formula=_found)
 def searchsorted(sorted_sequence: Array, values: Array, *, right: bool = False) -> Array:
     """Where each value would go into an ascending sequence (int64): torch.searchsorted, torch.bucketize.
 
@@ -110,7 +126,11 @@ def _isin(x: TensorSpec, values: TensorSpec) -> TensorSpec:
     return TensorSpec(DType.BOOL, x.shape)
 
 
-@op(infer=_isin, literals=True, facts=Facts(wide=ALL))
+def _is_among(f: Space, x: Term, values: Term) -> Term:
+    return f.any(f.equal(f.expand_dims(x, axis=(-1,)), f.reshape(values, shape=(product(values.shape),))), axis=(-1,))
+
+
+@op(infer=_isin, literals=True, facts=Facts(wide=ALL), formula=_is_among)
 def isin(x: Array, values: Array) -> Array:
     """Whether each element of x equals some element of `values` (any shape): torch.isin. NaN equals nothing."""
     return np.isin(_ordered(x), _ordered(values))

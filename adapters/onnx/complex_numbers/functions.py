@@ -251,11 +251,6 @@ def truth(g: Lowering, x: Pair, **attributes: Any) -> Tensor:
     return real_function(g, name, apply(g, "Not", _is_zero(g, x)), **attributes)
 
 
-@lowers_complex("cross")
-def cross(g: Lowering, x: Pair, y: Pair, *, axis: int) -> Pair:
-    return product(g, x, y, lambda a, b: real_function(g, "cross", a, b, axis=axis))
-
-
 @lowers_complex("convolution", "convolution_transpose")
 def convolution(g: Lowering, x: Pair, weight: Pair, bias: Pair | None, **attributes: Any) -> Pair:
     """Each of the four products by a convolution of its own; the bias stands in those that are added first."""

@@ -88,3 +88,9 @@ def literal(g: Lowering, x: Tensor) -> float | int | bool | None:
 def number(g: Lowering, value: float, like: Tensor) -> Tensor:
     """A 0-d constant of a tensor's dtype."""
     return g.constant(value, like.dtype)
+
+
+def in_order(g: Lowering, x: Tensor) -> Tensor:
+    """int64 numbers in the order of uint64 ones: the highest bit turned. Its own inverse, up to the dtype."""
+    whole = g.cast(x, DType.INT64)
+    return g.node("BitwiseXor", whole, g.constant(-(1 << 63)), spec=whole.spec)

@@ -48,23 +48,6 @@ def view_as_real(g: Lowering, x: Pair) -> Tensor:
     return join(g, x)
 
 
-@lowers("conj")
-@takes_pairs
-def conj(g: Lowering, x: Pair) -> Pair:
-    return Pair(x.real, apply(g, "Neg", x.imag))
-
-
-@lowers("angle")
-def angle(g: Lowering, x: Tensor) -> Tensor:
-    turned = select(g, apply(g, "Less", x, number(g, 0, x), dtype=DType.BOOL), number(g, math.pi, x), number(g, 0, x))
-    return select(g, apply(g, "IsNaN", x, dtype=DType.BOOL), x, turned)
-
-
-@lowers_complex("angle")
-def complex_angle(g: Lowering, x: Pair) -> Tensor:
-    return lowerings()["atan2"](g, x.imag, x.real)
-
-
 @lowers_complex("astype")
 def astype(g: Lowering, x: Pair | Tensor, *, dtype: DType) -> Pair | Tensor:
     if not isinstance(x, Pair):
@@ -142,7 +125,7 @@ def exp(g: Lowering, x: Pair) -> Pair:
 
 @lowers_complex("log")
 def log(g: Lowering, x: Pair) -> Pair:
-    return Pair(apply(g, "Log", absolute(g, x)), complex_angle(g, x))
+    return Pair(apply(g, "Log", absolute(g, x)), lowerings()["atan2"](g, x.imag, x.real))
 
 
 @lowers_complex("equal", "not_equal")

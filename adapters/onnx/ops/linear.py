@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.lowering.layouts import Layout
 from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import axis_of, broadcast_dims
+from converter.ops._rules import broadcast_dims
 from converter.ops.linear import letter_sizes, parse_equation
 
 # ONNX Runtime multiplies matrices of these; narrower integers go through int32, whose low bits are the same.
@@ -139,67 +137,3 @@ def _pair(g: Lowering, x: Tensor, left: str, y: Tensor, right: str, later: set[s
 
 
 # Vectors and distances ---------------------------------------------------------------------------------------------------
-
-
-@lowers("cross")
-def cross(g: Lowering, x: Tensor, y: Tensor, *, axis: int) -> Tensor:
-    place = axis_of(axis, x.rank)
-    if x.dtype.is_complex:
-        raise g.refuse("a cross product of complex vectors")
-    wide = x.dtype if x.dtype in PRODUCTS else DType.FLOAT32 if x.dtype.is_float else DType.INT32
-    x, y = g.cast(x, wide), g.cast(y, wide)
-
-    def turned(item: Tensor, order: list[int]) -> Tensor:
-        return g.node("Gather", item, g.constant(order), spec=item.spec, axis=place)
-
-    spec = TensorSpec(wide, broadcast_dims(x.shape, y.shape))
-    first = g.node("Mul", turned(x, [1, 2, 0]), turned(y, [2, 0, 1]), spec=spec)
-    second = g.node("Mul", turned(x, [2, 0, 1]), turned(y, [1, 2, 0]), spec=spec)
-    dtype = g.result.dtype
-    return g.cast(g.node("Sub", first, second, spec=spec), dtype)
-
-
-@lowers("cdist")
-def cdist(g: Lowering, x: Tensor, y: Tensor, *, p: float) -> Tensor:
-    dtype = x.dtype
-    wide = dtype if dtype in (DType.FLOAT32, DType.FLOAT64) else DType.FLOAT32
-    x, y = g.cast(x, wide), g.cast(y, wide)
-    shape = (*broadcast_dims(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-2])
-    spec, full = TensorSpec(wide, shape), TensorSpec(wide, (*shape, x.shape[-1]))
-    a = g.node("Unsqueeze", x, g.constant([-2]), spec=TensorSpec(wide, (*x.shape[:-1], 1, x.shape[-1])))
-    b = g.node("Unsqueeze", y, g.constant([-3]), spec=TensorSpec(wide, (*y.shape[:-2], 1, *y.shape[-2:])))
-    gap = g.node("Sub", a, b, spec=full)
-    last = g.constant([-1])
-    if p in (1, 2):
-        result = g.node(f"ReduceL{int(p)}", gap, last, spec=spec, keepdims=0)
-    else:
-        gap = g.node("Abs", gap, spec=full)
-        if p == math.inf:
-            missing = g.node("IsNaN", gap, spec=TensorSpec(DType.BOOL, full.shape))
-            gap = g.node("Where", missing, g.constant(0.0, wide), gap, spec=full)
-            result = g.node("ReduceMax", gap, last, spec=spec, keepdims=0)
-        elif p == 0:
-            result = g.node("ReduceSum", g.node("Sign", gap, spec=full), last, spec=spec, keepdims=0)
-        else:
-            total = g.node("ReduceSum", g.node("Pow", gap, g.constant(p, wide), spec=full), last, spec=spec, keepdims=0)
-            result = g.node("Pow", total, g.constant(1 / p, wide), spec=spec)
-    return g.cast(result, dtype)
-
-
-@lowers("cosine_similarity")
-def cosine_similarity(g: Lowering, x: Tensor, y: Tensor, *, axis: int, eps: float) -> Tensor:
-    dtype = x.dtype
-    wide = dtype if dtype in (DType.FLOAT32, DType.FLOAT64) else DType.FLOAT32
-    shape = broadcast_dims(x.shape, y.shape)
-    place = axis_of(axis, len(shape))
-    axes, least = g.constant([place - len(shape)]), g.constant(eps, wide)
-    parts = []
-    for item in (g.cast(x, wide), g.cast(y, wide)):
-        if item.rank < len(shape) - place or item.shape[place - len(shape)] != shape[place]:
-            item = g.node("Expand", item, g.sizes(shape), spec=TensorSpec(wide, shape))
-        kept = TensorSpec(wide, tuple(1 if index == item.rank - len(shape) + place else size for index, size in enumerate(item.shape)))
-        norm = g.node("Max", g.node("ReduceL2", item, axes, spec=kept, keepdims=1), least, spec=kept)
-        parts.append(g.node("Div", item, norm, spec=item.spec))
-    terms = g.node("Mul", *parts, spec=TensorSpec(wide, shape))
-    left = TensorSpec(wide, shape[:place] + shape[place + 1:])
-    return g.cast(g.node("ReduceSum", terms, axes, spec=left, keepdims=0), dtype)

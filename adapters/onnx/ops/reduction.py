@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from adapters.onnx.lowering.context import Lowering, Tensor
-from adapters.onnx.lowering.kernels import COMPUTED, compute, number
+from adapters.onnx.lowering.kernels import COMPUTED, compute, in_order, number
 from adapters.onnx.ops.creation import filled
 from adapters.onnx.ops.elementwise import apply, select
 from adapters.onnx.registry import lowers
@@ -86,6 +86,8 @@ def _extreme(g: Lowering, op_type: str, x: Tensor, axis: Axes, keepdims: bool) -
         return identity(g, x)
     if x.dtype is DType.BOOL:
         return any_of(g, x, axis, keepdims, largest=op_type == "ReduceMax")
+    if x.dtype is DType.UINT64:
+        return g.cast(in_order(g, reduce(g, op_type, in_order(g, x), axis, keepdims)), DType.UINT64)
     result = reduce(g, op_type, x, axis, keepdims)
     if not x.dtype.is_float:
         return result
@@ -106,6 +108,7 @@ def min_(g: Lowering, x: Tensor, *, axis: Axes = None, keepdims: bool = False) -
 
 def _position(g: Lowering, op_type: str, x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     rank = x.rank
+    x = in_order(g, x) if x.dtype is DType.UINT64 else x
     if axis is None:
         x = g.reshape(x, (product(x.shape),))
     place = axis_of(axis or 0, x.rank)
@@ -203,7 +206,7 @@ def median(g: Lowering, x: Tensor, *, axis: int, keepdims: bool = False, ignore_
     inner = x.dtype if x.dtype in COMPUTED["TopK"] else DType.INT32 if not x.dtype.is_float else DType.FLOAT32
     if x.dtype in (DType.UINT32, DType.UINT64):
         inner = DType.INT64
-    values = g.cast(x, inner)
+    values = in_order(g, x) if x.dtype is DType.UINT64 else g.cast(x, inner)
     missing = apply(g, "IsNaN", values, dtype=DType.BOOL) if inner.is_float else None
     solid = values if missing is None else select(g, missing, number(g, math.inf, values), values)
     order = TensorSpec(DType.INT64, x.shape)
@@ -224,7 +227,7 @@ def median(g: Lowering, x: Tensor, *, axis: int, keepdims: bool = False, ignore_
     if missing is not None:
         same = apply(g, "Or", same, apply(g, "And", missing, apply(g, "IsNaN", result, dtype=DType.BOOL)))
     indices = g.node("ArgMax", g.cast(same, DType.UINT8), spec=TensorSpec(DType.INT64, kept), axis=place, keepdims=1)
-    result = g.cast(result, x.dtype)
+    result = g.cast(in_order(g, result) if x.dtype is DType.UINT64 else result, x.dtype)
     if keepdims:
         return result, indices
     shape = reduced(x.shape, (place,), False)

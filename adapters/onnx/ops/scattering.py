@@ -8,9 +8,8 @@ from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.elementwise import integer_floor_divide
 from adapters.onnx.ops.indexing import arrangement, stacked
 from adapters.onnx.ops.manipulation import expand, unsqueeze, zeros
-from adapters.onnx.ops.slicing import PADDED
 from adapters.onnx.registry import lowers
-from converter.dims import Dim, product
+from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 from converter.ops.scattering import identity
 
@@ -70,19 +69,6 @@ def _along(g: Lowering, x: Tensor, values: Tensor, indices: Tensor, axis: int, r
     shape = (*x.shape[:axis], indices.shape[0], *x.shape[axis + 1:])
     column = unsqueeze(g, indices, [*range(axis), *range(axis + 1, x.rank)])
     return g.node("ScatterElements", x, expand(g, column, shape), expand(g, values, shape), spec=x.spec, axis=axis, reduction=reduction)
-
-
-@lowers("masked_scatter")
-def masked_scatter(g: Lowering, x: Tensor, mask: Tensor, values: Tensor) -> Tensor:
-    """The k-th true element takes value k: a cumulative sum of the mask is k, and an element put before the values is number 0."""
-    count: Dim = product(x.shape)
-    numbers = g.reshape(g.cast(mask, DType.INT32), (count,))
-    order = g.reshape(g.node("CumSum", numbers, g.constant(0), spec=numbers.spec), x.shape)
-    flat = g.reshape(values, (product(values.shape),))
-    longer = g.node("Concat", g.constant([0], x.dtype), flat, spec=TensorSpec(x.dtype, (flat.shape[0] + 1,)), axis=0)
-    picked = g.node("Gather", longer, order, spec=x.spec, axis=0)
-    inner = PADDED.get(x.dtype, x.dtype)
-    return g.cast(g.node("Where", mask, g.cast(picked, inner), g.cast(x, inner), spec=TensorSpec(inner, x.shape)), x.dtype)
 
 
 @lowers("bincount")

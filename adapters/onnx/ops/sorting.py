@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from adapters.onnx.lowering.context import Lowering, Tensor
-from adapters.onnx.ops.manipulation import unsqueeze
+from adapters.onnx.lowering.kernels import in_order
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, product
 from converter.ir import DType, TensorSpec
@@ -25,8 +25,8 @@ def _ranked(g: Lowering, x: Tensor, k: Dim, axis: int, largest: bool) -> tuple[T
     shape = (*x.shape[:place], k, *x.shape[place + 1:])
     wide = _wide(g, x)
     key = wide
-    if x.dtype is DType.UINT64:  # in the order of int64 once the highest bit is turned
-        key = g.node("BitwiseXor", g.cast(x, DType.INT64), g.constant(np.iinfo(np.int64).min), spec=TensorSpec(DType.INT64, x.shape))
+    if x.dtype is DType.UINT64:
+        key = in_order(g, x)
     if wide.dtype.is_float:
         missing = g.node("IsNaN", wide, spec=TensorSpec(DType.BOOL, x.shape))
         key = g.node("Where", missing, g.constant(np.inf, wide.dtype), wide, spec=wide.spec)
@@ -45,52 +45,6 @@ def sort(g: Lowering, x: Tensor, *, axis: int, descending: bool) -> tuple[Tensor
 @lowers("topk")
 def topk(g: Lowering, x: Tensor, *, k: Dim, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
     return _ranked(g, x, k, axis, largest)
-
-
-@lowers("mode")
-def mode(g: Lowering, x: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
-    place = axis % x.rank
-    wide = _wide(g, x)
-    last = g.transpose(wide, [*(other for other in range(x.rank) if other != place), place])
-    shape, size = last.shape, last.shape[-1]
-    end = x.rank - 1
-    equal = g.node("Equal", unsqueeze(g, last, [end + 1]), unsqueeze(g, last, [end]), spec=TensorSpec(DType.BOOL, (*shape, size)))
-    number = TensorSpec(DType.INT32, shape)
-    one = (*shape[:-1], 1)
-    counts = g.node("ReduceSum", g.cast(equal, DType.INT32), g.constant([end + 1]), spec=number, keepdims=0)
-    most = g.node("ReduceMax", counts, g.constant([end]), spec=TensorSpec(DType.INT32, one), keepdims=1)
-    frequent = g.node("Equal", counts, most, spec=TensorSpec(DType.BOOL, shape))
-    highest = np.inf if wide.dtype.is_float else np.iinfo(wide.dtype.numpy).max
-    candidates = g.node("Where", frequent, last, g.constant(highest, wide.dtype), spec=last.spec)
-    least = g.node("ReduceMin", candidates, g.constant([end]), spec=TensorSpec(wide.dtype, one), keepdims=1)
-    same = g.cast(g.node("Equal", last, least, spec=TensorSpec(DType.BOOL, shape)), DType.INT32)
-    places = g.node("ArgMax", same, spec=TensorSpec(DType.INT64, shape[:-1]), axis=end, keepdims=0, select_last_index=1)
-    values = g.node("Squeeze", least, g.constant([end]), spec=TensorSpec(wide.dtype, shape[:-1]))
-    return g.cast(values, x.dtype), places
-
-
-@lowers("searchsorted")
-def searchsorted(g: Lowering, sorted_sequence: Tensor, values: Tensor, *, right: bool) -> Tensor:
-    """How many elements of the sequence lie before a value."""
-    sequence, wanted = _wide(g, sorted_sequence), _wide(g, values)
-    column = unsqueeze(g, wanted, [wanted.rank])
-    row = sequence if sequence.rank == 1 else unsqueeze(g, sequence, [sequence.rank - 1])
-    spec = TensorSpec(DType.BOOL, (*values.shape, sequence.shape[-1]))
-    # "Not at or above" and not "below": a NaN goes behind everything.
-    above = g.node("Greater" if right else "GreaterOrEqual", row, column, spec=spec)
-    before = g.cast(g.node("Not", above, spec=spec), DType.INT64)
-    return g.node("ReduceSum", before, g.constant([values.rank]), keepdims=0)
-
-
-@lowers("isin")
-def isin(g: Lowering, x: Tensor, values: Tensor) -> Tensor:
-    wide, wanted = _wide(g, x), _wide(g, values)
-    if wanted.rank == 0:
-        return g.node("Equal", wide, wanted)
-    flat = g.reshape(wanted, (product(wanted.shape),))
-    equal = g.node("Equal", unsqueeze(g, wide, [wide.rank]), flat, spec=TensorSpec(DType.BOOL, (*x.shape, flat.shape[0])))
-    count = g.node("ReduceSum", g.cast(equal, DType.INT32), g.constant([x.rank]), spec=TensorSpec(DType.INT32, x.shape), keepdims=0)
-    return g.cast(count, DType.BOOL)
 
 
 UNIQUE = frozenset({DType.FLOAT32, DType.FLOAT64, DType.INT64, DType.INT8})
