@@ -83,14 +83,18 @@ def test_buckets_of_wavlm_are_rounded_in_float32() -> None:
     assert np.array_equal(distance_buckets(320, 800, rounded=True), theirs.numpy())
 
 
-@pytest.mark.parametrize(("stem", "fields", "changes"), [
-    ("WavLM", SPEECH, {"max_bucket_distance": 80}), ("WavLM", SPEECH, {"num_buckets": 64}),
-    ("Data2VecAudio", STACKED, {"conv_pos_kernel_size": 5}),
-    ("SEW", SPEECH, {"squeeze_factor": 3}), ("UniSpeech", SPEECH, {"adapter_attn_dim": "4"}),
-    ("SEW", SPEECH, {"feat_extract_norm": "batch"}),
+# What is said of a field names it; where only tensors tell, the tensor.
+@pytest.mark.parametrize(("stem", "fields", "changes", "said"), [
+    ("WavLM", SPEECH, {"max_bucket_distance": 80}, ""), ("WavLM", SPEECH, {"num_buckets": 64}, "rel_attn_embed"),
+    ("Data2VecAudio", STACKED, {"conv_pos_kernel_size": 5}, "pos_conv_embed"), ("SEW", SPEECH, {"squeeze_factor": 3}, "upsample"),
+    ("UniSpeech", SPEECH, {"adapter_attn_dim": "4"}, ""), ("SEW", SPEECH, {"feat_extract_norm": "batch"}, ""),
+    ("Wav2Vec2Conformer", CONFORMER, {"conv_depthwise_kernel_size": 4}, ""),
+    ("Wav2Vec2Conformer", CONFORMER, {"position_embeddings_type": "relative_key"}, ""),
+    ("Wav2Vec2Bert", FEATURES, {"position_embeddings_type": "sine"}, ""), ("Wav2Vec2Bert", FEATURES, {"num_attention_heads": 5}, ""),
+    ("Wav2Vec2Bert", FEATURES, {"use_intermediate_ffn_before_adapter": True}, ""),
 ])
-def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:
+def test_refusals(stem: str, fields: dict[str, Any], changes: dict[str, Any], said: str, tmp_path: Path) -> None:
     save(made(stem, "Model", fields), tmp_path)
     change_config(tmp_path, **changes)
-    with pytest.raises(ConverterError):
+    with pytest.raises(ConverterError, match=said or next(iter(changes))):
         from_folder(tmp_path)
