@@ -455,3 +455,19 @@ def test_a_fast_path_that_computes_something_else_is_told(told: bool) -> None:
     program = trace(module, (torch.randn(2, 3, 8), torch.randn(2, 4, 8), padding))
     assert any("fast path" in note for note in program.notes) is not told
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Warped(nn.Module):
+    """torch warns of `affine_grid` and `grid_sample` whenever they run so."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        turn = torch.eye(2, 3).repeat(image.shape[0], 1, 1) * 0.9
+        return nn.functional.grid_sample(image, nn.functional.affine_grid(turn, list(image.shape)))
+
+
+def test_what_a_module_warns_of_is_not_repeated() -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        converter.from_torch(Warped(), (torch.randn(2, 3, 8, 9),))
+    assert not [item for item in said if "align_corners" in str(item.message)]
+    converter.from_torch(Warped(), (torch.randn(2, 3, 8, 9),))  # where a warning is an error, the module is run all the same

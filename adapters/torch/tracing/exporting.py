@@ -28,7 +28,7 @@ from adapters.torch.state.memory import held, unchanged
 from adapters.torch.tracing.custom_operators import decompositions
 from adapters.torch.tracing.importer import CHECKS, needed, target_name
 from adapters.torch.tracing.inplace import without_inplace
-from adapters.torch.tracing.inputs import Unnamed, enlarge, flat_names, mapped
+from adapters.torch.tracing.inputs import Unnamed, call, enlarge, flat_names, mapped
 from converter.errors import ConverterError, UnsupportedError
 
 AUTO = ExportDim.AUTO
@@ -192,7 +192,7 @@ def _knows_results(module: torch.nn.Module, example: dict[str, Any]) -> bool:
     """Runs the module to find the dataclasses that it gives; whether the tracer knows more of them now."""
     args, kwargs, _ = _call(module, example, None)
     with unchanged(module):
-        return preparation.register_dataclasses(module(*args, **kwargs))
+        return preparation.register_dataclasses(call(module, args, kwargs))
 
 
 def names_axes(dims: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -57,9 +58,14 @@ def call_arguments(module: torch.nn.Module, bound: Mapping[str, Any]) -> tuple[l
 
 
 def call(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Any:
-    """What a module gives for copies of its arguments, of which it may change its own: a sum in place, a cache that grows."""
+    """What a module gives for copies of its arguments, of which it may change its own: a sum in place, a cache that grows.
+
+    What it warns of, its users know: a conversion runs it many times, and is quiet of it.
+    """
     own = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (tuple(args), dict(kwargs or {})))
-    return module(*own[0], **own[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return module(*own[0], **own[1])
 
 
 def flat_names(tree: Any) -> list[str]:
