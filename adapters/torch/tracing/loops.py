@@ -152,13 +152,14 @@ def _checked(module: Any, example: Mapping[str, Any], found: Traced, length: str
         require_time()
         return agrees_at(model, {length: size}, module, example, program.input_names, program.output_names)
 
-    low, high = _limits(found, traced)
+    high = _end(found, traced)
     high = span.max if high is None else high if span.max is None else min(high, span.max)
     longer = [traced + more for more in LONGER if high is None or traced + more <= high]
     if any(agrees(size) is False for size in longer):
         return None
-    least = next((size for size in range(max(span.min, low), traced + 1) if agrees(size)), None)
-    if least is None or any(agrees(size) is False for size in range(least, traced)):
+    low = max((size + 1 for size in range(span.min, traced) if agrees(size) is False), default=span.min)
+    least = next((size for size in range(low, traced + 1) if agrees(size)), None)
+    if least is None:
         return None
     graph = replace(model.graph, dims={**model.graph.dims, length: DimRange(least, high, span.step)})
     note = (f"the loop over {length} is a scan: it was found in traces of up to {traced} steps, and tried at up to "
@@ -167,9 +168,9 @@ def _checked(module: Any, example: Mapping[str, Any], found: Traced, length: str
         graph, model.parameters, model.examples, model.metadata, model.constants)))
 
 
-def _limits(found: Traced, traced: int) -> tuple[int, int | None]:
-    """The lengths at which the module decides what it decided in the trace: from, and up to where there is an end."""
-    low, high = 1, None
+def _end(found: Traced, traced: int) -> int | None:
+    """The last length at which the module decides what it decided in the trace, where there is one. Shorter ones are tried, each of them."""
+    high = None
     for decision in found.decided.found:
         fixed = {item: value for item, value in decision.environment.replacements.items() if value == traced}
         involved = [item for item in decision.condition.free_symbols if item in fixed] if isinstance(decision.answer, bool) else []
@@ -181,11 +182,8 @@ def _limits(found: Traced, traced: int) -> tuple[int, int | None]:
             continue
         holds = tester(decision.condition)
         near = {int(number) + more for number in decision.condition.atoms() if number.is_Integer for more in (-1, 0, 1)}
-        for size in sorted({*range(1, LARGEST), *(number for number in near if number > 0)}):
-            if holds({**others, **dict.fromkeys(map(str, involved), size)}) is decision.answer:
-                continue
-            if size < traced:
-                low = max(low, size + 1)
-            elif high is None or size <= high:
-                high = size - 1
-    return low, high
+        for size in sorted({*range(traced, LARGEST), *(number for number in near if number > traced)}):
+            if holds({**others, **dict.fromkeys(map(str, involved), size)}) is not decision.answer:
+                high = size - 1 if high is None else min(high, size - 1)
+                break
+    return high
