@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -74,3 +75,21 @@ def test_what_the_tracer_does_not_compare_is_a_condition(live: bool) -> None:
 def test_weights_of_a_count_are_as_many_as_what_is_counted() -> None:
     model = assert_same(counted, drawn((6,), (6,)), drawn((9,), (9,)))
     assert len(model.graph.requires) == 1
+
+
+class Masked(torch.nn.Module):
+    """As many lengths as rows, which only the values of the mask say."""
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(x.shape[0], x.shape[1], dtype=torch.bool)
+        mask[torch.arange(x.shape[1]) >= lengths[:, None]] = True
+        return x.masked_fill(mask.unsqueeze(-1), 0.0).cumsum(1)
+
+
+def test_sizes_that_are_required_to_be_equal_are_1_together() -> None:
+    model = converter.from_torch(Masked(), (torch.randn(2, 6, 3), torch.tensor([6, 4])))
+    for batch, time in ((1, 6), (1, 1), (3, 4), (2, 9)):
+        x, lengths = torch.randn(batch, time, 3), torch.randint(1, time + 1, (batch,))
+        for runtime in ("numpy", "onnxruntime"):
+            (found,) = converter.session(model, runtime).run({"x": x.numpy(), "lengths": lengths.numpy()}).values()
+            np.testing.assert_allclose(found, Masked()(x, lengths).numpy(), rtol=1e-5, atol=1e-6)

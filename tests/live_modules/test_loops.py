@@ -45,6 +45,14 @@ def backwards(net: Net, x: torch.Tensor) -> Any:
     return torch.cat(outputs, 1)
 
 
+def as_long_as_there_is_more(net: Net, x: torch.Tensor) -> Any:
+    step, h = 0, torch.zeros_like(x[:, 0])
+    while step < x.shape[1]:
+        h = torch.tanh(net.layers[0](h) + x[:, step])
+        step += 1
+    return h
+
+
 def viterbi(net: Net, emissions: torch.Tensor, mask: torch.Tensor) -> Any:
     score, history = net.first + emissions[:, 0], []
     for step in range(1, emissions.shape[1]):
@@ -129,6 +137,7 @@ torch.manual_seed(0)
 NETS: dict[str, tuple[Net, list[tuple[torch.Tensor, ...]]]] = {
     "cells": (Net(cells, nn.LSTMCell(4, 5)), floats()),
     "backwards": (Net(backwards, nn.GRUCell(4, 5)), floats()),
+    "while": (Net(as_long_as_there_is_more, nn.Linear(4, 4)), floats()),
     "viterbi": (Net(viterbi), masked(2)),
     "log partition": (Net(log_partition), masked(2)),
     "selective scan": (Net(selective_scan, nn.Conv1d(4, 4, 3, padding=2, groups=4), nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 3)),

@@ -460,7 +460,7 @@ def test_a_fast_path_that_computes_something_else_is_told(told: bool) -> None:
 class Warped(nn.Module):
     """torch warns of `affine_grid` and `grid_sample` whenever they run so."""
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         turn = torch.eye(2, 3).repeat(image.shape[0], 1, 1) * 0.9
         return nn.functional.grid_sample(image, nn.functional.affine_grid(turn, list(image.shape)))
 

@@ -58,12 +58,12 @@ def scalar(g: Lowering, value: Number, dtype: DType) -> Tensor:
     return g.cast(g.scalar_size(value), dtype) if isinstance(value, Expr) else g.constant(value, dtype)
 
 
-def _progression(g: Lowering, index: Tensor, start: Number, step: Tensor | Number) -> Tensor:
-    """start + step · index, in float64."""
-    wide, spec = g.cast(index, DType.FLOAT64), TensorSpec(DType.FLOAT64, index.shape)
-    factor = step if isinstance(step, Tensor) else None if step == 1 else scalar(g, step, DType.FLOAT64)
+def _progression(g: Lowering, index: Tensor, start: Number, step: Tensor | Number, dtype: DType = DType.FLOAT64) -> Tensor:
+    """start + step · index."""
+    wide, spec = g.cast(index, dtype), TensorSpec(dtype, index.shape)
+    factor = step if isinstance(step, Tensor) else None if step == 1 else scalar(g, step, dtype)
     scaled = wide if factor is None else g.node("Mul", wide, factor, spec=spec)
-    return scaled if isinstance(start, (int, float)) and start == 0 else g.node("Add", scaled, scalar(g, start, DType.FLOAT64), spec=spec)
+    return scaled if isinstance(start, (int, float)) and start == 0 else g.node("Add", scaled, scalar(g, start, dtype), spec=spec)
 
 
 @lowers("arange")
@@ -71,11 +71,10 @@ def arange(g: Lowering, *, start: Number = 0, stop: Number, step: Number = 1, dt
     count = creation.steps(start, stop, step)
     if _known(start, stop, step) and int(count) <= WRITTEN:  # type: ignore[arg-type]
         return g.constant(creation.arange(start=start, stop=stop, step=step, dtype=dtype), dtype)
-    if all(isinstance(item, (int, Expr)) for item in (start, stop, step)):
-        index = g.node("Range", *(scalar(g, item, DType.INT64) for item in (start, stop, step)), spec=TensorSpec(DType.INT64, (count,)))
-        return g.cast(index, dtype)
-    # The number of floats must be the declared one, which dividing rounded floats does not promise.
-    return g.cast(_progression(g, counted(g, count), start, step), dtype)
+    whole = all(isinstance(item, (int, Expr)) for item in (start, stop, step))
+    # A Range from elsewhere than 0 would not do: of floats, dividing rounded ones does not promise the declared number, and ONNX Runtime
+    # makes a Slice of one that something is gathered at, to which a negative end counts from the other side.
+    return g.cast(_progression(g, counted(g, count), start, step, DType.INT64 if whole else DType.FLOAT64), dtype)
 
 
 @lowers("linspace")

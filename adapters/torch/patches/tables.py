@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.utils._pytree as pytree
@@ -316,8 +317,10 @@ def free_tables() -> Iterator[None]:
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changed]
     for owner, name, function in changed:
         setattr(owner, name, function)
+    divmods: dict[str, Any] = {"__divmod__": lambda size, other: (size // other, size % other),
+                               "__rdivmod__": lambda size, other: (other // size, other % size)}
     try:
-        with _Tables():
+        with patch.multiple(torch.SymInt, create=True, **divmods), _Tables():
             yield
     finally:
         for owner, name, function in before:

@@ -169,7 +169,7 @@ def _checked(module: Any, example: Mapping[str, Any], found: Traced, length: str
 
 
 def _end(found: Traced, traced: int) -> int | None:
-    """The last length at which the module decides what it decided in the trace, where there is one. Shorter ones are tried, each of them."""
+    """The last length at which the module decides what it decided in the trace, where there is one. Each shorter one is tried."""
     high = None
     for decision in found.decided.found:
         fixed = {item: value for item, value in decision.environment.replacements.items() if value == traced}

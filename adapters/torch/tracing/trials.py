@@ -26,8 +26,9 @@ from adapters.torch.tracing.inputs import call, call_arguments
 from adapters.torch.tracing.retracing import at_sizes, points, sizes_of
 from adapters.torch.tracing.unions import Condition, size_symbol
 from converter import reference
+from converter.conditions import Condition as Requirement
 from converter.conditions import unmet
-from converter.dims import evaluate
+from converter.dims import Expr, evaluate
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, Model
 
@@ -119,10 +120,21 @@ def tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mappin
     for name in sorted(domain.trials & ranges.keys()):
         if ranges[name].min != 1:
             continue
-        if current().left() <= 0 or not agrees_at(model, {name: 1}, module, example, input_names, output_names):
+        sizes = dict.fromkeys(_equal_to(name, model.graph.requires), 1)
+        if current().left() <= 0 or not agrees_at(model, sizes, module, example, input_names, output_names):
             notes.append(f"{name} is 2 or more: at 1 the module computes something else")
             ranges[name] = replace(ranges[name], min=2)
     return ranges
+
+
+def _equal_to(name: str, requires: Iterable[Requirement]) -> set[str]:
+    """A size and those that have to be equal to it."""
+    pairs = [{left.symbol, right.symbol} for item in requires if item.relation == "=="
+             for left, right in [item.sides] if isinstance(left, Expr) and isinstance(right, Expr)]
+    found = {name}
+    while more := {other for pair in pairs if None not in pair and pair & found for other in pair if other is not None} - found:
+        found |= more
+    return found
 
 
 class Trials:
