@@ -7,7 +7,7 @@ Only the sign of a bound that may have either is still asked for, since it decid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,13 @@ import sympy
 import torch
 from torch._subclasses.fake_impls import op_implementations_dict
 from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.utils._sympy.functions import FloorDiv
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+
+from adapters.torch.dtypes import to_dim
+from adapters.torch.sizes.intervals import interval
+from converter.errors import ConverterError
+from converter.ir import DimRange
 
 SLICE = torch.ops.aten.slice.Tensor
 END = 2**62
@@ -26,15 +32,15 @@ def known(answer: Any) -> bool:
     """Whether a comparison holds whatever the sizes are, 1 among them, which the tracer leaves out of every range."""
     if not isinstance(answer, torch.SymBool):
         return bool(answer)
-    if not statically_known_true(answer):
-        return False
     environment, condition = answer.node.shape_env, answer.node.expr
     spans = {}
     for item in condition.free_symbols:
         span = environment.var_to_range.get(item, ValueRanges.unknown_int())
         spans[item] = ValueRanges(1, span.upper) if 1 < span.lower <= 2 else span
-    return _certain(condition, spans) or isinstance(condition, sympy.core.relational.Relational) and _certain(
-        condition.func(sympy.expand(condition.lhs - condition.rhs), 0), spans)
+    if _within_bounds(condition, spans):
+        return True
+    return statically_known_true(answer) and (_certain(condition, spans) or isinstance(condition, sympy.core.relational.Relational)
+                                              and _certain(condition.func(sympy.expand(condition.lhs - condition.rhs), 0), spans))
 
 
 def _certain(condition: Any, spans: dict[Any, Any]) -> bool:
@@ -42,6 +48,24 @@ def _certain(condition: Any, spans: dict[Any, Any]) -> bool:
         return condition is sympy.true
     found = bound_sympy(condition, spans)
     return bool(found.is_singleton() and found.lower in (True, sympy.true))
+
+
+_SIGNS: dict[Any, Callable[[float, float], bool]] = {
+    sympy.Ge: lambda least, most: least >= 0, sympy.Gt: lambda least, most: least > 0,
+    sympy.Le: lambda least, most: most <= 0, sympy.Lt: lambda least, most: most < 0}
+
+
+def _within_bounds(condition: Any, spans: Mapping[Any, Any]) -> bool:
+    """Whether the difference of two sides has the sign that an inequality asks for, by what is known of quotients: 4 · (n // 4) <= n."""
+    sign = _SIGNS.get(type(condition))
+    if sign is None or not condition.atoms(FloorDiv):
+        return False
+    ranges = {str(item): DimRange(max(int(span.lower), 0), int(span.upper) if span.upper.is_Integer else None)
+              for item, span in spans.items() if getattr(span.lower, "is_Integer", False)}
+    try:
+        return sign(*interval(to_dim(condition.lhs - condition.rhs), ranges))
+    except (ConverterError, KeyError):
+        return False
 
 
 def _is_negative(bound: Any) -> bool:

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 import sympy
 import torch
+from torch._prims_common import is_contiguous_or_false
 
 from adapters.torch.dtypes import to_dim
 from adapters.torch.sizes.quotients import expression, floor_divide
@@ -51,7 +52,7 @@ def _viewed(a: torch.Tensor, shape: Any) -> torch.Tensor | None:
     """`a` in another shape, or None where only the general way can tell."""
     before: list[Any] = list(a.shape)
     symbolic: list[Any] = [size for size in before if isinstance(size, torch.SymInt)]
-    if not symbolic or not shape or not a.dim() or not a.is_contiguous():
+    if not symbolic or not shape or not a.dim() or not is_contiguous_or_false(a):
         return None
     environment = symbolic[0].node.shape_env
     if any(isinstance(size, torch.SymInt) and (size.node.hint is None or size.node.shape_env is not environment)
