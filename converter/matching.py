@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from converter.errors import ParameterError
-from converter.ir import TensorSpec
+from converter.errors import FormatError, ParameterError
+from converter.ir import Graph, TensorSpec
 from converter.naming import PartedParameters, left_out
+from converter.opset import lookup
 from converter.parameters import ParameterStore
 from converter.state_dict import RenamedParameters, SeveralStateDicts, some, unwrapped, wrappers_of
 
@@ -126,6 +127,8 @@ def fit(store: ParameterStore, architecture: Architecture, *, recognised: bool =
     groups = {architecture.aliases.get(name, name) for name in needed}
     matched = match_names(store, specs, needed=groups if all(name in needed for name in groups) else needed, recognised=recognised,
                           allow_extra=allow_extra)
+    if recognised:
+        refuse_other_layers(architecture.graph, matched.store)
     store, cast = fit_dtypes(matched.store, specs, narrow=narrow)
     held = set(store.names()) | set(architecture.constants.names())
     absent = {name for name in specs if name not in needed and name not in held and name not in architecture.aliases
@@ -138,6 +141,28 @@ def fit(store: ParameterStore, architecture: Architecture, *, recognised: bool =
     parameters = bind_parameters(specs, architecture.aliases, store, constants=architecture.constants, fix=_fix(store, specs))
     check(architecture.graph, parameters)
     return Matched(store, matched.wrappers, tuple(notes)), parameters
+
+
+def refuse_other_layers(graph: Graph, store: ParameterStore) -> None:
+    """Raises `FormatError` where the file's own layers, if it tells of them, have other attributes than the graph's nodes."""
+    wrong = []
+    for node in graph.nodes:
+        attributes = {**{name: item.default for name, item in lookup(node.op).attributes.items()}, **node.attributes}
+        told = {key: (name, value) for name in node.names if name in store for key, value in store.layer(name).items()}
+        wrong += [f"{name}: {key} {value}, there {attributes[key]}" for key, (name, value) in told.items()
+                  if key in attributes and _other(value, attributes[key] if attributes[key] != () else int(key != "padding"))]
+    if wrong:
+        raise FormatError("the file holds another module than its names and shapes were taken for", received=some(wrong, 4),
+                          fix="give its code (--module) or its graph (--architecture)")
+
+
+def _other(value: Any, wanted: Any) -> bool:
+    """Whether a layer's attribute is not a node's; an integer stands for one on each axis, and a pad for both ends of one."""
+    if isinstance(value, tuple) and isinstance(wanted, tuple) and len(value) == len(wanted):
+        return any((one, one) != two if isinstance(two, tuple) else one != two for one, two in zip(value, wanted, strict=True))
+    if isinstance(value, tuple) and isinstance(wanted, int):
+        return any(one != wanted for one in value)
+    return type(value) is type(wanted) and value != wanted
 
 
 def _fix(store: ParameterStore, specs: Mapping[str, TensorSpec]) -> str:

@@ -72,6 +72,10 @@ class ParameterStore(ABC):
         spec = self.spec(name)
         return data.view(spec.dtype.numpy).reshape(spec.shape)
 
+    def layer(self, name: str) -> Mapping[str, Any]:
+        """What the file says of the layer that a tensor belongs to (`converter.state_dict.TOLD`); nothing, where it holds tensors alone."""
+        return {}
+
     def alias_of(self, name: str) -> str | None:
         """The earlier name whose memory `name` shares (tied weights), or None."""
         return None
@@ -153,6 +157,10 @@ class ParameterView(ParameterStore):
 
     def alias_of(self, name: str) -> str | None:
         return self._aliases.get(name)
+
+    def layer(self, name: str) -> Mapping[str, Any]:
+        store, own = self.place(name)
+        return store.layer(own)
 
     def spec(self, name: str) -> TensorSpec:
         store, own = self.place(name)

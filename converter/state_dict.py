@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from converter.errors import FormatError, UnsafePickleError
@@ -44,13 +44,21 @@ class SeveralStateDicts(FormatError):
                          fix=f"say which: --key {keys[0]}")
 
 
+TOLD = ("stride", "padding", "dilation", "groups", "eps")
+"""Attributes of layers that leave no trace in names and shapes, and are called the same in PyTorch's modules and in graphs."""
+
+
 @dataclass(frozen=True)
 class Found:
-    """A state_dict in a checkpoint: its tensors, the entry it is under (None: the content itself), and what to say of it."""
+    """A state_dict in a checkpoint: its tensors, the entry it is under (None: the content itself), and what to say of it.
+
+    `layers` are the attributes `TOLD` of the layer that a tensor belongs to, by the tensor's name, where the file has them.
+    """
 
     tensors: Mapping[str, Any]
     key: str | None
     notes: tuple[str, ...] = ()
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of: KindOf = lambda value: None,
@@ -134,7 +142,7 @@ class _Finder:
                                     received=some([f"{name[:60]!r}: {self.kind_of(others[name])}" for name in unknown]),
                                     expected="names and tensors", fix=UNSAFE)
         note = f"entries of the state_dict that are no tensors, left out: {some([name[:60] for name in others])}"
-        return Found(tensors, key, (*getattr(content, "notes", ()), *((note,) if others else ())))
+        return Found(tensors, key, (*getattr(content, "notes", ()), *((note,) if others else ())), getattr(content, "layers", {}))
 
     def at(self, content: Any, steps: Sequence[str]) -> tuple[tuple[Any] | None, Any]:
         """The value under a key, in a tuple, the longest names tried first; None and where the search ended if it is not there."""

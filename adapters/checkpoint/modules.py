@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters.checkpoint.content import OtherTensor, Record, TensorRef
 from converter.errors import FormatError
-from converter.state_dict import DEEPEST, some
+from converter.state_dict import DEEPEST, TOLD, some
 
 MOST_DEPTH = 200
 MOST_NAMES = 64 << 20
@@ -59,11 +59,12 @@ def is_module(value: Any) -> bool:
 
 
 class Unfolded(dict[Any, Any]):
-    """What an object holds, by its names; of a module its state_dict. `kind` is its class."""
+    """What an object holds, by its names; of a module its state_dict. `kind` is its class, `layers` what `Found.layers` is."""
 
-    def __init__(self, kind: str, items: Mapping[Any, Any], notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, items: Mapping[Any, Any], notes: tuple[str, ...] = (),
+                 layers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         super().__init__(items)
-        self.kind, self.notes = kind, notes
+        self.kind, self.notes, self.layers = kind, notes, layers or {}
 
 
 class Unfolding:
@@ -98,6 +99,7 @@ class Unfolding:
         aside: dict[str, list[str]] = {"buffers that are not persistent": [], "tensors that are neither parameters nor buffers": [],
                                        "hooks of state_dict(), which did not run": []}
         volatile, plain, hooks = aside.values()
+        layers: dict[str, Mapping[str, Any]] = {}
 
         def members(prefix: str, module: Record) -> tuple[dict[str, Any], dict[str, Record]]:
             held = attributes(module) or {}
@@ -119,6 +121,8 @@ class Unfolding:
             plain.extend(prefix + str(name) for name, item in held.items() if isinstance(item, (TensorRef, OtherTensor)))
             own.update((name, item) for name, item in held.items() if isinstance(item, Record) and item.kind == PACKED)
             hooks.extend(f"{prefix}{name}" for name in ("_state_dict_hooks", "_state_dict_pre_hooks") if held.get(name))
+            told = {name: held[name] for name in TOLD if isinstance(held.get(name), (int, float, tuple))}
+            layers.update((prefix + name, told) for name in own if told)
             return own, inner
 
         tensors = gather(root, members)
@@ -126,4 +130,4 @@ class Unfolding:
             return root
         notes = [f"a whole module, {root.kind}: its parameters and buffers as nn.Module names them; its code did not run"]
         notes += [f"{what}, left out: {some(names)}" for what, names in aside.items() if names]
-        return Unfolded(root.kind, tensors, tuple(notes))
+        return Unfolded(root.kind, tensors, tuple(notes), layers)

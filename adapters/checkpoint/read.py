@@ -42,14 +42,16 @@ class CheckpointParameters(ParameterStore):
         tensors: names and references, each within its storage.
         key: the entry that the state_dict was found under, None where it is the whole file.
         notes: what a person should know of the file.
+        layers: as `converter.state_dict.Found.layers`.
 
     Raises:
         UnsupportedError: tensors that are sparse, quantized, nested or of a dtype that the format lacks; all are listed.
         FormatError: tensors without values, or such as would take far more memory than the file.
     """
 
-    def __init__(self, archive: Archive | LegacyFile, tensors: Mapping[str, Any], key: str | None, notes: tuple[str, ...] = ()) -> None:
-        self.key, self.notes = key, notes
+    def __init__(self, archive: Archive | LegacyFile, tensors: Mapping[str, Any], key: str | None, notes: tuple[str, ...] = (),
+                 layers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.key, self.notes, self._layers = key, notes, layers or {}
         self._archive = archive
         self._big = archive.big
         refuse_others(tensors)
@@ -89,6 +91,9 @@ class CheckpointParameters(ParameterStore):
     def spec(self, name: str) -> TensorSpec:
         tensor = self._tensor(name)
         return TensorSpec(tensor.dtype, tensor.shape)
+
+    def layer(self, name: str) -> Mapping[str, Any]:
+        return self._layers.get(name, {})
 
     def sha256(self, name: str) -> str:
         return super().sha256(self._aliases.get(name, name))
@@ -209,8 +214,8 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
     return CheckpointParameters(archive, *_chosen(content, foreign, key))
 
 
-def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapping[str, Any], str | None, tuple[str, ...]]:
-    """The state_dict of a content, the entry that it is under, and what to say of it."""
+def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapping[str, Any], str | None, tuple[str, ...], Any]:
+    """The state_dict of a content, the entry that it is under, what to say of it, and of its layers."""
     find = partial(find_state_dict, key=key, is_tensor=lambda value: isinstance(value, (TensorRef, OtherTensor)),
                    kind_of=lambda value: value.kind if isinstance(value, INERT) else None)
     try:
@@ -232,7 +237,7 @@ def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapp
             raise error from None
     beside = (f"Python objects beside the state_dict, left alone: {', '.join(foreign[:_LISTED])}"
               + (f" and {len(foreign) - _LISTED} more" if len(foreign) > _LISTED else ""),) if foreign else ()
-    return found.tensors, found.key, (*found.notes, *beside)
+    return found.tensors, found.key, (*found.notes, *beside), found.layers
 
 
 def _older(path: Path, key: str | None) -> ParameterStore:

@@ -220,3 +220,21 @@ def test_no_framework_is_needed(tmp_path: Path) -> None:
             "print(converter.session(model).run({'x': numpy.zeros((1, 3, 32, 32), 'float32')})['output'].shape)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.strip() == "(1, 5)", done.stderr
+
+
+@pytest.mark.parametrize(("layer", "attribute", "value"), [
+    (None, "", None), ("layer3.0.conv2", "dilation", (2, 2)), ("conv1", "stride", (1, 1)), ("layer1.0.conv1", "padding", (0, 0)),
+    ("layer1.1.bn2", "eps", 1e-3),
+])
+@pytest.mark.parametrize("wrap", [lambda module: module, lambda module: {"model": torch.nn.DataParallel(module), "epoch": 1}])
+def test_a_whole_module_is_held_to_its_own_layers(layer: str | None, attribute: str, value: Any, wrap: Any, tmp_path: Path) -> None:
+    """What names and shapes leave open, the pickled layers themselves say."""
+    module = support_torchvision.module("resnet18", num_classes=5)
+    if layer is not None:
+        setattr(module.get_submodule(layer), attribute, value)
+    path = saved(wrap(module), tmp_path)
+    if layer is None:
+        assert converter.from_checkpoint(path).parameters.names()
+        return
+    with pytest.raises(FormatError, match=rf"another module than.*{re.escape(layer)}\.\w+: {attribute} {re.escape(str(value))}"):
+        converter.from_checkpoint(path)
