@@ -20,7 +20,7 @@ def _wide(g: Lowering, x: Tensor) -> Tensor:
 
 
 def _ranked(g: Lowering, x: Tensor, k: Dim, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
-    """The first k in order. ONNX gives NaN no place: infinity stands in for it, and the values are looked up."""
+    """The first k in order. ONNX gives NaN no place: numbers stand in for it and for infinity, and the values are looked up."""
     place = axis % x.rank
     shape = (*x.shape[:place], k, *x.shape[place + 1:])
     wide = _wide(g, x)
@@ -29,7 +29,10 @@ def _ranked(g: Lowering, x: Tensor, k: Dim, axis: int, largest: bool) -> tuple[T
         key = in_order(g, x)
     if wide.dtype.is_float:
         missing = g.node("IsNaN", wide, spec=TensorSpec(DType.BOOL, x.shape))
-        key = g.node("Where", missing, g.constant(np.inf, wide.dtype), wide, spec=wide.spec)
+        # Infinity comes before NaN: a float64 beyond float32's stands in for it; float64's own largest number is taken for equal to it.
+        most = g.constant(1e300 if wide.dtype is not DType.FLOAT64 else np.finfo(np.float64).max, DType.FLOAT64)
+        key = g.cast(wide, DType.FLOAT64)
+        key = g.node("Where", missing, g.constant(np.inf, DType.FLOAT64), g.node("Min", key, most, spec=key.spec), spec=key.spec)
     values, indices = g.nodes_out("TopK", key, g.size(k), specs=[TensorSpec(key.dtype, shape), TensorSpec(DType.INT64, shape)],
                                   axis=place, largest=int(largest), sorted=1)
     if wide.dtype.is_float or key.dtype is not wide.dtype:
