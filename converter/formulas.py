@@ -123,6 +123,11 @@ def swapped(shape: Sequence[Dim], axis: int, *sizes: Dim) -> tuple[Dim, ...]:
     return (*shape[:place], *sizes, *shape[place + 1:])
 
 
+def refuse(f: Space, wrong: Term, x: Term) -> Term:
+    """x, integers; a run fails where one of `wrong` holds: it looks for a second number in a table of one."""
+    return x + f.take(f.full(shape=(1,), fill_value=0, dtype=dtype_of(x)), f.astype(f.any(wrong), dtype=DType.INT64), axis=0)
+
+
 def may_be_empty(f: Space, sizes: Iterable[Dim]) -> bool:
     """Whether one of the sizes may be 0."""
     return any(size == 0 if isinstance(size, int) else any(f.dims[name].min < 1 for name in symbols(size)) for size in sizes)

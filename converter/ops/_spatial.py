@@ -144,14 +144,16 @@ def largest_in(f: Space, x: Term, windows: Sequence[Windows]) -> tuple[Term, Ter
     values, largest = f.permute_dims(values, axes=order), f.expand_dims(y, axis=tuple(range(y.ndim, y.ndim + axes)))
     hit = f.equal(values, largest) | f.isnan(values)
     hit = hit if held is None else hit & held
-    lead, counts = x.shape[:first], y.shape[first:]
     inner = product(values.shape[first + axes:])
-    hit = f.reshape(hit, shape=(*lead, *counts, inner))
-    flat = f.broadcast_to(flat, shape=values.shape[first:])
-    flat = f.broadcast_to(f.reshape(flat, shape=(*counts, inner)), shape=(*lead, *counts, inner))
-    last = f.subtract(inner - 1, f.argmax(f.flip(hit, axis=(-1,)), axis=-1, keepdims=True))
+    flat = f.reshape(f.broadcast_to(flat, shape=values.shape[first:]), shape=(*y.shape[first:], inner))
+    return y, chosen(f, y, f.reshape(hit, shape=(*y.shape, inner)), flat)
+
+
+def chosen(f: Space, y: Term, hit: Term, flat: Term) -> Term:
+    """What `flat` has where `hit`, along the last axis, holds first, or last where y is NaN."""
+    last = f.subtract(hit.shape[-1] - 1, f.argmax(f.flip(hit, axis=(-1,)), axis=-1, keepdims=True))
     best = f.where(f.isnan(f.expand_dims(y, axis=(-1,))), last, f.argmax(hit, axis=-1, keepdims=True))
-    return y, f.squeeze(f.take_along_axis(flat, best, axis=-1), axis=(-1,))
+    return f.squeeze(f.take_along_axis(f.broadcast_to(flat, shape=hit.shape), best, axis=-1), axis=(-1,))
 
 
 def taps(position: tuple[int, ...], counts: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[Any, ...]:

@@ -114,14 +114,14 @@ def log_sigmoid(f: Space, x: Term) -> Term:
 @widened
 def softshrink(f: Space, x: Term, *, lambd: float = 0.5) -> Term:
     """x - lambd for x > lambd, x + lambd for x < -lambd, else 0 (NaN stays)."""
-    return f.where(x > lambd, x - lambd, f.where(x < -lambd, x + lambd, x * 0.0))
+    return x - f.clip(x, -lambd, lambd)
 
 
 @op(infer=unary(float_only=True))
 @widened
 def hardshrink(f: Space, x: Term, *, lambd: float = 0.5) -> Term:
     """0 for -lambd ≤ x ≤ lambd, else x."""
-    return f.where((x >= -lambd) & (x <= lambd), 0.0, x)
+    return f.where(f.abs(x) <= lambd, 0.0, x)
 
 
 @op(infer=_numbers)
@@ -135,30 +135,31 @@ def _in_dtype(value: float, x: Term) -> float:
 
 
 @op(infer=_numbers)
+@widened
 def hardtanh(f: Space, x: Term, *, min_val: float = -1.0, max_val: float = 1.0) -> Term:
     """x, at least `min_val` and at most `max_val`: torch.nn.functional.hardtanh; relu6 is hardtanh from 0 to 6."""
-    return f.minimum(f.maximum(x, _in_dtype(min_val, x)), _in_dtype(max_val, x))
+    return f.clip(x, _in_dtype(min_val, x), _in_dtype(max_val, x))
 
 
 @op(infer=unary(float_only=True), facts=Facts(finite=True))
 @widened
 def hardsigmoid(f: Space, x: Term) -> Term:
     """min(max(x + 3, 0), 6) / 6."""
-    return f.minimum(f.maximum(x + 3.0, 0.0), 6.0) / 6.0
+    return f.clip(x + 3.0, 0.0, 6.0) / 6.0
 
 
 @op(infer=unary(float_only=True), facts=Facts(finite=True))
 @widened
 def hardswish(f: Space, x: Term) -> Term:
     """x · min(max(x + 3, 0), 6) / 6."""
-    return x * f.minimum(f.maximum(x + 3.0, 0.0), 6.0) / 6.0
+    return x * f.clip(x + 3.0, 0.0, 6.0) / 6.0
 
 
 @op(infer=unary(float_only=True))
 @widened
 def mish(f: Space, x: Term) -> Term:
     """x · tanh(log(1 + exp(x)))."""
-    return x * f.tanh(f.logaddexp(x, 0.0))
+    return x * f.tanh(f.softplus(x, threshold=math.inf))
 
 
 def _glu(x: TensorSpec, *, axis: int = -1) -> TensorSpec:

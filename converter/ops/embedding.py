@@ -9,7 +9,7 @@ import numpy as np
 
 from converter.dims import maximum, product
 from converter.facts import Facts, Ids, moves
-from converter.formulas import Space, Term, counted, dtype_of
+from converter.formulas import Space, Term, counted, dtype_of, refuse
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_rank, require_size, same_dtype
 from converter.ops.indexing import require_indices
@@ -66,7 +66,11 @@ def _bagged(f: Space, indices: Term, weight: Term, offsets: Term | None, per_sam
     if offsets is None:
         bags = counted(f, count) // maximum(indices.shape[1], 1)
     else:
-        bags = f.searchsorted(f.astype(offsets, dtype=DType.INT64), counted(f, count), right=True) - 1
+        starts = f.astype(offsets, dtype=DType.INT64)
+        end = f.full(shape=(1,), fill_value=count, dtype=DType.INT64)
+        ends = f.concat(f.slice(starts, axes=(0,), starts=(1,), stops=(None,)), end, axis=0)
+        starts = refuse(f, (starts > ends) | (f.equal(counted(f, starts.shape[0]), 0) & f.not_equal(starts, 0)), starts)
+        bags = f.searchsorted(starts, counted(f, count), right=True) - 1
     rows = f.astype(f.embedding(flat, weight), dtype=dtype if dtype.itemsize > 2 else DType.FLOAT32)
     if per_sample_weights is not None:
         rows = rows * f.astype(f.reshape(per_sample_weights, shape=(count, 1)), dtype=dtype_of(rows))

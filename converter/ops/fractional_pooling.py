@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
+from converter.dims import Dim, product
 from converter.facts import Facts
+from converter.formulas import Space, Term, counted, dtype_of
 from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require, require_float, require_rank, require_size, same_dtype
-from converter.ops._spatial import filled, kernel_positions, spatial_rank
+from converter.ops._rules import require, require_float, require_rank, require_size, same_dtype
+from converter.ops._spatial import chosen, filled, spatial_rank
 from converter.opset import op
 
 
@@ -28,19 +30,17 @@ def _fractional_max_pool(x: TensorSpec, samples: TensorSpec, *, kernel: tuple[in
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
-def _starts(samples: Array, length: int, kernel: int, count: int) -> Array:
-    """[..., count]: where the windows of an axis start, given one number in [0, 1) each."""
-    if count == 1:
-        return np.full((*samples.shape, 1), length - kernel, np.int64)
-    alpha = samples.dtype.type(length - kernel) / samples.dtype.type(count - 1)
-    shift = (samples * alpha).astype(np.int64)[..., None]
-    starts: Array = ((np.arange(count).astype(samples.dtype) + samples[..., None]) * alpha).astype(np.int64) - shift
-    starts[..., -1] = length - kernel
-    return starts
+def _starts(f: Space, samples: Term, length: Dim, kernel: int, count: int) -> Term:
+    """[batch, channels, count]: where the windows of an axis start, given one number in [0, 1) each."""
+    samples = f.expand_dims(samples, axis=(2,))
+    alpha = f.full(shape=(), fill_value=length - kernel, dtype=dtype_of(samples)) / max(count - 1, 1)
+    window = counted(f, count)
+    starts = f.astype((f.astype(window, dtype=dtype_of(samples)) + samples) * alpha, dtype=DType.INT64)
+    return f.where(f.equal(window, count - 1), length - kernel, starts - f.astype(samples * alpha, dtype=DType.INT64))
 
 
 @op(infer=_fractional_max_pool, outputs=("y", "indices"), facts=Facts(carries=(0,)))
-def fractional_max_pool(x: Array, samples: Array, *, kernel: tuple[int, ...], size: tuple[int, ...]) -> tuple[Array, Array]:
+def fractional_max_pool(f: Space, x: Term, samples: Term, *, kernel: tuple[int, ...], size: tuple[int, ...]) -> tuple[Term, Term]:
     """The largest value of windows at pseudo-random places, and where it is: torch.nn.functional.fractional_max_pool2d, 3d.
 
     x: [batch, channels, *spatial] or [channels, *spatial]; samples: [batch, channels, axes], numbers u in [0, 1), the
@@ -50,20 +50,18 @@ def fractional_max_pool(x: Array, samples: Array, *, kernel: tuple[int, ...], si
     last one at n - kernel (B. Graham, "Fractional Max-Pooling", 2014).
     """
     axes = len(kernel)
-    batched = x if x.ndim == axes + 2 else x[None]
-    spatial = batched.shape[2:]
-    order = range(axes) if axes == 3 else range(axes - 1, -1, -1)
-    starts = [_starts(samples[..., column], length, k, count)
-              for column, length, k, count in zip(order, spatial, kernel, size, strict=True)]
-    flat = batched.reshape(*batched.shape[:2], -1)
-    y = np.empty((*batched.shape[:2], *size), x.dtype)
-    indices = np.full(y.shape, -1, np.int64)
-    for position in kernel_positions(kernel):
-        places = np.zeros((1,) * y.ndim, np.int64)
-        for axis, (start, offset, length) in enumerate(zip(starts, position, spatial, strict=True)):
-            shape = [-1 if other == axis else 1 for other in range(axes)]
-            places = places * length + (start + offset).reshape(*start.shape[:2], *shape)
-        value = np.take_along_axis(flat, places.reshape(*y.shape[:2], -1), 2).reshape(y.shape)
-        better = (indices < 0) | (value > y) | (value != value)
-        y, indices = np.where(better, value, y), np.where(better, places, indices)
-    return (y, indices) if x.ndim == axes + 2 else (y[0], indices[0])
+    batched = x if x.ndim == axes + 2 else f.expand_dims(x, axis=(0,))
+    lead, spatial, elements = batched.shape[:2], batched.shape[2:], math.prod(kernel)
+    flat: Term = counted(f, 1)
+    for axis, (length, k, count) in enumerate(zip(spatial, kernel, size, strict=True)):
+        column = f.select(samples, axis=-1, index=axis if axes == 3 else axes - 1 - axis)
+        places = f.expand_dims(_starts(f, column, length, k, count), axis=(3,)) + counted(f, k)
+        here = (count if place == axis else k if place == axes + axis else 1 for place in range(2 * axes))
+        flat = flat * length + f.reshape(places, shape=(*places.shape[:2], *here))
+    flat = f.broadcast_to(f.reshape(flat, shape=(*flat.shape[:2], *size, elements)), shape=(*lead, *size, elements))
+    found = (*lead, math.prod(size) * elements)
+    values = f.take_along_axis(f.reshape(batched, shape=(*lead, product(spatial))), f.reshape(flat, shape=found), axis=2)
+    values = f.reshape(values, shape=flat.shape)
+    y = f.max(values, axis=(-1,))
+    indices = chosen(f, y, f.equal(values, f.expand_dims(y, axis=(-1,))) | f.isnan(values), flat)
+    return (y, indices) if x.ndim == axes + 2 else (f.squeeze(y, axis=(0,)), f.squeeze(indices, axis=(0,)))

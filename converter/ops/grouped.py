@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.ir import TensorSpec
+from converter.formulas import Space, Term, counted, dtype_of, widened
+from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, require, require_float, require_rank, require_size, same_dtype
 from converter.ops._spatial import wide
 from converter.opset import op
@@ -22,7 +23,19 @@ def _grouped_matmul(x: TensorSpec, weight: TensorSpec, ends: TensorSpec) -> Tens
     return TensorSpec(dtype, (x.shape[0], weight.shape[2]))
 
 
-@op(infer=_grouped_matmul)
+@widened
+def _by_group(f: Space, x: Term, weight: Term, ends: Term) -> Term:
+    """Of the products of all rows with a matrix, those of its group."""
+    group = f.searchsorted(f.astype(ends, dtype=DType.INT64), counted(f, x.shape[0]), right=True)
+
+    def step(f: Space, y: Term, matrix: Term, number: Term, x: Term, group: Term) -> tuple[Term]:
+        return (f.where(f.expand_dims(f.equal(group, number), axis=(1,)), f.matmul(x, matrix), y),)
+
+    zeros = f.full(shape=(x.shape[0], weight.shape[2]), fill_value=0.0, dtype=dtype_of(x))
+    return f.scan(zeros, weight, counted(f, weight.shape[0]), x, group, states=1, sequences=2, body=step)[0]
+
+
+@op(infer=_grouped_matmul, formula=_by_group)
 def grouped_matmul(x: Array, weight: Array, ends: Array) -> Array:
     """Rows ends[i - 1] to ends[i] of x times matrix i: torch.nn.functional.grouped_mm.
 

@@ -10,7 +10,7 @@ import numpy as np
 from converter.dims import Dim, maximum, product
 from converter.equal_sizes import differ
 from converter.facts import moves
-from converter.formulas import Space, Term, counted, spec_of, swapped
+from converter.formulas import Space, Term, counted, refuse, spec_of, swapped
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axes_of, axis_of, broadcast_dims, require
 from converter.opset import op
@@ -177,7 +177,8 @@ def _repeat_indices(repeats: TensorSpec, size: Dim | None = None, length: Dim | 
 def _repeated(f: Space, repeats: Term, *, size: Dim | None, length: Dim | None) -> Term:
     """Place p belongs to the first index whose repeats, added up, are more than p."""
     repeats = f.astype(repeats, dtype=DType.INT64)
-    f.size_of(f.sum(repeats), size=size) if length is None else None
+    total = f.sum(repeats)
+    repeats = refuse(f, (repeats < 0) | f.not_equal(total, f.size_of(total, size=size) if length is None else length), repeats)
     ends = f.cumulative_sum(repeats, axis=0)
     return f.searchsorted(ends, f.arange(stop=size if length is None else length, dtype=DType.INT64), right=True)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from converter.dims import Dim
 from converter.facts import Facts
-from converter.formulas import Space, Term, counted, dtype_of, widened
+from converter.formulas import Space, Term, counted, dtype_of, refuse, widened
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
@@ -138,9 +136,8 @@ def _stack(f: Space, x: Term, *tensors: Term, step: Step, states: int, num_layer
 
 
 def _inside(f: Space, lengths: Term, time: Dim) -> Term:
-    """[time, batch, 1]: whether a step lies within a row. Raises `ValueError` for rows of no steps and of more than there are."""
-    if isinstance(lengths, np.ndarray) and lengths.size and not 1 <= lengths.min() <= lengths.max() <= time:
-        raise ValueError(f"lengths from {lengths.min()} to {lengths.max()} of rows of {time} steps; expected 1 to {time}")
+    """[time, batch, 1]: whether a step lies within a row. Rows of no steps and of more than there are are refused."""
+    lengths = refuse(f, (lengths < 1) | f.greater(lengths, time), lengths)
     return f.expand_dims(f.less(counted(f, time, 0, 2), lengths), axis=(2,))
 
 

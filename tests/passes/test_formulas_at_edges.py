@@ -47,6 +47,10 @@ ROWS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     *(("embedding_bag", (np.array([1, 1, 0, 4, 3, 2]), TABLE, offsets), {"mode": mode, "include_last_offset": last, "padding_idx": padding})
       for mode in ("sum", "mean", "max") for padding in (None, 1, -2)
       for offsets, last in ((np.array([0, 2, 2]), False), (np.array([0, 0, 4]), True))),
+    *(("embedding_bag", (np.array([1, 1, 0]), TABLE, np.array(offsets)), {"include_last_offset": True})
+      for offsets in ([0, 2, 1], [1, 2, 3], [0, 2, 4])),
+    *(("repeat_indices", (np.array(repeats),), {"length": 3}) for repeats in ([1, 0, 2], [1, 1], [4, -1])),
+    *(("grouped_matmul", (IMAGE[0, 0], np.ones((3, 9, 2)), np.array(ends)), {}) for ends in ([2, 2, 7], [0, 8, 8])),
     ("embedding", (np.array([0, -1]), TABLE), {}),
     ("embedding", (np.array([0, 5]), TABLE), {}),
     ("split", (np.zeros(6),), {"sizes": (2, 3), "axis": 0}),
@@ -104,6 +108,14 @@ def test_elements(name: str) -> None:
                 operands[operator.facts.divisor][operands[operator.facts.divisor] == 0] = 3
             compare(operator.formula(ARRAYS, *operands, **attributes), operator.kernel(*operands, **attributes))  # type: ignore[misc]
     assert tried
+
+
+@pytest.mark.parametrize("lengths", [[3, 0], [1, 6], [-1, 5]])
+def test_rows_of_other_lengths_than_there_are_steps_are_refused(lengths: list[int]) -> None:
+    layer = [np.ones((4, 3)), np.ones((4, 4)), np.ones(4), np.ones(4)]
+    assert lookup("rnn").kernel(np.ones((5, 2, 3)), *layer, np.array([3, 5]), lengths=True)[0].shape == (5, 2, 4)
+    with pytest.raises(IndexError):
+        lookup("rnn").kernel(np.ones((5, 2, 3)), *layer, np.array(lengths), lengths=True)
 
 
 @pytest.mark.parametrize("x", [np.round(IMAGE), HOLES, SUNK, LEAST, IMAGE[:0]])

@@ -16,7 +16,6 @@ from adapters.onnx.ops.elementwise import apply, clip, select
 from adapters.onnx.ops.special import erf
 from adapters.onnx.ops.transcendental import expm1, log1p
 from adapters.onnx.registry import lowers
-from converter.dims import Dim
 from converter.ir import DType, TensorSpec
 from converter.ops.activation import SELU_ALPHA, SELU_SCALE
 
@@ -147,19 +146,6 @@ def log_sigmoid(g: Lowering, x: Tensor) -> Tensor:
     return apply(g, "Sub", _clip(g, x, None, 0), log1p(g, apply(g, "Exp", apply(g, "Neg", apply(g, "Abs", x)))))
 
 
-@lowers("softshrink")
-@through_float32
-def softshrink(g: Lowering, x: Tensor, *, lambd: float) -> Tensor:
-    # ONNX's Shrink makes zero of NaN.
-    return apply(g, "Sub", x, _clip(g, x, -lambd, lambd))
-
-
-@lowers("hardshrink")
-@through_float32
-def hardshrink(g: Lowering, x: Tensor, *, lambd: float) -> Tensor:
-    return select(g, _compare(g, "LessOrEqual", apply(g, "Abs", x), lambd), number(g, 0, x), x)
-
-
 @lowers("threshold")
 @through_float32
 def threshold(g: Lowering, x: Tensor, *, threshold: float, value: float) -> Tensor:
@@ -168,42 +154,12 @@ def threshold(g: Lowering, x: Tensor, *, threshold: float, value: float) -> Tens
     return select(g, _compare(g, "LessOrEqual", x, threshold), number(g, value, x), x)
 
 
-@lowers("hardtanh")
-@through_float32
-def hardtanh(g: Lowering, x: Tensor, *, min_val: float, max_val: float) -> Tensor:
-    if x.dtype.is_integer:
-        min_val, max_val = int(min_val), int(max_val)
-    return _clip(g, x, min_val, max_val)
-
-
-@lowers("hardsigmoid")
-@through_float32
-def hardsigmoid(g: Lowering, x: Tensor) -> Tensor:
-    return apply(g, "Div", _clip(g, apply(g, "Add", x, number(g, 3, x)), 0, 6), number(g, 6, x))
-
-
 @lowers("hardswish")
 @through_float32
 def hardswish(g: Lowering, x: Tensor) -> Tensor:
     if not _float64(x):
         return g.node("HardSwish", x)
-    return apply(g, "Mul", x, hardsigmoid(g, x))
-
-
-@lowers("mish")
-@through_float32
-def mish(g: Lowering, x: Tensor) -> Tensor:
-    return apply(g, "Mul", x, apply(g, "Tanh", softplus(g, x, beta=1.0, threshold=math.inf)))
-
-
-@lowers("glu")
-@through_float32
-def glu(g: Lowering, x: Tensor, *, axis: int) -> Tensor:
-    position = axis % x.rank
-    half: Dim = x.shape[position] // 2
-    spec = TensorSpec(x.dtype, (*x.shape[:position], half, *x.shape[position + 1:]))
-    first, second = g.nodes_out("Split", x, specs=[spec, spec], axis=position, num_outputs=2)
-    return apply(g, "Mul", first, apply(g, "Sigmoid", second))
+    return apply(g, "Mul", x, apply(g, "Div", _clip(g, apply(g, "Add", x, number(g, 3, x)), 0, 6), number(g, 6, x)))
 
 
 def _along_axis(op_type: str) -> Callable[..., Tensor]:

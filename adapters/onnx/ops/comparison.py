@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from adapters.onnx.lowering.context import Lowering, Tensor
-from adapters.onnx.lowering.kernels import number
 from adapters.onnx.ops.elementwise import apply, unary
 from adapters.onnx.registry import lowers
 from converter.ir import DType, TensorSpec
@@ -47,10 +45,3 @@ def isnan(g: Lowering, x: Tensor) -> Tensor:
 @lowers("isinf")
 def isinf(g: Lowering, x: Tensor) -> Tensor:
     return apply(g, "IsInf", x, dtype=DType.BOOL) if x.dtype.is_float else _constant(g, x, False)
-
-
-@lowers("isfinite")
-def isfinite(g: Lowering, x: Tensor) -> Tensor:
-    if not x.dtype.is_float:
-        return _constant(g, x, True)
-    return apply(g, "Less", apply(g, "Abs", x), number(g, math.inf, x), dtype=DType.BOOL)

@@ -202,16 +202,6 @@ def _ignoring_nan(g: Lowering, op_type: str, x: Tensor, y: Tensor) -> Tensor:
     return apply(g, op_type, left, right)
 
 
-@lowers("fmax")
-def fmax(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
-    return _ignoring_nan(g, "Max", x, y)
-
-
-@lowers("fmin")
-def fmin(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
-    return _ignoring_nan(g, "Min", x, y)
-
-
 @lowers("clip")
 def clip(g: Lowering, x: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
     # With one bound ONNX Runtime's Clip ends infinities at the largest number.
@@ -255,13 +245,6 @@ def copysign(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     return select(g, is_negative(g, y), apply(g, "Neg", size), size)
 
 
-@lowers("heaviside")
-def heaviside(g: Lowering, x: Tensor, values: Tensor) -> Tensor:
-    zero = number(g, 0, x)
-    step = g.cast(apply(g, "Greater", x, zero, dtype=DType.BOOL), x.dtype)
-    return select(g, apply(g, "Equal", x, zero, dtype=DType.BOOL), values, step)
-
-
 @lowers("gcd")
 def gcd(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     """Euclid's algorithm on all elements at once, until every remainder is 0."""
@@ -298,13 +281,6 @@ def floor(g: Lowering, x: Tensor) -> Tensor:
 @lowers("ceil")
 def ceil(g: Lowering, x: Tensor) -> Tensor:
     return x if x.dtype.is_integer else apply(g, "Ceil", x)
-
-
-@lowers("trunc")
-def trunc(g: Lowering, x: Tensor) -> Tensor:
-    if x.dtype.is_integer:
-        return x
-    return select(g, apply(g, "Less", x, number(g, 0, x), dtype=DType.BOOL), apply(g, "Ceil", x), apply(g, "Floor", x))
 
 
 @lowers("frac")

@@ -6,17 +6,12 @@ import ml_dtypes
 
 from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.lowering.kernels import compute, number
-from adapters.onnx.ops.elementwise import apply, is_negative, like, select
+from adapters.onnx.ops.elementwise import apply, like, select
 from adapters.onnx.registry import lowers
 from converter.ir import DType
 
 TINY, SCALE = 2.0 ** -900, 128
 """Below TINY, 2^-exponent would overflow, and what is near the least numbers has few digits: such are first scaled by 2^SCALE."""
-
-
-@lowers("signbit")
-def signbit(g: Lowering, x: Tensor) -> Tensor:
-    return is_negative(g, x)
 
 
 def parts(g: Lowering, x: Tensor) -> tuple[Tensor, Tensor]:

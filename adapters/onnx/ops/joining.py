@@ -28,10 +28,3 @@ def split(g: Lowering, x: Tensor, *, sizes: tuple[Dim, ...], axis: int) -> tuple
         return (x,)
     specs = [TensorSpec(x.dtype, (*x.shape[:place], size, *x.shape[place + 1:])) for size in sizes]
     return g.nodes_out("Split", x, g.sizes(sizes), specs=specs, axis=place)
-
-
-@lowers("unstack")
-def unstack(g: Lowering, x: Tensor, *, axis: int) -> tuple[Tensor, ...]:
-    place = axis % x.rank
-    spec = TensorSpec(x.dtype, x.shape[:place] + x.shape[place + 1:])
-    return tuple(g.node("Gather", x, g.constant(index), spec=spec, axis=place) for index in range(x.shape[place]))  # type: ignore[arg-type]

@@ -178,11 +178,3 @@ def hypot(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     scale = compute(g, "Clip", apply(g, "Max", *sizes), number(g, float(limits.tiny), x), number(g, float(limits.max), x), spec=like(x, y))
     parts = [apply(g, "Div", size, scale) for size in sizes]
     return apply(g, "Mul", scale, apply(g, "Sqrt", apply(g, "Add", *(apply(g, "Mul", part, part) for part in parts))))
-
-
-@lowers("logaddexp")
-def logaddexp(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
-    """max(x, y) + log1p(e^-|x - y|); equal operands, two infinities among them, are 0 apart."""
-    apart = select(g, apply(g, "Equal", x, y, dtype=DType.BOOL), number(g, 0, x), apply(g, "Sub", x, y))
-    term = log1p(g, apply(g, "Exp", apply(g, "Neg", apply(g, "Abs", apart))))
-    return apply(g, "Add", apply(g, "Max", x, y), term)
