@@ -11,9 +11,9 @@ import numpy as np
 
 from converter.facts import Facts
 from converter.formulas import Space, Term, in_float64, polynomial
-from converter.ops._rules import Array, elementwise
+from converter.ops._rules import elementwise
 from converter.ops.special import real
-from converter.opset import ARRAYS, op
+from converter.opset import op
 
 # Bernoulli numbers over their factors in Stirling's series (Abramowitz & Stegun 6.1.41 and 6.3.18).
 STIRLING = [1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400]
@@ -75,9 +75,13 @@ def _is_whole(f: Space, x: Term) -> Term:
     return f.equal(x, f.floor(x))
 
 
+@op(infer=real, facts=Facts(domain=((0.1, 4.0),)))
 @in_float64
-def _lgamma(f: Space, x: Term) -> Term:
-    """Below 0, by reflection: log |Γ(x)| = log(π / |sin πx|) - log Γ(1 - x)."""
+def lgamma(f: Space, x: Term) -> Term:
+    """log |Γ(x)|; infinite at 0 and at the negative integers.
+
+    Below 0, by reflection: log |Γ(x)| = log(π / |sin πx|) - log Γ(1 - x).
+    """
     above, argument, turn = _mirrored(f, x)
     value = lgamma_positive(f, argument)
     reflected = math.log(math.pi) - f.log(f.abs(f.sin(turn))) - value
@@ -85,9 +89,13 @@ def _lgamma(f: Space, x: Term) -> Term:
     return f.where(f.isnan(x), x, value)
 
 
+@op(infer=real, facts=Facts(domain=((0.1, 4.0),)))
 @in_float64
-def _digamma(f: Space, x: Term) -> Term:
-    """The asymptotic series after a shift (Abramowitz & Stegun 6.3.18); below 0, by reflection: ψ(x) = ψ(1 - x) - π / tan πx."""
+def digamma(f: Space, x: Term) -> Term:
+    """Γ'(x) / Γ(x); an infinity of the opposite sign at 0, NaN at the negative integers.
+
+    The asymptotic series after a shift (Abramowitz & Stegun 6.3.18); below 0, by reflection: ψ(x) = ψ(1 - x) - π / tan πx.
+    """
     above, argument, turn = _mirrored(f, x)
     below, low, large = _shifted(f, argument, DIGAMMA_FROM)
     total = f.reciprocal(low + float(DIGAMMA_FROM - 1))
@@ -120,9 +128,14 @@ def _zeta_positive(f: Space, s: Term, q: Term) -> Term:
     return total + f.where(power <= total * (float(np.finfo(np.float64).eps) * 2.0**-30), 0.0, tail)
 
 
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((1.1, 4.0), (0.1, 4.0))))
 @in_float64
-def _zeta(f: Space, s: Term, q: Term) -> Term:
-    """Below 0, for integer s and f the fraction of q: ζ(s, f) + (-1)^s (ζ(s, 1 - f) - ζ(s, 1 - q)).
+def zeta(f: Space, s: Term, q: Term) -> Term:
+    """Hurwitz's zeta function ζ(s, q), the sum of (q + k)^-s over k = 0, 1, …: torch.special.zeta.
+
+    Infinite at s = 1 and where q is 0 or a negative integer; NaN for s < 1, and for negative q and an s that is no integer.
+
+    Below 0, for integer s and f the fraction of q: ζ(s, f) + (-1)^s (ζ(s, 1 - f) - ζ(s, 1 - q)).
 
     1 - f is taken as ⌈q⌉ - q, which keeps the digits of a q just below 0.
     """
@@ -136,24 +149,3 @@ def _zeta(f: Space, s: Term, q: Term) -> Term:
     value = f.where(above, first, f.where(whole, math.inf, f.where(_is_whole(f, s), mirrored, math.nan)))
     value = f.where(f.isnan(s) | f.isnan(q), math.nan, value)
     return f.where(f.equal(s, 1.0), math.inf, f.where(s < 1.0, math.nan, value))
-
-
-@op(infer=real, facts=Facts(domain=((0.1, 4.0),)), formula=_lgamma)
-def lgamma(x: Array) -> Array:
-    """log |Γ(x)|; infinite at 0 and at the negative integers."""
-    return _lgamma(ARRAYS, x)
-
-
-@op(infer=real, facts=Facts(domain=((0.1, 4.0),)), formula=_digamma)
-def digamma(x: Array) -> Array:
-    """Γ'(x) / Γ(x); an infinity of the opposite sign at 0, NaN at the negative integers."""
-    return _digamma(ARRAYS, x)
-
-
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((1.1, 4.0), (0.1, 4.0))), formula=_zeta)
-def zeta(s: Array, q: Array) -> Array:
-    """Hurwitz's zeta function ζ(s, q), the sum of (q + k)^-s over k = 0, 1, …: torch.special.zeta.
-
-    Infinite at s = 1 and where q is 0 or a negative integer; NaN for s < 1, and for negative q and an s that is no integer.
-    """
-    return _zeta(ARRAYS, s, q)

@@ -13,7 +13,7 @@ from converter.facts import Facts
 from converter.formulas import Space, Term, in_float64, ratio
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, each, elementwise, require_float
-from converter.opset import ARRAYS, op
+from converter.opset import op
 
 
 @each
@@ -110,19 +110,27 @@ def _quantile(f: Space, q: Term, tail: Term) -> Term:
     return f.where((tail >= 0.0) & (tail <= 0.5), f.where(f.abs(q) <= 0.425, middle, outer), math.nan)
 
 
+@op(infer=real, facts=Facts(domain=((-0.95, 0.95),)))
 @in_float64
-def _erfinv(f: Space, x: Term) -> Term:
+def erfinv(f: Space, x: Term) -> Term:
+    """The inverse of erf: infinite at -1 and 1, NaN outside."""
     return _quantile(f, x * 0.5, (1.0 - f.abs(x)) * 0.5) * math.sqrt(0.5)
 
 
+@op(infer=real, facts=Facts(domain=((0.05, 0.95),)))
 @in_float64
-def _ndtri(f: Space, p: Term) -> Term:
+def ndtri(f: Space, p: Term) -> Term:
+    """The value below which a normal variable lies with probability p: infinite at 0 and 1, NaN outside: torch.special.ndtri."""
     return _quantile(f, p - 0.5, f.where(p < 0.5, p, 1.0 - p))
 
 
+@op(infer=real)
 @in_float64
-def _erfcx(f: Space, x: Term) -> Term:
-    """From 1.25 on the approximation of erfc without its exponential; below, e^(x²) · (1 - erf x), x² split at a square that is exact."""
+def erfcx(f: Space, x: Term) -> Term:
+    """e^(x²) · erfc(x), which neither overflows nor vanishes for large x: torch.special.erfcx.
+
+    From 1.25 on the approximation of erfc without its exponential; below, e^(x²) · (1 - erf x), x² split at a square that is exact.
+    """
     large = f.maximum(x, 1.25)
     inverse = f.reciprocal(large)
     s = inverse * inverse
@@ -133,7 +141,9 @@ def _erfcx(f: Space, x: Term) -> Term:
     return f.where(x < 1.25, body, tail)
 
 
-def _xlogy(f: Space, x: Term, y: Term) -> Term:
+@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((0.1, 4.0),)))
+def xlogy(f: Space, x: Term, y: Term) -> Term:
+    """x · log(y), 0 where x is 0, and NaN where y is NaN: torch.xlogy."""
     return f.where(f.isnan(y), y, f.where(f.equal(x, 0.0), 0.0, x * f.log(y)))
 
 
@@ -149,27 +159,3 @@ def erf(x: Array) -> Array:
 def erfc(x: Array) -> Array:
     """1 - erf(x), exact to rounding for large x too."""
     return _erfc64(x.astype(np.float64, copy=False)).astype(x.dtype)
-
-
-@op(infer=real, facts=Facts(domain=((-0.95, 0.95),)), formula=_erfinv)
-def erfinv(x: Array) -> Array:
-    """The inverse of erf: infinite at -1 and 1, NaN outside."""
-    return _erfinv(ARRAYS, x)
-
-
-@op(infer=real, formula=_erfcx)
-def erfcx(x: Array) -> Array:
-    """e^(x²) · erfc(x), which neither overflows nor vanishes for large x: torch.special.erfcx."""
-    return _erfcx(ARRAYS, x)
-
-
-@op(infer=real, facts=Facts(domain=((0.05, 0.95),)), formula=_ndtri)
-def ndtri(p: Array) -> Array:
-    """The value below which a normal variable lies with probability p: infinite at 0 and 1, NaN outside: torch.special.ndtri."""
-    return _ndtri(ARRAYS, p)
-
-
-@op(infer=elementwise(kinds=lambda dtype: dtype.is_float), literals=True, facts=Facts(domain=((0.1, 4.0),)), formula=_xlogy)
-def xlogy(x: Array, y: Array) -> Array:
-    """x · log(y), 0 where x is 0, and NaN where y is NaN: torch.xlogy."""
-    return _xlogy(ARRAYS, x, y)
