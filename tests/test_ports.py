@@ -17,6 +17,7 @@ from converter.parameters import Array, InMemoryParameters, ParameterView, place
 from converter.paths import open_path
 from converter.ports.refusals import Refusals, refuse_unknown
 from converter.ports.sizes import SizeWriter
+from converter.resolved import ResolvedNode
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("a", "b", "time")
@@ -97,6 +98,25 @@ def test_operators_within_bodies_are_refused_too() -> None:
     with pytest.raises(UnsupportedError) as caught:
         refuse_unknown(graph, {"cond"}, "lacking", "not here")
     assert {str(item["operator"]): item["count"] for item in caught.value.items} == {"odd": 2, "relu": 1}
+
+
+def test_a_walk_goes_on_behind_what_is_refused() -> None:
+    graph = Graph("g", (), (), tuple(Node(op, ("x",), (f"y{place}",)) for place, op in enumerate(("relu", "exp", "sin", "exp"))))
+    lowered, stood = [], []
+
+    def lower(node: ResolvedNode) -> None:
+        if node.node.op == "exp":
+            raise UnsupportedError("no word for it")
+        if node.node.op == "sin":
+            raise FormatError("out of reach")
+        lowered.append(node.node.op)
+
+    refusals = Refusals()
+    with pytest.raises(FormatError) as caught:
+        refusals.walk(graph, lower, lambda node: stood.append(node.outputs[0]))
+    assert caught.value.where == "node sin -> y2"
+    assert (lowered, stood) == (["relu"], ["y1"])
+    assert refusals.told() == [{"operator": "exp", "reason": "no word for it", "count": 1}]
 
 
 class Doubled(ParameterView):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from converter.attributes import graphs_in
-from converter.errors import UnsupportedError
-from converter.ir import Graph
+from converter.errors import ConverterError, UnsupportedError
+from converter.ir import Graph, Node
+from converter.resolved import ResolvedNode, resolve
 
 
 class Refusals:
@@ -26,6 +27,17 @@ class Refusals:
             told = {name: told[name] for name in ("operator", "reason", *self._facts) if told.get(name) is not None}
             entry = self._items.setdefault(tuple(told.get(name) for name in self._keys), {**told, "count": 0})
             entry["count"] = int(str(entry["count"])) + int(str(item.get("count", 1)))
+
+    def walk(self, graph: Graph, lower: Callable[[ResolvedNode], None], stand_in: Callable[[Node], None] = lambda node: None) -> None:
+        """Lowers every node of a graph. One that is refused is collected, and what `stand_in` gives for it lets the walk go on."""
+        for node in graph.nodes:
+            try:
+                lower(resolve(node))
+            except UnsupportedError as error:
+                self.add(error, node.op)
+                stand_in(node)
+            except ConverterError as error:
+                raise error.within(f"node {node}") from error
 
     def told(self) -> list[dict[str, object]]:
         """What was collected so far."""

@@ -16,11 +16,11 @@ from adapters.onnx.registry import lowerings
 from converter.attributes import attribute_symbols
 from converter.checking import check
 from converter.dims import Expr, fixed
-from converter.errors import ConverterError, UnsupportedError
+from converter.errors import UnsupportedError
 from converter.ir import Array, DType, Graph, Node, TensorSpec
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.ports.refusals import Refusals
-from converter.resolved import resolve
+from converter.resolved import ResolvedNode
 
 __all__ = ["ONNX_DTYPES", "Array", "Lowering", "Tensor", "once"]
 
@@ -133,18 +133,14 @@ class Lowering(Emitter):
 
     def _lower_nodes(self) -> None:
         refusals = Refusals()
-        for node in self.graph.nodes:
-            try:
-                self._lower(node)
-            except UnsupportedError as error:
-                refusals.add(error, node.op)
-                for name in filter(None, node.outputs):
-                    self._define_alike(name, Tensor(name, complex_pairs.real_spec(self.specs[name])))
-            except ConverterError as error:
-                raise error.within(f"node {node}") from error
+        refusals.walk(self.graph, self._lower, self._stand_in)
         if refusals:
             raise refusals.error(lambda count: f"{count} operators cannot be written as ONNX opset {self.opset}",
                                  "try a newer --opset, or run the model with NumPy")
+
+    def _stand_in(self, node: Node) -> None:
+        for name in filter(None, node.outputs):
+            self._define_alike(name, Tensor(name, complex_pairs.real_spec(self.specs[name])))
 
     def _drop_unused(self, needed: set[str]) -> None:
         """Removes nodes and constants that no output needs, and sets initializers apart that none needs."""
@@ -158,7 +154,8 @@ class Lowering(Emitter):
         self.unread = {name: item for name, item in self.initializers.items() if name not in needed}
         self.initializers = {name: item for name, item in self.initializers.items() if name in needed}
 
-    def _lower(self, node: Node) -> None:
+    def _lower(self, resolved: ResolvedNode) -> None:
+        node = resolved.node
         self.current, self.wanted = node, [name for name in node.outputs if name] or [node.op]
         lowering = lowerings().get(node.op)
         if lowering is None:
@@ -166,7 +163,6 @@ class Lowering(Emitter):
         values = [item for item in (*node.inputs, *node.outputs) if isinstance(item, str)]
         if node.op != "astype" and any(self.specs[item].dtype in CONVERTED for item in values):
             raise self.refuse("ONNX Runtime converts float8, and does little else with it")
-        resolved = resolve(node)
         is_complex = any(self.specs[item].dtype.is_complex for item in values)
         if not resolved.operator.binds and all(self._is_empty(name) for name in node.outputs if name is not None):
             for name in filter(None, node.outputs):
