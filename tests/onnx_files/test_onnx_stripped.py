@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -100,3 +101,32 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     onnx.save(proto, file)
     with pytest.raises(FormatError, match="damaged"):
         converter.load(file)
+
+
+@pytest.mark.parametrize("folder", FIXTURES, ids=[path.name for path in FIXTURES])
+def test_without_the_copy_it_is_read_as_anybody_s_and_computes_the_same(tmp_path: Path, folder: Path) -> None:
+    model = converter.load(folder / "model.json")
+    file = written(tmp_path, folder)
+    proto = onnx.load(file)
+    strip(proto, empty=False)
+    del proto.training_info[:]
+    onnx.save(proto, file)
+    found = converter.load(file)
+    assert any("what it said of its model is gone" in note for note in found.metadata["source"]["notes"])
+    inputs = model.examples[0].inputs
+    ours, theirs = (converter.session(item).run(inputs) for item in (model, found))
+    for name, array in ours.items():
+        assert theirs[name].shape == array.shape
+        np.testing.assert_allclose(theirs[name], array, rtol=1e-4, atol=1e-5)
+
+
+def test_a_number_that_is_not_finite_has_no_axes(tmp_path: Path) -> None:
+    """It is no number of the graph but a tensor, of the shape that it has in the file."""
+    node = onnx.helper.make_node("Max", ["x", "least"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [onnx.helper.make_tensor_value_info("x", 1, [])],
+                                   [onnx.helper.make_tensor_value_info("y", 1, [])],
+                                   [onnx.numpy_helper.from_array(np.array(-np.inf, np.float32), "least")])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), tmp_path / "a.onnx")
+    model = converter.load(tmp_path / "a.onnx")
+    assert [model.parameters.spec(name).shape for name in model.parameters] in ([], [()])
+    assert converter.session(model).run({"x": np.array(2, np.float32)})["y"].shape == ()

@@ -116,6 +116,6 @@ class ForeignParameters(ParameterStore):
             found = self._places().get(name)
             if found is None or self._initializers is None:
                 raise self.unknown(name)
-            values = np.ascontiguousarray(arrange(self._initializers.read(found[0]), found[1]))
+            values = np.array(arrange(self._initializers.read(found[0]), found[1]), order="C")
         values.flags.writeable = False
         return values

@@ -111,7 +111,7 @@ class Reader(GraphImporter):
         if self.outer is not None:
             return self._take(self.outer.constant(values, name))
         name = self.builder.unique(name or f"{self.node.output[0] if self.node.output else 'graph'}.constant")
-        self.store.constants[name] = np.ascontiguousarray(values)
+        self.store.constants[name] = np.array(values, order="C")
         return self.builder.parameter(name, dtype, values.shape)
 
     def learned(self, values: Array, stem: str) -> Value:
@@ -119,7 +119,7 @@ class Reader(GraphImporter):
         if self.outer is not None:
             return self._take(self.outer.learned(values, stem))
         name = self.builder.unique(f"{self.node.name or next(filter(None, self.node.output), 'graph')}.{stem}")
-        self.store.constants[name] = np.ascontiguousarray(values)
+        self.store.constants[name] = np.array(values, order="C")
         self.store.learned.add(name)
         return self.builder.parameter(name, DType.of(values.dtype), values.shape)
 
