@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,17 @@ def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"m\.onnx: .*too long.*at most 0\.5 s.*--timeout"):
         session.run(X)
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only here the system tells what a process used")
+def test_a_machine_that_is_busy_is_waited_for(tmp_path: Path) -> None:
+    session = OnnxFileApart(saved(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])]))
+    session.seconds = 0.3
+    child = session._child
+    assert child is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    threading.Timer(1.0, os.kill, (child.pid, signal.SIGCONT)).start()
+    assert session.run(X)["y"].shape == (2, 3)
 
 
 def test_what_takes_too_much_memory_is_ended(tmp_path: Path) -> None:

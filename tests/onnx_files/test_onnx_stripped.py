@@ -122,10 +122,10 @@ def test_without_the_copy_it_is_read_as_anybody_s_and_computes_the_same(tmp_path
 
 def test_a_number_that_is_not_finite_has_no_axes(tmp_path: Path) -> None:
     """It is no number of the graph but a tensor, of the shape that it has in the file."""
-    node = onnx.helper.make_node("Max", ["x", "least"], ["y"])
-    graph = onnx.helper.make_graph([node], "g", [onnx.helper.make_tensor_value_info("x", 1, [])],
-                                   [onnx.helper.make_tensor_value_info("y", 1, [])],
-                                   [onnx.numpy_helper.from_array(np.array(-np.inf, np.float32), "least")])
+    nodes = [onnx.helper.make_node("Constant", [], ["least"], value=onnx.numpy_helper.from_array(np.array(-np.inf, np.float32))),
+             onnx.helper.make_node("Max", ["x", "least"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "g", [onnx.helper.make_tensor_value_info("x", 1, [])],
+                                   [onnx.helper.make_tensor_value_info("y", 1, [])])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), tmp_path / "a.onnx")
     model = converter.load(tmp_path / "a.onnx")
     assert [model.parameters.spec(name).shape for name in model.parameters] in ([], [()])
