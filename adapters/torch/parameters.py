@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from adapters.torch.dtypes import from_torch_dtype, to_numpy
+from adapters.torch.quantized.packed import unpacked
 from converter.errors import UnsupportedError
 from converter.ir import Graph, TensorSpec
 from converter.parameters import ParameterStore
@@ -42,7 +43,8 @@ class TorchParameters(ParameterStore):
     @classmethod
     def of(cls, module: torch.nn.Module, exported: Any) -> TorchParameters:
         """The module's state_dict, then what the trace uses beyond it."""
-        state = {name: value for name, value in module.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
+        with unpacked(module):
+            state = {name: value for name, value in module.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
         tensors = dict(state)
         for spec in exported.graph_signature.input_specs:
             if spec.target is not None and spec.target not in tensors:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.ao.quantization.fake_quantize import FakeQuantize, FakeQuantizeBase
 
+from adapters.torch.quantized.operators import functions
+from adapters.torch.quantized.packed import unpacked
 from converter.errors import UnsupportedError
 
 
@@ -39,7 +41,8 @@ def _rounded(x: Tensor, scale: Tensor, zero_point: Any, low: int, high: int) -> 
     return ((torch.round(x * (1.0 / scale)) + zero_point).clamp(low, high) - zero_point) * scale
 
 
-FUNCTIONS: Mapping[Any, Any] = {torch.fake_quantize_per_tensor_affine: per_tensor, torch.fake_quantize_per_channel_affine: per_channel}
+FUNCTIONS: Mapping[Any, Any] = {torch.fake_quantize_per_tensor_affine: per_tensor, torch.fake_quantize_per_channel_affine: per_channel,
+                                **functions()}
 
 
 def _forward(part: FakeQuantize, quantizes: bool) -> Any:
@@ -70,7 +73,8 @@ def traceable_quantization(module: torch.nn.Module) -> Iterator[None]:
     for part in changed:
         part.forward = _forward(part, bool(part.fake_quant_enabled[0] == 1))  # type: ignore[method-assign]
     try:
-        yield
+        with unpacked(module):
+            yield
     finally:
         for part in changed:
             vars(part).pop("forward", None)

@@ -22,6 +22,7 @@ import adapters.torch
 import adapters.torch.patches.gradients as gradients
 import adapters.torch.tracing.preparation as preparation
 from adapters.torch.ops.control import casts
+from adapters.torch.patches.quantization import traceable_quantization
 from adapters.torch.registry import importers
 from adapters.torch.state.kept import begin_with_copies
 from adapters.torch.state.memory import held, unchanged
@@ -60,7 +61,7 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
             try:
                 _unmark(example)
                 call = _call(module, example, shapes)
-                with unchanged(module):
+                with unchanged(module), traceable_quantization(module):
                     _name_keywords(module, example)
                     begin_with_copies(module, getattr(held(module), "state", ()))
                     return _exported(module, *call, strict), example

@@ -21,8 +21,6 @@ from adapters.torch.tracing.inputs import bind_arguments, call, flat_names
 from converter.errors import ConverterError, UnsupportedError
 
 WRAPPERS: Mapping[str, str] = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
-QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.sparse.quantized", "torch.nn.quantized",
-             "torch.nn.intrinsic.quantized")
 LAYOUTS = {torch.sparse_coo: "COO", torch.sparse_csr: "CSR", torch.sparse_csc: "CSC", torch.sparse_bsr: "BSR", torch.sparse_bsc: "BSC"}
 
 
@@ -35,14 +33,11 @@ def unwrapped(module: torch.nn.Module, notes: list[str]) -> torch.nn.Module:
 
 
 def refuse_uncarried(module: torch.nn.Module) -> None:
-    """Raises `UnsupportedError` that lists quantized layers and tensors that are not dense, or says that observers are on."""
+    """Raises `UnsupportedError` that lists tensors that are not dense, or says that observers are on."""
     refuse_observers(module)
     items: list[dict[str, object]] = []
     for path, part in module.named_modules():
-        if type(part).__module__.startswith(QUANTIZED):
-            items.append({"operator": f"{type(part).__module__}.{type(part).__name__}", "source": path or None,
-                          "reason": "a quantized layer, whose packed weights and rounding the format does not carry"})
-        elif path and isinstance(part, torch.jit.ScriptModule) and not isinstance(module, torch.jit.ScriptModule):
+        if path and isinstance(part, torch.jit.ScriptModule) and not isinstance(module, torch.jit.ScriptModule):
             items.append({"operator": f"torch.jit.ScriptModule ({getattr(part, 'original_name', 'unnamed')})", "source": path,
                           "reason": "TorchScript inside a Python module, which torch.export does not look into"})
     tensors = [*module.named_parameters(), *module.named_buffers()]

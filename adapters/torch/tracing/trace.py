@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 
 import adapters.torch.patches.batching as batching
 import adapters.torch.patches.fast_path as fast_path
-import adapters.torch.patches.quantization as quantization
 import adapters.torch.patches.together as patches
 import adapters.torch.sizes.decisions as decisions
 import adapters.torch.tracing.preparation as preparation
@@ -235,7 +234,7 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
 def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str, Any], dims: Any, name: str | None, notes: list[str],
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None, roll: Roll | None = None) -> Traced:
     with evaluation(module), fast_path.as_in_evaluation(module), quiet(), torch.no_grad(), patches.traceable(), \
-            quantization.traceable_quantization(module), decisions.recorded() as decided, recorded_places() as given_up:
+            decisions.recorded() as decided, recorded_places() as given_up:
         exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
         places = given_up.places(exported, flat_names(example))
         exported = prepare(exported)
