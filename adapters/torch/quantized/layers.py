@@ -73,8 +73,8 @@ def sums_of(packed: Packed, x: Quantized) -> Tensor:
     whole = centred(x, torch.float64)
     if packed.is_linear:
         return F.linear(whole, weight)
-    axes, how = x.dim() - 2, packed.original
-    weight = weight.squeeze(2) if weight.dim() > x.dim() else weight
+    axes, how = x.integers.dim() - 2, packed.original
+    weight = weight.squeeze(2) if weight.dim() > x.integers.dim() else weight
     stride, padding, dilation = (list(item)[-axes:] for item in (how.stride(), how.padding(), how.dilation()))
     if how.transpose():
         function: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
@@ -86,8 +86,9 @@ def sums_of(packed: Packed, x: Quantized) -> Tensor:
 def steps_of(engine: Engine, packed: Packed, x: Quantized, total: Tensor, scale: float, zero_point: int) -> Tensor:
     """What an engine makes of sums: whole float32 numbers, not cut yet."""
     axis = -1 if packed.is_linear else 1
-    weights, bias = (None if item is None or item.dim() == 0 else packed.along(item, x.dim(), axis) for item in (packed.scale, packed.bias))
-    return engine(total, x.scale, packed.scale if weights is None else weights, bias, scale, zero_point)
+    scales, bias = (item if item is None or item.dim() == 0 else packed.along(item, x.integers.dim(), axis)
+                    for item in (packed.scale, packed.bias))
+    return engine(total, x.scale, scales, bias, scale, zero_point)  # type: ignore[arg-type]
 
 
 # The kernel --------------------------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ def engine_of(operator: Any, packed: Packed, x: Quantized, scale: float, zero_po
         packed, draw = packed.real(), torch.Generator().manual_seed(0)
         low, high = limits(x.dtype)
         # FBGEMM's kernels for one channel a group add pairs of products in 16 bits, which do not hold those of 8 and 8 bits.
-        integers = torch.randint(low, low + (high - low) // 2, packed.example_shape(x.dim()), generator=draw).to(HOLDS[x.dtype])
+        integers = torch.randint(low, low + (high - low) // 2, packed.example_shape(x.integers.dim()), generator=draw).to(HOLDS[x.dtype])
         given = Quantized(integers, x.scale, x.zero_point, x.dtype)
         total = sums_of(packed, given)
         own = _copy_of(operator, packed.original, given, scale, zero_point)

@@ -90,7 +90,7 @@ def _sum(a: Quantized, b: Quantized, scale: Any, zero_point: Any) -> Quantized:
     """FBGEMM's kernel adds what the integers stand for, each a fused product and sum in float32; QNNPACK's in fixed point."""
     _two("add", a, b)
     scale, zero_point = float(number(scale)), int(number(zero_point))
-    if torch.backends.quantized.engine == "qnnpack" and a.dtype is torch.quint8 and tuple(a.shape) == tuple(b.shape):
+    if torch.backends.quantized.engine == "qnnpack" and a.dtype is torch.quint8 and tuple(a.integers.shape) == tuple(b.integers.shape):
         return Quantized(cut(_fixed_point_sum(a, b, scale) + zero_point, a.dtype), scale, zero_point, a.dtype)
     x, y = (fused(item.integers, (unit := single(item.scale)),
                   -float32(lambda s, z: s * z, unit, item.zero_point)) for item in (a, b))

@@ -29,10 +29,12 @@ MOVES = frozenset("""view reshape flatten unflatten permute transpose t squeeze 
     unsafe_split""".split())  # noqa: SIM905
 """Functions that only move or choose elements, and so do with the integers what they do with the numbers."""
 
-DESCRIBES = frozenset("""shape dtype device ndim is_quantized layout requires_grad is_cuda is_cpu is_sparse is_meta names size dim numel
-    nelement ndimension is_contiguous is_floating_point is_complex element_size __len__ __hash__ is_leaf is_nested get_device is_mkldnn
-    is_mps is_xpu grad storage_offset stride""".split())  # noqa: SIM905
-"""What asks a tensor for what it is, not for its elements."""
+DESCRIBES = frozenset("""shape device ndim layout size dim numel nelement ndimension is_contiguous is_cuda is_cpu element_size __len__
+    storage_offset stride get_device is_sparse is_meta""".split())  # noqa: SIM905
+"""What asks a tensor how it lies in memory, as its integers do."""
+
+IS = frozenset("dtype is_quantized is_floating_point is_complex requires_grad is_leaf grad __hash__ is_nested names".split())  # noqa: SIM905
+"""What asks for the kind of a tensor."""
 
 COMPARES = frozenset("eq ne lt le gt ge __eq__ __ne__ __lt__ __le__ __gt__ __ge__".split())  # noqa: SIM905
 
@@ -59,9 +61,11 @@ def answer(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     name = getattr(func, "__name__", str(func))
     if name == "__get__":
         name = func.__self__.__name__
-    if name in DESCRIBES:
+    if name in IS:
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
+    if name in DESCRIBES:
+        return func(args[0].integers, *args[1:], **kwargs)
     if name != "dequantize" and any(isinstance(item, ByChannel) for item in quantized_among((args, kwargs))):
         raise refused(f"torch.{name}", "a scale for each channel")
     if name in MOVES:

@@ -30,7 +30,8 @@ class Quantized(Tensor):
 
     @staticmethod
     def __new__(cls, integers: Tensor, scale: float, zero_point: int, dtype: torch.dtype) -> Quantized:
-        made: Quantized = torch.Tensor._make_wrapper_subclass(cls, integers.shape, dtype=dtype, device=integers.device)
+        # Of no axes, as torch would ask free ones how they lie in memory: what asks for the shape is answered by the integers.
+        made: Quantized = torch.Tensor._make_wrapper_subclass(cls, (), dtype=dtype, device=integers.device)
         made.integers, made.scale, made.zero_point = integers, scale, zero_point
         return made
 
