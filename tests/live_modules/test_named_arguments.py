@@ -145,3 +145,20 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     wrong = runner.invoke(cli, ["torch-to-json", "--module", "net.py:Net", "--input", "x:float32[batch]", "-o", "o.json"])
     assert wrong.exit_code == 2
     assert "takes no 'x'" in wrong.output
+
+
+def test_hooks_of_the_module_get_their_arguments_by_place() -> None:
+    """As eager code calls it: `args[0]` is there for a hook, and an argument after one that is left out has a name."""
+
+    class Shifted(nn.Module):
+        def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None) -> torch.Tensor:
+            return x if shift is None else x + shift
+
+    module = Shifted().eval()
+    module.register_forward_pre_hook(lambda part, args: (args[0] * 2,))
+    module.register_forward_hook(lambda part, args, kwargs, output: output + args[0] - kwargs["shift"], with_kwargs=True)
+    model = converter.from_torch(module, (X,), {"shift": torch.ones(3)})
+    other = torch.randn(5, 3)
+    for runtime in RUNTIMES:
+        found = converter.session(model, runtime=runtime).run({"x": other.numpy(), "shift": np.ones(3, np.float32)})
+        np.testing.assert_allclose(next(iter(found.values())), module(other, shift=torch.ones(3)).numpy(), rtol=1e-6)

@@ -93,6 +93,24 @@ def test_functions(name: str) -> None:
     check(Function(FUNCTIONS[name]), (torch.randn(4, 8),), (x,))
 
 
+LOWEST = {name: FUNCTIONS[name] for name in ("max_pool1d", "max_pool2d", "dilated", "ceil", "with places", "double", "adaptive",
+                                             "adaptive to one", "adaptive with places", "fractional")}
+
+
+@pytest.mark.parametrize("name", LOWEST)
+def test_windows_that_hold_minus_infinity_alone(name: str) -> None:
+    """ONNX Runtime gives the lowest finite number, which a window may hold as well."""
+    torch.manual_seed(0)
+    x = torch.full((6, 11), -math.inf)
+    x[:2, :4], x[3, 5] = torch.finfo(torch.float32).min, 1.0
+    check(Function(LOWEST[name]), (torch.randn(4, 8),), (x,))
+
+
+def test_the_largest_with_infinity_beside_nan() -> None:
+    x = torch.tensor([[1.0, math.inf, 2.0, NAN, -math.inf, 0.0], [math.inf, 3.0, NAN, 1.0, NAN, 2.0]])
+    check(Function(lambda x: (x.topk(3).values, x.topk(5, largest=False).values, x.sort(-1).values)), (torch.randn(2, 6),), (x,))
+
+
 def test_nothing_is_paid_behind_convolutions() -> None:
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
     model = converter.from_torch(body.eval(), (torch.randn(1, 3, 8, 8),))

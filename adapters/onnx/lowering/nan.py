@@ -1,4 +1,5 @@
-"""NaN where ONNX Runtime's own kernels lose it: max pooling and recurrent layers give finite numbers for it.
+"""NaN and -inf where ONNX Runtime's own kernels lose them: max pooling and recurrent layers give finite numbers for NaN, max pooling
+the lowest finite one for -inf.
 
 What is looked for costs one sum over the operand; only where it is NaN is the result computed again, in a branch of an If. Behind
 convolutions, where nothing on the way makes NaN of finite numbers, only the caller's own NaN could come, and nothing is paid.
@@ -39,8 +40,10 @@ def _has_infinity(node: Node) -> bool:
     return any(isinstance(item, float) and not math.isfinite(item) for item in (*node.inputs, *node.attributes.values()))
 
 
-def where_nan(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor], repaired: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
-    """`results`, or what `repaired` makes of them where the sum over an operand is NaN: it holds NaN, or infinities of both signs.
+def where_nan(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor], repaired: Callable[[], Sequence[Tensor]],
+              infinity: bool = False) -> list[Tensor]:
+    """`results`, or what `repaired` makes of them where the sum over an operand is NaN: it holds NaN, or infinities of both signs;
+    with `infinity` where the sum is -inf, too.
 
     Called while a neutral node is lowered whose first operand may hold NaN, or may not (`may_come`).
     """
@@ -51,7 +54,11 @@ def where_nan(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor]
     for item in operands:
         wide = item if item.dtype in SUMMED else g.cast(item, DType.FLOAT32)
         (total,) = g.nodes_out("ReduceSum", wide, specs=[TensorSpec(wide.dtype, ())], keepdims=0)
-        holds = g.node("IsNaN", total, spec=flag)
+        if infinity:
+            above = g.node("Greater", total, g.constant(-math.inf, wide.dtype), spec=flag)
+            holds = g.node("Not", above, spec=flag)
+        else:
+            holds = g.node("IsNaN", total, spec=flag)
         found = holds if found is None else g.node("Or", found, holds, spec=flag)
     with g.inside() as inner:
         fixed = repaired()
@@ -80,15 +87,19 @@ def spoil(g: Lowering, marked: Tensor, y: Tensor) -> Tensor:
 
 def with_nan(g: Lowering, x: Tensor, pool: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
     """What `pool` makes of x, maxima or maxima and their places in it, with NaN, and the place of the first one, where a window
-    holds NaN."""
+    holds NaN, and with -inf where it holds nothing else: ONNX Runtime begins at the lowest number."""
     found = pool(x)
 
     def repaired() -> list[Tensor]:
+        finite = g.node("Greater", x, g.constant(-math.inf, x.dtype), spec=TensorSpec(DType.BOOL, x.shape))
+        above, *first = pool(g.cast(finite, DType.FLOAT32))
         marked, *places = pool(marks(g, x))
-        y = spoil(g, marked, found[0])
+        some, holds = (g.node("Greater", item, g.constant(0.0, DType.FLOAT32), spec=TensorSpec(DType.BOOL, item.shape))
+                       for item in (above, marked))
+        y = spoil(g, marked, g.node("Where", some, found[0], g.constant(-math.inf, x.dtype), spec=found[0].spec))
         if not places:
             return [y]
-        holds = g.node("Greater", marked, g.constant(0.0, DType.FLOAT32), spec=TensorSpec(DType.BOOL, marked.shape))
-        return [y, g.node("Where", holds, places[0], found[1], spec=places[0].spec)]
+        kept = g.node("Where", some, found[1], first[0], spec=first[0].spec)
+        return [y, g.node("Where", holds, places[0], kept, spec=places[0].spec)]
 
-    return where_nan(g, [x], found, repaired) if x.dtype.is_float else list(found)
+    return where_nan(g, [x], found, repaired, infinity=True) if x.dtype.is_float else list(found)

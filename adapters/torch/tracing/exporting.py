@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,11 @@ def _call(module: torch.nn.Module, example: dict[str, Any], shapes: Any) -> tupl
     """Positional and keyword arguments for `torch.export`, with `dynamic_shapes` in the same structure."""
     parameters = inspect.signature(module.forward).parameters
     kinds = {parameter.kind for name, parameter in parameters.items() if name in example}
-    by_place = bool(kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY})
+    hooked = bool(module._forward_hooks or module._forward_pre_hooks)  # a hook takes its arguments by place
+    by_place = hooked or bool(kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY})
+    # What comes after one that is left out has no place.
+    placed = set(takewhile(lambda name: name in example, parameters)) - {
+        name for name, item in parameters.items() if item.kind is inspect.Parameter.KEYWORD_ONLY}
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for name, value in example.items():
@@ -156,7 +161,7 @@ def _call(module: torch.nn.Module, example: dict[str, Any], shapes: Any) -> tupl
             shapes = _with_names(shapes, name, value)
         elif kind is inspect.Parameter.VAR_POSITIONAL:
             args.extend(value)
-        elif by_place and kind is not inspect.Parameter.KEYWORD_ONLY:
+        elif by_place and name in placed:
             args.append(value)
         else:
             kwargs[name] = value
