@@ -46,11 +46,14 @@ def default(spec: AttributeSpec) -> str:
 CORE_REASONS = {
     "bitwise": "bits, and truth values as single bits",
     "comparison": "the other comparisons are these with their operands exchanged or their answer negated",
+    "complex_numbers": "a number of two, and its parts",
     "control": "branches and loops",
     "conversion": "between dtypes, and from numbers to sizes",
     "convolution": "the product of windows with a kernel: the one place where speed asks for a loop of its own",
     "creation": "from nothing but numbers",
+    "cumulative": "what a loop over the axis does in one pass",
     "elementwise": "arithmetic and rounding as processors and every language have them",
+    "factorization": "of general matrices, whose steps the data decide",
     "floating_point": "what looks into a float's bits",
     "indexing": "reading at places that data name, and finding such places",
     "joining": "tensors side by side",
@@ -60,6 +63,7 @@ CORE_REASONS = {
     "scattering": "writing at places that data name",
     "slicing": "reading at places that sizes name, and borders",
     "sorting": "order",
+    "special": "of C's math library too, and made of bits",
     "transcendental": "the functions of C's math library, each exact to a rounding or two where no composition of others is",
 }
 """Why operators of a family are in the core."""

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from adapters.torch.tracing.trace import trace
 from converter import reference
 from converter.attributes import graphs_in
 from converter.builder import GraphBuilder
@@ -118,3 +120,24 @@ def test_a_file_of_core_operators_is_verified_against_the_plain_one(tmp_path: Pa
     assert "2 nodes put in terms of the core" in run.output
     assert all(map(is_core, names(load_hdf5(core).graph)))
     assert CliRunner().invoke(cli, ["verify", str(core), str(plain), "--quiet"]).exit_code == 0
+
+
+LAYERS = {
+    "convolutional": (torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 5, 2, 2, bias=False), torch.nn.BatchNorm2d(8), torch.nn.SiLU(), torch.nn.MaxPool2d(3, 2, 1),
+        torch.nn.GroupNorm(4, 8), torch.nn.Upsample(scale_factor=2, mode="bilinear"), torch.nn.ConvTranspose2d(8, 8, 3, 2, 1, 1),
+        torch.nn.PixelShuffle(2), torch.nn.AdaptiveAvgPool2d((5, 3)), torch.nn.Flatten(), torch.nn.Softmax(-1)), (2, 3, 32, 40)),
+    "encoder": (torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, activation="gelu"), (2, 5, 16)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_what_they_were(name: str) -> None:
+    module, shape = LAYERS[name]
+    x = torch.randn(shape)
+    model = trace(module.eval(), [x]).model
+    core = to_core(model)
+    assert all(map(is_core, names(core.graph)))
+    inputs = {model.graph.inputs[0].name: x.numpy()}
+    for key, wanted in reference.run(model, inputs, float_dtype="float64").items():
+        np.testing.assert_allclose(reference.run(core, inputs, float_dtype="float64")[key], wanted, rtol=1e-12, atol=1e-13)
