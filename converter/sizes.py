@@ -21,13 +21,11 @@ def check_inputs(graph: Graph, inputs: Mapping[str, Any]) -> tuple[dict[str, Arr
             outside its symbol's range, or sizes do not meet a condition that the graph requires.
     """
     names = [port.name for port in graph.inputs]
-    where, expected = f"graph {graph.name!r}", ", ".join(f"{port.name}: {port.spec}" for port in graph.inputs) or "no inputs"
     if not isinstance(inputs, Mapping):
-        raise RunError("the inputs are no mapping from names to arrays", where=where, expected=expected, received=type(inputs).__name__,
-                       fix=f"run({{{', '.join(f'{name!r}: …' for name in names)}}})")
-    missing, extra = [name for name in names if name not in inputs], [name for name in inputs if name not in names]
-    if missing or extra:
-        raise RunError("the inputs' names do not fit the graph", where=where, expected=expected,
+        raise RunError("the inputs are no mapping from names to arrays", where=f"graph {graph.name!r}", expected=_wanted(graph),
+                       received=type(inputs).__name__, fix=f"run({{{', '.join(f'{name!r}: …' for name in names)}}})")
+    if set(inputs) != set(names):
+        raise RunError("the inputs' names do not fit the graph", where=f"graph {graph.name!r}", expected=_wanted(graph),
                        received=", ".join(name if isinstance(name, str) else repr(name) for name in inputs) or "none")
     arrays: dict[str, Array] = {}
     bindings: dict[str, int] = {}
@@ -52,8 +50,14 @@ def check_inputs(graph: Graph, inputs: Mapping[str, Any]) -> tuple[dict[str, Arr
     return arrays, bindings
 
 
+def _wanted(graph: Graph) -> str:
+    return ", ".join(f"{port.name}: {port.spec}" for port in graph.inputs) or "no inputs"
+
+
 def as_array(value: Any, where: str) -> Array:
     """What a caller gave as an array. Raises `RunError` for what is none, and for one that hides some of its values."""
+    if type(value) is np.ndarray:
+        return value
     try:
         hides = np.ma.is_masked(np.ma.asarray(value) if isinstance(value, (list, tuple)) else value)
         array = np.asarray(value)

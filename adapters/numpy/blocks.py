@@ -35,6 +35,9 @@ def _pool() -> ThreadPoolExecutor:
 
 def in_blocks(count: int, size: int, work: Callable[[slice], object]) -> None:
     """Calls `work` with slices that cover `range(count)`, each of `size` at most."""
+    if count <= size:
+        work(slice(0, count))
+        return
     workers = threads()
     if count <= 2 * size or workers == 1:
         for start in range(0, count, size):
