@@ -17,6 +17,7 @@ CASES = [
     Case("full", lambda x: x / torch.tensor(3.0) + torch.scalar_tensor(2), f32("batch"), name="scalar"),
     Case("full", lambda x: torch.full((400,), 3, dtype=torch.int32) + x, i32("batch", 1), name="long"),
     Case("arange", lambda x: torch.arange(x.shape[1]) + x, i64("batch", "time"), name="size"),
+    Case("linspace", lambda x: x + torch.linspace(-1, 1, 5), f32("batch", 5), name="known"),
     Case("arange", lambda x: x[:, torch.arange(x.shape[1] - 1, -1, -1)], i64("batch", "time"), name="places from the end"),
     Case("arange", lambda x: x[:, torch.arange(-x.shape[1], 0)], i64("batch", "time"), name="negative places"),
     Case("arange", lambda x: torch.arange(2, 2 * x.shape[1] + 3, 3), f32("batch", "time"), name="steps"),

@@ -14,6 +14,7 @@ from converter.dims import Dim, Expr
 from converter.ir import DType, TensorSpec
 from converter.ops import creation
 from converter.ops.creation import Number
+from converter.opset import lookup
 
 # Up to this many elements, a tensor that is known now is written out.
 WRITTEN = 4096
@@ -80,7 +81,7 @@ def arange(g: Lowering, *, start: Number = 0, stop: Number, step: Number = 1, dt
 @lowers("linspace")
 def linspace(g: Lowering, *, start: Number, stop: Number, num: Dim, dtype: DType) -> Tensor:
     if _known(start, stop, num) and int(num) <= WRITTEN:  # type: ignore[arg-type]
-        return g.constant(creation.linspace(start=start, stop=stop, num=num, dtype=dtype), dtype)
+        return g.constant(lookup("linspace").kernel(start=start, stop=stop, num=num, dtype=dtype), dtype)
     wide, vector = TensorSpec(DType.FLOAT64, ()), TensorSpec(DType.FLOAT64, (num,))
     first, last = scalar(g, start, DType.FLOAT64), scalar(g, stop, DType.FLOAT64)
     gaps = g.node("Sub", scalar(g, num, DType.FLOAT64), g.constant(1.0, DType.FLOAT64), spec=wide)
