@@ -308,12 +308,6 @@ def test_exported_programs() -> None:
 # Refusals --------------------------------------------------------------------------------------------------------------------
 
 
-def quantized() -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear}, dtype=torch.qint8)
-
-
 def sparse() -> nn.Module:
     module = Calls(lambda x: x)
     module.register_buffer("matrix", torch.eye(4).to_sparse())
@@ -327,7 +321,7 @@ def scripted_part() -> nn.Module:
 
 
 @pytest.mark.parametrize(("make", "operator", "reason"), [
-    (quantized, "torch.ao.nn.quantized", "quantized"), (sparse, "matrix", "sparse"), (scripted_part, "ScriptModule", "TorchScript")])
+    (sparse, "matrix", "sparse"), (scripted_part, "ScriptModule", "TorchScript")])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_cannot_be_carried_is_named(make: Callable[[], nn.Module], operator: str, reason: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
