@@ -52,7 +52,7 @@ class ConverterError(Exception):
         return self
 
 
-LONGEST = 1500
+LONGEST = 3000
 """Characters of each part of an error: names and numbers of a file may have any length."""
 
 

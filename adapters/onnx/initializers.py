@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from adapters.onnx.load import FROM_ONNX, ExternalFiles, text_of
-from adapters.onnx.origin import DOCUMENT, notes_of
+from adapters.onnx.load import FROM_ONNX, ExternalFiles, find_origin, text_of
+from adapters.onnx.origin import DOCUMENT
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
 from converter.mapped import FileRange, usable_range
@@ -39,7 +39,8 @@ def load_tensors(path: str | Path) -> ParameterStore | None:
             proto = onnx.load_model(str(path), load_external_data=False)
         except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
             raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
-        if DOCUMENT in notes_of(proto, {text_of(entry.key): text_of(entry.value) for entry in proto.metadata_props}):
+        stripped = all(text_of(entry.key) != DOCUMENT for entry in proto.metadata_props)
+        if not stripped or find_origin(proto) is not None:
             return None
         return Initializers(proto, path)
     except ConverterError as error:

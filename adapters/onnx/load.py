@@ -59,8 +59,26 @@ def _load(path: Path, verify: bool | None, values: Collection[str]) -> Model:
         raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
     if not proto.HasField("graph") or not proto.ir_version:
         raise FormatError("not an ONNX file, or a damaged one: it holds no graph or no IR version")
-    from adapters.onnx.reading.model import read_foreign
+    origin = find_origin(proto)
+    if origin is None:
+        from adapters.onnx.reading.model import read_foreign
 
+        return read_foreign(proto, path, values)
+    parts, layouts, tensors = origin
+    store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path)
+    model = Model(parts.graph, store, parts.examples, parts.metadata, parts.constants)
+    verify_digest(model, parts, verify)
+    return model
+
+
+def find_origin(proto: onnx.ModelProto) -> tuple[Any, Mapping[str, tuple[tuple[str, ...], Layout]], dict[str, onnx.TensorProto]] | None:
+    """The model that a file written here came from: its document, layouts and initializers. None for a file of another origin.
+
+    A file whose metadata somebody stripped is one of another origin where the graph was changed too.
+
+    Raises:
+        FormatError: what the file says of its origin is damaged, or its graph was edited since.
+    """
     notes = {text_of(entry.key): text_of(entry.value) for entry in proto.metadata_props}
     stripped = DOCUMENT not in notes
     if stripped and notes.keys() & {LAYOUTS, DIGEST, NODES}:
@@ -68,22 +86,19 @@ def _load(path: Path, verify: bool | None, values: Collection[str]) -> Model:
                           fix="get the file again; if the change is meant, remove the other metadata of neutral-model too")
     notes = dict(notes_of(proto, notes))
     if DOCUMENT not in notes:
-        return read_foreign(proto, path, values)
+        return None
     parts = read_document(notes[DOCUMENT].encode("utf-8"), ("constant", "alias"))
     layouts = _layouts(notes.get(LAYOUTS, "{}"), parts.specs)
     unread = (item for training in proto.training_info if training.initialization.name != COPY
               for item in training.initialization.initializer)
     tensors = unique_tensors((*unread, *proto.graph.initializer))
     stored = frozenset(name for name in parts.specs if name in tensors) | layouts.keys()
-    if not any(fingerprint(proto.graph, stored, plain=plain) == notes.get(NODES) for plain in (False, True)):
-        if stripped:  # by a tool that changed the graph too: it is that tool's file now
-            return read_foreign(proto, path, values)
-        raise FormatError("the ONNX graph is not the one that was written with this model", fix="convert the model again",
-                          expected="a file that nothing has edited since")
-    store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path)
-    model = Model(parts.graph, store, parts.examples, parts.metadata, parts.constants)
-    verify_digest(model, parts, verify)
-    return model
+    if any(fingerprint(proto.graph, stored, plain=plain) == notes.get(NODES) for plain in (False, True)):
+        return parts, layouts, tensors
+    if stripped:
+        return None
+    raise FormatError("the ONNX graph is not the one that was written with this model", fix="convert the model again",
+                      expected="a file that nothing has edited since")
 
 
 def text_of(value: str | bytes) -> str:

@@ -49,7 +49,7 @@ def test_ids_as_keys_are_read() -> None:
 
 @pytest.mark.parametrize("code", [b"\x8f", b"}"])
 def test_containers_are_counted(code: bytes) -> None:
-    with pytest.raises(FormatError, match="dicts and sets"):
+    with pytest.raises(FormatError, match="dicts, sets and objects"):
         read(b"\x80\x04(" + code * 2_000_001 + b"t.")
 
 

@@ -55,7 +55,11 @@ def refuse(path: Path) -> None:
 
 
 def talk(path: Path) -> None:
-    raise FormatError("x" * 30_000)
+    class Long(FormatError):
+        def __str__(self) -> str:
+            return "x" * 30_000
+
+    raise Long("long")
 
 
 def fail(path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import converter
-from adapters.numpy.registry import kernels
+from adapters.numpy import registry
 from converter.opset import lookup
 
 
@@ -30,7 +30,7 @@ def test_what_parameters_alone_decide_is_computed_once(monkeypatch: pytest.Monke
     builder.output("weight", scaled)
     weights = {"w": np.arange(12, dtype=np.float32).reshape(3, 4), "s": np.ones((3, 1), np.float32) * 2}
     model = converter.Model(builder.graph(), converter.InMemoryParameters(weights))
-    table: Any = kernels()
+    table: Any = registry._KERNELS
     len(table)
     monkeypatch.setitem(table._functions, "multiply", counted(table.get("multiply", lookup("multiply").kernel)))
     inputs = {"x": np.ones((2, 4), np.float32)}

@@ -24,6 +24,7 @@ TRANSLATIONS = {
     "adapters/torch/sizes/size_numbers.py": "functions of sizes by sympy's names",
     "adapters/torch/patches/tables.py": "functions of Python's math",
     "adapters/torch/tracing/inplace.py": "torch's own operators",
+    "adapters/torch/quantized/operators.py": "torch's own quantized operators",
     "adapters/torch/rebuilding/spelling.py": "the target's functions by operator",
     "converter/passes/rolling/roll.py": "what folds an operator into a loop, by operator",
     "converter/recorded.py": "statistics of recorded values",

@@ -147,7 +147,9 @@ def _call(module: torch.nn.Module, example: dict[str, Any], shapes: Any) -> tupl
     """Positional and keyword arguments for `torch.export`, with `dynamic_shapes` in the same structure."""
     parameters = inspect.signature(module.forward).parameters
     kinds = {parameter.kind for name, parameter in parameters.items() if name in example}
-    hooked = bool(module._forward_hooks or module._forward_pre_hooks)  # a hook takes its arguments by place
+    # A hook takes its arguments by place; torch's own, on the modules of exported programs, take them as they were exported.
+    hooked = any(not str(getattr(hook, "__module__", "")).startswith("torch.")
+                 for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()))
     by_place = hooked or bool(kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY})
     # What comes after one that is left out has no place.
     placed = set(takewhile(lambda name: name in example, parameters)) - {
