@@ -73,17 +73,18 @@ class Tagger(torch.nn.Module):
 TEXT = {"input_ids": {0: "batch", 1: "time"}, "attention_mask": {0: "batch", 1: "time"}}
 
 
-def _text() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randint(3, 90, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
+def _text(words: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randint(3, 90, (2, words)), torch.ones(2, words, dtype=torch.int64)
 
 
-def bert(**sizes: Any) -> Export:
+def bert(words: int = 6, **sizes: Any) -> Export:
     from transformers import BertConfig, BertModel
 
     config = BertConfig(**{"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
                            "max_position_embeddings": 40, **sizes})
-    return Export(_Named(BertModel(config), tuple(TEXT), lambda found: (found.last_hidden_state, found.pooler_output)), _text(),
-                  tuple(TEXT), TEXT)
+    names, (tokens, mask) = (*TEXT, "token_type_ids"), _text(words)
+    return Export(_Named(BertModel(config), names, lambda found: (found.last_hidden_state, found.pooler_output)),
+                  (tokens, mask, torch.zeros_like(tokens)), names, dict.fromkeys(names, TEXT["input_ids"]))
 
 
 def gpt2(**sizes: Any) -> Export:
@@ -166,8 +167,8 @@ MODELS: dict[str, Callable[..., Export]] = {
     "resnet50": resnet50, "whisper": whisper, "tagger": tagger}
 
 
-def write(export: Export, path: Path, dynamo: bool) -> Path:
-    """Writes an ONNX file through one of torch's exporters, quietly."""
+def write(export: Export, path: Path, dynamo: bool, external: bool = False) -> Path:
+    """Writes an ONNX file through one of torch's exporters, quietly. `external`: the weights beside it, which only the newer one does."""
     module = export.module.eval()
     logging.disable(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
@@ -178,7 +179,7 @@ def write(export: Export, path: Path, dynamo: bool) -> Path:
                            for name in export.names)
             given: Any = (shapes,) if isinstance(module, _Named) else (*shapes[:2], shapes[2:]) if isinstance(module, _Cached) else shapes
             torch.onnx.export(module, export.args, str(path), dynamo=True, input_names=list(export.names), dynamic_shapes=given,
-                              verbose=False, external_data=False)
+                              verbose=False, external_data=external)
         else:
             free = {name: {axis: text.replace("past + time", "whole") for axis, text in axes.items()}
                     for name, axes in export.free.items()}

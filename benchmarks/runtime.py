@@ -48,7 +48,7 @@ def run_model(name: str, batch: int, systems: list[str], repeat: int, processor:
         elif system == "onnxruntime":
             with tempfile.TemporaryDirectory() as folder:
                 converter.save(model, path := f"{folder}/model.onnx")
-                found[system] = _onnxruntime(path, feeds, threads)
+                found[system] = onnxruntime_call(path, feeds, threads)
         elif system == "torch":
             found[system] = partial(module, *args)
         elif system == "compile":
@@ -89,10 +89,10 @@ def _exported(system: str, module: Any, args: tuple[Any, ...], feeds: list[Any],
 
         evaluator = ReferenceEvaluator(onnx.load_from_string(file.getvalue()))
         return lambda: evaluator.run(None, dict(zip(evaluator.input_names, feeds, strict=True)))
-    return _onnxruntime(file.getvalue(), feeds, threads)
+    return onnxruntime_call(file.getvalue(), feeds, threads)
 
 
-def _onnxruntime(file: Any, feeds: list[Any], threads: int) -> Callable[[], Any]:
+def onnxruntime_call(file: Any, feeds: list[Any], threads: int) -> Callable[[], Any]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

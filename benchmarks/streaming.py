@@ -99,7 +99,8 @@ class Run:
 def watched(command: list[str], folder: Path) -> Run:
     """Runs a command to its end. Its output is shown where it fails. Modules are compiled once, as in an installed package."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    places = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, env=environment)

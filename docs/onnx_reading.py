@@ -56,7 +56,7 @@ def onnx_reading_page() -> str:
     others = [name for name in names if "." in name]
     newest = {item.name for item in onnx.defs.get_all_schemas_with_history() if item.domain == "" and not item.deprecated}
     lines = [TEXT, "## Operators", "",
-             f"{len(own)} of ONNX's {len(newest)} have a reader: {', '.join(f'`{name}`' for name in own)}.", "",
+             f"{len(newest.intersection(own))} of ONNX's {len(newest)} have a reader: {', '.join(f'`{name}`' for name in own)}.", "",
              f"Of other domains: {', '.join(f'`{name}`' for name in others)}.", ""]
     if RECORD.exists():
         held = json.loads(RECORD.read_text(encoding="utf-8"))
