@@ -52,7 +52,7 @@ class ConverterError(Exception):
         return self
 
 
-LONGEST = 3000
+LONGEST = 1900
 """Characters of each part of an error: names and numbers of a file may have any length."""
 
 
