@@ -5,6 +5,8 @@ Sizes are explicit: no -1 stands for "what remains", because a size may be an ex
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from converter.dims import Dim, maximum, product
@@ -82,9 +84,16 @@ def _broadcast_to(x: TensorSpec, shape: tuple[Dim, ...]) -> TensorSpec:
     return TensorSpec(x.dtype, shape)
 
 
+LARGEST = 1 << 35
+"""Bytes. Repeating takes no memory, so that nothing else would end a fold over as many elements as a file cares to name."""
+
+
 @op(infer=_broadcast_to, facts=moves(0, whole=True, finite=True))
 def broadcast_to(x: Array, *, shape: tuple[Size, ...]) -> Array:
     """x repeated along its axes of size 1, and along new leading axes, to `shape`. Array API: broadcast_to."""
+    size = prod(shape) * np.asarray(x).itemsize
+    if size > LARGEST:
+        raise MemoryError(f"{size} bytes are more than the {LARGEST} that a repeated tensor may stand for")
     return np.broadcast_to(x, shape)
 
 

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+import converter
 from converter.builder import GraphBuilder
 from converter.dims import MAX_NODES, Dim, Expr, symbol
 from converter.errors import FormatError, GraphError
@@ -195,3 +196,14 @@ def test_a_sample_of_a_tensor_that_there_cannot_be(shape: list[int]) -> None:
     item = {"shape": shape, "seed": "1", "statistics": {"finite": 1}}
     with pytest.raises(FormatError, match=r"a shape that no tensor has|not a size|beyond"):
         read_samples({"y": item}, {"y": np.ones(1, np.float32)}, "samples")
+
+
+@pytest.mark.parametrize("runtime", ["reference", "numpy"])
+def test_repeating_without_end_is_refused(runtime: str) -> None:
+    """A repeated tensor takes no memory, so that a fold over it would not end."""
+    builder = GraphBuilder("repeated")
+    x = builder.input("x", "float32", ["batch", 4])
+    builder.output("y", builder.op("max", builder.op("broadcast_to", x, shape=[1 << 45, 4]), axis=(0,)))
+    session = converter.session(converter.Model(builder.graph(), converter.InMemoryParameters({})), runtime)
+    with pytest.raises(converter.ConverterError, match="repeated tensor"):
+        session.run({"x": np.ones((1, 4), np.float32)})
