@@ -77,6 +77,8 @@ def fold_layers(model: Model) -> Model:
     must still give. Parameters are computed when they are read.
     """
     graph, store = model.graph, model.parameters
+    if not any(node.op == "batch_norm" for node in graph.nodes):
+        return model  # before the graph is checked: every session that is opened asks
     uses, makers = graph.uses.copy(), graph.makers
     uses.update(name for node in graph.nodes for inner in graphs_in(node) for name in _names_within(inner.nodes))
     tied = {name for name in store.names() if store.alias_of(name)} | {store.alias_of(name) for name in store.names()}
