@@ -49,7 +49,6 @@ class Step:
         return {**self.attributes, **concrete_attributes(self.sized, bindings),
                 **{name: plan.function(bindings) for name, plan in self.plans.items()}}
 
-
     def call(self, values: Sequence[Array | None], attributes: Attributes) -> tuple[Array, ...]:
         """The node's results."""
         result = self.kernel(*(None if slot is None else values[slot] for slot in self.operands), **attributes)
@@ -68,7 +67,6 @@ class Plan:
         self._read(parameters)
         last = {name: index for index, node in enumerate(graph.nodes) for name in (*node.names, *filter(None, node.outputs))}
         kept = {out.value for out in graph.outputs} | set(parameters.names())
-        self._read_values = {name for node in graph.nodes for name in node.names} | kept
         self._steps: list[Step] = []
         for index, node in enumerate(graph.nodes):
             drop = {name for name in (*node.names, *filter(None, node.outputs)) if last[name] == index and name not in kept}
@@ -110,7 +108,7 @@ class Plan:
         sized = {name: value for name, value in resolved.given.items() if attribute_symbols(value) and name not in plans}
         plain = {name: value for name, value in resolved.given.items() if name not in sized and name not in plans}
         outputs = tuple(None if name is None else self._slot(name) for name in node.outputs)
-        kernel = find_kernel(node.op, first=not any(name in self._read_values for name in node.outputs[1:]))
+        kernel = find_kernel(node.op, first=not any(name in self.graph.uses for name in node.outputs[1:]))
         prepare = None if sized or plans else find_preparation(node.op)
         prepared = prepare([None if slot is None else self._constants.get(slot) for slot in operands], plain) if prepare else None
         if prepared is not None:
