@@ -102,10 +102,10 @@ def test_a_convolution_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     agree(model("convolution", [draw(5, 4, 3, 3), draw(5)], ["n", 4, "h", "w"], padding=(1, 1)), {"x": draw(2, 4, 13, 7)})
 
 
-@pytest.mark.parametrize("dtype", ["nan", "inf", "-inf"])
-def test_a_pool_of_values_that_are_not_finite(dtype: str) -> None:
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_pool_of_values_that_are_not_finite(value: str) -> None:
     x = draw(1, 2, 9, 9)
-    x[0, 0, 4, 4] = float(dtype)
+    x[0, 0, 4, 4] = float(value)
     for operator in ("max_pool", "avg_pool"):
         made = model(operator, [], ["n", 2, "h", "w"], kernel=(3, 3), stride=(2, 2), padding=(1, 1))
         found, wanted = NumpySession(made).run({"x": x})["y0"], reference.run(made, {"x": x})["y0"]
