@@ -77,13 +77,13 @@ def _document(path: Path) -> bytes:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise FormatError("the file is empty", expected="a neutral model")
-    with opened(path) as file:
-        if DOCUMENT not in file:
+    with opened(path) as source:
+        if DOCUMENT not in source.file:
             raise FormatError("an HDF5 file, but not a neutral model", expected=f"the dataset /{DOCUMENT}")
-        extra = [name for name in file if name not in (DOCUMENT, GROUP)]
+        extra = [name for name in source.file if name not in (DOCUMENT, GROUP)]
         if extra:
             raise FormatError(f"objects that the format does not know: {', '.join(map(repr, extra[:5]))}", fix="remove them")
-        dataset: Any = plain_dataset(file, DOCUMENT, f"/{DOCUMENT}")
+        dataset: Any = plain_dataset(source, source.file, DOCUMENT, f"/{DOCUMENT}")
         if dataset.dtype != np.uint8 or dataset.ndim != 1 or dataset.id.get_storage_size() != dataset.size:
             raise FormatError("the document is not a list of bytes", where=f"/{DOCUMENT}", expected="uint8[bytes]")
         return bytes(dataset[()])

@@ -10,7 +10,6 @@ import os
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import BinaryIO
 
 from converter.errors import FormatError
@@ -37,24 +36,23 @@ def read(file: BinaryIO, place: int, form: struct.Struct) -> tuple[int, ...] | N
     return form.unpack(file.read(form.size))
 
 
-def root_headers(path: Path) -> tuple[list[int], int]:
+def root_headers(file: BinaryIO, path: str) -> tuple[list[int], int]:
     """The addresses of the headers that opening a file reads, of the root group and of the superblock's extension, and what they count
     from (II.A). None of what is no HDF5 file: the library refuses it.
 
     Raises `FormatError` for addresses of another width than 8 bytes.
     """
-    with path.open("rb") as file:
-        length, base = os.fstat(file.fileno()).st_size, 0
-        while base < length and _at(file, base, len(SIGNATURE)) != SIGNATURE:
-            base = base * 2 or 512
-        head = _at(file, base, 128)
+    length, base = os.fstat(file.fileno()).st_size, 0
+    while base < length and _at(file, base, len(SIGNATURE)) != SIGNATURE:
+        base = base * 2 or 512
+    head = _at(file, base, 128)
     if len(head) < 48 or head[8] > 3:
         return [], base
     widths = set(head[13:15] if head[8] < 2 else head[9:11])
     if not widths <= {2, 4, 8, 16, 32}:
         return [], base
     if widths != {8}:
-        raise FormatError("addresses of another width", where=str(path), expected="offsets and lengths of 8 bytes",
+        raise FormatError("addresses of another width", where=path, expected="offsets and lengths of 8 bytes",
                           fix="repack it: h5repack in.h5 out.h5")
     places = {0: (64,), 1: (68,)}.get(head[8], (20, 36))
     return [address for place in places if (address := int.from_bytes(head[place:place + 8], "little")) != UNDEFINED], base

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from pathlib import Path
+from typing import BinaryIO
 
 from converter.errors import FormatError
 from converter.format.hdf5_headers import FIX, messages, read
@@ -20,29 +20,28 @@ _LAST = 1
 _SIGNATURE = int.from_bytes(b"HEAP", "little")
 
 
-def refuse_ring(path: Path, address: int, base: int = 0) -> None:
+def refuse_ring(file: BinaryIO, address: int, base: int = 0) -> None:
     """Raises `FormatError` for an object of which the library would not get to the end.
 
     Its header lies at `address`, counted from `base`; its pieces overlap, or the free list of its heap has no end.
 
     Groups without a local heap, and what is damaged in another way, are left to the library, which refuses those itself.
     """
-    with path.open("rb") as file:
-        length = os.fstat(file.fileno()).st_size
-        for kind, place, _ in messages(file, address, base):
-            pair = read(file, place, _PAIR) if kind == _SYMBOL_TABLE else None
-            heap = length if pair is None else pair[1] + base
-            found = read(file, heap, _HEAP)
-            if found is None or found[0] != _SIGNATURE:
-                continue
-            _, _, size, block, data = found
-            seen = set[int]()
-            while block not in seen and len(seen) <= min(size, length) // _PAIR.size:
-                following = None if block == _LAST or block + _PAIR.size > size else read(file, base + data + block, _PAIR)
-                if following is None:
-                    break
-                seen.add(block)
-                block = following[0]
-            else:
-                raise FormatError("a damaged HDF5 file: the free space of a group's heap is a list without an end",
-                                  where=f"byte {heap}", fix=FIX)
+    length = os.fstat(file.fileno()).st_size
+    for kind, place, _ in messages(file, address, base):
+        pair = read(file, place, _PAIR) if kind == _SYMBOL_TABLE else None
+        heap = length if pair is None else pair[1] + base
+        found = read(file, heap, _HEAP)
+        if found is None or found[0] != _SIGNATURE:
+            continue
+        _, _, size, block, data = found
+        seen = set[int]()
+        while block not in seen and len(seen) <= min(size, length) // _PAIR.size:
+            following = None if block == _LAST or block + _PAIR.size > size else read(file, base + data + block, _PAIR)
+            if following is None:
+                break
+            seen.add(block)
+            block = following[0]
+        else:
+            raise FormatError("a damaged HDF5 file: the free space of a group's heap is a list without an end",
+                              where=f"byte {heap}", fix=FIX)

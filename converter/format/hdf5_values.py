@@ -12,9 +12,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -57,25 +58,29 @@ def dataset_name(name: str) -> str:
     return escaped.replace(".", "%2E") if not escaped.strip(".") else escaped
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An HDF5 file, as the library has it, and its bytes, which are looked at before the library reads them; `base`: where it begins."""
+
+    file: Any
+    data: BinaryIO
+    base: int
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Opened]:
     """An HDF5 file to read. Whatever HDF5 makes of a malformed one becomes a `FormatError`."""
     try:
-        addresses, base = root_headers(path)
-        for address in addresses:
-            refuse_ring(path, address, base)
-        with h5py.File(path, "r") as file:
-            yield file
+        with path.open("rb") as data:
+            addresses, base = root_headers(data, str(path))
+            for address in addresses:
+                refuse_ring(data, address, base)
+            with h5py.File(path, "r") as file:
+                yield Opened(file, data, base)
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES, errno.EISDIR):
             raise
         raise FormatError(f"not a readable HDF5 file ({str(error)[:160]})", where=str(path)) from error
-
-
-def _check(group: Any, name: str) -> None:
-    """Raises `FormatError` for a member that would take the library forever to read. A link's own address is known without that."""
-    file = group.file
-    refuse_ring(Path(file.filename), group.id.links.get_info(name.encode()).u, file.userblock_size)
 
 
 @contextmanager
@@ -168,14 +173,14 @@ class HDF5Values(ParameterStore):
     def __init__(self, path: Path, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str], *, only: bool = True) -> None:
         self._specs, self._aliases, self._path = dict(specs), dict(aliases), path
         own = {dataset_name(name): name for name in specs if name not in aliases}
-        with opened(path) as file:
-            group = plain_member(file, GROUP, h5py.Group, str(path))
+        with opened(path) as source:
+            group = plain_member(source, source.file, GROUP, h5py.Group, str(path))
             if only:
                 extra = [link for link in group if link not in own]
                 if extra:
                     raise FormatError(f"datasets that the document does not name: {', '.join(map(repr, extra[:5]))}",
                                       where=f"{path}, /{GROUP}", fix="remove them")
-            self._offsets = {name: _offset(group, link, specs[name], f"{path}, parameters[{name[:80]!r}]")
+            self._offsets = {name: _offset(source, group, link, specs[name], f"{path}, parameters[{name[:80]!r}]")
                              for link, name in own.items()}
         self._file = MappedFile(path)
         for name, offset in self._offsets.items():
@@ -214,28 +219,31 @@ class HDF5Values(ParameterStore):
         return usable_range(self._file, self._offsets[self._aliases.get(name, name)], spec)
 
 
-def plain_member(group: Any, name: str, kind: type, where: str) -> Any:
-    """A group's own member of a kind. Raises `FormatError` where it is missing, a link to elsewhere, or another kind."""
-    link = group.get(name, getlink=True) if name in group.keys() else None  # noqa: SIM118
-    if link is None:
+def plain_member(source: Opened, group: Any, name: str, kind: type, where: str) -> Any:
+    """A group's own member of a kind. Raises `FormatError` where it is missing, a link to elsewhere, another kind, or such that the library
+    would not get to the end of it.
+    """
+    links, key = group.id.links, name.encode("utf-8", "surrogateescape")
+    if not links.exists(key):
         raise FormatError(f"no {name[:80]!r} in the file", where=where, expected=f"an HDF5 {kind.__name__.lower()}")
-    if not isinstance(link, h5py.HardLink):
-        raise FormatError(f"{name[:80]!r} is a link to elsewhere", where=where, received=type(link).__name__,
-                          expected="an object of the file itself")
-    _check(group, name)
+    link = links.get_info(key)
+    if link.type != h5py.h5l.TYPE_HARD:
+        raise FormatError(f"{name[:80]!r} is a link to elsewhere", where=where, expected="an object of the file itself",
+                          received=type(group.get(name, getlink=True)).__name__)
+    refuse_ring(source.data, link.u, source.base)
     found = group[name]
     if not isinstance(found, kind):
         raise FormatError(f"{name[:80]!r} is of another kind", where=where, expected=kind.__name__, received=type(found).__name__)
     return found
 
 
-def plain_dataset(group: Any, name: str, where: str) -> Any:
+def plain_dataset(source: Opened, group: Any, name: str, where: str) -> Any:
     """A dataset whose bytes lie in one piece in the file itself. Raises `FormatError` for any other."""
-    dataset = plain_member(group, name, h5py.Dataset, where)
+    dataset = plain_member(source, group, name, h5py.Dataset, where)
     plist = dataset.id.get_create_plist()
-    refused = (("a virtual dataset", dataset.is_virtual), ("data in external files", plist.get_external_count() > 0),
-               ("filters (compression)", plist.get_nfilters() > 0),
-               ("chunks", plist.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)))
+    layout = plist.get_layout()
+    refused = (("a virtual dataset", layout == h5py.h5d.VIRTUAL), ("data in external files", plist.get_external_count() > 0),
+               ("filters (compression)", plist.get_nfilters() > 0), ("chunks", layout not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)))
     for what, found in refused:
         if found:
             raise FormatError(f"a dataset with {what}" if "dataset" not in what else what, where=where,
@@ -243,11 +251,11 @@ def plain_dataset(group: Any, name: str, where: str) -> Any:
     return dataset
 
 
-def _offset(group: Any, link: str, spec: TensorSpec, where: str) -> int:
-    dataset = plain_dataset(group, link, where)
-    expected = storage_dtype(spec.dtype)
-    if dataset.dtype != expected or h5py.check_dtype(enum=dataset.dtype) is not None:
-        raise FormatError("a dataset of another dtype than the document declares", where=where, received=str(dataset.dtype),
+def _offset(source: Opened, group: Any, link: str, spec: TensorSpec, where: str) -> int:
+    dataset = plain_dataset(source, group, link, where)
+    expected, found = storage_dtype(spec.dtype), dataset.dtype
+    if found != expected or h5py.check_dtype(enum=found) is not None:
+        raise FormatError("a dataset of another dtype than the document declares", where=where, received=str(found),
                           expected=f"{expected} for {spec.dtype}")
     if dataset.shape != spec.shape:
         raise FormatError("a dataset of another shape than the document declares", where=where, expected=str(spec),

@@ -137,8 +137,8 @@ class Scanner:
         text = bytes(self.data[start:end])
         try:
             # orjson is strict: UTF-8, no NaN, no half surrogates, no numbers beyond float64. json reports double keys.
-            orjson.loads(text)
-            return json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+            found = orjson.loads(text)
+            return found if isinstance(found, str) else _DECODER.decode(text.decode("utf-8"))
         except _DoubleKeyError as error:
             raise self.error(f"the key {str(error)[:80]!r} comes twice in one object", start, where=where,
                              fix="keep one of the two") from None
@@ -202,3 +202,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _DoubleKeyError(key)
             seen.add(key)
     return result
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)

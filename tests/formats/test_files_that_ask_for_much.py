@@ -111,7 +111,7 @@ def test_plain_files_of_every_version_are_read(tmp_path: Path, version: str, use
         for number in range(40):
             target.attrs[f"note {number}"] = "x" * 100  # a header in pieces
     with (tmp_path / "m.h5").open("rb") as file:
-        addresses, base = root_headers(tmp_path / "m.h5")
+        addresses, base = root_headers(file, "m.h5")
         assert base == userblock
         assert all(messages(file, address, base) for address in addresses)
     assert load_hdf5(tmp_path / "m.h5").parameters.names()
