@@ -182,9 +182,9 @@ TIMM = {
     "convnext_atto": {"depths": [1, 1, 1, 1], "dims": [4, 4, 8, 8]},
     "vit_tiny_patch16_224": {"embed_dim": 12, "depth": 1, "num_heads": 3, "img_size": 32},
     "swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2, "img_size": 32},
-    "regnetx_002": {},
-    "efficientnet_b0": {},
-    "mobilenetv3_small_050": {},
+    "regnetx_002": {"num_classes": 2},
+    "lcnet_035": {"num_classes": 2},
+    "mobilenetv3_small_050": {"num_classes": 2},
 }
 
 
@@ -196,9 +196,5 @@ def timm_seeds(wide: bool) -> list[Files]:
     found = []
     for name, arguments in (TIMM if wide else dict(list(TIMM.items())[:2])).items():
         tensors = {key: value.detach().contiguous().clone() for key, value in module(name, **arguments).state_dict().items()}
-        data = save(tensors)
-        if len(data) < 20 << 20:
-            found.append({"config.json": json.dumps(config(name, **arguments)).encode(), "model.safetensors": data})
+        found.append({"config.json": json.dumps(config(name, **arguments)).encode(), "model.safetensors": save(tensors)})
     return found
-
-

@@ -126,14 +126,10 @@ def _control() -> Model:
 
 
 def json_seeds(wide: bool) -> list[Files]:
-    texts = [
-        FORMAT / "doubled.json",
-        FORMAT / "everything.json",
-        FORMAT / "everything.base64.json",
-        *([FIXTURES / "elman" / "model.json"] if wide else []),
-    ]
+    texts = [FORMAT / "doubled.json", FORMAT / "everything.json", FORMAT / "everything.base64.json"]
     pair = {name: (FORMAT / name).read_bytes() for name in ("everything.file.json", "everything.file.weights.h5")}
-    return [*({"m.json": path.read_bytes()} for path in texts), pair, *_saved([_control()], ".json")]
+    small = _saved([_control()], ".json", encoding="file")
+    return [*({"m.json": path.read_bytes()} for path in texts), pair, *small, *_saved([_control()], ".json")]
 
 
 def graph_seeds(wide: bool) -> list[Files]:
@@ -181,11 +177,13 @@ def hdf5_seeds(wide: bool) -> list[Files]:
 
     found = [*_saved(_models(), ".h5")]
     with tempfile.TemporaryDirectory() as name:
+        converter.save(_control(), Path(name) / "control.h5")
         for version in ("latest", "v108") if wide else ("latest",):
-            with h5py.File(Path(name) / "o.h5", "w", libver=(version, version)) as out, h5py.File(FORMAT / "everything.h5") as source:
-                for key in source:
-                    source.copy(key, out)
-            found.append({"m.h5": (Path(name) / "o.h5").read_bytes()})
+            for path in (FORMAT / "everything.h5", Path(name) / "control.h5"):
+                with h5py.File(Path(name) / "o.h5", "w", libver=(version, version)) as out, h5py.File(path) as source:
+                    for key in source:
+                        source.copy(key, out)
+                found.append({"m.h5": (Path(name) / "o.h5").read_bytes()})
     return found
 
 
@@ -194,7 +192,7 @@ def onnx_seeds(wide: bool) -> list[Files]:
 
     found = _saved(_models(), ".onnx")
     with tempfile.TemporaryDirectory() as name:
-        save_onnx(_models()[2], Path(name) / "m.onnx", external=True)
+        save_onnx(_control(), Path(name) / "m.onnx", external=True)
         found.append(files_of(Path(name)))
     return found
 
@@ -252,7 +250,10 @@ def script_seeds(wide: bool) -> list[Files]:
         module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.GRU(4, 2))
         torch.jit.save(torch.jit.script(module), str(path))
 
-    return _written(write)
+    def write_one(torch: Any, path: Path) -> None:
+        torch.jit.save(torch.jit.script(torch.nn.Linear(3, 4)), str(path))
+
+    return [*_written(write), *_written(write_one)]
 
 
 def program_seeds(wide: bool) -> list[Files]:
