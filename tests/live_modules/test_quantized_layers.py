@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from adapters.torch.quantized.dynamic import Product
 from adapters.torch.quantized.layers import engine_of, steps_of, sums_of
 from adapters.torch.quantized.operators import OPERATORS
 from adapters.torch.quantized.packed import unpacked
+from adapters.torch.quantized.unsteady import concerns, noted
 from adapters.torch.quantized.values import Quantized, cut, dequantize, quantize_per_tensor
 from converter.errors import UnsupportedError
 from tests.support_modules import assert_same
@@ -78,13 +80,43 @@ def test_pairs_of_integers(engine: str) -> None:
     lambda x: F.avg_pool3d(x[None], 3, 2, ceil_mode=True)[0], lambda x: F.adaptive_avg_pool2d(x, 1),
     lambda x: F.adaptive_avg_pool2d(x, (2, 4)),
     lambda x: F.max_pool2d(x, 3, 2, 1), lambda x: x.mean((2, 3)), lambda x: x.mean(-1), lambda x: F.interpolate(x, scale_factor=2),
-    torch.sigmoid, torch.tanh, F.hardsigmoid, lambda x: F.leaky_relu(x, 0.3), F.relu6, lambda x: x[:, 1:].relu(),
+    torch.sigmoid, torch.tanh, F.hardsigmoid, lambda x: F.leaky_relu(x, 0.3), lambda x: F.relu6(x.flatten(2)), lambda x: x[:, 1:].relu(),
 ])
 def test_one_tensor(engine: str, pool: Callable[[Any], Any]) -> None:
     torch.backends.quantized.engine = engine
     for _ in range(8):
         plain, own = both(torch.randint(0, 256, (2, 4, 8, 8), dtype=torch.uint8), *drawn())
         assert_equal(pool(own), pool(plain))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("clamp", [F.relu6, lambda x: F.hardtanh(x, -1.0, 0.5), lambda x: torch.clamp(x, -1.0, 2.0),
+                                   lambda x: torch.ops.quantized.relu6(x, True), lambda x: F.relu6(F.relu6(x).relu())])
+def test_a_clamp_of_images(engine: str, channels_last: bool, clamp: Callable[[Any], Any]) -> None:
+    """QNNPACK's writes what it reads in memory's order as if channels were not last; one of which nobody knows it is refused."""
+    torch.backends.quantized.engine = engine
+    integers, (scale, zero_point) = torch.randint(0, 256, (2, 4, 5, 7), dtype=torch.uint8), drawn()
+    plain, _ = both(integers, scale, zero_point)
+    own = Quantized(integers.clone(), scale, zero_point, torch.quint8, channels_last)
+    assert_equal(clamp(own), clamp(plain.contiguous(memory_format=torch.channels_last) if channels_last else plain))
+    if engine == "qnnpack":
+        with pytest.raises(UnsupportedError, match="permutes images"):
+            clamp(Quantized(integers, scale, zero_point, torch.quint8))
+
+
+@pytest.mark.parametrize(("function", "told"), [
+    (lambda x: F.leaky_relu(x, 0.1), "leaky_relu: another step, by one, for .* of the 256 integers"),
+    (lambda x: OPERATORS["add"](x, x, 0.2, 5), "add: another step, by one, for .* of the 65,536 pairs"),
+    (lambda x: x.mean((2, 3)), "mean: the step beside"),
+    (lambda x: OPERATORS["softmax"](x, 1, 1 / 256, 0), "softmax: the step beside"),
+    (lambda x: x[:, :, :5, :5].contiguous().mean((2, 3)), None), (torch.sigmoid, None), (F.relu6, None),
+])
+def test_what_torchs_kernels_give_more_than_one_answer_for_is_said(function: Callable[[Any], Any], told: str | None) -> None:
+    torch.backends.quantized.engine = "fbgemm"
+    with noted() as found:
+        function(Quantized(torch.randint(0, 256, (2, 4, 8, 8), dtype=torch.uint8), 0.05, 100, torch.quint8, True))
+    assert [re.search(told, str(note)) is not None for note in concerns(found)] == [True] if told else not found
 
 
 def packed_layer(kind: str, by_channel: bool, bias: bool, groups: int) -> tuple[nn.Module, Any, Tensor]:
@@ -167,6 +199,32 @@ def test_a_static_module(engine: str) -> None:
     np.testing.assert_array_equal(model.parameters.read("conv.weight_scale"), scales.float().numpy())
     wanted = {f"head.{name}" for name in ("weight", "weight_scale", "weight_zero_point", "bias", "scale", "zero_point")}
     assert wanted <= set(model.parameters.names())
+
+
+class Separable(nn.Module):
+    """A layer of one channel a group between two of all, and a ReLU6 after each."""
+
+    def __init__(self, transposed: bool) -> None:
+        super().__init__()
+        self.before, self.after, self.relu = quantization.QuantStub(), quantization.DeQuantStub(), nn.ReLU6()
+        self.conv = nn.ConvTranspose2d(3, 8, 3, padding=1) if transposed else nn.Conv2d(3, 8, 3, padding=1)
+        self.deep, self.head = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.deep(self.relu(self.conv(self.before(x)))))
+        return self.after(self.head(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("engine", "transposed"), [("fbgemm", False), ("qnnpack", False), ("qnnpack", True)])
+def test_relu6_after_layers(engine: str, transposed: bool) -> None:
+    torch.backends.quantized.engine = engine
+    module = Separable(transposed).eval()
+    module.qconfig = quantization.get_default_qconfig(engine)
+    quantization.prepare(module, inplace=True)
+    module(torch.randn(8, 3, 8, 8))
+    quantization.convert(module, inplace=True)
+    model = assert_same(module, *((item.clamp(-2, 2),) for item, in IMAGES), exact=True)
+    assert any("permutes" in note if engine == "qnnpack" else "overflows" in note for note in model.metadata["notes"])
 
 
 def test_graphs_of_fx() -> None:

@@ -3,8 +3,8 @@
 FBGEMM multiplies what a sum and the bias are together by x_scale · w_scale / y_scale in float32 and adds the zero point to the
 rounded product; the bias is divided by x_scale · w_scale, or multiplied by its inverse, fused with the sum, where there is one
 scale of weights. QNNPACK rounds the bias to an integer first and multiplies by (w_scale · x_scale) · (1 / y_scale). oneDNN
-multiplies by each scale by itself, which it takes for the inverse of an inverse, and adds bias and zero point to the products.
-Which of the three a layer uses torch decides by the processor, so that its kernel is asked: `engine_of`.
+multiplies by each scale, which it takes for the inverse of an inverse, by itself or, on some processors, by both as one, and adds bias
+and zero point to the products. Which way a layer goes torch decides by the processor, so that its kernel is asked: `engine_of`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters.torch.quantized.packed import Packed
+from adapters.torch.quantized.unsteady import unsteady
 from adapters.torch.quantized.values import (
     HOLDS,
     Quantized,
@@ -53,13 +54,18 @@ def qnnpack(total: Tensor, x_scale: float, w_scale: Tensor, bias: Tensor | None,
 
 
 def onednn(total: Tensor, x_scale: float, w_scale: Tensor, bias: Tensor | None, scale: float, zero_point: int) -> Tensor:
-    whole = total.to(torch.float32) * inverse(1.0 / x_scale) * w_scale
-    if bias is not None:
-        whole = whole + bias
-    return torch.round(whole * inverse(inverse(1.0 / scale)) + zero_point)
+    return _onednn(total.to(torch.float32) * inverse(1.0 / x_scale) * w_scale, bias, scale, zero_point)
 
 
-ENGINES: tuple[Engine, ...] = (fbgemm, qnnpack, onednn)
+def onednn_at_once(total: Tensor, x_scale: float, w_scale: Tensor, bias: Tensor | None, scale: float, zero_point: int) -> Tensor:
+    return _onednn(total.to(torch.float32) * (w_scale * inverse(1.0 / x_scale)), bias, scale, zero_point)
+
+
+def _onednn(whole: Tensor, bias: Tensor | None, scale: float, zero_point: int) -> Tensor:
+    return torch.round((whole if bias is None else whole + bias) * inverse(inverse(1.0 / scale)) + zero_point)
+
+
+ENGINES: tuple[Engine, ...] = (fbgemm, qnnpack, onednn, onednn_at_once)
 
 
 # Sums --------------------------------------------------------------------------------------------------------------------
@@ -126,9 +132,21 @@ def engine_of(operator: Any, packed: Packed, x: Quantized, scale: float, zero_po
             tried += 1
             if not left or tried == TRIALS:
                 break
-    if not left:
-        raise refused(str(operator), "its kernel on this machine rounds in another way than FBGEMM, QNNPACK and oneDNN")
+        if not left:
+            raise refused(str(operator), "its kernel on this machine rounds in another way than FBGEMM, QNNPACK and oneDNN")
+        if left[0] is fbgemm and _overflows(operator, own, packed, given):
+            unsteady(str(operator), "FBGEMM's kernel for one channel a group overflows for integers above 127, the model does not")
     return left[0]
+
+
+def _overflows(operator: Any, own: Any, packed: Packed, x: Quantized) -> bool:
+    """Whether the kernel gives something else than FBGEMM's arithmetic for the highest integers that x may hold."""
+    _, high = limits(x.dtype)
+    full = x.like(torch.randint_like(x.integers, high // 2 + 1, high + 1))
+    total = sums_of(packed, full)
+    scale = float32(torch.Tensor.abs, float(steps_of(fbgemm, packed, full, total, 1e-6, 0).abs().max()) * 1e-8) or 1.0
+    steps = cut(steps_of(fbgemm, packed, full, total, scale, 128), x.dtype)
+    return not torch.equal(operator(_whole(full), own, scale, 128).int_repr(), steps)
 
 
 def _whole(x: Quantized) -> Tensor:
@@ -158,6 +176,6 @@ def layer(operator: Any, relu: bool) -> Callable[..., Quantized]:
             raise refused(str(operator), "its operands are no quantised tensor and packed weights of the module")
         scale, zero_point = float(number(output[-2])), int(number(output[-1]))
         steps = steps_of(engine_of(operator, packed, x, scale, zero_point), packed, x, sums_of(packed, x), scale, zero_point)
-        return Quantized(cut(steps, x.dtype, zero_point if relu else None), scale, zero_point, x.dtype)
+        return Quantized(cut(steps, x.dtype, zero_point if relu else None), scale, zero_point, x.dtype, not packed.is_linear)
 
     return compute

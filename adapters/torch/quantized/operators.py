@@ -14,15 +14,19 @@ import adapters.torch.quantized.dynamic as dynamic
 import adapters.torch.quantized.pooling  # noqa: F401
 import adapters.torch.quantized.recurrent as recurrent
 from adapters.torch.quantized.layers import layer
-from adapters.torch.quantized.rules import joined, moved, relu, tabled
+from adapters.torch.quantized.rules import by_qnnpack, joined, moved, relu, tabled
+from adapters.torch.quantized.unsteady import AT_THE_END, unsteady
 from adapters.torch.quantized.values import (
+    HOLDS,
     Quantized,
     centred,
+    computing,
     cut,
     dequantize,
     float32,
     fused,
     inverse,
+    limits,
     number,
     quantize_per_channel,
     quantize_per_tensor,
@@ -71,6 +75,7 @@ operator("max_pool2d")(partial(moved, torch.max_pool2d))
 
 @operator("softmax")
 def softmax(qx: Any, dim: int, output_scale: Any, output_zero_point: Any) -> Quantized:
+    unsteady("softmax", "the step beside, where the last bit of an exponential decides")
     return quantize_per_tensor(torch.softmax(dequantize(qx), dim), output_scale, output_zero_point, qx.dtype)
 
 
@@ -90,11 +95,34 @@ def _sum(a: Quantized, b: Quantized, scale: Any, zero_point: Any) -> Quantized:
     """FBGEMM's kernel adds what the integers stand for, each a fused product and sum in float32; QNNPACK's in fixed point."""
     _two("add", a, b)
     scale, zero_point = float(number(scale)), int(number(zero_point))
-    if torch.backends.quantized.engine == "qnnpack" and a.dtype is torch.quint8 and tuple(a.integers.shape) == tuple(b.integers.shape):
-        return Quantized(cut(_fixed_point_sum(a, b, scale) + zero_point, a.dtype), scale, zero_point, a.dtype)
+    if by_qnnpack() and a.dtype is torch.quint8 and tuple(a.integers.shape) == tuple(b.integers.shape):
+        return Quantized(cut(_fixed_point_sum(a, b, scale) + zero_point, a.dtype), scale, zero_point, a.dtype, a.channels_last)
     x, y = (fused(item.integers, (unit := single(item.scale)),
                   -float32(lambda s, z: s * z, unit, item.zero_point)) for item in (a, b))
-    return Quantized(cut(torch.round((x + y) * inverse(scale)) + zero_point, a.dtype), scale, zero_point, a.dtype)
+    with computing():
+        if other := _pairs_apart(a, b, scale, zero_point):
+            unsteady("add", f"another step, by one, for {other:,} of the 65,536 pairs of integers {AT_THE_END}")
+    return Quantized(cut(torch.round((x + y) * inverse(scale)) + zero_point, a.dtype), scale, zero_point, a.dtype, _layout(a, b))
+
+
+def _pairs_apart(a: Quantized, b: Quantized, scale: float, zero_point: int) -> int:
+    """The pairs of integers of which torch's kernel gives another sum within whole vectors than past them."""
+    low, high = limits(a.dtype)
+    every = torch.arange(low, high + 1, dtype=HOLDS[a.dtype])
+    x, y = (torch._make_per_tensor_quantized_tensor(integers.flatten(), item.scale, item.zero_point)
+            for item, integers in ((a, every.repeat(256, 1)), (b, every.repeat_interleave(256))))
+    add = torch.ops.quantized.add
+    alone = [add(one, other, scale, zero_point).int_repr() for one, other in zip(torch.split(x, PAST), torch.split(y, PAST), strict=True)]
+    return int((torch.cat(alone) != add(x, y, scale, zero_point).int_repr()).sum())
+
+
+PAST = 31
+"""So few elements fill no vector."""
+
+
+def _layout(a: Quantized, b: Quantized) -> bool | None:
+    """How a result of both lies in memory."""
+    return a.channels_last if a.channels_last is b.channels_last else None
 
 
 def _fixed_point_sum(a: Quantized, b: Quantized, scale: float) -> Tensor:
@@ -124,7 +152,8 @@ def mul(qa: Any, qb: Any, scale: Any = None, zero_point: Any = None) -> Quantize
     _two("mul", qa, qb)
     scale, zero_point = float(number(scale)), int(number(zero_point))
     factor = float32(lambda a, b, c: a * b * (1 / c), qa.scale, qb.scale, scale)
-    return Quantized(cut(torch.round(centred(qa) * centred(qb) * factor) + zero_point, qa.dtype), scale, zero_point, qa.dtype)
+    steps = cut(torch.round(centred(qa) * centred(qb) * factor) + zero_point, qa.dtype)
+    return Quantized(steps, scale, zero_point, qa.dtype, _layout(qa, qb))
 
 
 @operator("mul_relu")

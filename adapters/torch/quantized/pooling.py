@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapters.torch.quantized.rules import rule
+from adapters.torch.quantized.rules import by_qnnpack, rule
+from adapters.torch.quantized.unsteady import unsteady
 from adapters.torch.quantized.values import Quantized, centred, cut, dequantize, inverse, quantize_per_tensor, refused
 
 
 def _by_qnnpack(x: Quantized) -> bool:
-    return torch.backends.quantized.engine == "qnnpack" and x.dtype is torch.quint8
+    return by_qnnpack() and x.dtype is torch.quint8
 
 
 def _mean(x: Quantized, total: Tensor, count: Any, qnnpack: bool = False) -> Quantized:
@@ -80,12 +81,17 @@ _ADAPTIVE = {3: (F.adaptive_avg_pool1d, 1), 4: (F.adaptive_avg_pool2d, 2), 5: (F
 
 @rule("mean")
 def mean(input: Quantized, dim: int | Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Quantized:
-    """Over the last axes sums of integers; over others a mean of what they stand for, which torch adds up in an order of its own."""
+    """Over the last axes sums of integers. Over others, and where channels lie last in memory, torch adds up what they stand for in an
+    order of its own, which decides where a mean is half-way between two steps: of an odd number of integers none is."""
     rank = input.integers.dim()
     axes = sorted(axis % rank for axis in (range(rank) if dim is None else (dim,) if isinstance(dim, int) else dim))
-    if axes != list(range(rank - len(axes), rank)):
+    count = prod(input.integers.shape[axis] for axis in axes)
+    qnnpack = _by_qnnpack(input) and rank == 4 and axes == [2, 3]
+    last = axes == list(range(rank - len(axes), rank))
+    by_integers = qnnpack or last and (input.channels_last is False or rank < 4)
+    if not by_integers and not (isinstance(count, int) and count % 2):
+        unsteady("mean", "the step beside, where a mean is half-way between two steps and the order of its sum decides")
+    if not last:
         return quantize_per_tensor(dequantize(input).mean(axes, keepdim), input.scale, input.zero_point, input.dtype)
     total = centred(input, torch.float64).sum(axes, keepdim)
-    count = prod(input.integers.shape[axis] for axis in axes)
-    qnnpack = _by_qnnpack(input) and rank == 4 and len(axes) == 2
     return _mean(input, total, count if isinstance(count, int) else torch.full((), count), qnnpack)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torch.utils._pytree as pytree
 from torch import Tensor
 
+from adapters.torch.quantized.unsteady import AT_THE_END, unsteady
 from adapters.torch.quantized.values import (
     HOLDS,
     ByChannel,
@@ -42,6 +43,12 @@ TABLED = frozenset("""relu6 hardtanh clamp clip sigmoid tanh hardsigmoid hardswi
     clamp_ leaky_relu_ sigmoid_ relu6_ elu_ threshold_""".split())  # noqa: SIM905
 """Functions of one element: a value for each of the 256 integers, which torch's own kernel computes."""
 
+CLAMPS = frozenset("relu6 hardtanh clamp clip hardtanh_ clamp_ relu6_".split())  # noqa: SIM905
+"""Those whose QNNPACK kernel writes what it reads of an image with its channels last as if they were not."""
+
+STAYS = frozenset("clone detach requires_grad_ cpu max_pool2d".split())  # noqa: SIM905
+"""Those of `MOVES` whose results lie in memory as what they are given does."""
+
 RULES: dict[str, Callable[..., Any]] = {}
 """What stands in for functions of other kinds, by the function's name."""
 
@@ -69,7 +76,10 @@ def answer(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     if name != "dequantize" and any(isinstance(item, ByChannel) for item in quantized_among((args, kwargs))):
         raise refused(f"torch.{name}", "a scale for each channel")
     if name in MOVES:
-        return moved(func, *args, **kwargs)
+        found = moved(func, *args, **kwargs)
+        if name in STAYS and isinstance(found, Quantized):
+            found.channels_last = args[0].channels_last
+        return found
     if name in RULES or name in TABLED:
         found = RULES[name](*args, **kwargs) if name in RULES else tabled(func, *args, **kwargs)
         return written(args[0], found) if name.endswith("_") or kwargs.get("inplace") else found
@@ -87,8 +97,9 @@ def moved(func: Any, *args: Any, **kwargs: Any) -> Any:
     """A function of the integers; of what it gives, tensors of their dtype are integers on the same scale."""
     first = next(quantized_among((args, kwargs)))
     args, kwargs = pytree.tree_map(lambda item: item.integers if isinstance(item, Quantized) else item, (args, kwargs))
-    return pytree.tree_map(lambda item: first.like(item) if isinstance(item, Tensor) and item.dtype is HOLDS[first.dtype] else item,
-                           func(*args, **kwargs))
+    whole = HOLDS[first.dtype]
+    return pytree.tree_map(lambda item: Quantized(item, first.scale, first.zero_point, first.dtype)
+                           if isinstance(item, Tensor) and item.dtype is whole else item, func(*args, **kwargs))
 
 
 def written(x: Quantized, found: Quantized) -> Quantized:
@@ -106,16 +117,41 @@ def tabled(func: Any, *args: Any, **kwargs: Any) -> Quantized:
     x = several[0]
     if len(several) > 1 or x.dtype is torch.qint32:
         raise refused(f"torch.{name}")
-    low, high = limits(x.dtype)
     args, kwargs = pytree.tree_map(lambda item: item if isinstance(item, Quantized) else number(item), (args, kwargs))
     with computing():
-        whole = torch._make_per_tensor_quantized_tensor(torch.arange(low, high + 1, dtype=HOLDS[x.dtype]), x.scale, x.zero_point)
-        given = pytree.tree_map(lambda item: whole if isinstance(item, Quantized) else item, (args, kwargs))
-        found = func(*given[0], **given[1])
-        values, scale, zero_point = found.int_repr().tolist(), found.q_scale(), found.q_zero_point()
-    table = torch.tensor(values, dtype=HOLDS[found.dtype])
+        low, high = limits(x.dtype)
+        every = torch._make_per_tensor_quantized_tensor(torch.arange(low, high + 1, dtype=HOLDS[x.dtype]), x.scale, x.zero_point)
+
+        def of(whole: Tensor) -> Tensor:
+            given = pytree.tree_map(lambda item: whole if isinstance(item, Quantized) else item, (args, kwargs))
+            return func(*given[0], **given[1])
+
+        found = of(every.clone())
+        values, scale, zero_point = found.int_repr(), found.q_scale(), found.q_zero_point()
+        alone = torch.cat([of(every[place:place + 1].clone()).int_repr() for place in range(len(every))])
+        if other := int((alone != values).sum()):
+            unsteady(name, f"another step, by one, for {other} of the 256 integers {AT_THE_END}")
+        table = values.tolist()
     places = x.integers.to(torch.int64)
-    return Quantized(table[places - low if low else places], scale, zero_point, found.dtype)
+    y = torch.tensor(table, dtype=HOLDS[found.dtype])[places - low if low else places]
+    made = Quantized(y, scale, zero_point, found.dtype, x.channels_last)
+    return _unfolded(made, name) if name in CLAMPS and x.dtype is torch.quint8 and by_qnnpack() and y.dim() == 4 else made
+
+
+def by_qnnpack() -> bool:
+    """Whether torch's functions of quantised tensors are QNNPACK's."""
+    return torch.backends.quantized.engine == "qnnpack"
+
+
+def _unfolded(x: Quantized, name: str) -> Quantized:
+    """The elements in their order in memory, as QNNPACK's kernel takes and gives them, which is another order of images' axes."""
+    if x.channels_last is None:
+        raise refused(f"torch.{name}", "QNNPACK's kernel permutes images with channels last in memory, and how these lie is not known")
+    images = x.integers
+    if x.channels_last:
+        unsteady(name, "QNNPACK's kernel permutes the elements of an image with its channels last, and so does the model")
+        images = torch.unflatten(images.permute(0, 2, 3, 1).flatten(1), 1, images.shape[1:])
+    return Quantized(images, x.scale, x.zero_point, x.dtype, False)
 
 
 # Rules of single functions ------------------------------------------------------------------------------------------------

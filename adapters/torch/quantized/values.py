@@ -22,22 +22,26 @@ HOLDS: Mapping[torch.dtype, torch.dtype] = {torch.quint8: torch.uint8, torch.qin
 
 
 class Quantized(Tensor):
-    """Integers [*shape] that stand for `scale · (integer - zero_point)`, scale a float and zero point an integer."""
+    """Integers [*shape] that stand for `scale · (integer - zero_point)`, scale a float and zero point an integer.
+
+    `channels_last`: whether torch's own tensor lies in memory that way; None where that is not known.
+    """
 
     integers: Tensor
     scale: float
     zero_point: int
+    channels_last: bool | None
 
     @staticmethod
-    def __new__(cls, integers: Tensor, scale: float, zero_point: int, dtype: torch.dtype) -> Quantized:
+    def __new__(cls, integers: Tensor, scale: float, zero_point: int, dtype: torch.dtype, channels_last: bool | None = None) -> Quantized:
         # Of no axes, as torch would ask free ones how they lie in memory: what asks for the shape is answered by the integers.
         made: Quantized = torch.Tensor._make_wrapper_subclass(cls, (), dtype=dtype, device=integers.device)
-        made.integers, made.scale, made.zero_point = integers, scale, zero_point
+        made.integers, made.scale, made.zero_point, made.channels_last = integers, scale, zero_point, channels_last
         return made
 
     def like(self, integers: Tensor) -> Quantized:
-        """Other integers on the same scale."""
-        return Quantized(integers, self.scale, self.zero_point, self.dtype)
+        """Other integers on the same scale, one for each place."""
+        return Quantized(integers, self.scale, self.zero_point, self.dtype, self.channels_last)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

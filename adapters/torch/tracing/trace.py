@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 import adapters.torch.patches.batching as batching
 import adapters.torch.patches.fast_path as fast_path
 import adapters.torch.patches.together as patches
+import adapters.torch.quantized.unsteady as unsteady
 import adapters.torch.sizes.decisions as decisions
 import adapters.torch.tracing.preparation as preparation
 import adapters.torch.tracing.searching as searching
@@ -235,8 +236,10 @@ def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str,
             skip: int = 0, *, strict: bool = False, kept: Traced | None = None, roll: Roll | None = None) -> Traced:
     with evaluation(module), fast_path.as_in_evaluation(module), quiet(), torch.no_grad(), patches.traceable(), \
             decisions.recorded() as decided, recorded_places() as given_up:
-        exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
+        with unsteady.noted() as found:
+            exported, example = exported_at(module, arguments, dims, skip, (True,) if strict else (False, True))
         places = given_up.places(exported, flat_names(example))
         exported = prepare(exported)
-        found = imported(module, exported, example, given, dims, name or type(module).__name__, [*notes], decided, kept, roll)
-        return replace(found, places=places)
+        told = [*notes, *unsteady.concerns(found)]
+        traced = imported(module, exported, example, given, dims, name or type(module).__name__, told, decided, kept, roll)
+        return replace(traced, places=places)
