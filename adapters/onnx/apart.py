@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -28,9 +30,10 @@ SECONDS, SPEED = 10.0, 5e6
 BUSY = 10
 """On a machine that is busy with others it may take so many times as long, as long as the processor was not its own for the time it has."""
 MEMORY, COPIES = 1_000_000_000, 4
-"""It may take so many bytes, and so many times those of the file, of what lies beside it, and of the inputs."""
+"""It may take so many bytes, and so many times those of the file, of the files of values that it names, and of the inputs."""
 TICK = 0.02
 
+_LOCATION = re.compile(rb"\n\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x7f])")
 CHILD = "import sys; sys.path[:] = {path!r}; from adapters.onnx.apart import serve; serve({parent})"
 
 
@@ -48,9 +51,9 @@ class OnnxFileApart:
 
     def __init__(self, path: str | Path, seconds: float | None = None, memory: int = MEMORY) -> None:
         self.path = Path(path)
-        # Values may lie in any file beside it. What takes no room on the disk is none.
-        beside = [item.stat() for item in self.path.parent.iterdir() if item.is_file()]
-        self.length = sum(min(item.st_size, 512 * getattr(item, "st_blocks", item.st_size)) for item in beside)
+        # What takes no room on the disk is none.
+        held = [item.stat() for item in {self.path, *named_files(self.path)}]
+        self.length = sum(min(item.st_size, 512 * getattr(item, "st_blocks", item.st_size)) for item in held)
         self.seconds = SECONDS + self.length / SPEED if seconds is None else seconds
         self.memory = memory
         self._child: subprocess.Popen[bytes] | None = None
@@ -120,6 +123,22 @@ class OnnxFileApart:
             kind = kinds.get(told["kind"], RunError)
             raise kind(told["error"], where=str(self.path), received=told["received"], expected=told["expected"])
         return told, results
+
+
+def named_files(path: Path) -> set[Path]:
+    """The files in an ONNX file's folder that it names as those of its values, found by its bytes.
+
+    They are a `StringStringEntryProto` each, as protobuf writes it: the key "location", and the name with its length before it.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return set()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            names = {data[start:start + (first & 127 | second << 7)] for match in _LOCATION.finditer(data)
+                     for first, second, start in [(match[1][0], (match[1][1:] or b"\0")[0], match.end())]}
+    places = (Path(os.fsdecode(name)) for name in names if b"\0" not in name)
+    inside = (path.parent / place for place in places if not place.is_absolute() and ".." not in place.parts)
+    return {item for item in inside if item.is_file()} - {path}
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 import converter
-from adapters.onnx.apart import OnnxFileApart
+from adapters.onnx.apart import OnnxFileApart, named_files
 from adapters.onnx.file_session import OnnxFileSession
 from converter.cli.main import cli
 from converter.errors import FormatError, RunError
@@ -72,13 +72,27 @@ def test_every_kind_of_output_comes_back(tmp_path: Path, kind: int) -> None:
     assert found.tolist() == own.tolist()
 
 
-def test_values_beside_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("location", ["elsewhere.bin", "é" * 90, "m.onnx.data"])
+def test_values_beside_the_file(tmp_path: Path, location: str) -> None:
     weight = onnx.numpy_helper.from_array(np.ones((3, 500), np.float32), "w")
     path = saved(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], more=[weight], save_as_external_data=True,
-                 location="elsewhere.bin", size_threshold=0)
+                 location=location, size_threshold=0)
+    (tmp_path / "of somebody else").write_bytes(bytes(1 << 20))
     session = OnnxFileApart(path)
-    assert session.length > 6000
+    assert session.length == path.stat().st_size + 6000
     assert session.run(X)["y"].shape == (2, 500)
+
+
+@pytest.mark.parametrize("location", ["../outside", "/etc/passwd", "folder/../link", "folder", "missing", "nul\0", "m.onnx"])
+def test_files_that_do_not_count(tmp_path: Path, location: str) -> None:
+    (tmp_path / "outside").write_bytes(bytes(5000))
+    inner = tmp_path / "inner"
+    (inner / "folder").mkdir(parents=True)
+    (inner / "link").symlink_to(tmp_path / "outside")
+    weight = onnx.TensorProto(name="w", dims=[3], data_type=1, data_location=1)
+    weight.external_data.add(key="location", value=location)
+    path = saved(inner / "m.onnx", [helper.make_node("Add", ["x", "w"], ["y"])], more=[weight])
+    assert named_files(path) == set()
 
 
 def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
