@@ -45,21 +45,39 @@ def check(module: nn.Module, traced: tuple[torch.Tensor, ...], given: tuple[torc
     return model
 
 
+@pytest.mark.parametrize("values", [(NAN, NAN), (math.inf, -math.inf), (-math.inf, NAN), (3e38, -3e38)])
 @pytest.mark.parametrize("name", RECURRENT)
-def test_recurrent_layers(name: str) -> None:
+def test_recurrent_layers(name: str, values: tuple[float, float]) -> None:
     torch.manual_seed(0)
     x = torch.randn(6, 5, 3)
-    x[2, 1, 0] = x[4, 3, 2] = NAN
+    x[2, 1, 0], x[4, 3, 2], x[3, 2, :2] = *values, torch.tensor(values)
     check(First(RECURRENT[name]), (torch.randn(4, 2, 3),), (x,))
     check(First(RECURRENT[name]), (torch.randn(4, 2, 3),), (torch.randn(6, 5, 3),))
 
 
-@pytest.mark.parametrize("body", [nn.GRU(3, 4), nn.RNN(3, 4)], ids=["gru", "rnn"])
-def test_states(body: nn.Module) -> None:
+@pytest.mark.parametrize("value", [NAN, math.inf])
+@pytest.mark.parametrize("body", [nn.GRU(3, 4), nn.RNN(3, 4), nn.GRU(3, 4, bias=False)], ids=["gru", "rnn", "no biases"])
+def test_states(body: nn.Module, value: float) -> None:
     torch.manual_seed(0)
     h = torch.randn(1, 5, 4)
-    h[0, 2, 1] = NAN
+    h[0, 2, 1] = value
     check(First(body), (torch.randn(4, 2, 3), torch.randn(1, 2, 4)), (torch.randn(6, 5, 3), h))
+
+
+def test_infinities_in_sequences_of_different_lengths() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.GRU(3, 4, bidirectional=True)
+
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+            return nn.utils.rnn.pad_packed_sequence(self.body(packed)[0], total_length=x.shape[0])[0]  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    x, lengths = torch.randn(6, 4, 3), torch.tensor([6, 2, 4, 3])
+    x[3, 1], x[1, 2, :2], x[2, 3, 0] = math.inf, torch.tensor([math.inf, -math.inf]), NAN
+    check(Packed(), (torch.randn(5, 3, 3), torch.tensor([5, 3, 1])), (x, lengths))
 
 
 class Function(nn.Module):

@@ -1,7 +1,7 @@
-"""NaN and -inf where ONNX Runtime's own kernels lose them: max pooling and recurrent layers give finite numbers for NaN, max pooling
-the lowest finite one for -inf.
+"""NaN and infinities where ONNX Runtime's own kernels lose them: max pooling and recurrent layers give finite numbers for NaN, max
+pooling the lowest finite one for -inf, GRUs finite ones for differences of infinities.
 
-What is looked for costs one sum over the operand; only where it is NaN is the result computed again, in a branch of an If. Behind
+What is looked for costs one sum over the operand; only where it is not finite is the result computed again, in a branch of an If. Behind
 convolutions, where nothing on the way makes NaN of finite numbers, only the caller's own NaN could come, and nothing is paid.
 """
 
@@ -40,10 +40,9 @@ def _has_infinity(node: Node) -> bool:
     return any(isinstance(item, float) and not math.isfinite(item) for item in (*node.inputs, *node.attributes.values()))
 
 
-def where_nan(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor], repaired: Callable[[], Sequence[Tensor]],
-              infinity: bool = False) -> list[Tensor]:
-    """`results`, or what `repaired` makes of them where the sum over an operand is NaN: it holds NaN, or infinities of both signs;
-    with `infinity` where the sum is -inf, too.
+def where_not_finite(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor],
+                     repaired: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
+    """`results`, or what `repaired` makes of them where the sum over an operand is no finite number: it holds NaN or infinities.
 
     Called while a neutral node is lowered whose first operand may hold NaN, or may not (`may_come`).
     """
@@ -53,12 +52,8 @@ def where_nan(g: Lowering, operands: Sequence[Tensor], results: Sequence[Tensor]
     found: Tensor | None = None
     for item in operands:
         wide = item if item.dtype in SUMMED else g.cast(item, DType.FLOAT32)
-        (total,) = g.nodes_out("ReduceSum", wide, specs=[TensorSpec(wide.dtype, ())], keepdims=0)
-        if infinity:
-            above = g.node("Greater", total, g.constant(-math.inf, wide.dtype), spec=flag)
-            holds = g.node("Not", above, spec=flag)
-        else:
-            holds = g.node("IsNaN", total, spec=flag)
+        total = g.node("ReduceSum", wide, spec=TensorSpec(wide.dtype, ()), keepdims=0)
+        holds = g.node("IsNaN", g.node("Sub", total, total, spec=total.spec), spec=flag)
         found = holds if found is None else g.node("Or", found, holds, spec=flag)
     with g.inside() as inner:
         fixed = repaired()
@@ -102,4 +97,4 @@ def with_nan(g: Lowering, x: Tensor, pool: Callable[[Tensor], Sequence[Tensor]])
         kept = g.node("Where", some, found[1], first[0], spec=first[0].spec)
         return [y, g.node("Where", holds, places[0], kept, spec=places[0].spec)]
 
-    return where_nan(g, [x], found, repaired, infinity=True) if x.dtype.is_float else list(found)
+    return where_not_finite(g, [x], found, repaired) if x.dtype.is_float else list(found)

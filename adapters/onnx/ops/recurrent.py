@@ -2,20 +2,20 @@
 
 ONNX orders the gates otherwise than PyTorch (i o f c for i f g o, z r h for r z n), stacks the directions, and joins the
 two biases; parameters are rearranged as the file is written. What ONNX Runtime's nodes do not compute (float64,
-projections, small results of a tanh that are given out) is a Scan over time.
+projections, small results of a tanh that are given out, NaN and infinities) is a Scan over time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
 
 from adapters.onnx.lowering.context import Lowering, Tensor, once
 from adapters.onnx.lowering.layouts import Layout
-from adapters.onnx.lowering.nan import marks, spoil, where_nan
+from adapters.onnx.lowering.nan import where_not_finite
 from adapters.onnx.registry import lowers
 from converter.dims import Dim, fixed
 from converter.ir import DType, TensorSpec
@@ -132,28 +132,32 @@ def _node(g: Lowering, layer: Layer, time: Dim, batch: Dim) -> tuple[Tensor, ...
     results = g.nodes_out(KINDS[layer.kind][0], x, *weights, bias, lengths, *layer.states, specs=specs, hidden_size=hidden,
                           direction="bidirectional" if count == 2 else None, activations=activations,
                           linear_before_reset=1 if layer.kind == "gru" else None)
-    return tuple(where_nan(g, [x, *layer.states[:1]], results, lambda: _with_nan(g, layer, results, time, batch)))
+
+    def exact() -> tuple[Tensor, ...]:
+        return _scans(g, replace(layer, directions=_restored(g, weights, bias, layer)), time, batch)
+
+    return tuple(where_not_finite(g, [x, *layer.states], results, exact))
 
 
-def _with_nan(g: Lowering, layer: Layer, results: Sequence[Tensor], time: Dim, batch: Dim) -> list[Tensor]:
-    """What a layer gives, NaN from the first step on that reads NaN, or that comes from a state that holds NaN."""
-    column = TensorSpec(DType.FLOAT32, (time, batch, 1))
-    read = g.node("ReduceMax", marks(g, layer.x), g.constant([2]), spec=column, keepdims=1)
-    inside = None if layer.lengths is None else g.cast(_inside(g, layer.lengths, time, batch), DType.FLOAT32)
-    if inside is not None:
-        read = g.node("Mul", read, inside, spec=column)
-    running = [g.node("CumSum", read, g.constant(0), spec=column, reverse=backward or None) for backward in range(len(layer.directions))]
-    count = len(running)
-    steps = TensorSpec(DType.FLOAT32, (time, count, batch, 1))
-    apart = [g.node("Unsqueeze", item, g.constant([1]), spec=TensorSpec(DType.FLOAT32, (time, 1, batch, 1))) for item in running]
-    along = apart[0] if count == 1 else g.node("Concat", *apart, spec=steps, axis=1)
-    end = g.node("ReduceMax", along, g.constant([0]), spec=TensorSpec(DType.FLOAT32, (count, batch, 1)), keepdims=0)
-    if layer.states:
-        start = g.node("ReduceMax", marks(g, layer.states[0]), g.constant([2]), spec=end.spec, keepdims=1)
-        along, end = g.node("Add", along, start, spec=steps), g.node("Add", end, start, spec=end.spec)
-    if inside is not None:
-        along = g.node("Mul", along, g.reshape(inside, (time, 1, batch, 1)), spec=steps)
-    return [spoil(g, along, results[0]), *(spoil(g, end, item) for item in results[1:])]
+def _restored(g: Lowering, weights: Sequence[Tensor], bias: Tensor | None, layer: Layer) -> list[Weights]:
+    """Each direction's weights out of those of ONNX's node: the gates in PyTorch's order, two biases."""
+    order = tuple(layer.gates.index(gate) for gate in range(len(layer.gates)))
+
+    def of_direction(x: Tensor, at: int) -> Tensor:
+        return g.node("Gather", x, g.constant(at), spec=TensorSpec(x.dtype, x.shape[1:]), axis=0)
+
+    def rows(x: Tensor) -> Tensor:
+        return _blocks(g, x, order) if len(order) > 1 else x
+
+    found: list[Weights] = []
+    for at in range(len(layer.directions)):
+        weight_ih, weight_hh = (rows(of_direction(matrix, at)) for matrix in weights)
+        both = None if bias is None else of_direction(bias, at)
+        half = TensorSpec(layer.x.dtype, weight_ih.shape[:1])
+        biases = [None, None] if both is None else [rows(item) for item in g.nodes_out(
+            "Split", both, specs=[half] * 2, axis=0, num_outputs=2)]
+        found.append((weight_ih, weight_hh, biases[0], biases[1], None))
+    return found
 
 
 def _built(g: Lowering, sources: Sequence[Tensor], steps: tuple[Any, ...], shape: tuple[int, ...] | None) -> Tensor:
