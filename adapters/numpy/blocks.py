@@ -1,4 +1,4 @@
-"""Element-wise work in blocks that fit the cache, on as many threads as there are cores.
+"""Work in blocks that fit the cache, on as many threads as there are cores.
 
 NumPy's functions let go of the interpreter lock while they compute, so blocks run side by side. A chain of functions
 over one block reads and writes cache, not memory.
@@ -7,15 +7,17 @@ over one block reads and writes cache, not memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
 from adapters.numpy.buffers import empty
 from converter.ir import Array
 
+Part = TypeVar("Part")
 BLOCK = 1 << 15
 """Elements a block: with a few temporaries, what a second-level cache holds."""
 
@@ -33,32 +35,32 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), thread_name_prefix="neutral-model")
 
 
-def in_blocks(count: int, size: int, work: Callable[[slice], object]) -> None:
-    """Calls `work` with slices that cover `range(count)`, each of `size` at most."""
-    if count <= size:
-        work(slice(0, count))
-        return
+def spread(parts: Sequence[Part], work: Callable[[Iterable[Part]], object]) -> None:
+    """Calls `work` with parts, each of them once: with all at once, or from each thread with its share."""
     workers = threads()
-    if count <= 2 * size or workers == 1:
-        for start in range(0, count, size):
-            work(slice(start, min(start + size, count)))
+    if len(parts) <= 2 or workers == 1:
+        work(parts)
         return
 
     def share(first: int) -> None:
         with np.errstate(all="ignore"):
-            for start in range(first * size, count, workers * size):
-                work(slice(start, min(start + size, count)))
+            work(parts[first::workers])
 
     for _ in _pool().map(share, range(workers)):
         pass
 
 
-def elementwise(x: Array, compute: Callable[[Array, Array], object]) -> Array:
-    """A new array like `x`, filled by `compute(block of x, block of the result)`."""
-    flat = np.ascontiguousarray(x).reshape(-1)
-    result = empty(flat.shape, flat.dtype)
-    in_blocks(flat.size, BLOCK, lambda part: compute(flat[part], result[part]))
-    return result.reshape(x.shape)
+def in_blocks(count: int, size: int, work: Callable[[slice], object]) -> None:
+    """Calls `work` with slices that cover `range(count)`, each of `size` at most."""
+    if count <= size:
+        work(slice(0, count))
+        return
+
+    def each(parts: Iterable[slice]) -> None:
+        for part in parts:
+            work(part)
+
+    spread([slice(start, min(start + size, count)) for start in range(0, count, size)], each)
 
 
 def rowwise(x: Array, compute: Callable[[Array, Array], object], axes: int = 1) -> Array:

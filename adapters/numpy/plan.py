@@ -1,58 +1,32 @@
 """A graph planned for many runs: what the sizes do not decide is resolved once, what they do once for each of them.
 
-The plan holds kernels, slots for values, literal numbers as arrays, attributes without symbols, sub-graphs as plans of
-their own, and after which step each value is dropped.
+The plan holds slots for values, literal numbers as arrays, steps with their kernels, and sub-graphs as plans of their own. For sizes
+that it has met before, a run calls kernels with prepared arguments, and does nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from adapters.numpy.chains import make_chain, with_tail
+from adapters.numpy.grouping import Group, groups
 from adapters.numpy.registry import find_kernel, find_preparation
-from converter.attributes import attribute_symbols, concrete_attributes
+from adapters.numpy.steps import ABSENT, ERRORS, NOWHERE, Call, Step, Values, failure
+from converter.attributes import attribute_symbols
 from converter.checking import check
-from converter.errors import ConverterError, RunError
-from converter.ir import Array, Graph, Node
+from converter.ir import Array, Graph
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.resolved import ResolvedNode, resolve
 from converter.sizes import bind_body
 
-Attributes = Mapping[str, Any]
 KEPT_SIZES = 64
-ERRORS = (ConverterError, ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError)
 KEPT_BYTES = 2 << 30
 """Of what parameters alone decide (weights that are unpacked, scaled, cast): computed in the first run and kept where it takes no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One node, resolved. `operands` are slots (None: absent); `drop` lists slots that nothing reads later."""
-
-    resolved: ResolvedNode
-    kernel: Callable[..., Any]
-    operands: tuple[int | None, ...]
-    attributes: Attributes
-    sized: Attributes
-    plans: Mapping[str, Plan]
-    outputs: tuple[int | None, ...]
-    drop: tuple[int, ...]
-
-    def filled(self, bindings: Mapping[str, int]) -> Attributes:
-        """The attributes as the kernel takes them."""
-        if not self.sized and not self.plans:
-            return self.attributes
-        return {**self.attributes, **concrete_attributes(self.sized, bindings),
-                **{name: plan.function(bindings) for name, plan in self.plans.items()}}
-
-    def call(self, values: Sequence[Array | None], attributes: Attributes) -> tuple[Array, ...]:
-        """The node's results."""
-        result = self.kernel(*(None if slot is None else values[slot] for slot in self.operands), **attributes)
-        return result if isinstance(result, tuple) else (result,)
 
 
 class Plan:
@@ -60,24 +34,23 @@ class Plan:
 
     def __init__(self, graph: Graph, parameters: ParameterStore, outer: Iterable[str] = ()) -> None:
         self.graph = graph
-        self._slots: dict[str, int] = {}
+        self._slots: dict[str, int] = {"\0absent": ABSENT, "\0nowhere": NOWHERE}
         self._constants: dict[int, Array] = {}
-        specs = check(graph, parameters, outer=outer)
+        self._specs = check(graph, parameters, outer=outer)
         self._inputs = [self._slot(port.name) for port in graph.inputs]
         self._read(parameters)
-        last = {name: index for index, node in enumerate(graph.nodes) for name in (*node.names, *filter(None, node.outputs))}
-        kept = {out.value for out in graph.outputs} | set(parameters.names())
-        self._steps: list[Step] = []
-        for index, node in enumerate(graph.nodes):
-            drop = {name for name in (*node.names, *filter(None, node.outputs)) if last[name] == index and name not in kept}
-            self._steps.append(self._step(node, specs, drop))
+        nodes = [resolve(node) for node in graph.nodes]
+        names = set(parameters.names())
+        self._steps = [self._step(group, nodes) for group in groups(graph, nodes, self._specs, names)]
         self._outputs = [self._slot(out.value) for out in graph.outputs]
+        self._steps = self._dropping(self._steps)
         self._once = self._decided()
-        self._values: list[Array | None] = [self._constants.get(index) for index in range(len(self._slots))]
-        self._known: dict[tuple[int, ...], list[Attributes]] = {}
+        self._values: Values = [self._constants.get(index) for index in range(len(self._slots))]
+        self._known: dict[tuple[int, ...], list[Call]] = {}
+        self._dynamic = any(step.resolved.binds for step in self._steps)
 
-    def _slot(self, name: str) -> int:
-        return self._slots.setdefault(name, len(self._slots))
+    def _slot(self, name: str | None) -> int:
+        return NOWHERE if name is None else self._slots.setdefault(name, len(self._slots))
 
     def _read(self, parameters: ParameterStore) -> None:
         loaded: dict[str, Array] = {}
@@ -93,37 +66,72 @@ class Plan:
         """The arrays that every run reads."""
         return tuple(self._constants.values())
 
-    def _step(self, node: Node, specs: Mapping[str, Any], drop: set[str]) -> Step:
-        resolved = resolve(node)
-        dtype = resolved.literal_dtype(specs)
-        operands: list[int | None] = []
-        for operand in resolved.operands:
-            if operand is None or isinstance(operand, str):
-                operands.append(None if operand is None else self._slot(operand))
-            else:
-                place = self._slot(f"\0{len(self._slots)}")
-                self._constants[place] = np.asarray(operand, dtype.numpy)  # type: ignore[union-attr]
-                operands.append(place)
+    def _operand(self, operand: Any, node: ResolvedNode) -> int:
+        """The slot of a value, or of a number, which becomes a constant; `node`: the one that takes it."""
+        if operand is None or isinstance(operand, str):
+            return ABSENT if operand is None else self._slot(operand)
+        dtype = node.literal_dtype(self._specs)
+        return self._constant(np.asarray(operand, dtype.numpy))  # type: ignore[union-attr]
+
+    def _constant(self, array: Array) -> int:
+        place = self._slot(f"\0{len(self._slots)}")
+        self._constants[place] = array
+        return place
+
+    def _step(self, group: Group, nodes: Sequence[ResolvedNode]) -> Step:
+        layer = None if group.layer is None else nodes[group.layer]
+        first = None if layer is None else self._single(layer)
+        if first is not None and not group.chain:
+            return first
+        chain = [nodes[index] for index in group.chain]
+        members = [self._single(node) for node in chain]
+        held = None if layer is None else layer.node.outputs[0]
+        shift = layer.operands[2] if layer is not None and layer.operator.name == "linear" else None
+        made = make_chain(chain, self._specs, held, shift)  # type: ignore[arg-type]
+        if made is None:
+            return members[0]
+        links, operands = made
+        slots = tuple(self._slot(operand) if isinstance(operand, str) else self._constant(operand) for operand in operands)
+        kernel: Callable[..., Any] = links
+        if first is not None:
+            members = [first, *members]
+            begun = first.operands if shift is None else (*first.operands[:2], ABSENT)
+            kernel, slots = with_tail(first.kernel, len(begun), links), (*begun, *slots[1:])
+        attributes = {} if first is None else first.attributes
+        return Step(chain[-1], kernel, slots, members[-1].outputs, attributes=attributes, members=tuple(members))
+
+    def _single(self, resolved: ResolvedNode) -> Step:
+        node = resolved.node
+        operands = tuple(self._operand(operand, resolved) for operand in resolved.operands)
         plans = {name: Plan(value, InMemoryParameters(), attribute_symbols(value)) for name, value in resolved.graphs.items()}
         sized = {name: value for name, value in resolved.given.items() if attribute_symbols(value) and name not in plans}
         plain = {name: value for name, value in resolved.given.items() if name not in sized and name not in plans}
-        outputs = tuple(None if name is None else self._slot(name) for name in node.outputs)
         kernel = find_kernel(node.op, first=not any(name in self.graph.uses for name in node.outputs[1:]))
         prepare = None if sized or plans else find_preparation(node.op)
-        prepared = prepare([None if slot is None else self._constants.get(slot) for slot in operands], plain) if prepare else None
+        prepared = prepare([self._constants.get(slot) for slot in operands], plain) if prepare else None
         if prepared is not None:
             plain = {}
-        return Step(resolved, prepared or kernel or resolved.operator.kernel, tuple(operands), plain, sized, plans, outputs,
-                    tuple(map(self._slot, drop)))
+        return Step(resolved, prepared or kernel or resolved.operator.kernel, operands,
+                    tuple(map(self._slot, node.outputs)), attributes=plain, sized=sized, plans=plans)
+
+    def _dropping(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps, each with the slots that nothing reads after it."""
+        last = {slot: index for index, step in enumerate(steps) for slot in (*step.operands, *step.outputs)}
+        kept = {*self._constants, *self._outputs, ABSENT}
+        drop: list[list[int]] = [[] for _ in steps]
+        for slot, index in last.items():
+            if slot not in kept:
+                drop[index].append(slot)
+        return [replace(step, drop=tuple(slots)) for step, slots in zip(steps, drop, strict=True)]
 
     def _decided(self) -> list[Step]:
         """The steps that neither inputs nor sizes have a part in."""
-        known, found = set(self._constants), []
+        known, found = {ABSENT, *self._constants}, []
         for step in self._steps:
             free = step.sized or step.plans or step.resolved.binds
-            if not free and known.issuperset(slot for slot in step.operands if slot is not None):
+            if not free and known.issuperset(step.operands):
                 found.append(step)
-                known.update(slot for slot in step.outputs if slot is not None)
+                known.update(step.outputs)
         return found
 
     def _decide(self) -> None:
@@ -134,17 +142,15 @@ class Plan:
         read = {slot for step in rest for slot in step.operands} | set(self._outputs)
         values, held = list(self._values), 0
         for step in once:
-            for slot, array in zip(step.outputs, step.call(values, step.attributes), strict=False):
-                if slot is not None:
-                    values[slot] = array
-                    held += array.nbytes if slot in read else 0
+            replace(step, drop=()).call({}).run(values)
+            held += sum(values[slot].nbytes for slot in step.outputs if slot in read)
             if held > KEPT_BYTES:
                 return
             for slot in set(step.drop) - read:
                 values[slot] = None
         for step in once:
             for slot in step.outputs:
-                if slot is not None and slot in read:
+                if slot in read:
                     self._values[slot] = array = np.asarray(values[slot]).view()
                     array.flags.writeable = False
         self._steps = rest
@@ -162,40 +168,67 @@ class Plan:
 
         Raises `RunError` when a node fails.
         """
-        key = tuple(bindings.values())
-        known = self._known.get(key)
-        fresh: list[Attributes] | None = [] if known is None else None
-        dynamic = False
-        step = None
+        with np.errstate(all="ignore"):
+            if self._once:
+                with suppress(*ERRORS):  # the run meets the same error, and says of which node
+                    self._decide()
+            steps = self._steps  # first: what other steps leave out is among the values by then
+            values = self._values.copy()
+            for place, given in zip(self._inputs, inputs, strict=True):
+                values[place] = given
+            if self._dynamic:
+                self._run_dynamic(steps, values, bindings)
+            else:
+                key = tuple(bindings.values())
+                calls = self._known.get(key)
+                if calls is None:
+                    calls = self._prepare(steps, bindings, key)
+                run_calls(calls, values)
+            return [np.asarray(values[slot]) for slot in self._outputs]
+
+    def _prepare(self, steps: Sequence[Step], bindings: Mapping[str, int], key: tuple[int, ...]) -> list[Call]:
         try:
-            with np.errstate(all="ignore"):
-                if self._once:
-                    with suppress(*ERRORS):  # the run meets the same error, and says of which node
-                        self._decide()
-                steps = self._steps  # first: what other steps leave out is among the values by then
-                values = list(self._values)
-                for place, given in zip(self._inputs, inputs, strict=True):
-                    values[place] = given
-                for index, step in enumerate(steps):
-                    attributes = known[index] if known is not None and not dynamic else step.filled(bindings)
-                    if fresh is not None:
-                        fresh.append(attributes)
-                    result = step.call(values, attributes)
-                    for slot, array in zip(step.outputs, result, strict=False):
-                        if slot is not None:
-                            values[slot] = array
-                    if step.resolved.binds:
-                        step.resolved.bind(result, bindings)
-                        dynamic = True
-                    for slot in step.drop:
-                        values[slot] = None
-        except ConverterError as error:
-            raise error.within(f"node {step.resolved.node}" if step else "the plan") from error
+            calls = []
+            for step in steps:
+                calls.append(step.call(bindings))
         except ERRORS as error:
-            raise RunError(f"cannot run on these operands ({type(error).__name__}: {error})",
-                           where=f"node {step.resolved.node}" if step else None) from error
-        if fresh is not None and not dynamic and steps is self._steps:
+            raise failure(f"node {step.resolved.node}", error) from error
+        if steps is self._steps:
             if len(self._known) >= KEPT_SIZES:
-                self._known.pop(next(iter(self._known)))
-            self._known[key] = fresh
-        return [np.asarray(values[slot]) for slot in self._outputs]
+                self._known.pop(next(iter(self._known)), None)
+            self._known[key] = calls
+        return calls
+
+    def _run_dynamic(self, steps: Sequence[Step], values: Values, bindings: dict[str, int]) -> None:
+        """Steps some of which bind sizes that others are called with."""
+        for step in steps:
+            try:
+                call = replace(step, drop=()).call(bindings)
+            except ERRORS as error:
+                raise failure(f"node {step.resolved.node}", error) from error
+            call.run(values)
+            if step.resolved.binds:
+                step.resolved.bind([values[slot] for slot in step.outputs], bindings)
+            for slot in step.drop:
+                values[slot] = None
+
+
+def run_calls(calls: Sequence[Call], values: Values) -> None:
+    """Runs steps in known sizes."""
+    call = None
+    try:
+        for call in calls:
+            function, operands, outputs, drop, _ = call
+            result = function(*[values[slot] for slot in operands])
+            if type(result) is tuple:
+                for slot, array in zip(outputs, result, strict=False):
+                    values[slot] = array
+            else:
+                values[outputs[0]] = result
+            for slot in drop:
+                values[slot] = None
+    except ERRORS as error:
+        if call is None:
+            raise
+        call.step.explain(error, values)
+        run_calls(calls[calls.index(call) + 1:], values)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from adapters.numpy.blocks import elementwise, rowwise
-from adapters.numpy.registry import kernel
+from adapters.numpy.blocks import rowwise
+from adapters.numpy.registry import block, kernel
 from converter.ir import Array
 from converter.opset import lookup
 
@@ -18,15 +18,15 @@ _ERF_OVER = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06,
 _ERF_UNDER = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02)
 
 
-def _is_float32(x: Array) -> bool:
-    return bool(x.dtype == np.float32)
 
-
-@kernel("gelu")
-def gelu(x: Array, *, approximate: str = "none") -> Array:
-    if not _is_float32(x):
-        return lookup("gelu").kernel(x, approximate=approximate)
-    return elementwise(x, _gelu_tanh if approximate == "tanh" else _gelu)
+@block("gelu")
+def gelu(out: Array, x: Array, *, approximate: str = "none") -> None:
+    if x.dtype != np.float32:
+        np.copyto(out, lookup("gelu").kernel(x, approximate=approximate))
+    elif approximate == "tanh":
+        _gelu_tanh(x, out)
+    else:
+        _gelu(x, out)
 
 
 def _gelu(x: Array, out: Array) -> None:
@@ -62,58 +62,46 @@ def _gelu_tanh(x: Array, out: Array) -> None:
     np.multiply(inner, x, out=out)
 
 
-@kernel("sigmoid")
-def sigmoid(x: Array) -> Array:
-    return elementwise(x, _sigmoid) if _is_float32(x) else lookup("sigmoid").kernel(x)
-
-
-def _sigmoid(x: Array, out: Array) -> None:
+@block("sigmoid")
+def sigmoid(out: Array, x: Array) -> None:
     np.negative(x, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)
 
 
-@kernel("silu")
-def silu(x: Array) -> Array:
-    if not _is_float32(x):
-        return lookup("silu").kernel(x)
-
-    def compute(part: Array, out: Array) -> None:
-        _sigmoid(part, out)
-        out *= part
-
-    # exp(-x) overflows where x is very negative, and 0 * x is the limit.
-    return elementwise(x, compute)
+@block("silu")
+def silu(out: Array, x: Array) -> None:
+    # exp(-x) overflows where x is very negative, and the limit is 0.
+    under = np.negative(x)
+    np.exp(under, out=under)
+    under += 1
+    np.divide(x, under, out=out)
 
 
-@kernel("hardswish")
-def hardswish(x: Array) -> Array:
-    if not _is_float32(x):
-        return lookup("hardswish").kernel(x)
-
-    def compute(part: Array, out: Array) -> None:
-        np.add(part, 3, out=out)
-        np.clip(out, 0, 6, out=out)
-        out *= np.float32(1 / 6)
-        out *= part
-
-    return elementwise(x, compute)
+@block("hardsigmoid")
+def hardsigmoid(out: Array, x: Array) -> None:
+    np.add(x, 3, out=out)
+    np.maximum(out, 0, out=out)
+    np.minimum(out, 6, out=out)
+    out *= out.dtype.type(1 / 6)
 
 
-@kernel("relu")
-def relu(x: Array) -> Array:
-    return elementwise(x, lambda part, out: np.maximum(part, 0, out=out))
+@block("hardswish")
+def hardswish(out: Array, x: Array) -> None:
+    factor = np.empty(out.shape, out.dtype)
+    hardsigmoid(factor, x)
+    np.multiply(factor, x, out=out)
 
 
-@kernel("tanh")
-def tanh(x: Array) -> Array:
-    return elementwise(x, lambda part, out: np.tanh(part, out=out)) if x.dtype.kind == "f" else lookup("tanh").kernel(x)
+@block("relu")
+def relu(out: Array, x: Array) -> None:
+    np.maximum(x, 0, out=out)
 
 
 @kernel("softmax")
 def softmax(x: Array, *, axis: int = -1, **attributes: Any) -> Array:
-    if attributes or not _is_float32(x) or x.ndim == 0 or axis not in (-1, x.ndim - 1) or not x.shape[-1]:
+    if attributes or x.dtype != np.float32 or x.ndim == 0 or axis not in (-1, x.ndim - 1) or not x.shape[-1]:
         return lookup("softmax").kernel(x, axis=axis, **attributes)
     return rowwise(x, softmax_rows)
 

@@ -12,13 +12,15 @@ import numpy as np
 from adapters.numpy.blocks import in_blocks
 from adapters.numpy.buffers import empty
 from adapters.numpy.kernels._windows import Windows
+from adapters.numpy.links import Tail, finished
 from adapters.numpy.registry import kernel, prepares
 from converter.ir import Array
 from converter.ops._spatial import filled, kernel_positions, padding_pairs, window_counts
 from converter.opset import lookup
 
-UNFOLDED = 1 << 20
-"""Elements of unfolded windows that are multiplied at once: a few tiles of a matrix product, not more memory than the images."""
+UNFOLDED = 1 << 18
+"""Elements of unfolded windows that are multiplied at once: a few tiles of a matrix product, in the second-level cache."""
+Finish = Callable[[Array, tuple[Any, ...]], None]
 BLOCK = 1 << 16
 """Elements of a block of channels that lies in the cache while one tap after another is added."""
 TILE = 14
@@ -27,29 +29,35 @@ WORTH = 1 << 11
 """Multiplications of a channel from which a product is worth its call."""
 
 
-@kernel("convolution")
+@kernel("convolution", tail=True)
 def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
-                dilation: tuple[int, ...] = (), groups: int = 1) -> Array:
+                dilation: tuple[int, ...] = (), groups: int = 1, tail: Tail | None = None) -> Array:
     """Products of the weight with unfolded windows, a tile of rows of one sample at a time; sums of taps where each channel is alone."""
     axes = weight.ndim - 2
     if x.dtype != np.float32 or not x.size or not weight.size:
-        return lookup("convolution").kernel(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        y = lookup("convolution").kernel(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return finished(y, tail)
     stride, dilation = filled(stride, axes, 1, "stride", 1), filled(dilation, axes, 1, "dilation", 1)
     windows = Windows(x.shape[-axes:], weight.shape[2:], stride, padding_pairs(padding, axes), dilation)
     samples = x.reshape(-1, *x.shape[-axes - 1:])
     y = empty((len(samples), weight.shape[0], *windows.counts), np.float32)
     multiply = _channel_by_channel if weight.shape[1] == 1 and groups > 1 else _products
-    multiply(samples, weight, bias, windows, groups, y)
+    multiply(samples, weight, bias, windows, groups, y, tail.within(y.shape) if tail is not None else _nothing)
     return y.reshape(*x.shape[:-axes - 1], *y.shape[1:])
 
 
-def _products(samples: Array, weight: Array, bias: Array | None, windows: Windows, groups: int, y: Array) -> None:
+def _nothing(part: Array, index: tuple[Any, ...]) -> None:
+    """The tail of a layer that has none."""
+
+
+def _products(samples: Array, weight: Array, bias: Array | None, windows: Windows, groups: int, y: Array, finish: Finish) -> None:
     taps, counts = prod(weight.shape[1:]), windows.counts
     flat = weight.reshape(groups, -1, taps)
     shift = None if bias is None else bias.reshape(groups, -1, 1)
     whole = all(size == 1 for size in windows.kernel) and windows.plain and windows.counts == windows.sizes
     rows = max(1, min(counts[0], UNFOLDED // (taps * groups * prod(counts[1:]))))
-    for sample, out in zip(samples, y, strict=True):
+    for number, (sample, out) in enumerate(zip(samples, y, strict=True)):
+        here = slice(number, number + 1)
         out = out.reshape(groups, flat.shape[1], *counts)
         if whole:
             unfolded = sample.reshape(groups, taps, -1)
@@ -57,6 +65,7 @@ def _products(samples: Array, weight: Array, bias: Array | None, windows: Window
             np.matmul(flat, unfolded, out=product)
             if shift is not None:
                 product += shift
+            finish(y[here], (here,))
             continue
         laid = windows.lay_out(sample, 0)
         for start in range(0, counts[0], rows):
@@ -72,19 +81,22 @@ def _products(samples: Array, weight: Array, bias: Array | None, windows: Window
                 product = np.matmul(flat, unfolded, out=empty((*out.shape[:2], unfolded.shape[-1]), np.float32))
             if shift is not None:
                 product += shift
+            finish(product.reshape(1, -1, *size), (here, slice(None), part))
             if size != counts:
                 out[:, :, part] = product.reshape(*out.shape[:2], *size)
 
 
-def _channel_by_channel(samples: Array, weight: Array, bias: Array | None, windows: Windows, groups: int, y: Array) -> None:
+def _channel_by_channel(samples: Array, weight: Array, bias: Array | None, windows: Windows, groups: int, y: Array,
+                        finish: Finish) -> None:
     each, counts = weight.shape[0] // groups, windows.counts
     scales = weight.reshape(groups, each, *windows.kernel)
     shift = None if bias is None else bias.reshape(groups, each)
     channels = max(1, BLOCK // max(prod(windows.padded), prod(counts)))
     ones = (-1, *[1] * len(counts))
 
-    def compute(sample: Array, out: Array, part: slice) -> None:
-        laid = windows.lay_out(sample[part], 0)
+    def compute(number: int, part: slice) -> None:
+        out = y[number].reshape(groups, each, *counts)
+        laid = windows.lay_out(samples[number, part], 0)
         product = np.empty((len(laid), *counts), np.float32)
         for one in range(each):
             total = out[part, one]
@@ -98,9 +110,11 @@ def _channel_by_channel(samples: Array, weight: Array, bias: Array | None, windo
                     total += product
             if shift is not None:
                 total += shift[part, one].reshape(ones)
+        index = slice(number, number + 1), slice(part.start * each, part.stop * each)
+        finish(y[index], index)
 
-    for sample, whole in zip(samples, y, strict=True):
-        in_blocks(groups, channels, partial(compute, sample, whole.reshape(groups, each, *counts)))
+    for number in range(len(samples)):
+        in_blocks(groups, channels, partial(compute, number))
 
 
 @prepares("convolution")
@@ -129,24 +143,25 @@ def alone(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> C
             bands[tile] = made.reshape(groups, high * length, tile)
         return bands[tile]
 
-    def compute(x: Array, kernel: Array, shift: Array | None = None) -> Array:
+    def compute(x: Array, kernel: Array, shift: Array | None = None, *, tail: Tail | None = None) -> Array:
         if x.ndim != 4 or not x.size:
-            return plain(x, kernel, shift)
+            return plain(x, kernel, shift, tail=tail)
         windows = Windows(x.shape[2:], (high, wide), (1, 1), pads, dilation)
         rows, columns = window_counts(x.shape[2:], (high, wide), stride, pads, dilation)
         tiles = -(-columns // TILE)
         tile = -(-columns // tiles)
         length = (tile - 1) * stride[1] + (wide - 1) * dilation[1] + 1
         if rows * tiles * high * length * tile < WORTH:
-            return plain(x, kernel, shift)
+            return plain(x, kernel, shift, tail=tail)
         y = empty((x.shape[0], groups, rows, columns), np.float32)
         padded = (windows.padded[0], max(windows.padded[1], (tiles - 1) * tile * stride[1] + length))
         each = rows * tiles * high * length
+        finish = tail.within(y.shape) if tail is not None else _nothing
 
-        def work(sample: Array, out: Array, part: slice) -> None:
+        def work(number: int, part: slice) -> None:
             count = part.stop - part.start
             image = np.zeros((count, *padded), np.float32)
-            image[:, pads[0][0]:pads[0][0] + x.shape[2], pads[1][0]:pads[1][0] + x.shape[3]] = sample[part]
+            image[:, pads[0][0]:pads[0][0] + x.shape[2], pads[1][0]:pads[1][0] + x.shape[3]] = x[number, part]
             c, h, w = image.strides
             view = np.lib.stride_tricks.as_strided(image, (count, rows, tiles, high, length),
                                                    (c, h * stride[0], w * tile * stride[1], h * dilation[0], w))
@@ -154,11 +169,13 @@ def alone(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> C
             product = np.matmul(unfolded, matrix[part]).reshape(count, rows, tiles * tile)
             if bias is not None:
                 product += bias[part, None, None]
-            out[part] = product[..., :columns]
+            index = slice(number, number + 1), part
+            y[index] = product[..., :columns]
+            finish(y[index], index)
 
         matrix = band(tile)
-        for sample, out in zip(x, y, strict=True):
-            in_blocks(groups, max(1, 2 * BLOCK // each), partial(work, sample, out))
+        for number in range(len(x)):
+            in_blocks(groups, max(1, 2 * BLOCK // each), partial(work, number))
         return y
 
     return compute

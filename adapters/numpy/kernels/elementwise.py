@@ -1,4 +1,4 @@
-"""Arithmetic on whole tensors, into memory that the session uses again."""
+"""Arithmetic, on blocks."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from collections.abc import Callable
 
 import numpy as np
 
-from adapters.numpy.buffers import LEAST, empty
-from adapters.numpy.registry import kernel
+from adapters.numpy.registry import block
 from converter.ir import Array
-from converter.opset import lookup
 
 
-def _function(name: str, ufunc: np.ufunc) -> Callable[..., Array]:
-    def compute(*operands: Array) -> Array:
-        first = operands[0]
-        if first.dtype != np.float32 or max(operand.size for operand in operands) * 4 < LEAST:
-            result: Array = lookup(name).kernel(*operands)
-            return result
-        shape = first.shape if len(operands) == 1 else np.broadcast_shapes(*(operand.shape for operand in operands))
-        return np.asarray(ufunc(*operands, out=empty(shape, np.float32)))
-
-    return compute
+def _function(ufunc: np.ufunc) -> Callable[..., object]:
+    return lambda out, *operands: ufunc(*operands, out=out)
 
 
 for _name, _ufunc in (("add", np.add), ("subtract", np.subtract), ("multiply", np.multiply), ("divide", np.divide),
                       ("maximum", np.maximum), ("minimum", np.minimum), ("negative", np.negative), ("abs", np.abs),
-                      ("exp", np.exp), ("sqrt", np.sqrt)):
-    kernel(_name)(_function(_name, _ufunc))
+                      ("square", np.square), ("reciprocal", np.reciprocal), ("floor", np.floor), ("ceil", np.ceil),
+                      ("exp", np.exp), ("log", np.log), ("sqrt", np.sqrt), ("sin", np.sin), ("cos", np.cos), ("tanh", np.tanh)):
+    block(_name)(_function(_ufunc))
+
+
+@block("clip")
+def clip(out: Array, x: Array, least: Array | None = None, most: Array | None = None) -> None:
+    if least is None and most is None:
+        np.copyto(out, x)
+    elif least is None:
+        np.minimum(x, most, out=out)  # type: ignore[arg-type]
+    else:
+        lifted = np.maximum(x, least, out=out if most is None else None)
+        if most is not None:
+            np.minimum(lifted, most, out=out)

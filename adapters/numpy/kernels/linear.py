@@ -6,21 +6,22 @@ import numpy as np
 
 from adapters.numpy.blocks import BLOCK, in_blocks
 from adapters.numpy.buffers import empty
+from adapters.numpy.links import Tail, finished
 from adapters.numpy.registry import kernel
 from converter.ir import Array
 from converter.opset import lookup
 
 
-@kernel("linear")
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+@kernel("linear", tail=True)
+def linear(x: Array, weight: Array, bias: Array | None = None, *, tail: Tail | None = None) -> Array:
     if x.dtype not in (np.float32, np.float64) or weight.ndim != 2 or x.ndim < 2:
-        return lookup("linear").kernel(x, weight, bias)
+        return finished(lookup("linear").kernel(x, weight, bias), tail)
     # One product over all leading axes: many small ones would each start the threads of the library anew.
     rows = x.reshape(-1, x.shape[-1])
     y: Array = np.matmul(rows, weight.T, out=empty((len(rows), len(weight)), rows.dtype))
     if bias is not None:
         add_to_rows(y, bias)
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    return finished(y.reshape(*x.shape[:-1], weight.shape[0]), tail)
 
 
 def add_to_rows(rows: Array, vector: Array) -> None:
