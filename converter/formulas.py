@@ -11,7 +11,7 @@ Numbers may stand beside tensors, and a sub-graph is a function of a space and i
 
 A size of a shape may stand beside a tensor too; arithmetic of sizes alone stays one of sizes.
 
-`converter.opset.ARRAYS` computes with the operators' reference kernels; `converter.passes.decomposing.Nodes` makes nodes, each
+`converter.opset.ARRAYS` computes with the operators' reference kernels; `converter.passes.nodes.Nodes` makes nodes, each
 once. A formula answers None where the operator has no simpler form.
 """
 
