@@ -38,7 +38,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ops": ("errors", "dims", "equal_sizes", "facts", "formulas", "ir", "sizes", "opset", "attributes", "checking", "parameters",
             "reference"),
     "builder": ("conditions", "errors", "dims", "ir", "opset", "attributes", "checking"),
-    "passes": (*CORE, "format"),
+    "passes": (*CORE, "format", "tables"),
     "ports": (*CORE, "recognition"),
     "reference": ("errors", "dims", "ir", "parameters", "sizes", "attributes", "resolved"),
     "format": (*CORE,),

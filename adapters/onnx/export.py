@@ -10,13 +10,15 @@ from pathlib import Path
 
 import onnx
 
-from adapters.onnx.complex_numbers.pairs import bordered, is_lowered
+from adapters.onnx.lowering.border import bordered
 from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.origin import PRODUCER, describe
+from adapters.onnx.registry import lowerings
 from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.dims import Dim
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import Model, TensorSpec
+from converter.passes.complex_numbers import without_complex
 from converter.passes.decomposing import decompose
 
 DEFAULT_OPSET = 20
@@ -59,7 +61,8 @@ def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lo
         raise ConverterError("an ONNX opset that is not written here", expected=f"{OPSETS[0]} to {OPSETS[-1]}",
                              received=str(opset))
     _refuse_empty_names(model)
-    model = replace(model, graph=decompose(model.graph, model.parameters, lambda node, specs: not is_lowered(node, specs)))
+    graph = without_complex(model.graph, model.parameters)
+    model = replace(model, graph=decompose(graph, model.parameters, lambda node, _: node.op not in lowerings()))
     lowering = Lowering(model.graph, model.parameters, opset)
     outputs = lowering.lower()
     _name_outputs(lowering, outputs)

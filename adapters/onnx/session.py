@@ -10,9 +10,9 @@ from typing import Any
 
 import onnxruntime
 
-from adapters.onnx.complex_numbers.pairs import from_border, to_border
 from adapters.onnx.export import DEFAULT_OPSET, build
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
+from adapters.onnx.lowering.border import from_border, to_border
 from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.errors import ConverterError, MissingDependencyError, RunError, UnsupportedError
 from converter.ir import Array, DType, Model

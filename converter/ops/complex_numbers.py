@@ -54,13 +54,13 @@ def _view_as_real(x: TensorSpec) -> TensorSpec:
     return TensorSpec(part.dtype, (*x.shape, 2))
 
 
-@op(infer=_part)
+@op(infer=_part, formula=lambda f, x: f.select(f.view_as_real(x), axis=-1, index=0))
 def real(x: Array) -> Array:
     """The real part of a complex tensor."""
     return np.real(x)
 
 
-@op(infer=_part)
+@op(infer=_part, formula=lambda f, x: f.select(f.view_as_real(x), axis=-1, index=1))
 def imag(x: Array) -> Array:
     """The imaginary part of a complex tensor."""
     return np.imag(x)
@@ -80,7 +80,12 @@ def angle(f: Space, x: Term) -> Term:
     return f.where(f.isnan(x), x, f.where(x < 0.0, f.full(shape=(), fill_value=math.pi, dtype=dtype_of(x)), 0.0))
 
 
-@op(infer=_complex, literals=True, name="complex")
+def _whole(f: Space, real: Term, imag: Term) -> Term:
+    shape = broadcast_dims(tuple(real.shape), tuple(imag.shape))
+    return f.view_as_complex(f.stack(*(f.broadcast_to(part, shape=shape) for part in (real, imag)), axis=-1))
+
+
+@op(infer=_complex, literals=True, name="complex", formula=_whole)
 def complex_(real: Array, imag: Array) -> Array:
     """real + i · imag: complex64 from float32, complex128 from float64."""
     shape = np.broadcast_shapes(real.shape, imag.shape)
@@ -90,12 +95,12 @@ def complex_(real: Array, imag: Array) -> Array:
 
 
 @op(infer=_view_as_complex)
-def view_as_complex(f: Space, x: Term) -> Term:
-    """[..., 2] floats, real and imaginary part, as [...] complex numbers: torch.view_as_complex."""
-    return f.complex(f.select(x, axis=-1, index=0), f.select(x, axis=-1, index=1))
+def view_as_complex(x: Array) -> Array:
+    """[..., 2] floats, real and imaginary part, as [...] complex numbers, of the same bytes: torch.view_as_complex."""
+    return np.ascontiguousarray(x).view(COMPLEX_OF[DType.of(x.dtype)].numpy)[..., 0]
 
 
 @op(infer=_view_as_real)
-def view_as_real(f: Space, x: Term) -> Term:
-    """[...] complex numbers as [..., 2] floats, real and imaginary part: torch.view_as_real."""
-    return f.stack(f.real(x), f.imag(x), axis=-1)
+def view_as_real(x: Array) -> Array:
+    """[...] complex numbers as [..., 2] floats, real and imaginary part, of the same bytes: torch.view_as_real."""
+    return np.ascontiguousarray(x).reshape(*x.shape, 1).view(REAL_OF[DType.of(x.dtype)].numpy)

@@ -17,7 +17,8 @@ from converter.checking import check
 from converter.ir import Graph, GraphOutput, Model, Node
 from converter.opset import lookup
 from converter.parameters import ParameterStore
-from converter.passes.nodes import Lacks, Nodes, expand
+from converter.passes.complex_numbers import without_complex
+from converter.passes.nodes import Lacks, Nodes, expand, settle
 
 
 def decompose(graph: Graph, parameters: ParameterStore | None, lacks: Lacks, outer: Iterable[str] = ()) -> Graph:
@@ -40,12 +41,9 @@ def decompose(graph: Graph, parameters: ParameterStore | None, lacks: Lacks, out
         if results is None:
             nodes.append(node)
             continue
-        made = {name for item in space.nodes for name in item.outputs}
-        final = {result.name: name for name, result in zip(node.outputs, results, strict=False) if name is not None and result.name in made}
-        nodes += [replace(item, inputs=tuple(final.get(name, name) if isinstance(name, str) else name for name in item.inputs),
-                          outputs=tuple(final.get(str(name), name) for name in item.outputs)) for item in space.nodes]
-        same.update({name: final.get(result.name, result.name)
-                     for name, result in zip(node.outputs, results, strict=False) if name is not None})
+        made, _, called = settle(space, node.outputs, [result.name for result in results])
+        nodes += made
+        same.update(called)
     if not same and nodes == list(graph.nodes):
         return graph
     outputs = tuple(GraphOutput(out.name, out.spec, same.get(out.value, out.value)) for out in graph.outputs)
@@ -67,11 +65,15 @@ def is_core(operator: str) -> bool:
 def to_core(model: Model) -> Model:
     """The model in operators of the core alone, but for those whose formulas do not cover what their nodes ask for.
 
+    Its arithmetic is one of real numbers. Complex inputs, outputs and parameters stay, read by `view_as_real` and given by
+    `view_as_complex`: the bytes are the same.
+
     Its metadata says of which model it was made; one that has the core's operators only is given as it is.
     """
     from converter.format import model_digest
 
-    graph = decompose(model.graph, model.parameters, lambda node, _: lookup(node.op).formula is not None)
+    graph = without_complex(model.graph, model.parameters)
+    graph = decompose(graph, model.parameters, lambda node, _: lookup(node.op).formula is not None)
     if graph.nodes == model.graph.nodes:
         return model
     return replace(model, graph=graph, metadata={**model.metadata, "core": {"from": model_digest(model)}})

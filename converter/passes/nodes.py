@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,13 @@ from converter.resolved import resolve
 Lacks = Callable[[Node, Mapping[str, TensorSpec]], bool]
 
 
-class Symbol:
+class Arithmetic:
+    """Python's arithmetic and comparisons of terms, as operators of their space."""
+
+    __slots__ = ()
+
+
+class Symbol(Arithmetic):
     """A value of a graph in a formula."""
 
     __slots__ = ("name", "space", "spec")
@@ -42,7 +49,7 @@ class Symbol:
 
 
 def _method(operator: str, turned: bool) -> Callable[..., Any]:
-    def method(self: Symbol, other: Any) -> Any:
+    def method(self: Any, other: Any) -> Any:
         return getattr(self.space, operator)(*((other, self) if turned else (self, other)))
 
     return method
@@ -50,12 +57,12 @@ def _method(operator: str, turned: bool) -> Callable[..., Any]:
 
 for _name, _operator in (("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"), ("pow", "power"),
                          ("floordiv", "floor_divide"), ("mod", "remainder"), ("and", "logical_and"), ("or", "logical_or")):
-    setattr(Symbol, f"__{_name}__", _method(_operator, False))
-    setattr(Symbol, f"__r{_name}__", _method(_operator, True))
+    setattr(Arithmetic, f"__{_name}__", _method(_operator, False))
+    setattr(Arithmetic, f"__r{_name}__", _method(_operator, True))
 for _name, _operator in (("lt", "less"), ("le", "less_equal"), ("gt", "greater"), ("ge", "greater_equal")):
-    setattr(Symbol, f"__{_name}__", _method(_operator, False))
+    setattr(Arithmetic, f"__{_name}__", _method(_operator, False))
 for _name, _operator in (("neg", "negative"), ("invert", "logical_not")):
-    setattr(Symbol, f"__{_name}__", lambda self, operator=_operator: getattr(self.space, operator)(self))
+    setattr(Arithmetic, f"__{_name}__", lambda self, operator=_operator: getattr(self.space, operator)(self))
 
 
 class Nodes:
@@ -137,3 +144,17 @@ def expand(space: Nodes, node: Node) -> tuple[Symbol, ...] | None:
     dtype = resolved.literal_dtype(space.specs)
     result = formula(space, *(space.operand(item, dtype) for item in resolved.operands), **resolved.filled)
     return None if result is None else result if isinstance(result, tuple) else (result,)
+
+
+def settle(space: Nodes, outputs: Sequence[str | None], results: Sequence[str | None]) -> tuple[list[Node], dict[str, str], dict[str, str]]:
+    """A space's nodes in the place of one node: `results` are its outputs, by their names in the space; None is left out.
+
+    Returns: the nodes, whose results have the node's own names; those names by the space's; and of every output what it is called now:
+    by its own name, or by that of a value that there was before.
+    """
+    made = {name for item in space.nodes for name in item.outputs}
+    pairs = [(name, result) for name, result in zip(outputs, results, strict=False) if name is not None and result is not None]
+    final = {result: name for name, result in pairs if result in made}
+    nodes = [replace(item, inputs=tuple(final.get(name, name) if isinstance(name, str) else name for name in item.inputs),
+                     outputs=tuple(final.get(str(name), name) for name in item.outputs)) for item in space.nodes]
+    return nodes, final, {name: final.get(result, result) for name, result in pairs}

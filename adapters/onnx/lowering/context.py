@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
 
-from adapters.onnx.complex_numbers import pairs as complex_pairs
-from adapters.onnx.complex_numbers.pairs import Pair
+from adapters.onnx.lowering.border import bordered, held
 from adapters.onnx.lowering.emitter import CONVERTED, ONNX_DTYPES, Emitter, Tensor, once
 from adapters.onnx.lowering.layouts import BYTES, Initializer, Layout
 from adapters.onnx.registry import lowerings
@@ -33,7 +31,7 @@ class Lowering(Emitter):
         self.parameters = parameters
         self.initializers: dict[str, Initializer] = {}
         self.unread: dict[str, Initializer] = {}
-        self.values: dict[str, Tensor | Pair] = {}
+        self.values: dict[str, Tensor] = {}
         self._in_body = False
 
     def is_parameter(self, x: Tensor) -> bool:
@@ -79,29 +77,24 @@ class Lowering(Emitter):
         Raises `UnsupportedError` that lists every node that has no lowering.
         """
         for port in self.graph.inputs:
-            tensor = Tensor(port.name, complex_pairs.bordered(port.spec))
-            self._define(port.name, tensor)
-            if port.spec.dtype.is_complex:
-                self.values[port.name] = complex_pairs.split(self, tensor)
+            self._define(port.name, Tensor(port.name, bordered(port.spec)))
         for name in self.parameters.names():
             target = self.parameters.alias_of(name)
             spec = self.specs[name]
             if target is None or self.graph.uses[name]:
                 if target is None:
-                    held = BYTES.get(spec.dtype)
-                    layout = Layout((("bytes", str(spec.dtype)),) if held else ())
-                    self.initializers[name] = Initializer(name, TensorSpec(held, spec.shape) if held else spec, (name,), layout)
-                self.values[name] = Tensor(target or name, spec)
+                    steps = (("pairs", -1),) if spec.dtype.is_complex else (("bytes", str(spec.dtype)),) if spec.dtype in BYTES else ()
+                    self.initializers[name] = Initializer(name, bordered(spec), (name,), Layout(steps))
+                self.values[name] = Tensor(target or name, held(spec))
         self._lower_nodes()
         results: dict[str, Tensor] = {}
         for output in self.graph.outputs:
             self.wanted = [output.name]
-            value = self._value(output.value)
-            results[output.name] = complex_pairs.join(self, value) if isinstance(value, Pair) else value
+            results[output.name] = self.values[output.value]
         self._drop_unused({tensor.name for tensor in results.values()})
         return results
 
-    def within(self, graph: Graph, operands: Sequence[Tensor | Pair], nodes: list[onnx.NodeProto]) -> list[Any]:
+    def within(self, graph: Graph, operands: Sequence[Tensor], nodes: list[onnx.NodeProto]) -> list[Tensor]:
         """Lowers a sub-graph on operands, its nodes appended to `nodes`: this graph's own, or those of a body, which may
         read every value that there is by now. Gives the sub-graph's outputs.
 
@@ -122,14 +115,9 @@ class Lowering(Emitter):
                     inner._symbol_sources.pop(size.symbol, None)
                     inner._memo, inner.made = {}, {}
         for port, operand in zip(graph.inputs, operands, strict=True):
-            if isinstance(operand, Pair):
-                parts = [Tensor(part.name, complex_pairs.real_spec(port.spec)) for part in (operand.real, operand.imag)]
-                inner._define(port.name, parts[0])
-                inner.values[port.name] = Pair(*parts)
-            else:
-                inner._define(port.name, Tensor(operand.name, port.spec))
+            inner._define(port.name, Tensor(operand.name, held(port.spec)))
         inner._lower_nodes()
-        return [inner._value(output.value) for output in graph.outputs]
+        return [inner.values[output.value] for output in graph.outputs]
 
     def _lower_nodes(self) -> None:
         refusals = Refusals()
@@ -140,7 +128,7 @@ class Lowering(Emitter):
 
     def _stand_in(self, node: Node) -> None:
         for name in filter(None, node.outputs):
-            self._define_alike(name, Tensor(name, complex_pairs.real_spec(self.specs[name])))
+            self._define(name, Tensor(name, held(self.specs[name])))
 
     def _drop_unused(self, needed: set[str]) -> None:
         """Removes nodes and constants that no output needs, and sets initializers apart that none needs."""
@@ -163,63 +151,37 @@ class Lowering(Emitter):
         values = [item for item in (*node.inputs, *node.outputs) if isinstance(item, str)]
         if node.op != "astype" and any(self.specs[item].dtype in CONVERTED for item in values):
             raise self.refuse("ONNX Runtime converts float8, and does little else with it")
-        is_complex = any(self.specs[item].dtype.is_complex for item in values)
+        if any(self.specs[item].dtype.is_complex for item in values) and lowering is not lowerings()["view_as_real"]:
+            raise self.refuse("ONNX has no complex arithmetic")
         if not resolved.operator.binds and all(self._is_empty(name) for name in node.outputs if name is not None):
             for name in filter(None, node.outputs):
-                with complex_pairs.as_real(self, [name]):
-                    empty = self._empty(name)
-                self._define_alike(name, empty)
+                self._define(name, self._empty(name))
             return
         dtype = resolved.literal_dtype(self.specs)
-        make = complex_pairs.constant if dtype is not None and dtype.is_complex else Lowering.constant
-        operands = [self._value(item) if isinstance(item, str) else item if item is None else make(self, item, dtype)  # type: ignore[arg-type]
+        operands = [self.values[item] if isinstance(item, str) else item if item is None else self.constant(item, dtype)  # type: ignore[arg-type]
                     for item in resolved.operands]
-        if is_complex:
-            lowering = complex_pairs.lowering_of(self, node.op, lowering)
-        with complex_pairs.as_real(self, node.outputs):
-            result = lowering(self, *operands, **resolved.filled)
+        result = lowering(self, *operands, **resolved.filled)
         results = result if isinstance(result, tuple) else (result,)
         if len(results) < len(node.outputs):
             raise self.refuse(f"output {len(results)} of this operator is not available in ONNX")
         for output, tensor in zip(node.outputs, results, strict=False):
-            if output is None:
-                continue
-            if isinstance(tensor, Pair):
-                self._define(output, tensor.real)
-                self.values[output] = tensor
-            else:
-                self._define(output, Tensor(tensor.name, self.specs[output]))
+            if output is not None:
+                self._define(output, Tensor(tensor.name, held(self.specs[output])))
         for symbol, place, axis in resolved.binds:
             if axis is None:
                 self._symbol_sources.setdefault(symbol, (results[place], None))
-
-    def _value(self, name: str) -> Any:
-        """A value as lowerings take it. A complex parameter is kept as pairs of parts."""
-        value = self.values[name]
-        if isinstance(value, Tensor) and value.dtype.is_complex and value.name in self.initializers:
-            spec = complex_pairs.bordered(self.specs[name])
-            self.initializers[value.name] = Initializer(value.name, spec, (value.name,), Layout((("pairs", -1),)))
-            stored = Tensor(value.name, spec)
-            value = self.memo(("pair", stored.name), lambda: complex_pairs.split(self, stored))
-        return value
 
     def _is_empty(self, name: str) -> bool:
         return 0 in self.specs[name].shape
 
     def _empty(self, name: str) -> Tensor:
         """A tensor without elements, whatever it is computed from: many of ONNX Runtime's kernels get those wrong."""
-        spec = self.specs[name]
+        spec = held(self.specs[name])
         if all(isinstance(size, int) for size in spec.shape):
             return self.constant(np.zeros([fixed(size) for size in spec.shape]), spec.dtype)
         zero = onnx.helper.make_tensor("value", self.onnx_dtype(DType.FLOAT32), [1], [0.0])
         filled = self.node("ConstantOfShape", self.sizes(spec.shape), spec=TensorSpec(DType.FLOAT32, spec.shape), value=zero)
         return self.cast(filled, spec.dtype)
-
-    def _define_alike(self, name: str, tensor: Tensor) -> None:
-        """Defines a value as `tensor`; both parts of a complex one."""
-        self._define(name, tensor)
-        if self.specs[name].dtype.is_complex:
-            self.values[name] = Pair(tensor, tensor)
 
     def _define(self, name: str, tensor: Tensor) -> None:
         self.values[name] = tensor

@@ -49,8 +49,6 @@ WIDER_UNSIGNED = {DType.UINT8: DType.UINT32, DType.UINT16: DType.UINT32, DType.U
 
 def computed_in(g: Lowering, op_type: str, dtype: DType) -> DType:
     """The dtype in which `op_type` runs for operands of `dtype`. Raises `UnsupportedError` where there is none."""
-    if dtype.is_complex:
-        raise g.refuse("ONNX has no complex arithmetic")
     wider = WIDER_UNSIGNED if op_type == "BitShift" else WIDER
     found = dtype
     while found not in COMPUTED[op_type]:

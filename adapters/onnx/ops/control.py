@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import onnx
 
-from adapters.onnx.complex_numbers.pairs import Pair, real_spec, takes_pairs
 from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.lowering.kernels import literal
 from adapters.onnx.ops.elementwise import apply
@@ -15,44 +14,40 @@ from converter.checking import infer_node
 from converter.ir import DType, Graph, TensorSpec
 from converter.ops import control
 
-Operand = Tensor | Pair
 FLAG = TensorSpec(DType.BOOL, ())
 COUNT = TensorSpec(DType.INT64, ())
 
 
 @lowers("cond")
-@takes_pairs
-def cond(g: Lowering, predicate: Tensor, *operands: Operand, then_branch: Graph, else_branch: Graph) -> tuple[Operand, ...]:
+def cond(g: Lowering, predicate: Tensor, *operands: Tensor, then_branch: Graph, else_branch: Graph) -> tuple[Tensor, ...]:
     branches = {}
     for name, graph in (("then_branch", then_branch), ("else_branch", else_branch)):
         nodes: list[onnx.NodeProto] = []
-        branches[name] = _graph(g, name, [], nodes, _parts(g.within(graph, operands, nodes)))
-    specs = _specs(g)
-    return _whole(g.nodes_out("If", predicate, specs=_real(specs), **branches), specs)
+        branches[name] = _graph(g, name, [], nodes, g.within(graph, operands, nodes))
+    return g.nodes_out("If", predicate, specs=_specs(g), **branches)
 
 
 @lowers("while_loop")
-@takes_pairs
-def while_loop(g: Lowering, *values: Operand, carried: int, condition: Graph, body: Graph) -> tuple[Operand, ...]:
+def while_loop(g: Lowering, *values: Tensor, carried: int, condition: Graph, body: Graph) -> tuple[Tensor, ...]:
     inner = [_inside(g, value) for value in values[:carried]]
     nodes: list[onnx.NodeProto] = []
     after = g.within(body, [*inner, *values[carried:]], nodes)
     counters = [Tensor(g.unique("iteration"), COUNT), Tensor(g.unique("condition"), FLAG)]
-    states, specs = _parts(values[:carried]), _specs(g)
-    results = [Tensor(result.name, state.spec) for result, state in zip(_parts(after), states, strict=True)]
+    states, specs = values[:carried], _specs(g)
+    results = [Tensor(result.name, state.spec) for result, state in zip(after, states, strict=True)]
     limit = _limit(condition, body, carried)
     if limit is not None:
-        graph = _graph(g, "body", [*counters, *_parts(inner)], nodes, [counters[1], *results])
-        rounds = _rounds(g, values[0], values[limit])  # type: ignore[arg-type]
-        return _whole(g.nodes_out("Loop", rounds, g.constant(True, DType.BOOL), *states, specs=_real(specs), body=graph), specs)
+        graph = _graph(g, "body", [*counters, *inner], nodes, [counters[1], *results])
+        rounds = _rounds(g, values[0], values[limit])
+        return g.nodes_out("Loop", rounds, g.constant(True, DType.BOOL), *states, specs=specs, body=graph)
     (first,) = g.within(condition, values, g.nodes)
     (again,) = g.within(condition, [*after, *values[carried:]], nodes)
-    graph = _graph(g, "body", [*counters, *_parts(inner), Tensor(g.unique("before"), FLAG)], nodes, [again, *results, again])
+    graph = _graph(g, "body", [*counters, *inner, Tensor(g.unique("before"), FLAG)], nodes, [again, *results, again])
     most = g.scalar_size(control.MAX_STEPS)
-    *found, left = g.nodes_out("Loop", most, first, *states, first, specs=[*_real(specs), FLAG], body=graph)
+    *found, left = g.nodes_out("Loop", most, first, *states, first, specs=[*specs, FLAG], body=graph)
     # Where the condition still holds after the last step, the results are looked up at a place that is not there: an error.
     place = g.cast(left, DType.INT64)
-    return _whole([g.node("Gather", g.node("Unsqueeze", item, g.constant([0])), place, spec=item.spec) for item in found], specs)
+    return tuple(g.node("Gather", g.node("Unsqueeze", item, g.constant([0])), place, spec=item.spec) for item in found)
 
 
 def _limit(condition: Graph, body: Graph, carried: int) -> int | None:
@@ -76,40 +71,21 @@ def _rounds(g: Lowering, start: Tensor, limit: Tensor) -> Tensor:
 
 
 @lowers("scan")
-@takes_pairs
-def scan(g: Lowering, *values: Operand, states: int, sequences: int, body: Graph) -> tuple[Operand, ...]:
+def scan(g: Lowering, *values: Tensor, states: int, sequences: int, body: Graph) -> tuple[Tensor, ...]:
     initial, scanned, rest = values[:states], values[states:states + sequences], values[states + sequences:]
     inner = [*(_inside(g, value) for value in initial), *(_inside(g, value, 1) for value in scanned)]
     nodes: list[onnx.NodeProto] = []
-    graph = _graph(g, "body", _parts(inner), nodes, _parts(g.within(body, [*inner, *rest], nodes)))
-    specs = _specs(g)
-    return _whole(g.nodes_out("Scan", *_parts(initial), *_parts(scanned), specs=_real(specs), num_scan_inputs=len(_parts(scanned)),
-                              body=graph), specs)
+    graph = _graph(g, "body", inner, nodes, g.within(body, [*inner, *rest], nodes))
+    return g.nodes_out("Scan", *initial, *scanned, specs=_specs(g), num_scan_inputs=len(scanned), body=graph)
 
 
 def _specs(g: Lowering) -> list[TensorSpec]:
     return list(infer_node(g.current, g.specs))
 
 
-def _real(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """Those of the parts: two for a complex value."""
-    return [real_spec(spec) for spec in specs for _ in range(1 + spec.dtype.is_complex)]
-
-
-def _parts(values: Sequence[Operand]) -> list[Tensor]:
-    """Values as a body's ports take them: a pair is two."""
-    return [part for value in values for part in ((value.real, value.imag) if isinstance(value, Pair) else (value,))]
-
-
-def _whole(parts: Sequence[Tensor], specs: Sequence[TensorSpec]) -> tuple[Operand, ...]:
-    rest = iter(parts)
-    return tuple(Pair(next(rest), next(rest)) if spec.dtype.is_complex else next(rest) for spec in specs)
-
-
-def _inside(g: Lowering, value: Operand, drop: int = 0) -> Operand:
+def _inside(g: Lowering, value: Tensor, drop: int = 0) -> Tensor:
     """What a body calls a value that it is given anew each time, without its first axes."""
-    inner = [Tensor(g.unique(f"{part.name}/inside"), TensorSpec(part.dtype, part.shape[drop:])) for part in _parts([value])]
-    return Pair(*inner) if len(inner) == 2 else inner[0]
+    return Tensor(g.unique(f"{value.name}/inside"), TensorSpec(value.dtype, value.shape[drop:]))
 
 
 def _graph(g: Lowering, name: str, inputs: Sequence[Tensor], nodes: list[onnx.NodeProto], outputs: Sequence[Tensor]) -> onnx.GraphProto:

@@ -10,8 +10,6 @@ from converter.ir import DType, TensorSpec
 
 @lowers("astype")
 def astype(g: Lowering, x: Tensor, *, dtype: DType) -> Tensor:
-    if x.dtype.is_complex or dtype.is_complex:
-        raise g.refuse("ONNX has no complex arithmetic")
     if x.dtype.is_float and dtype.is_integer and dtype.itemsize < 8:
         # As the operator says: through int64, wrapping around.
         x = g.cast(x, DType.INT64)

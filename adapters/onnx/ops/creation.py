@@ -24,11 +24,6 @@ def _known(*values: object) -> bool:
     return not any(isinstance(value, Expr) for value in values)
 
 
-def _real(g: Lowering, dtype: DType) -> None:
-    if dtype.is_complex:
-        raise g.refuse("ONNX has no complex arithmetic")
-
-
 def filled(g: Lowering, shape: tuple[Dim, ...], value: bool | int | float, dtype: DType) -> Tensor:
     """A tensor of one number: a constant where it is small and known, else `ConstantOfShape`."""
     known = [size for size in shape if isinstance(size, int)]
@@ -39,10 +34,9 @@ def filled(g: Lowering, shape: tuple[Dim, ...], value: bool | int | float, dtype
 
 
 @lowers("full")
-def full(g: Lowering, *, shape: tuple[Dim, ...], fill_value: bool | Dim | float | complex, dtype: DType) -> Tensor:
-    _real(g, dtype)
+def full(g: Lowering, *, shape: tuple[Dim, ...], fill_value: bool | Dim | float, dtype: DType) -> Tensor:
     if not isinstance(fill_value, Expr):
-        return filled(g, shape, fill_value, dtype)  # type: ignore[arg-type]
+        return filled(g, shape, fill_value, dtype)
     size = g.cast(g.scalar_size(fill_value), dtype)
     return g.node("Expand", size, g.sizes(shape), spec=TensorSpec(dtype, shape)) if shape else size
 
@@ -99,7 +93,6 @@ def linspace(g: Lowering, *, start: Number, stop: Number, num: Dim, dtype: DType
 
 @lowers("eye")
 def eye(g: Lowering, *, rows: Dim, columns: Dim, dtype: DType) -> Tensor:
-    _real(g, dtype)
     if _known(rows, columns) and int(rows) * int(columns) <= WRITTEN:  # type: ignore[arg-type]
         return g.constant(creation.eye(rows=rows, columns=columns, dtype=dtype), dtype)
     shape = TensorSpec(DType.FLOAT32, (rows, columns))

@@ -39,8 +39,6 @@ def multiplied(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     rows, columns = x.shape[-2:-1], y.shape[-1:] if y.rank > 1 else ()
     shape = (*broadcast_dims(x.shape[:-2], y.shape[:-2]), *rows, *columns)
     dtype = x.dtype
-    if dtype.is_complex:
-        raise g.refuse("a product of complex matrices")
     wide = dtype if dtype in PRODUCTS else DType.FLOAT32 if dtype.is_float else DType.INT32
     result = g.node("MatMul", g.cast(x, wide), g.cast(y, wide), spec=TensorSpec(wide, shape))
     return g.cast(result, dtype)
@@ -52,8 +50,6 @@ def multiplied(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
 @lowers("einsum")
 def einsum(g: Lowering, *operands: Tensor, equation: str) -> Tensor:
     """Products of pairs from the left; each a MatMul between transposes and reshapes."""
-    if operands[0].dtype.is_complex:
-        raise g.refuse("an einsum of complex tensors")
     terms, result = parse_equation(equation, tuple(operand.rank for operand in operands))
     if any(len(set(term)) != len(term) for term in terms):
         return _whole(g, operands, terms, result)

@@ -143,8 +143,6 @@ def _nonzero(g: Lowering, x: Tensor, dtype: DType) -> Tensor:
 
 @lowers("count_nonzero")
 def count_nonzero(g: Lowering, x: Tensor, *, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    if x.dtype.is_complex:
-        raise g.refuse("ONNX has no complex arithmetic")
     ones = _nonzero(g, x, DType.INT64)
     return ones if _no_axes(x, axis) else reduce(g, "ReduceSum", ones, axis, keepdims)
 

@@ -1,1 +1,0 @@
-"""Complex tensors in ONNX, which has no arithmetic for them."""
