@@ -66,22 +66,31 @@ def sweep(text: str, names: tuple[str, ...]) -> dict[str, Any]:
             wanted = module(*given).numpy()
         except Exception:  # torch refuses the size
             wanted = None
+        try:
+            truth = module(*(item.double() for item in given)).numpy()
+        except Exception:  # tensors of the function's own are float32
+            truth = wanted
         for runtime, session in sessions.items():
-            verdict = _verdict(session, model, given, wanted)
+            verdict = _verdict(session, model, given, wanted, truth)
             counts[runtime][verdict] += 1
             if verdict == WRONG and not reason:
                 reason = f"{runtime} at {size}"
     return {"function": text, "counts": {runtime: dict(found) for runtime, found in counts.items()}, "reason": reason}
 
 
-def _verdict(session: Any, model: Any, given: tuple[torch.Tensor, ...], wanted: Any) -> str:
+def _verdict(session: Any, model: Any, given: tuple[torch.Tensor, ...], wanted: Any, truth: Any) -> str:
     try:
         (got,) = session.run({port.name: tensor.numpy() for port, tensor in zip(model.graph.inputs, given, strict=True)}).values()
     except RunError:
         return BOTH if wanted is None else REFUSED
-    same = wanted is not None and got.shape == wanted.shape and got.dtype == wanted.dtype and np.allclose(
-        got, wanted, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0))), equal_nan=True)
-    return EQUAL if same else WRONG
+    if wanted is None or (got.shape, got.dtype) != (wanted.shape, wanted.dtype):
+        return WRONG
+    scale = max(1.0, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0)))
+    if np.allclose(got, wanted, rtol=1e-4, atol=1e-4 * scale, equal_nan=True):
+        return EQUAL
+    # torch's own way may stray further from float64 than the model does: above 25 rows it takes distances from products.
+    ours, theirs = (np.abs(value - truth).max() for value in (got, wanted))
+    return EQUAL if got.dtype.kind == "f" and ours <= theirs else WRONG
 
 
 def rows() -> list[tuple[str, tuple[str, ...]]]:

@@ -6,7 +6,9 @@ import pytest
 
 from campaigns.sweeps import BOTH, EQUAL, LENGTHS, PAIRS, REFUSED, RUNTIMES, rows, sweep
 
-SAMPLE = ("x[:, 2:-2]", "x[:, 3]", "torch.cat(x.chunk(3, 1), 1)", "a[:, -b.shape[1]:]", "torch.cat([a, b], 1)[:, -6:]")
+SAMPLE = ("x[:, 2:-2]", "x[:, 3]", "torch.cat(x.chunk(3, 1), 1)", "a[:, -b.shape[1]:]", "torch.cat([a, b], 1)[:, -6:]",
+          'F.pad(x.transpose(1, 2), (2, 1), "circular")', "torch.slice_scatter(x, x[:, :2], 1, 3, 5)",
+          "torch.select_scatter(x, x[:, 0], 1, -3)", "torch.select_scatter(b, b[:, 0], 1, a.shape[1])")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,7 +10,8 @@ from adapters.torch.registry import imports, rebuilds
 from adapters.torch.sizes.intervals import interval
 from adapters.torch.tracing.importer import Importer
 from converter.builder import Value
-from converter.dims import Dim, substitute, symbol, symbols
+from converter.conditions import Condition, compare
+from converter.dims import Dim, Expr, substitute, symbol, symbols
 from converter.errors import UnsupportedError
 from converter.ir import DType
 
@@ -105,8 +106,33 @@ def require_two(g: Importer, size: Dim) -> None:
         return
     if size.symbol is None:
         raise g.refuse(f"whether an axis of size {size} is taken away depends on that size: name the axes to squeeze")
-    given = g.builder.dims[size.symbol]
-    g.builder.dims[size.symbol] = replace(given, min=given.nearest(max(2, given.min)))
+    require_at_least(g, size, 2)
+
+
+def require_at_least(g: Importer, size: Dim, least: Dim) -> None:
+    """Makes the graph refuse sizes below `least`, which PyTorch refuses and a runtime may not."""
+    if isinstance(size, int) and isinstance(least, int) or never_negative(g, size - least):
+        return
+    condition = compare(size, ">=", least)
+    if isinstance(condition, Condition) and not _raise_minimum(g, condition.difference):
+        g.builder.require(condition)
+
+
+def _raise_minimum(g: Importer, difference: Expr) -> bool:
+    """Raises a size's lower end to where `difference` is 0 or more from there on, and below it at the step before; whether it could."""
+    (name, *others) = sorted(symbols(difference))
+    given = g.builder.dims.get(name)
+    if others or given is None:
+        return False
+    for low in range(given.min, given.min + 64 * given.step, given.step):
+        before = substitute(difference, {name: low})
+        g.builder.dims[name] = replace(given, min=low)
+        if never_negative(g, difference):
+            return True
+        if not isinstance(before, int) or before >= 0:
+            break
+    g.builder.dims[name] = given
+    return False
 
 
 def never_negative(g: Importer, value: Dim) -> bool:

@@ -8,11 +8,21 @@ from typing import Any
 
 import torch
 
-from adapters.torch.ops.manipulation import inverse, is_undefined, last_axes, never_negative, permuted, require_bound, reshaped
+from adapters.torch.ops.manipulation import (
+    inverse,
+    is_undefined,
+    last_axes,
+    never_negative,
+    permuted,
+    require_at_least,
+    require_bound,
+    reshaped,
+)
 from adapters.torch.registry import imports, rebuilds
 from adapters.torch.tracing.importer import Importer, target_name
 from converter import dims
 from converter.builder import Value
+from converter.conditions import Condition, compare
 from converter.dims import Dim, maximum, minimum
 from converter.ir import DType
 from converter.ops.slicing import slice_length
@@ -124,6 +134,13 @@ def slice_scatter(g: Importer, self: Value, src: Value, dim: int = 0, start: Dim
     begin, stop = resolve(g, self.shape[axis], start, end)
     if begin == 0 and stop is None and step == 1:
         return src
+    length, given = slice_length(self.shape[axis], begin, stop, step), src.shape[axis]
+    if length != given:
+        if isinstance(given, int):
+            require_at_least(g, length, given)
+        same = compare(length, "==", given)
+        if isinstance(same, Condition) and not never_negative(g, given - length):
+            g.builder.require(same)
     return g.op("slice_scatter", self, src, axis=axis, start=begin, stop=stop, step=step)
 
 
@@ -131,7 +148,9 @@ def slice_scatter(g: Importer, self: Value, src: Value, dim: int = 0, start: Dim
 def select_scatter(g: Importer, self: Value, src: Value, dim: int, index: Dim) -> Value:
     axis = dim % self.rank
     row = g.op("expand_dims", g.cast(src, self.dtype), axis=(axis,))
-    begin = self.shape[axis] + index if isinstance(index, int) and index < 0 else index
+    begin = _counted(g, index, self.shape[axis])
+    require_at_least(g, begin, 0)
+    require_at_least(g, self.shape[axis], begin + 1)
     return g.op("slice_scatter", self, row, axis=axis, start=begin, stop=begin + 1)
 
 
@@ -152,6 +171,11 @@ def padded(g: Importer, x: Value, pad: Sequence[Dim], mode: str, value: object =
         raise g.refuse("a border of a value that is no real number")
     if fill:
         attributes["value"] = fill
+    if mode in ("circular", "reflect"):
+        for size, pair in zip(x.shape, pads, strict=True):
+            for width in pair:
+                if isinstance(width, int) and width > 0:
+                    require_at_least(g, size, width + (mode == "reflect"))
     return g.op("pad", x, pads=pads, **attributes)
 
 

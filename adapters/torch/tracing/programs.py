@@ -241,7 +241,8 @@ def _settle(emitted: _Emitted, sizes: _Sizes, domain: Domain, given: dict[str, A
         trials = Trials(emitted.model, module, example, inputs, outputs)
     mattering = [*trials.that_matter(unsure), *trials.tied(_equal_in_the_example(sizes.axes, sizes.at))]
     domain = narrowed_by(domain, mattering, sizes.at, emitted.graph.dims)
-    notes += [f"requires {condition}: an operator needs them to be equal" for condition in ordered(added - domain.requires.keys())]
+    notes += [f"requires {condition}: an operator {'needs them to be equal' if condition.relation == '==' else 'takes no others'}"
+              for condition in ordered(added - domain.requires.keys())]
     emitted = emitted.changed(dims=dict(domain.ranges), requires=ordered({*domain.requires, *added}))
     emitted = emitted.changed(dims=tried(domain, emitted.model, module, example, inputs, outputs, notes))
     if kept is not None:
