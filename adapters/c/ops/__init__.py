@@ -1,0 +1,1 @@
+"""What operators of the core are in C, one file a family."""
