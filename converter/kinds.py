@@ -179,7 +179,9 @@ def kind_of_folder(folder: Path) -> Kind:
     if found is not None:
         return found
     weights = [name for name in names if name.lower().endswith(WEIGHTS)]
-    if len(weights) > 1:
+    if len(weights) == 1:
+        return Kind("a folder with a checkpoint of another name", f"give the file: {folder / weights[0]}")
+    if weights:
         return Kind("a folder of several checkpoints", f"give one of them: {folder / weights[0]}; or, for a model as Hugging Face keeps "
                     "it, name the one to take model.safetensors")
     return Kind("a folder without a checkpoint", "give a file of weights, or a folder with model.safetensors or pytorch_model.bin")
@@ -279,6 +281,10 @@ def _others(folder: Path, names: Sequence[str]) -> Kind | None:
         return Kind("a TensorFlow checkpoint", _FROM_TENSORFLOW)
     if any(name.endswith(".gguf") for name in names):
         return Kind("a folder of GGUF files, whose weights are quantised", GGUF.fix)
+    if "Manifest.json" in names and (folder / "Data").is_dir():
+        return Kind("a Core ML package", "convert the PyTorch model that it was made from")
+    if {"meta.json", "config.cfg"} <= set(names):
+        return Kind("a spaCy pipeline", "where spaCy is installed, convert the PyTorch module in one of its parts: converter.from_torch")
     if "params.json" in names and any(name.startswith("consolidated") for name in names):
         return Kind("weights as Llama's and Mistral's authors publish them", "give the folder that transformers reads, with config.json "
                     "and model.safetensors")

@@ -32,6 +32,9 @@ HARMLESS = re.compile(r"numpy\.(core|_core)\.multiarray\.scalar|torch\.torch_ver
 EXTRA_STATE = "_extra_state"
 """How names of what is no tensor end in a state_dict (`nn.Module.get_extra_state`)."""
 
+PACKED = "_packed_params"
+"""How names of packed weights end (`torch.ao.nn.quantized`): a weight and a bias in one."""
+
 LISTED = 8
 
 
@@ -77,7 +80,7 @@ def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of:
     Raises:
         UnsafePickleError: such an object stands where the state_dict is, or in it, and could hold tensors.
         SeveralStateDicts: several, and no `key`.
-        FormatError: no such entry, or no state_dict.
+        FormatError: no such entry, no state_dict, or one of packed weights.
     """
     finder = _Finder(is_tensor, kind_of)
     if key is not None:
@@ -108,6 +111,10 @@ def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of:
         if len(candidates) > 1:
             raise SeveralStateDicts(list(candidates))
         (name,) = candidates
+        first = name.partition(".")[0]
+        beside = [other for other in finder.candidates(content, DEEPEST) if other.partition(".")[0] == first]
+        if len(beside) > 1:
+            raise SeveralStateDicts(beside)
     return finder.found(candidates[name], name or None)
 
 
@@ -141,6 +148,10 @@ class _Finder:
             raise UnsafePickleError("the state_dict holds Python objects among its tensors, and reading those would run code",
                                     received=some([f"{name[:60]!r}: {self.kind_of(others[name])}" for name in unknown]),
                                     expected="names and tensors", fix=UNSAFE)
+        packed = [name for name in others if name.rpartition(".")[2] == PACKED]
+        if packed:
+            raise FormatError("the state_dict's weights are quantised and packed by torch.ao", received=some(packed),
+                              expected="dense, unquantised tensors", fix="convert the quantised module itself: --module PKG.MOD:CALLABLE")
         note = f"entries of the state_dict that are no tensors, left out: {some([name[:60] for name in others])}"
         return Found(tensors, key, (*getattr(content, "notes", ()), *((note,) if others else ())), getattr(content, "layers", {}))
 

@@ -12,6 +12,7 @@ import io
 import pathlib
 import random
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,27 @@ def test_no_other_dict_is_taken_in_its_place(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "c.pt")
     assert "--key loss" in str(caught.value)
     assert load_checkpoint(tmp_path / "c.pt", "loss").names() == ("class_weights",)
+
+
+def test_no_part_is_taken_for_the_whole(tmp_path: Path) -> None:
+    """A part that lies nearer than the others of the same entry."""
+    deep = {"words": {"weight": torch.ones(4, 2)}}
+    torch.save({"iteration": 1, "model": {"language_model": {"embedding": deep, "encoder": {"layers.0.w": torch.ones(2)}}},
+                "optimizer": {"a": {"b": {"c": {"w": torch.ones(1)}}}}}, tmp_path / "c.pt")
+    with pytest.raises(SeveralStateDicts, match=r"model\.language_model\.encoder, model\.language_model\.embedding\.words"):
+        load_checkpoint(tmp_path / "c.pt")
+    assert load_checkpoint(tmp_path / "c.pt", "model.language_model.encoder").names() == ("layers.0.w",)
+    torch.save({"generator": STATE, "rest": {"a": {"b": {"c": {"w": torch.ones(1)}}}}}, tmp_path / "d.pt")
+    assert set(load_checkpoint(tmp_path / "d.pt").names()) == set(STATE)
+
+
+def test_packed_weights_are_not_left_out(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao is going
+        torch.save(torch.ao.quantization.quantize_dynamic(module, {nn.Linear}).state_dict(), tmp_path / "c.pt")
+    with pytest.raises(FormatError, match=r"quantised and packed.*0\._packed_params\._packed_params.*--module"):
+        load_checkpoint(tmp_path / "c.pt")
 
 
 def test_keys_with_dots_are_tried_whole_first(tmp_path: Path) -> None:

@@ -117,6 +117,10 @@ FOLDERS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "unpacked": (("x/data.pkl", "x/data/0"), "unpacked", "zip -0 -r"),
     "lightning": (("hparams.yaml", "checkpoints/last.ckpt"), "training run", "last.ckpt"),
     "trainer": (("checkpoint-9/model.safetensors", "checkpoint-10/model.safetensors"), "training run", "checkpoint-10"),
+    "whisper": (("tiny.pt",), "a checkpoint of another name", "tiny.pt"),
+    "open_clip": (("open_clip_config.json", "open_clip_pytorch_model.bin"), "a checkpoint of another name", "open_clip_pytorch_model.bin"),
+    "core ml": (("Manifest.json", "Data/com.apple.CoreML/model.mlmodel"), "Core ML", "PyTorch model"),
+    "spacy": (("meta.json", "config.cfg", "tok2vec/model"), "spaCy pipeline", "converter.from_torch"),
     "nothing": (("readme.md",), "without a checkpoint", "model.safetensors"),
     "empty": ((), "without a checkpoint", "model.safetensors"),
 }

@@ -59,6 +59,8 @@ def as_floats(store: ParameterStore, folder: Path, dequantize: bool) -> Paramete
     """
     file, older = folder / "config.json", folder / "quantize_config.json"
     fields = read_object(file) if file.is_file() else {}
+    if fields.get("quantization") and any(name.endswith(".scales") for name in store.names()):
+        raise UnsupportedError("weights that MLX has quantised", where=str(file), received="quantization", fix=RESAVE)
     given = fields.get(FIELD) or (older.is_file() and {"quant_method": "gptq", **read_object(older)})
     if not given:
         if dequantize:
