@@ -10,9 +10,10 @@ import numpy as np
 from converter import formulas
 from converter.dims import Dim
 from converter.facts import Facts
-from converter.formulas import Space, Term
+from converter.formulas import Space, Term, dtype_of
 from converter.formulas import widened as in_float32
 from converter.ir import DType, TensorSpec
+from converter.ops._contraction import contracted
 from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
 
@@ -128,7 +129,16 @@ def _einsum(*operands: TensorSpec, equation: str) -> TensorSpec:
     return TensorSpec(dtype, tuple(sizes[letter] for letter in result))
 
 
-@op(infer=_einsum)
+def _contraction(f: Space, *operands: Term, equation: str) -> Term:
+    """A product of two is one of matrices, which sums in float32; of more, what is between stays in it."""
+    if len(operands) > 2 and dtype_of(operands[0]).is_float and dtype_of(operands[0]).itemsize < 4:
+        return formulas.widened(_contraction)(f, *operands, equation=equation)
+    terms, result = parse_equation(equation, tuple(operand.ndim for operand in operands))
+    sizes = letter_sizes(terms, [tuple(operand.shape) for operand in operands])
+    return contracted(f, list(zip(operands, terms, strict=True)), result, sizes)
+
+
+@op(infer=_einsum, formula=_contraction)
 def einsum(*operands: Array, equation: str) -> Array:
     """The sum over products that `equation` writes: torch.einsum and numpy.einsum.
 

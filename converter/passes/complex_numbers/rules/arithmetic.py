@@ -93,15 +93,6 @@ def linear(f: Space, x: Pair, weight: Pair, bias: Pair | None) -> Pair:
     return y if bias is None else Pair(y.real + bias.real, y.imag + bias.imag)
 
 
-@on_pairs("einsum")
-def einsum(f: Space, *operands: Pair, equation: str) -> Pair | None:
-    if len(operands) > 2:
-        return None
-    if len(operands) == 1:
-        return each_part(f.einsum, operands, {"equation": equation})
-    return product(operands[0], operands[1], lambda a, b: f.einsum(a, b, equation=equation))
-
-
 def _convolved(operator: str) -> Callable[..., Pair]:
     """Each of the four products by a convolution of its own; the bias stands in those that are added first."""
 
