@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from converter.dims import Dim
+from converter.dims import Dim, product
 from converter.equal_sizes import differ
 from converter.errors import GraphError
 from converter.facts import Facts, Ids, moves
-from converter.formulas import Space, Term, counted
+from converter.formulas import Space, Term, counted, refuse
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require
 from converter.opset import op
@@ -89,7 +91,33 @@ def _index(x: TensorSpec, *indices: TensorSpec | None) -> TensorSpec:
     return TensorSpec(x.dtype, index_shape(x, indices))
 
 
-@op(infer=_index, facts=moves(0, ids=Ids(1, onward=True)))
+def _flat_places(f: Space, sizes: Sequence[Dim], indices: Sequence[Term]) -> Term:
+    """Places in axes that are taken as one, int64, for indices of each; a run fails where one lies outside."""
+    places: Term = None
+    for size, index in zip(sizes, indices, strict=True):
+        index, most = f.astype(index, dtype=DType.INT64), f.full(shape=(), fill_value=size, dtype=DType.INT64)
+        index = refuse(f, (index < -most) | (index >= most), index)
+        index = f.where(index < 0, index + most, index)
+        places = index if places is None else places * most + index
+    return places
+
+
+def _picked(f: Space, x: Term, *indices: Term | None) -> Term:
+    """By one index along the indexed axes, which are one."""
+    axes = [axis for axis, item in enumerate(indices) if item is not None]
+    given = [item for item in indices if item is not None]
+    if len(axes) == 1:
+        return f.take(x, given[0], axis=axes[0])
+    rest = [axis for axis in range(x.ndim) if axis not in axes]
+    lead = axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
+    order = (*rest[:lead], *axes, *rest[lead:])
+    moved = x if order == tuple(range(x.ndim)) else f.permute_dims(x, axes=order)
+    sizes = [x.shape[axis] for axis in axes]
+    flat = f.reshape(moved, shape=(*moved.shape[:lead], product(sizes), *moved.shape[lead + len(axes):]))
+    return f.take(flat, _flat_places(f, sizes, given), axis=lead)
+
+
+@op(infer=_index, facts=moves(0, ids=Ids(1, onward=True)), formula=_picked)
 def index(x: Array, *indices: Array | None) -> Array:
     """x[i, j, …] with tensors of indices: NumPy's and PyTorch's advanced indexing.
 
@@ -109,7 +137,14 @@ def _masked_select(x: TensorSpec, mask: TensorSpec, size: Dim | None = None) -> 
     return TensorSpec(x.dtype, (require_symbol(size), *x.shape[mask.rank:]))
 
 
-@op(infer=_masked_select, binds={"size": (0, 0)}, facts=moves(0))
+def _kept(f: Space, x: Term, mask: Term, *, size: Dim | None) -> Term:
+    """By the places where the mask holds, its axes taken as one."""
+    count = product(mask.shape)
+    places = f.squeeze(f.nonzero(f.reshape(mask, shape=(count,)), size=size), axis=(-1,))
+    return f.take(f.reshape(x, shape=(count, *x.shape[mask.ndim:])), places, axis=0)
+
+
+@op(infer=_masked_select, binds={"size": (0, 0)}, facts=moves(0), formula=_kept)
 def masked_select(x: Array, mask: Array, *, size: Size | None = None) -> Array:
     """x[mask]: the slices of x where `mask` holds, in row-major order. torch.masked_select where the mask has all axes.
 

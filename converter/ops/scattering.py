@@ -12,7 +12,7 @@ import numpy as np
 
 from converter.dims import Dim, product
 from converter.facts import Facts, Ids, moves
-from converter.formulas import Space, Term, dtype_of, nothing
+from converter.formulas import Space, Term, dtype_of, nothing, refuse
 from converter.ir import DType, TensorSpec
 from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require, require_rank, require_size, same_dtype
 from converter.ops.indexing import index_key, index_shape, require_indices, require_symbol
@@ -150,7 +150,20 @@ def _bincount(x: TensorSpec, weights: TensorSpec | None = None, minlength: int =
     return TensorSpec(DType.INT64 if weights is None else weights.dtype, (require_symbol(size),))
 
 
-@op(infer=_bincount, binds={"size": (0, 0)})
+def _counts(f: Space, x: Term, weights: Term | None, *, minlength: int, size: Dim | None) -> Term:
+    """Ones, or the weights, added up at their places."""
+    places = f.astype(x, dtype=DType.INT64)
+    least = f.full(shape=(1,), fill_value=minlength - 1, dtype=DType.INT64)
+    length = f.max(f.concat(refuse(f, places < 0, places), least, axis=0), axis=(0,)) + 1
+    length = f.size_of(length, size=size)
+    shape = (int(length) if size is None else size,)
+    dtype = DType.INT64 if weights is None else DType.FLOAT64
+    ones = f.full(shape=tuple(x.shape), fill_value=1, dtype=dtype) if weights is None else f.astype(weights, dtype=dtype)
+    counts = f.scatter(f.full(shape=shape, fill_value=0, dtype=dtype), places, ones, axis=0, reduction="add")
+    return counts if weights is None else f.astype(counts, dtype=dtype_of(weights))
+
+
+@op(infer=_bincount, binds={"size": (0, 0)}, formula=_counts)
 def bincount(x: Array, weights: Array | None = None, *, minlength: int = 0, size: Size | None = None) -> Array:
     """y[n] is how often n is in x, or the sum of the weights of where it is: torch.bincount.
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from converter.dims import Dim, product
 from converter.facts import ALL, Facts
-from converter.formulas import Space, Term, dtype_of
+from converter.formulas import Space, Term, counted, dtype_of
 from converter.ir import DType, TensorSpec
+from converter.ops._elimination import repeat
 from converter.ops._rules import Array, Size, axis_of, require, require_size, same_dtype
 from converter.ops.indexing import require_symbol
 from converter.opset import op
@@ -54,7 +55,14 @@ def _topk(x: TensorSpec, k: Dim, axis: int, largest: bool = True) -> tuple[Tenso
     return TensorSpec(x.dtype, shape), TensorSpec(DType.INT64, shape)
 
 
-@op(infer=_topk, outputs=("values", "indices"), facts=Facts(carries=(0,), chooses="several", wide=ALL))
+def _first(f: Space, x: Term, *, k: Dim, axis: int, largest: bool) -> tuple[Term, Term]:
+    """The first of all in order; a run fails where there are fewer."""
+    values, indices = f.sort(x, axis=axis, descending=largest)
+    places = counted(f, k)
+    return f.take(values, places, axis=axis), f.take(indices, places, axis=axis)
+
+
+@op(infer=_topk, outputs=("values", "indices"), facts=Facts(carries=(0,), chooses="several", wide=ALL), formula=_first)
 def topk(x: Array, *, k: Size, axis: int, largest: bool = True) -> tuple[Array, Array]:
     """The k largest (or smallest) elements along `axis`, the best first, and where they were (int64): torch.topk.
 
@@ -144,7 +152,27 @@ def _unique(x: TensorSpec, axis: int | None = None, size: Dim | None = None) -> 
     return TensorSpec(x.dtype, (count, *x.shape[1:])), TensorSpec(DType.INT64, x.shape[:1]), TensorSpec(DType.INT64, (count,))
 
 
-@op(infer=_unique, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)}, facts=Facts(carries=(0,)))
+def _in_order(f: Space, x: Term) -> Term:
+    """The order of the slices [n, columns] of x: by their first elements, of equal ones by the next. int64 [n]."""
+    def by_column(f: Space, index: Term, order: Term, x: Term) -> tuple[Term]:
+        column = f.take(f.take(x, index * -1 + (x.shape[1] - 1), axis=1), order, axis=0)
+        return (f.take(order, f.sort(column, axis=0)[1], axis=0),)
+
+    return repeat(f, x.shape[1], by_column, (counted(f, x.shape[0]),), x)[0]
+
+
+def _distinct(f: Space, x: Term, *, axis: int | None, size: Dim | None) -> tuple[Term, Term, Term]:
+    """The runs of equal ones among all in order."""
+    rows = f.reshape(x, shape=(product(x.shape),)) if axis is None else x
+    parts = f.view_as_real(rows) if dtype_of(x).is_complex else rows
+    order = f.sort(parts, axis=0)[1] if parts.ndim == 1 else _in_order(
+        f, f.reshape(parts, shape=(parts.shape[0], product(parts.shape[1:]))))
+    values, runs, counts = f.unique_consecutive(f.take(rows, order, axis=0), size=size)
+    inverse = f.take(runs, f.sort(order, axis=0)[1], axis=0)
+    return values, f.reshape(inverse, shape=tuple(x.shape)) if axis is None else inverse, counts
+
+
+@op(infer=_unique, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)}, facts=Facts(carries=(0,)), formula=_distinct)
 def unique(x: Array, *, axis: int | None = None, size: Size | None = None) -> tuple[Array, Array, Array]:
     """The distinct elements of x in ascending order, where each element of x is among them, and how often: torch.unique.
 
@@ -162,7 +190,19 @@ def _unique_consecutive(x: TensorSpec, size: Dim | None = None) -> tuple[TensorS
     return TensorSpec(x.dtype, (count, *x.shape[1:])), TensorSpec(DType.INT64, x.shape[:1]), TensorSpec(DType.INT64, (count,))
 
 
-@op(infer=_unique_consecutive, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)}, facts=Facts(carries=(0,)))
+def _runs(f: Space, x: Term, *, size: Dim | None) -> tuple[Term, Term, Term]:
+    """A run begins at the first slice, and where a slice differs from the one before."""
+    index = counted(f, x.shape[0])
+    differs = f.not_equal(x, f.take(x, f.maximum(index - 1, 0), axis=0))
+    differs = f.any(differs, axis=tuple(range(1, x.ndim))) if x.ndim > 1 else differs
+    starts = differs | f.equal(index, 0)
+    places = f.squeeze(f.nonzero(starts, size=size), axis=(-1,))
+    ends = f.concat(places, f.full(shape=(1,), fill_value=x.shape[0], dtype=DType.INT64), axis=0)
+    following = f.slice(ends, axes=(0,), starts=(1,), stops=(places.shape[0] + 1,))
+    return f.take(x, places, axis=0), f.cumulative_sum(f.astype(starts, dtype=DType.INT64), axis=0) - 1, following - places
+
+
+@op(infer=_unique_consecutive, outputs=("values", "inverse", "counts"), binds={"size": (0, 0)}, facts=Facts(carries=(0,)), formula=_runs)
 def unique_consecutive(x: Array, *, size: Size | None = None) -> tuple[Array, Array, Array]:
     """The first slice of each run of equal ones along axis 0, each slice's run, and the runs' lengths: torch.unique_consecutive.
 

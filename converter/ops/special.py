@@ -71,7 +71,7 @@ def _erfc64(x: Array) -> Array:
     clean = np.atleast_1d(np.nan_to_num(x))
     size = np.abs(clean)
     small = 1.0 - (clean + clean * ratio(_ERF_SMALL, np.minimum(size, 1.0) ** 2))
-    middle = 1.0 - _ERX - ratio(_ERF_MIDDLE, np.clip(size, 0.84, 1.25) - 1.0)
+    middle = (1.0 - _ERX) - ratio(_ERF_MIDDLE, np.clip(size, 0.84, 1.25) - 1.0)
     tail = np.where(size < 1.25, middle, _erfc_tail(np.maximum(size, 1.25)))
     value = np.where(clean < 0.84375, np.where(clean < -0.84375, 2.0 - tail, small), tail).reshape(x.shape)
     return np.where(np.isnan(x), x, value)
@@ -155,7 +155,17 @@ def erf(x: Array) -> Array:
     return _erf64(x.astype(np.float64, copy=False)).astype(x.dtype)
 
 
-@op(infer=real)
+@in_float64
+def _complement(f: Space, x: Term) -> Term:
+    """fdlibm's pieces, with its approximation of the tail by way of `erfcx`."""
+    middle = (1.0 - _ERX) - ratio(_ERF_MIDDLE, f.clip(x, 0.84, 1.25) - 1.0)
+    large = f.clip(x, 1.25, 28.0)
+    high = f.astype(f.astype(large, dtype=DType.FLOAT32), dtype=DType.FLOAT64)
+    tail = f.exp(high * high * -1.0) * (f.exp((high - large) * (high + large)) * f.erfcx(large))
+    return f.where(x < 0.84375, 1.0 - f.erf(x), f.where(x < 1.25, middle, tail))
+
+
+@op(infer=real, formula=_complement)
 def erfc(x: Array) -> Array:
     """1 - erf(x), exact to rounding for large x too."""
     return _erfc64(x.astype(np.float64, copy=False)).astype(x.dtype)

@@ -25,6 +25,11 @@ ROWS: list[Row] = [
     *(("cdist", [("b", "n", "m"), ("m", "m")], {"p": p}, "float32") for p in (0.0, 1.0, 3.0, float("inf"))),
     ("cosine_similarity", [("b", "n"), ("n",)], {"axis": 0}, "float32"), ("cross", [("b", 3), ("b", 3)], {}, "complex64"),
     ("cross", [("b", 3), ("b", 3)], {}, "int8"), ("angle", [("b", "n")], {}, "float32"), ("angle", [("b", "n")], {}, "complex64"),
+    *(("einsum", [("b", "n"), ("n", "m")], {"equation": "ij,jk->ki"}, dtype) for dtype in (*REAL[:3], "complex64")),
+    *(("einsum", shapes, {"equation": equation}, "float32") for equation, shapes in (
+        ("bii,i->b", [("b", "n", "n"), ("n",)]), ("iji->j", [("n", "m", "n")]), ("ij,j,kj->", [("b", "n"), ("n",), ("m", "n")]),
+        ("...i,...i", [("b", 1, "n"), ("m", 1)]), ("bhqd,bhkd->bhqk", [("b", 2, "n", 3), ("b", 2, "m", 3)]),
+        ("i,j->ji", [("n",), ("m",)]))),
     ("view_as_real", [("b", "n")], {}, "complex64"), ("one_hot", [("b", "n")], {"num_classes": 6}, "int32"),
 ]
 SIZES = ({"b": 2, "n": 5, "m": 3}, {"b": 0, "n": 5, "m": 3}, {"b": 2, "n": 0, "m": 3}, {"b": 2, "n": 1, "m": 0})

@@ -21,6 +21,8 @@ HOLES = np.where(RNG.random(IMAGE.shape) < 0.3, np.nan, IMAGE)
 SUNK = np.where(RNG.random(IMAGE.shape) < 0.8, -np.inf, IMAGE)
 LEAST = np.where(IMAGE < 0, np.iinfo(np.int32).min, np.round(IMAGE * 3)).astype(np.int32)
 TABLE = np.where(np.arange(10).reshape(5, 2) == 6, np.nan, RNG.standard_normal((5, 2)))
+FEW = RNG.integers(-2, 3, (6, 4)).astype(np.float64)
+AT = np.array([[0, 1, -1], [1, 0, -2]])
 WINDOWS: list[dict[str, Any]] = [{"kernel": (3, 2)}, {"kernel": (3, 3), "stride": (2, 1), "padding": (1, 1)},
                                  {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 0), "ceil_mode": True},
                                  {"kernel": (2, 4), "padding": (0, 1, 1, 2)}]
@@ -60,6 +62,17 @@ ROWS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     *(("convolution_transpose", (IMAGE[:, :2, :5, :6], np.ones((2, 3, 3, 2)), None),
         {"stride": (2, 3), "padding": padding, "dilation": (1, 3)})
       for padding in ((0, 0), (4, 4))),
+    *(("topk", (x,), {"k": k, "axis": 0, "largest": largest})
+      for x in (NUMBERS, INTEGERS) for k in (0, 4, 19) for largest in (True, False)),
+    *(("unique", (x,), {}) for x in (NUMBERS, FEW, FEW > 0, FEW[0] + 1j * FEW[1], np.zeros((0, 3)))),
+    *(("unique", (x,), {"axis": 0}) for x in (FEW, np.repeat(FEW[[2, 0, 2]], 2, 0), FEW[:, :2] + 1j * FEW[:, 2:], FEW[:0])),
+    *(("unique_consecutive", (x,), {}) for x in (NUMBERS, np.repeat(FEW, 2, 0), FEW[:, 0] + 0j, FEW[:0])),
+    *(("bincount", (np.array(x, np.int64), weights), {"minlength": least})
+      for x, weights in (([], None), ([2, 0, 2], None), ([2, 0, 2], np.array([0.5, 1.5, 2.0], np.float32)), ([1, -1], None))
+      for least in (0, 5)),
+    *(("masked_select", (FEW, mask), {}) for mask in (FEW > 0, FEW[:, 0] > 0, FEW > 9)),
+    *(("index", (IMAGE, *indices), {}) for indices in (
+        (AT,), (AT, -AT), (None, AT, None, AT), (None, None, AT, AT[:1]), (AT, None, AT), (AT, AT * 0 + 3), (AT - 3, AT))),
 ]
 
 
