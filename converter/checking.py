@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from converter.attributes import attribute_symbols, graphs_in
 from converter.dims import Expr, symbols
-from converter.equal_sizes import differ
+from converter.equal_sizes import differ, is_recorded
 from converter.errors import ConverterError, GraphError
 from converter.ir import DType, Graph, Node, TensorSpec
 from converter.opset import Operator, lookup
@@ -78,8 +80,19 @@ def bound_sizes(graph: Graph) -> set[str]:
     return given | {node.attributes[name].symbol for node in graph.nodes for name in lookup(node.op).binds if name in node.attributes}
 
 
-def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, outer: Iterable[str] = ()) -> dict[str, TensorSpec]:
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What one check of a graph was given, and what it found."""
+
+    parameters: Specs
+    outer: frozenset[str]
+    specs: Specs
+
+
+def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, outer: Iterable[str] = ()) -> Specs:
     """Checks a whole graph and infers every value's spec. Sub-graphs are checked too.
+
+    A graph does not change, and carries what was found the last time: with equal parameters and symbols it is not inferred again.
 
     Args:
         graph: the graph.
@@ -92,12 +105,22 @@ def check(graph: Graph, parameters: ParameterStore | Specs | None = None, *, out
         GraphError: an unknown operator or value, a name given twice, an unbound symbol, shapes or dtypes that do not
             fit, or an output whose declared spec differs from the inferred one.
     """
-    specs: dict[str, TensorSpec] = {}
-    if isinstance(parameters, ParameterStore):
-        specs.update((name, parameters.spec(name)) for name in parameters.names())
-    elif parameters is not None:
-        specs.update(parameters)
-    around = outer if isinstance(outer, Set) else frozenset(outer)
+    given = dict(parameters or {}) if not isinstance(parameters, ParameterStore) else {
+        name: parameters.spec(name) for name in parameters.names()}
+    around = frozenset(outer)
+    if is_recorded():  # what sizes are compared on the way is part of the answer
+        return MappingProxyType(_inferred(graph, given, around))
+    carried: _Checked | None = graph.__dict__.get(_CARRIED)
+    if carried is None or carried.parameters != given or carried.outer != around:
+        carried = graph.__dict__[_CARRIED] = _Checked(given, around, _inferred(graph, dict(given), around))
+    return MappingProxyType(carried.specs)
+
+
+_CARRIED = "_checked"
+
+
+def _inferred(graph: Graph, specs: dict[str, TensorSpec], around: frozenset[str]) -> dict[str, TensorSpec]:
+    """The specs of all values, of those of the parameters, which are added to."""
     bound: set[str] = set()
     for port in graph.inputs:
         if port.name in specs:

@@ -21,6 +21,11 @@ def differ(left: Dim, right: Dim, exact: bool = False) -> bool:
 _TAKEN: ContextVar[dict[tuple[Dim, Dim], bool] | None] = ContextVar("taken", default=None)
 
 
+def is_recorded() -> bool:
+    """Whether somebody collects what `differ` is asked."""
+    return _TAKEN.get() is not None
+
+
 @contextmanager
 def taken_as_equal() -> Iterator[dict[tuple[Dim, Dim], bool]]:
     """While active, collects the pairs of sizes that `differ` could not tell apart: what asks takes them to be equal, which holds
