@@ -81,6 +81,7 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, list[Any]]]] = {
     "RoFormer": (HEADS, fields(embedding_size=[None, 8], rotary_value=FLAG)),
     "Esm": (FEW, fields(("hidden_act", "type_vocab_size"), position_embedding_type=["rotary", "absolute"], emb_layer_norm_before=FLAG,
                         token_dropout=FLAG, mask_token_id=[5], rope_theta=[10000.0, 50.0])),
+    "BertGeneration": (("Encoder",), fields(("type_vocab_size",))),
     "LayoutLM": (NO_CHOICE, fields(max_2d_position_embeddings=[20])),
     "FNet": ((*HEADS, *PRETRAINED), fields(("num_attention_heads",))),
     "Nystromformer": (HEADS, fields(num_landmarks=[8], segment_means_seq_len=[8], conv_kernel_size=[3, 5])),

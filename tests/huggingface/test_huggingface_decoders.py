@@ -47,6 +47,8 @@ MPT = {"vocab_size": VOCABULARY, "d_model": 16, "n_layers": 2, "n_heads": 4, "ma
 NEO = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 32, "pad_token_id": 0}
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "pad_token_id": 0},
+    "openai-gpt": GPTJ,
+    "openai-gpt relu": {**GPTJ, "afn": "relu", "n_head": 2},
     "gpt2 scaled by layer": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32,
                                       "n_inner": 20, "scale_attn_by_inverse_layer_idx": True, "pad_token_id": 0,
                                       "activation_function": "relu"},
@@ -177,6 +179,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "biogpt unscaled": {**SMALL, "scale_embedding": False, "hidden_act": "relu", "tie_word_embeddings": False},
     "granitemoe": {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 3.0, "logits_scaling": 0.7,
                    "residual_multiplier": 0.4, "attention_multiplier": 0.3},
+    "granitemoeshared": {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 10,
+                         "residual_multiplier": 0.4},
+    "granitemoeshared without": {**GROUPED, "num_local_experts": 3, "num_experts_per_tok": 1, "shared_intermediate_size": 0},
     "gpt_oss": {**GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 3},
     "gpt_oss bounded": {**GROUPED, "head_dim": 8, "num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 3,
                         "swiglu_limit": 0.2, "swiglu_alpha": 0.9, "layer_types": ["full_attention"] * 2, "attention_bias": False,
@@ -285,7 +290,7 @@ def test_every_head_that_the_library_has() -> None:
         stem = family_of(name).classes[name]
         for head, task in HEADS.items():
             there = known & {stem + head, f"{stem}Text{head}", f"{stem}LMHead{head}"}
-            assert bool(there) == (task in family_of(name).tasks) or name == "gpt2", (name, there)
+            assert bool(there) == (task in family_of(name).tasks) or "gpt" in name and f"{stem}LMHeadModel" in known, (name, there)
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if family_of(name).optional])
@@ -305,7 +310,8 @@ def test_without_a_mask(name: str, tmp_path: Path) -> None:
     compare(model, module, inputs, what=name)
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "opt after", "qwen2 with windows", "llama yarn", "smollm3 with windows", "olmo3 yarn",
+@pytest.mark.parametrize("name", [*(name for name in PLAIN if family_of(name).caches), "opt after", "qwen2 with windows", "llama yarn",
+                                  "smollm3 with windows", "olmo3 yarn",
                                   "falcon with shared keys", "falcon with biases by place", "lfm2 with biases"])
 @pytest.mark.parametrize("padding", ["none", "left"])
 def test_the_cache(name: str, padding: str, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ RESNET = {"embedding_size": 6, "hidden_sizes": [8, 12], "depths": [2, 1], "layer
 OTHER = {**SMALL, "position_embedding_type": "learned", "encoder_attention_heads": 1, "activation_function": "gelu", "auxiliary_loss": True}
 
 
-def made(head: str, fields: dict[str, Any] = SMALL, **backbone: Any) -> Any:
-    config = transformers.DetrConfig(**fields, backbone_config=transformers.ResNetConfig(**{**RESNET, **backbone}))
-    return randomised(getattr(transformers, f"Detr{head}")(config))
+def made(head: str, fields: dict[str, Any] = SMALL, stem: str = "Detr", **backbone: Any) -> Any:
+    config = getattr(transformers, f"{stem}Config")(**fields, backbone_config=transformers.ResNetConfig(**{**RESNET, **backbone}))
+    return randomised(getattr(transformers, f"{stem}{head}")(config))
 
 
 def images(batch: int, height: int, width: int, *, masked: bool = True) -> Arrays:
@@ -40,6 +40,7 @@ def images(batch: int, height: int, width: int, *, masked: bool = True) -> Array
 @pytest.mark.parametrize(("head", "fields", "backbone"), [
     ("Model", SMALL, {}), ("ForObjectDetection", SMALL, {"layer_type": "bottleneck", "out_features": ["stage1"]}),
     ("ForObjectDetection", OTHER, {"downsample_in_first_stage": True, "out_indices": [1, 2], "hidden_act": "silu"}),
+    ("Model", SMALL, {"stem": "TableTransformer"}), ("ForObjectDetection", OTHER, {"stem": "TableTransformer"}),
 ])
 def test_detr(head: str, fields: dict[str, Any], backbone: dict[str, Any], tmp_path: Path) -> None:
     module = made(head, fields, **backbone)

@@ -38,6 +38,7 @@ DPT = {"image_size": 16, "patch_size": 4, "hidden_size": 16, "num_hidden_layers"
        "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [4, 5, 6, 7], "fusion_hidden_size": 6}
 CASES: list[Case] = [
     ("ViTMSN", "Model", SMALL, [(13, 13)]), ("ViTMSN", "ForImageClassification", {**SMALL, "qkv_bias": False}, [(13, 13)]),
+    ("IJepa", "Model", {**SMALL, "qkv_bias": False}, [(13, 13)]), ("IJepa", "ForImageClassification", SMALL, [(13, 13)]),
     ("Yolos", "Model", {**SMALL, "image_size": [8, 12], "num_detection_tokens": 3}, [(8, 12), *ANY]),
     ("Yolos", "ForObjectDetection", {**SMALL, "image_size": [8, 12], "use_mid_position_embeddings": False}, ANY),
     ("Dinov2WithRegisters", "Model", {**SCALED, "num_register_tokens": 3, "use_swiglu_ffn": True}, ANY),

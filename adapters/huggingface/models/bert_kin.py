@@ -126,6 +126,15 @@ LAYOUTLM = family("layoutlm", "LayoutLM", layoutlm, prefixes=("layoutlm.",), wit
                   inputs=(*WITH_TYPES, "bbox"), names={
     **NAMES, "columns": "embeddings.x_position_embeddings", "rows": "embeddings.y_position_embeddings",
     "heights": "embeddings.h_position_embeddings", "widths": "embeddings.w_position_embeddings"})
+def bert_generation(config: Config, sizes: Sizes) -> Style:
+    return replace(like_bert(config, sizes), types=0)
+
+
+BERT_GENERATION = replace(
+    family("bert-generation", "BertGeneration", bert_generation, {"feature-extraction": LIKE_BERT["feature-extraction"]},
+           prefixes=("bert.",), inputs=INPUTS,
+           names={role: name for role, name in NAMES.items() if role not in ("pooler", "types")}),
+    tasks={"feature-extraction": "Encoder"})
 REMBERT = family("rembert", "RemBert", rembert, prefixes=("rembert.",),
                  names={**NAMES, "projection": "encoder.embedding_hidden_mapping_in"},
                  head_names={"lm_dense": "cls.predictions.dense", "lm_norm": "cls.predictions.LayerNorm",

@@ -1,9 +1,13 @@
-"""DETR (Carion et al. 2020): boxes and classes that a decoder asks of the map of a convolutional network, in images of any size."""
+"""DETR (Carion et al. 2020), and Table Transformer (Smock et al. 2022), whose norms come before each part.
+
+Boxes and classes that a decoder asks of the map of a convolutional network, in images of any size.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from adapters.huggingface.config import Config
@@ -16,6 +20,7 @@ from converter.builder import Value
 from converter.dims import fixed, symbol
 from converter.ir import DimRange, DType
 
+TABLES = "table-transformer"
 BACKBONE, MASK = "backbone.conv_encoder.model.", "pixel_mask"
 LAYER = "{side}.layers.{layer}"
 NAMES = {
@@ -31,6 +36,7 @@ NAMES = {
     "outer": f"{LAYER}.fc2",
     "outer_norm": f"{LAYER}.final_layer_norm",
     "norm": "decoder.layernorm",
+    "encoder_norm": "encoder.layernorm",
 }
 HEADS = {"class": "class_labels_classifier", "box_layer": "bbox_predictor.layers.{layer}"}
 # Which the library's modules have, where files have the others.
@@ -71,15 +77,18 @@ def build(net: Net, task: str) -> None:
 
     def layer(x: Value, side: str, places: Value, source: tuple[Value, Value] | None, index: int) -> Value:
         shown = seen if source is None else None
-        x = _attended(net, x, "self_attn", side, (x, places, places), shown, layer=index)
+        x = _attended(net, x, "self_attn", side, (None, places, places), shown, layer=index)
         if source is not None:
             x = _attended(net, x, "encoder_attn", side, (source[0], source[1], places), seen, layer=index)
-        y = net.activation(net.linear(x, "inner", config.size(f"{side}_ffn_dim", 2048), side=side, layer=index), activation)
-        y = net.linear(y, "outer", width, side=side, layer=index)
-        return net.layer_norm(net.op("add", x, y), "outer_norm", EPS, name=f"{side}_layer_{index}", side=side, layer=index)
+        normed = net.layer_norm(x, "outer_norm", EPS, side=side, layer=index) if norms_before(config) else x
+        y = net.activation(net.linear(normed, "inner", config.size(f"{side}_ffn_dim", 2048), side=side, layer=index), activation)
+        y = net.op("add", x, net.linear(y, "outer", width, side=side, layer=index))
+        return y if norms_before(config) else net.layer_norm(y, "outer_norm", EPS, name=f"{side}_layer_{index}", side=side, layer=index)
 
     for index in range(config.size("encoder_layers", 6)):
         x = layer(x, "encoder", places, None, index)
+    if norms_before(config):
+        x = net.layer_norm(x, "encoder_norm", EPS)
     boxes = config.size("num_queries", 100)
     asked, between = net.tensor("asked", (boxes, width)), config.flag("auxiliary_loss", False)
     y = net.op("full", shape=(batch, boxes, width), fill_value=0.0, dtype=net.dtype)
@@ -102,18 +111,30 @@ def _last_norm(net: Net, x: Value) -> Value:
     return net.op("layer_norm", x, weight, bias, normalized_shape=x.shape[-1:], eps=EPS)
 
 
-def _attended(net: Net, x: Value, kind: str, side: str, source: tuple[Value, Value, Value], mask: Value | None, layer: int) -> Value:
-    """x with what it sees of a source, normalised. source: the words, their positions and those of x, added to keys and to queries."""
+def norms_before(config: Config) -> bool:
+    """Whether norms come before each part instead of after it."""
+    return config.get("model_type") == TABLES
+
+
+def _attended(net: Net, x: Value, kind: str, side: str, source: tuple[Value | None, Value, Value], mask: Value | None,
+              layer: int) -> Value:
+    """x with what it sees of a source, normalised before or after.
+
+    source: the words, None for those of x; their positions and those of x, added to keys and to queries.
+    """
     config, width = net.config, fixed(x.shape[-1])
     heads = config.size(f"{side}_attention_heads", 8)
     if width % heads:
         raise config.refuse(f"{side}_attention_heads", f"a divisor of d_model, {width}", heads)
-    words, there, here = source
+    before = norms_before(config)
+    normed = net.layer_norm(x, f"{kind}_norm", EPS, side=side, layer=layer) if before else x
+    words, there, here = normed if source[0] is None else source[0], *source[1:]
+    read = {"query": net.op("add", normed, here), "key": net.op("add", words, there), "value": words}
     query, key, value = (net.split_heads(net.linear(given, f"{kind}_{role}", width, side=side, layer=layer), heads)
-                         for role, given in (("query", net.op("add", x, here)), ("key", net.op("add", words, there)), ("value", words)))
+                         for role, given in read.items())
     y = net.join_heads(net.op("scaled_dot_product_attention", query, key, value, mask))
-    y = net.linear(y, f"{kind}_attention_out", width, side=side, layer=layer)
-    return net.layer_norm(net.op("add", x, y), f"{kind}_norm", EPS, side=side, layer=layer)
+    y = net.op("add", x, net.linear(y, f"{kind}_attention_out", width, side=side, layer=layer))
+    return y if before else net.layer_norm(y, f"{kind}_norm", EPS, side=side, layer=layer)
 
 
 # Positions ---------------------------------------------------------------------------------------------------------------
@@ -215,3 +236,5 @@ FAMILY = Family(
     legacy=NEWER,
     inputs=("pixel_values", MASK),
 )
+TABLE_TRANSFORMER = replace(FAMILY, classes={TABLES: "TableTransformer"}, legacy=(), names={
+    **NAMES, "rows": f"backbone.{NAMES['rows']}", "columns": f"backbone.{NAMES['columns']}"})

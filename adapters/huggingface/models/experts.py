@@ -206,6 +206,15 @@ def granitemoe(config: Config, sizes: Sizes) -> Style:
     return replace(granite(config, sizes), feed=routed(sizes, router, partial(_one_of, ending="weight")))
 
 
+def granitemoeshared(config: Config, sizes: Sizes) -> Style:
+    """One more expert, which each word has; none where its size is 0."""
+    inner, style = config.size("shared_intermediate_size", 1024, least=0), granitemoe(config, sizes)
+    if not inner:
+        return style
+    experts, always = style.feed, gated(replace(sizes, inner=inner), fused=True)
+    return replace(style, feed=lambda net, x, layer: net.op("add", experts(net, x, layer), always(net, x, layer)))
+
+
 def gpt_oss(config: Config, sizes: Sizes) -> Style:
     """A score for nothing beside each head's; experts with biases and bounds."""
     router = replace(read_router(config, sizes.layers, 128, 4, False), among="chosen", bias=True)
@@ -247,8 +256,10 @@ MIXTRAL = family("mixtral", "Mixtral", mixtral, usual=Usual(groups=8, theta=1e6)
 QWEN2_MOE = family("qwen2_moe", "Qwen2Moe", qwen2_moe, usual=Usual(groups=16), names={**EXPERTS, **SHARED})
 QWEN3_MOE = family("qwen3_moe", "Qwen3Moe", qwen3_moe, usual=Usual(groups=4), names=EXPERTS)
 OLMOE = family("olmoe", "Olmoe", olmoe, names=EXPERTS, without=ONLY_WORDS)
-GRANITEMOE = family("granitemoe", "GraniteMoe", granitemoe, without=ONLY_WORDS, names={
-    "router": f"{OLDER}.router.layer", "experts_gate_up": f"{OLDER}.input_linear", "experts_down": f"{OLDER}.output_linear"})
+OF_GRANITE = {"router": f"{OLDER}.router.layer", "experts_gate_up": f"{OLDER}.input_linear", "experts_down": f"{OLDER}.output_linear"}
+GRANITEMOE = family("granitemoe", "GraniteMoe", granitemoe, without=ONLY_WORDS, names=OF_GRANITE)
+GRANITEMOESHARED = family("granitemoeshared", "GraniteMoeShared", granitemoeshared, without=ONLY_WORDS, names={
+    **OF_GRANITE, **{role: f"layers.{{layer}}.shared_mlp.{name}_linear" for role, name in (("gate_up", "input"), ("down", "output"))}})
 GPT_OSS = family("gpt_oss", "GptOss", gpt_oss, without=("question-answering",), names={
     **EXPERTS, "router": f"{INSIDE}.router", "experts_gate_up_bias": f"{INSIDE}.experts.gate_up_proj_bias",
     "experts_down_bias": f"{INSIDE}.experts.down_proj_bias", "sinks": "layers.{layer}.self_attn.sinks"},

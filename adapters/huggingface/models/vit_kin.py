@@ -1,6 +1,6 @@
 """Vision transformers that differ from ViT in their tokens or in what lies between layers, and one for sound.
 
-MSN (Assran et al. 2022), MAE (He et al. 2022; its encoder), YOLOS (Fang et al. 2021), AST (Gong et al. 2021).
+MSN (Assran et al. 2022), I-JEPA (Assran et al. 2023), MAE (He et al. 2022; its encoder), YOLOS (Fang et al. 2021), AST (Gong et al. 2021).
 """
 
 from __future__ import annotations
@@ -48,6 +48,20 @@ def build_msn(net: Net, task: str) -> None:
         net.output("last_hidden_state", x)
     else:
         net.output("logits", net.linear(net.first(x), "classifier", config.labels()))
+
+
+def build_ijepa(net: Net, task: str) -> None:
+    """Patches alone."""
+    config = net.config
+    given, width, layout = image(config), config.size("hidden_size"), _layout(config)
+    for name in ("pooler_act", "pooler_output_size", "encoder_stride"):
+        config.get(name)  # of parts that its models have not
+    x = patches(net, pixels(net, given), given, width)
+    x = _layers(net, net.op("add", x, net.tensor("positions", (1, x.shape[1], width), ""), name="embeddings"), layout)
+    if task == "image-feature-extraction":
+        net.output("last_hidden_state", x)
+    else:
+        net.output("logits", net.linear(net.op("mean", x, axis=(1,)), "classifier", config.labels()))
 
 
 # MAE ---------------------------------------------------------------------------------------------------------------------
@@ -172,6 +186,8 @@ def build_spectrogram(net: Net, task: str) -> None:
 
 
 MSN = replace(VIT, classes={"vit_msn": "ViTMSN"}, build=build_msn, leftovers=("embeddings.mask_token", "classifier.*"))
+IJEPA = replace(VIT, classes={"ijepa": "IJepa"}, build=build_ijepa, prefixes=("ijepa.",),
+                names={role: name for role, name in NAMES.items() if role not in ("class", "pooler")})
 MAE = replace(VIT, classes={"vit_mae": "ViTMAE"}, build=build_mae, tasks={"image-feature-extraction": "Model"}, heads={},
               leftovers=("decoder.*",), inputs=("pixel_values", NOISE))
 YOLOS = Family(
