@@ -13,7 +13,9 @@ import numpy as np
 
 from converter.attributes import concrete_attributes
 from converter.errors import ConverterError, RunError
+from converter.footprint import Footprint, check_memory
 from converter.ir import Array, DType, Graph, Model, Node
+from converter.opset import lookup
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.resolved import resolve
 from converter.sizes import bind_body, check_inputs, promote
@@ -32,11 +34,13 @@ def run(model: Model, inputs: Mapping[str, Any], *, float_dtype: Any = None, obs
         observe: called with every node and its outputs as they are made.
 
     Raises:
-        RunError: the inputs do not fit, or a node fails on them.
+        RunError: the inputs do not fit, the values do not fit in memory, or a node fails on them.
     """
     arrays, bindings = check_inputs(model.graph, inputs)
     dtype = None if float_dtype is None else DType.of(float_dtype)
-    return run_graph(model.graph, model.parameters, arrays, bindings, dtype, observe)
+    footprint = check_memory(model, bindings, dtype)
+    (outputs,) = _run_together(model.graph, model.parameters, [(arrays, bindings)], dtype, [observe], footprint)
+    return outputs
 
 
 def run_cases(model: Model, cases: Sequence[Mapping[str, Any]], *, float_dtype: Any = None,
@@ -50,7 +54,10 @@ def run_cases(model: Model, cases: Sequence[Mapping[str, Any]], *, float_dtype: 
     """
     checked = [check_inputs(model.graph, inputs) for inputs in cases]
     dtype = None if float_dtype is None else DType.of(float_dtype)
-    return _run_together(model.graph, model.parameters, checked, dtype, observers or [None] * len(checked))
+    footprint = None
+    for _, bindings in checked:
+        footprint = check_memory(model, bindings, dtype)
+    return _run_together(model.graph, model.parameters, checked, dtype, observers or [None] * len(checked), footprint)
 
 
 def run_graph(graph: Graph, parameters: ParameterStore, inputs: Mapping[str, Array], bindings: dict[str, int],
@@ -61,7 +68,8 @@ def run_graph(graph: Graph, parameters: ParameterStore, inputs: Mapping[str, Arr
 
 
 def _run_together(graph: Graph, parameters: ParameterStore, cases: Sequence[tuple[Mapping[str, Array], dict[str, int]]],
-                  float_dtype: DType | None, observers: Sequence[Observer | None]) -> list[dict[str, Array]]:
+                  float_dtype: DType | None, observers: Sequence[Observer | None],
+                  footprint: Footprint | None = None) -> list[dict[str, Array]]:
     uses = graph.uses.copy()
     names = set(parameters.names())
     shared: dict[str, Array] = {}
@@ -81,6 +89,8 @@ def _run_together(graph: Graph, parameters: ParameterStore, cases: Sequence[tupl
         for node in graph.nodes:
             for own, (_, bindings), observe in zip(values, cases, observers, strict=True):
                 results = run_node(node, reader(own), bindings, float_dtype)
+                if footprint is not None and lookup(node.op).binds:
+                    footprint.check(bindings, float_dtype)
                 if observe is not None:
                     results = observe(node, results) or results
                 for name, result in zip(node.outputs, results, strict=False):

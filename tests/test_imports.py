@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
 CORE = ("errors", "dims", "size_text", "conditions", "ir", "parameters", "sizes", "facts", "formulas", "opset", "attributes", "resolved",
-        "equal_sizes", "checking", "ops", "builder", "recorded", "generator", "mapped")
+        "equal_sizes", "checking", "ops", "builder", "recorded", "generator", "mapped", "memory", "footprint")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
@@ -34,13 +34,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "opset": ("errors", "facts", "formulas", "ops"),
     "attributes": ("dims", "errors", "ir", "opset", "size_text"),
     "resolved": ("attributes", "errors", "ir", "opset"),
+    "memory": ("errors",),
+    "footprint": ("attributes", "checking", "dims", "errors", "ir", "memory", "opset", "sizes"),
     "checking": ("attributes", "dims", "equal_sizes", "errors", "ir", "opset", "parameters", "resolved"),
     "ops": ("errors", "dims", "equal_sizes", "facts", "formulas", "ir", "sizes", "opset", "attributes", "checking", "parameters",
             "reference"),
     "builder": ("conditions", "errors", "dims", "ir", "opset", "attributes", "checking"),
     "passes": (*CORE, "format", "tables"),
     "ports": (*CORE, "recognition"),
-    "reference": ("errors", "dims", "ir", "parameters", "sizes", "attributes", "resolved"),
+    "reference": ("errors", "dims", "footprint", "ir", "opset", "parameters", "sizes", "attributes", "resolved"),
     "format": (*CORE,),
     "discovery": ("errors", "ir"),
     "mapped": ("errors", "ir"),

@@ -19,6 +19,7 @@ from adapters.numpy.registry import find_kernel, find_preparation
 from adapters.numpy.steps import ABSENT, ERRORS, NOWHERE, Call, Step, Values, failure
 from converter.attributes import attribute_symbols
 from converter.checking import check
+from converter.footprint import Footprint
 from converter.ir import Array, Graph
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.resolved import ResolvedNode, resolve
@@ -37,6 +38,7 @@ class Plan:
         self._slots: dict[str, int] = {"\0absent": ABSENT, "\0nowhere": NOWHERE}
         self._constants: dict[int, Array] = {}
         self._specs = check(graph, parameters, outer=outer)
+        self._footprint = Footprint(graph, self._specs)
         self._inputs = [self._slot(port.name) for port in graph.inputs]
         self._read(parameters)
         nodes = [resolve(node) for node in graph.nodes]
@@ -166,8 +168,11 @@ class Plan:
     def run(self, inputs: Sequence[Array], bindings: dict[str, int]) -> list[Array]:
         """The outputs for inputs that were checked, in the graph's order. `bindings` gains the sizes that nodes bind.
 
-        Raises `RunError` when a node fails.
+        Raises `RunError` when a node fails, and for values that do not fit in memory.
         """
+        key = tuple(bindings.values())
+        if key not in self._known:
+            self._footprint.check(bindings)
         with np.errstate(all="ignore"):
             if self._once:
                 with suppress(*ERRORS):  # the run meets the same error, and says of which node
@@ -179,7 +184,6 @@ class Plan:
             if self._dynamic:
                 self._run_dynamic(steps, values, bindings)
             else:
-                key = tuple(bindings.values())
                 calls = self._known.get(key)
                 if calls is None:
                     calls = self._prepare(steps, bindings, key)
@@ -209,6 +213,7 @@ class Plan:
             call.run(values)
             if step.resolved.binds:
                 step.resolved.bind([values[slot] for slot in step.outputs], bindings)
+                self._footprint.check(bindings)
             for slot in step.drop:
                 values[slot] = None
 

@@ -31,7 +31,7 @@ class NumpySession:
         """The outputs by name, in the graph's order.
 
         Raises:
-            RunError: the inputs do not fit the graph, or a node fails on them.
+            RunError: the inputs do not fit the graph, the values do not fit in memory, or a node fails on them.
             FormatError: a file that holds parameters was changed since the session was made.
         """
         self._check_files()

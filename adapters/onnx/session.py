@@ -15,6 +15,7 @@ from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from adapters.onnx.lowering.border import from_border, to_border
 from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.errors import ConverterError, MissingDependencyError, RunError, UnsupportedError
+from converter.footprint import check_memory
 from converter.ir import Array, DType, Model
 from converter.sizes import check_inputs
 
@@ -41,8 +42,9 @@ class OnnxRuntimeSession:
         check_providers(providers, self.session.get_providers())
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """The outputs by name. Raises `RunError` for inputs that do not fit the graph."""
-        arrays, _ = check_inputs(self.model.graph, inputs)
+        """The outputs by name. Raises `RunError` for inputs that do not fit the graph, and for values that do not fit in memory."""
+        arrays, sizes = check_inputs(self.model.graph, inputs)
+        check_memory(self.model, sizes)
         names = [output.name for output in self.model.graph.outputs]
         read = {item.name for item in self.session.get_inputs()}
         try:

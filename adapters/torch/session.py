@@ -11,6 +11,7 @@ import torch.utils._pytree as pytree
 from adapters.torch.dtypes import to_numpy, to_tensor
 from adapters.torch.rebuilding.rebuild import build
 from converter.errors import ConverterError, RunError
+from converter.footprint import check_memory
 from converter.ir import Array, Model
 from converter.sizes import check_inputs
 
@@ -23,8 +24,9 @@ class TorchSession:
         self.module = build(model, [name for name in model.parameters.names() if name in model.graph.uses])
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """The outputs by name. Raises `RunError` for inputs that do not fit the graph."""
-        arrays, _ = check_inputs(self.model.graph, inputs)
+        """The outputs by name. Raises `RunError` for inputs that do not fit the graph, and for values that do not fit in memory."""
+        arrays, sizes = check_inputs(self.model.graph, inputs)
+        check_memory(self.model, sizes)
         with torch.no_grad():
             try:
                 # Not the module itself, which prints the line of its code that fails.

@@ -18,8 +18,8 @@ def main(args: Sequence[str] | None = None, prog_name: str | None = None) -> Non
 
     try:
         cli.main(args=None if args is None else list(args), prog_name=prog_name)
-    except OSError as error:
-        # The help and the list of commands, which are printed outside of what `guarded` guards.
+    except (OSError, MemoryError) as error:
+        # The help and the list of commands, printed outside of what `guarded` guards; and memory that is missing within the guard itself.
         from converter.cli.guard import BAD_INPUT, complain, explain, silence
 
         silence()

@@ -14,21 +14,13 @@ import click
 from converter.cli.guard import end_if_asked
 from converter.errors import shown
 from converter.mapped import FileRange
+from converter.memory import shown_bytes
 from converter.parameters import Array, ParameterStore, ParameterView, places_in
 
 
 def say(text: str, err: bool = False, *, lines: bool = False) -> None:
     """Prints a line, or several where `lines`. Control characters of names that a file holds are shown as escapes."""
     click.echo(shown(text, lines=lines), err=err)
-
-
-def size(nbytes: float) -> str:
-    """`1.2 MB`: three digits, powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 999.5 or unit == "GB":
-            return f"{nbytes:.0f} {unit}" if unit == "B" or nbytes >= 99.5 else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    raise AssertionError
 
 
 def remaining(seconds: float) -> str:
@@ -109,4 +101,4 @@ class Watched(ParameterView):
             self._done.add(name)
             self._seen += nbytes
             seen = min(self._seen, self._total)
-            self._update(f"{self._text}  {size(seen)} of {size(self._total)}{self._left(seen)}")
+            self._update(f"{self._text}  {shown_bytes(seen)} of {shown_bytes(self._total)}{self._left(seen)}")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converter.cli.console import plural, say, size, table
+from converter.cli.console import plural, say, table
 from converter.cli.guard import guarded
 from converter.discovery import Format
 from converter.errors import ConverterError, FormatError, ParameterError, shown
 from converter.ir import Graph, Model, Node, TensorSpec
+from converter.memory import shown_bytes
 from converter.parameters import Array, ParameterStore
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def _one_line(facts: Any) -> Any:
 
 def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:
     """The facts as text."""
-    blocks = [f"{facts['file']}: {facts['format']}, {size(facts['bytes'])}"
+    blocks = [f"{facts['file']}: {facts['format']}, {shown_bytes(facts['bytes'])}"
               + (f", state_dict under {facts['key']!r}" if "key" in facts else "")]
     if "name" in facts:
         blocks.append(_graph(facts))
@@ -298,7 +299,7 @@ def _span(span: str) -> str:
 
 def _store(found: dict[str, Any]) -> str:
     dtypes = ", ".join(f"{count:,} {name}" if len(found["dtypes"]) > 1 else name for name, count in found["dtypes"].items())
-    text = f"Parameters: {plural(found['tensors'], 'tensor')}, {found['elements']:,} values, {size(found['bytes'])}" + (
+    text = f"Parameters: {plural(found['tensors'], 'tensor')}, {found['elements']:,} values, {shown_bytes(found['bytes'])}" + (
         f" ({dtypes})" if dtypes else "")
     tied = [f"{name} = {item['alias']}" for name, item in found["entries"].items() if "alias" in item]
     constants = [name for name, item in found["entries"].items() if "constant" in item]

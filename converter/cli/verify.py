@@ -19,6 +19,7 @@ from converter.cli.sources import name_options
 from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
 from converter.loading import file_session
+from converter.memory import parse_bytes
 from converter.naming import NameOptions
 from converter.paths import existing
 
@@ -97,7 +98,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
     names = name_options(naming)
     for name in runtimes:
         _check_runtime(name)
-    limit, share = _bytes(memory), None if quantisation is None else _share(quantisation)
+    limit, share = parse_bytes(memory, "--memory"), None if quantisation is None else _share(quantisation)
     arrays = _arrays(input_files)
     with progress("reading", quiet) as update:
         try:
@@ -146,14 +147,6 @@ def _check_runtime(name: str) -> None:
     found = discovery.runtime(runtime)
     if colon and not found.providers:
         raise click.UsageError(f"{runtime} has no execution providers: --runtime {runtime}, not {name}.")
-
-
-def _bytes(text: str) -> int:
-    """`500MB` in bytes: powers of 1000, or of 1024 for `500MiB`."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?\s*", text)
-    if found is None or not float(found[1]):
-        raise click.BadParameter(f"{text!r} is no size; 500MB and 8GB are.", param_hint="--memory")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
 
 
 def _share(text: str) -> float:

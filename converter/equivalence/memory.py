@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from converter.dims import evaluate
-from converter.errors import ConverterError
-from converter.ir import Array, Graph, TensorSpec
+from converter.ir import Array
 from converter.parameters import ParameterStore, ParameterView, places_in
 
 Item = TypeVar("Item")
@@ -41,37 +38,6 @@ class Kept(ParameterView):
                 self.room -= array.nbytes
                 self._arrays[name] = array
         return array
-
-
-def peak_bytes(graph: Graph, specs: Mapping[str, TensorSpec], sizes: Mapping[str, int]) -> int | None:
-    """About how many bytes of values a float64 run of a graph holds at most; None where only the data say.
-
-    Parameters do not count, nor what a kernel holds within itself.
-    """
-    uses = graph.uses.copy()
-    held: dict[str, int] = {}
-    try:
-        for port in graph.inputs:
-            held[port.name] = _bytes(port.spec, sizes)
-        total = peak = sum(held.values())
-        for node in graph.nodes:
-            for name in node.outputs:
-                if name is not None:
-                    held[name] = _bytes(specs[name], sizes)
-                    total += held[name]
-            peak = max(peak, total)
-            for name in node.names:
-                uses[name] -= 1
-                if not uses[name]:
-                    total -= held.pop(name, 0)
-    except (ConverterError, KeyError):
-        return None
-    return peak
-
-
-def _bytes(spec: TensorSpec, sizes: Mapping[str, int]) -> int:
-    itemsize = 8 if spec.dtype.is_float else spec.dtype.itemsize
-    return itemsize * math.prod(max(0, evaluate(size, sizes)) for size in spec.shape)
 
 
 def groups(items: Sequence[Item], sizes: Sequence[int | None], limit: int) -> Iterator[list[Item]]:

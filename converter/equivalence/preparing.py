@@ -10,10 +10,10 @@ from typing import Any
 
 from converter.equivalence.budget import MIN_SAMPLES, independent
 from converter.equivalence.inputs import PLAIN, RECORDED, Case, Planner, given
-from converter.equivalence.memory import peak_bytes
 from converter.equivalence.report import Report, Row, Stage, Unjudged, failure
 from converter.equivalence.truth import Judge, Prepared, Recorded, Refused, first_line
 from converter.errors import EndlessLoopError, RunError
+from converter.footprint import peak_bytes
 from converter.ir import Model
 from converter.sizes import bind
 

@@ -10,7 +10,9 @@ from converter.dims import Dim, evaluate, product
 from converter.equivalence.conditions import edges, meeting
 from converter.equivalence.roles import Specs
 from converter.errors import ConverterError
+from converter.footprint import peak_bytes
 from converter.ir import DimRange, Graph, Node
+from converter.memory import memory_limit
 
 ODD_SIZES = (3, 7, 5, 11, 13)
 HIGH_END = 128
@@ -42,6 +44,7 @@ class Sizes:
         self.edges = [condition for condition in edges(graph) if condition.symbols <= set(symbols)]
         least = self.work({name: span.min for name, span in self.ranges.items()} | dict(fixed))
         self.limit = max(LIGHT, HEAVY * (least or 0))
+        self.memory = memory_limit()
 
     def plan(self, index: int) -> dict[str, int]:
         """Every symbol's size in case `index`: typical, low end, odd, odd, high end where it is near, then odd ones.
@@ -121,9 +124,11 @@ class Sizes:
         return self.ranges.get(name, DimRange())
 
     def _light(self, sizes: dict[str, int], kept: set[str]) -> dict[str, int]:
-        """The sizes with the one that is the largest multiple of its least halved, as often as it takes to be within `limit`."""
-        while (self.work(sizes) or 0) > self.limit:
-            smaller = {name: min(size, self._span(name).nearest(size // 2)) for name, size in sizes.items() if name not in kept}
+        """The sizes with the one that is the largest multiple of its least halved, as often as it takes to be within `limit`, and for
+        a run's values to fit in memory, for which those that were `kept` at their high end go too."""
+        while (large := (peak_bytes(self.graph, self.specs, sizes) or 0) > self.memory) or (self.work(sizes) or 0) > self.limit:
+            stay = self.fixed if large else kept
+            smaller = {name: min(size, self._span(name).nearest(size // 2)) for name, size in sizes.items() if name not in stay}
             able = [name for name, size in smaller.items() if size < sizes[name] and not self._lone({**sizes, name: size})
                     and not unmet(self.required, {**sizes, name: size})]
             if not able:

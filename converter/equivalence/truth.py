@@ -16,9 +16,10 @@ from converter.equivalence.budget import Budget, typical_size
 from converter.equivalence.compare import FACTOR, FLOOR, ROUNDINGS, STRUCTURE, WHOLE, eps_of, is_exact, scales
 from converter.equivalence.conditioning import moves
 from converter.equivalence.inputs import PLAIN, Case
-from converter.equivalence.memory import MEMORY, groups, peak_bytes
+from converter.equivalence.memory import MEMORY, groups
 from converter.equivalence.ties import TieRule, tie_rules
 from converter.errors import ConverterError, EndlessLoopError, UnsupportedError
+from converter.footprint import peak_bytes
 from converter.ir import Array, DType, Model, Node
 from converter.recorded import Sample
 from converter.sizes import promote

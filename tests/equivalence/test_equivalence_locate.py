@@ -23,8 +23,9 @@ from converter.checking import check
 from converter.equivalence import verify
 from converter.equivalence.bisect import walk
 from converter.equivalence.locate import AGREES, FUSED
-from converter.equivalence.memory import Kept, groups, peak_bytes
+from converter.equivalence.memory import Kept, groups
 from converter.equivalence.reduction import Reduced, reduce, write
+from converter.footprint import peak_bytes
 from converter.ir import Model, Node
 from converter.parameters import InMemoryParameters
 
