@@ -126,7 +126,8 @@ def spread(count: int) -> onnx.ModelProto:
 
 ADD = [node("Add", ["x", "w"], ["y"])]
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
-    "a cycle": (lambda: proto([node("Add", ["x", "b"], ["a"]), node("Neg", ["a"], ["b"]), node("Neg", ["b"], ["y"])]), "no value 'b'"),
+    "a cycle": (lambda: proto([node("Add", ["x", "b"], ["a"]), node("Neg", ["a"], ["b"]), node("Neg", ["b"], ["y"])]), "for each other"),
+    "a node that reads itself": (lambda: proto([node("Add", ["x", "y"], ["y"])]), "wait for each other"),
     "an input that nothing makes": (lambda: proto([node("Add", ["x", "nowhere"], ["y"])]), "no value 'nowhere'"),
     "an output that nothing makes": (lambda: proto([node("Neg", ["x"], ["z"])]), "no value 'y'"),
     "a value made twice": (lambda: proto([node("Neg", ["x"], ["y"]), node("Abs", ["x"], ["y"])]), "made twice"),

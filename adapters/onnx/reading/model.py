@@ -16,6 +16,7 @@ from adapters.onnx.origin import PRODUCER
 from adapters.onnx.reading.equalities import solved
 from adapters.onnx.reading.items import SMALL, Item
 from adapters.onnx.reading.names import input_sizes
+from adapters.onnx.reading.order import sort_nodes
 from adapters.onnx.reading.parameters import MADE_UP, ForeignParameters
 from adapters.onnx.reading.reader import STANDARD, Reader
 from adapters.onnx.registry import readers
@@ -45,6 +46,7 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
     """
     versions = _versions(proto)
     _check_version(versions.get("", 1), proto.graph)
+    moved = sort_nodes(proto)
     proto = inline_functions(proto)
     graph = proto.graph
     initializers = Initializers(proto, path) if graph.initializer or graph.sparse_initializer else None
@@ -64,6 +66,8 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
         reader, _ = walked(bound)
         reader.notes.append("sizes that are equal: " + ", ".join(f"{name} is {size}" for name, size in sorted(bound.items())))
     notes, store = reader.notes, reader.store
+    if moved:
+        notes.append("the file has nodes before those that they read: they were sorted")
     if text_of(proto.producer_name) == PRODUCER:
         notes.append(STRIPPED)
     kept = _declare_values(reader, graph, values)
