@@ -20,6 +20,7 @@ from adapters.c.program import program_of
 from adapters.c.source import Program, header, source
 from converter.dims import Expr, evaluate, symbols
 from converter.errors import MissingDependencyError, RunError, UnsupportedError
+from converter.footprint import check_memory
 from converter.ir import Array, Model
 from converter.sizes import check_inputs
 
@@ -88,6 +89,7 @@ class CSession:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The outputs by name, in the graph's order. Raises `RunError` for inputs that do not fit, and where the model does."""
         arrays, bindings = check_inputs(self.model.graph, inputs)
+        check_memory(self.model, bindings)
         with self._lock:
             library = self._library
             if library is None or any(bindings[name] > self._most.get(name, bindings[name]) for name in self._inputs):

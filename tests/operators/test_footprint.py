@@ -49,7 +49,7 @@ STEPS: dict[str, tuple[Step, int]] = {
 }
 
 
-@pytest.mark.parametrize("runtime", ["reference", "numpy", "onnxruntime", "torch"])
+@pytest.mark.parametrize("runtime", ["reference", "numpy", "onnxruntime", "torch", "c"])
 @pytest.mark.parametrize("name", STEPS)
 def test_values_that_explode_are_refused_before_the_run(name: str, runtime: str) -> None:
     session = converter.session(chain(*STEPS[name]), runtime)
