@@ -11,7 +11,7 @@ import numpy as np
 from adapters.c.elementwise import NAMES
 from adapters.c.fusion import Number, Pending, Value, pending, placed
 from adapters.c.registry import lowerings
-from adapters.c.types import all_types, ctype
+from adapters.c.types import all_types, ctype, held
 from adapters.c.views import View, row_major
 from adapters.c.writer import Lowered, Writer
 from converter.attributes import attribute_symbols
@@ -20,10 +20,13 @@ from converter.dims import Dim, Expr, substitute, symbol
 from converter.errors import UnsupportedError
 from converter.ir import Array, Graph, Node, TensorSpec
 from converter.parameters import ParameterStore
+from converter.passes.complex_numbers import without_complex
 from converter.passes.decomposing import decompose
 from converter.ports.refusals import Refusals
 from converter.resolved import ResolvedNode, resolve
 
+PAIRED = ("view_as_real", "view_as_complex")
+"""What takes and gives complex numbers, at the border of a graph."""
 SPARE = 4096
 """Elements that what is known beforehand may take beyond what it is made of, to be computed here and not by the code."""
 
@@ -36,7 +39,9 @@ def known_operators() -> frozenset[str]:
 def in_known_operators(graph: Graph, parameters: ParameterStore) -> Graph:
     """The graph with all that has no lowering in terms of what has one, where its formula says so."""
     known = known_operators()
-    return decompose(graph, parameters, lambda node, _: node.op not in known or node.op in ("prod", "pad", "round"))
+    return decompose(
+        without_complex(graph, parameters), parameters, lambda node, _: node.op not in known or node.op in ("prod", "pad", "round")
+    )
 
 
 class Lowering:
@@ -63,10 +68,9 @@ class Lowering:
                     self.g.bind(name, 1)
                 sizes.setdefault(name, symbol(name))
             for name in filter(None, node.outputs):
+                spec = held(_sized(specs[name], sizes))
                 values[name] = View(
-                    self.g.buffer("refused", specs[name].dtype if specs[name].dtype in _ALL else _ANY, 1),
-                    _sized(specs[name], sizes).shape,
-                    row_major(_sized(specs[name], sizes).shape),
+                    self.g.buffer("refused", spec.dtype if spec.dtype in _ALL else _ANY, 1), spec.shape, row_major(spec.shape)
                 )
 
         self.refusals.walk(graph, lower, stand_in)
@@ -92,7 +96,10 @@ class Lowering:
             if name not in sizes:
                 fresh = name if name not in g.symbols else f"{name}_{len(g.symbols)}"
                 sizes[name] = symbol(fresh)
-        found = [_sized(spec, sizes) for spec in infer_node(node, specs)]
+        inferred = infer_node(node, specs)
+        if node.op not in PAIRED and any(spec.dtype.is_complex for spec in (*inferred, *(specs[name] for name in node.names))):
+            raise UnsupportedError("no code in C for complex numbers")
+        found = [held(_sized(spec, sizes)) for spec in inferred]
         for spec in found:
             ctype(spec.dtype)
         dtype = resolved.literal_dtype(specs)
@@ -139,7 +146,7 @@ class Lowering:
             if item is not None and array is None:
                 return None
             arrays.append(array)
-        if resolved.node.op in ("full", "broadcast_to"):
+        if resolved.node.op in ("full", "broadcast_to", *PAIRED):
             return None
         given = {name: value for name, value in attributes.items() if name not in resolved.operator.binds}
         if resolved.node.op == "permute_dims" and arrays[0] is not None and id(operands[0]) in self.kept:

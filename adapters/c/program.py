@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from adapters.c.fusion import Pending, store
 from adapters.c.lowering import Lowering, in_known_operators
 from adapters.c.names import cleaned
 from adapters.c.planning import plan
 from adapters.c.source import Port, Program
-from adapters.c.types import ctype
+from adapters.c.types import ctype, held
 from adapters.c.views import View, row_major
 from adapters.c.writer import BAD_SIZE, Writer
 from converter.checking import bound_sizes, check
@@ -56,7 +58,7 @@ def program_of(model: Model, most: Mapping[str, int] | None = None, name: str | 
     refusals = Refusals()
     for spec in (*(port.spec for port in graph.inputs), *(port.spec for port in graph.outputs)):
         try:
-            ctype(spec.dtype)
+            ctype(held(spec).dtype)
         except UnsupportedError as error:
             refusals.add(error, "graph")
     if refusals:
@@ -74,10 +76,10 @@ def program_of(model: Model, most: Mapping[str, int] | None = None, name: str | 
     for port in graph.inputs:
         view = _whole(g, port.name, port.spec, sizes, "input")
         values[port.name] = view
-        ports.append(Port(view.buffer.name, f"const {ctype(port.spec.dtype).stored} *{view.buffer.name}", f"{port.name}: {port.spec}"))
+        ports.append(Port(view.buffer.name, f"const {ctype(view.dtype).stored} *{view.buffer.name}", f"{port.name}: {port.spec}"))
     outputs = [_whole(g, port.name, port.spec, sizes, "output").buffer for port in graph.outputs]
     ports += [
-        Port(buffer.name, f"{ctype(port.spec.dtype).stored} *{buffer.name}", f"{port.name}: {port.spec}, a result")
+        Port(buffer.name, f"{ctype(buffer.dtype).stored} *{buffer.name}", f"{port.name}: {port.spec}, a result")
         for buffer, port in zip(outputs, graph.outputs, strict=True)
     ]
     checks = []
@@ -109,8 +111,10 @@ def program_of(model: Model, most: Mapping[str, int] | None = None, name: str | 
             target = store_of.alias_of(item) or item
             if target not in loaded:
                 try:
-                    ctype(store_of.spec(target).dtype)
-                    loaded[target] = store_of.mapped(target)
+                    spec = held(store_of.spec(target))
+                    ctype(spec.dtype)
+                    array = np.ascontiguousarray(store_of.mapped(target))
+                    loaded[target] = array if spec.dtype.numpy == array.dtype else array.view(spec.dtype.numpy).reshape(*array.shape, 2)
                 except UnsupportedError as error:
                     refusals.add(error, f"parameter {item!r}")
                     continue
@@ -132,11 +136,23 @@ def program_of(model: Model, most: Mapping[str, int] | None = None, name: str | 
         for buffer in (*(values[port.name].buffer for port in graph.inputs), *outputs)
     ]
     maxima += [(f"{upper}_{g.symbols[item].upper()}_MAX", g.known[item][1]) for item in arguments]
-    return Program(own, f"{graph.name}, written by model-converter", g, found, ports, checks, finals, arguments, maxima=maxima)
+    return Program(
+        own,
+        f"{graph.name}, written by model-converter",
+        g,
+        found,
+        ports,
+        checks,
+        finals,
+        arguments,
+        {item: high for item, (_, high) in limits.items()},
+        maxima=maxima,
+    )
 
 
 def _whole(g: Writer, name: str, spec: TensorSpec, sizes: Mapping[str, Dim], kind: str) -> View:
     """An argument that points to a tensor."""
+    spec = held(spec)
     shape = tuple(substitute(size, sizes) for size in spec.shape)
     return View(g.buffer(name, spec.dtype, product(shape), kind), shape, row_major(shape))
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from converter.errors import UnsupportedError
-from converter.ir import Array, DType
+from converter.ir import Array, DType, TensorSpec
+from converter.ops.complex_numbers import REAL_OF
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ _TYPES = {
     },
     **{dtype: CType(f"u{dtype.bits}", f"{dtype}_t", f"{dtype}_t") for dtype in (DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64)},
 }
+
+
+def held(spec: TensorSpec) -> TensorSpec:
+    """What a value is in memory: a complex one has real numbers, in pairs along a last axis."""
+    return TensorSpec(REAL_OF[spec.dtype], (*spec.shape, 2)) if spec.dtype.is_complex else spec
 
 
 def ctype(dtype: DType) -> CType:

@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import converter
-from converter.attributes import graphs_in
-from converter.checking import check
 from converter.conformance import outcome
-from converter.ir import Model
 
 FOLDER = Path(__file__).parent.parent.parent / "fixtures" / "conformance"
 FILES = sorted(FOLDER.glob("*.json"))
 FEW = {
+    "fftn-two_axes__forward",
     "linear-no_bias",
     "cummax-plain",
     "convolution-1d",
@@ -35,11 +32,8 @@ FEW = {
 """One of each kind of code: products, folds, orders, places that data name, sizes that data decide, branches and loops."""
 
 
-def holds_complex(model: Model) -> bool:
-    specs = check(model.graph, model.parameters)
-    return any(spec.dtype.is_complex for spec in specs.values()) or any(
-        port.spec.dtype.is_complex for node in model.graph.nodes for graph in graphs_in(node) for port in graph.inputs
-    )
+REFUSED = ("eig-", "scatter-complex_product")
+"""What has neither code nor a formula: the eigenvalues of general matrices, and products of complex numbers that meet at one place."""
 
 
 def test_the_few_are_there() -> None:
@@ -48,4 +42,4 @@ def test_the_few_are_there() -> None:
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=[] if path.stem in FEW else [pytest.mark.long]) for path in FILES])
 def test_compiled_models_conform(path: Path) -> None:
-    assert outcome(path, "c") == ("refused" if holds_complex(converter.load(path)) else "equivalent")
+    assert outcome(path, "c") == ("refused" if path.stem.startswith(REFUSED) else "equivalent")
