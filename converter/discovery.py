@@ -56,6 +56,8 @@ class Format:
 
     `values`: of a file of another origin `load(path, values=names)` keeps those values between under their names, that it would else
     make a part of a layer.
+
+    `told(path)` gives lines that a person should read of a file that was written.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Format:
     streams: bool = False
     graphs: bool = False
     values: bool = False
+    told: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

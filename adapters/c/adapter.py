@@ -19,7 +19,9 @@ ADAPTER = Adapter(
                 Option("weights", str, "A binary file for the parameters, in place of arrays in the source."),
                 Option("ram", str, "What the memory may take: 64K. More is refused."),
                 Option("flash", str, "What the parameters may take: 256K. More is refused."),
+                Option("no_selftest", bool, "Leave out the function that tries the model on inputs of known results.", False),
             ),
+            told="adapters.c.report:told",
         ),
     ),
     runtimes=(

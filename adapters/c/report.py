@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapters.c.source import Program
 from adapters.c.views import Buffer
@@ -95,3 +96,15 @@ def refuse_beyond(program: Program, budget: Budget) -> None:
                 received=f"{taken} bytes; {', '.join(f'{name} {size}' for name, size in worst)}",
                 fix="state smaller maxima (--max), or store the parameters in fewer bits (--dtype float16)",
             )
+
+
+def told(path: str | Path) -> list[str]:
+    """The table at the top of a file that was written."""
+    found: list[str] = []
+    with open(path, encoding="ascii") as file:
+        for line in file:
+            if line.startswith("/* layer") or found:
+                if line.startswith("*/"):
+                    break
+                found.append(line[3:].rstrip())
+    return found

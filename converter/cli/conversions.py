@@ -13,7 +13,7 @@ import click
 
 from converter.cli.console import say
 from converter.cli.sources import STREAM, check_checkpoint, name_options, read, recognisers_options, warn_of_code
-from converter.discovery import Format, Option, formats
+from converter.discovery import Format, Option, formats, resolve
 from converter.errors import ConverterError
 from converter.ir import DType
 
@@ -203,6 +203,9 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
         print_json(content, output, notes)
     elif not quiet:
         summary(content, output, files, bool(given.get("graph_only")), seconds)
+        if target.told is not None:
+            for line in resolve(target.told, target.extra)(output):
+                say(line)
 
 
 def _draft(conversion: Conversion, source: str | None, output: str, quiet: bool, given: Mapping[str, Any]) -> None:
