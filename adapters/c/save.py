@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+import converter
 from adapters.c.blob import laid_out
 from adapters.c.program import program_of
 from adapters.c.report import Budget, lines, refuse_beyond
+from adapters.c.selftest import written
 from adapters.c.source import header, source
 from converter.errors import ConverterError
 from converter.format.atomic import STDOUT, atomic_path
@@ -18,7 +20,14 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def save_c(
-    model: Model, path: str | Path, *, max: str | None = None, weights: str | None = None, ram: str | None = None, flash: str | None = None
+    model: Model,
+    path: str | Path,
+    *,
+    max: str | None = None,
+    weights: str | None = None,
+    ram: str | None = None,
+    flash: str | None = None,
+    no_selftest: bool = False,
 ) -> tuple[Path, ...]:
     """Writes `model` as `path`, the header beside it, and gives the files.
 
@@ -26,6 +35,7 @@ def save_c(
         max: the largest size of each free axis, `"time=64,batch=1"`.
         weights: a file for the parameters, in place of arrays in the source: `NAME_weights` is told where it lies in memory.
         ram, flash: what the memory and the parameters may take, `"64K"`; more is refused before anything is written.
+        no_selftest: whether to leave out `NAME_selftest`.
 
     Raises:
         UnsupportedError: what C lacks, all of it; a free size without a maximum.
@@ -39,7 +49,8 @@ def save_c(
     budget = Budget(_bytes("ram", ram), _bytes("flash", flash))
     program = program_of(model, maxima(max))
     refuse_beyond(program, budget)
-    program.facts["model"] = model_digest(model)
+    program.strings = {"digest": model_digest(model), "version": f"model-converter {converter.__version__}"}
+    program.selftest = None if no_selftest else written(model, program)
     block = None if weights is None else laid_out(program)
     table = lines(program)
     beside = path.with_suffix(".h")

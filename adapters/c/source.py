@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adapters.c import kernels
-from adapters.c.names import comment
+from adapters.c.names import comment, quoted
 from adapters.c.planning import Plan
 from adapters.c.types import ctype, stored_numbers
 from adapters.c.views import Buffer
 from adapters.c.writer import BAD_DATA, BAD_SIZE, ENDLESS, Statement, Writer
 from converter.ir import Array
 
+SELFTEST = "Runs the model on inputs that it draws: 0 where it gives what it should, k where result k, from 1, strays, -k for error k."
 ROW = 12
 """Numbers in a line."""
 PART = 60
@@ -52,11 +53,15 @@ class Program:
     """What is done at the end: sizes that the data decided are told."""
     sizes: list[str]
     """The free sizes that are arguments, in their order."""
+    limits: dict[str, int]
+    """The largest of each free size."""
     facts: dict[str, str] = field(default_factory=dict)
     blob: dict[int, int] | None = None
     """Where in the file of weights each constant lies, by identity, where there is one."""
     maxima: list[tuple[str, int]] = field(default_factory=list)
-    extra: list[str] = field(default_factory=list)
+    selftest: str | None = None
+    strings: dict[str, str] = field(default_factory=dict)
+    """What the compiled model says of itself."""
 
     @property
     def constants(self) -> list[Buffer]:
@@ -91,7 +96,10 @@ def header(program: Program) -> str:
             "/* Where the file of weights lies in memory, aligned to 16 bytes; it is read there. To be called first. */",
             f"void {program.name}_weights(const void *file);",
         ]
-    lines += [*program.extra, "", "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""]
+    if program.selftest is not None:
+        lines += ["", f"/* {comment(SELFTEST)} */", f"int {program.name}_selftest(void);"]
+    lines += ["", *(f"extern const char {program.name}_{key}[];" for key in program.strings)]
+    lines += ["", "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""]
     return "\n".join(lines)
 
 
@@ -146,10 +154,14 @@ def source(program: Program, header_name: str, table: Sequence[str] = ()) -> Ite
             + "  return 0;\n}\n"
         )
         body.append(f"if ((error = part_{number + 1}({', '.join(given)})) != 0) {{ return error; }}")
+    for key, value in program.strings.items():
+        yield f"\nconst char {program.name}_{key}[] = {quoted(value)};\n"
     yield f"\n{_signature(program)} {{\n"
     for line in (*(["int error;"] if len(groups) > 1 else []), *program.checks, *body, *program.results, "return 0;"):
         yield f"  {line}\n" if line else "\n"
     yield "}\n"
+    if program.selftest is not None:
+        yield f"\n{program.selftest}"
 
 
 def _grouped(statements: Sequence[Statement]) -> list[list[Statement]]:

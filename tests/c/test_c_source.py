@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import converter
 from adapters.c.names import KEYWORDS, Names, cleaned, comment, quoted
@@ -15,7 +16,9 @@ from adapters.c.planning import _placed
 from adapters.c.program import program_of
 from adapters.c.session import CSession, compiler
 from adapters.c.views import Buffer
+from converter.cli.main import cli
 from converter.errors import ConverterError, RunError, UnsupportedError
+from converter.format import model_digest
 from converter.ir import DType, Model
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
@@ -31,11 +34,11 @@ def doubled(name: str = "net", value: str = "x", size: str = "time") -> Model:
     return Model(builder.graph(), converter.InMemoryParameters({"weight": np.asarray([1.0, -2.0, 0.5], np.float32)}))
 
 
-def built(folder: Path, main: str, *flags: str, name: str = "m") -> subprocess.CompletedProcess[str]:
+def built(folder: Path, code: str, *flags: str, name: str = "m") -> subprocess.CompletedProcess[str]:
     """Compiles `folder/m.c` with a main function beside it, and runs it."""
-    (folder / "main.c").write_text(f'#include <stdio.h>\n#include "{name}.h"\n{main}\n', encoding="ascii")
+    (folder / "main.c").write_text(f'#include <stdio.h>\n#include "{name}.h"\n{code}\n', encoding="ascii")
     subprocess.run([compiler(), *(flags or STRICT), f"{name}.c", "main.c", "-o", "run", "-lm"], cwd=folder, check=True)
-    return subprocess.run([folder / "run"], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([str(folder / "run")], capture_output=True, text=True, check=False, timeout=60, cwd=folder)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +191,9 @@ def test_compilers_and_sanitizers_have_nothing_to_say(tmp_path: Path, name: str)
         + f"""
 int main(void) {{
   size_t k;
-  int code = {program.name}({", ".join(arguments)});
+  int error = {program.name}({", ".join(arguments)});
   for (k = 0; k < sizeof out_{first} / sizeof *out_{first}; ++k) {{ printf("%.9g ", (double)out_{first}[k]); }}
-  return code;
+  return error;
 }}"""
     )
     subprocess.run([compiler(), *STRICT, "-c", "m.c"], cwd=tmp_path, check=True)
@@ -200,9 +203,7 @@ int main(void) {{
     np.testing.assert_allclose(np.asarray(result.stdout.split(), np.float64), np.ravel(wanted), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", ["mlp_digits", "conv_digits", "lstm_classifier", "gru_classifier", "elman", "classifier"]
-)
+@pytest.mark.parametrize("name", ["mlp_digits", "conv_digits", "lstm_classifier", "gru_classifier", "elman", "classifier"])
 def test_the_arena_is_hardly_larger_than_what_lives_at_one_time(name: str) -> None:
     model = converter.load(FIXTURES / name / "model.json")
     found = program_of(
@@ -225,3 +226,53 @@ def test_no_two_buffers_share_bytes_while_both_are_needed() -> None:
             for b in items:
                 together = a is not b and a.first <= b.last and b.first <= a.last
                 assert not together or places[id(a)] >= places[id(b)] + sizes[id(b)] or places[id(b)] >= places[id(a)] + sizes[id(a)]
+
+
+def test_the_proof_travels_with_the_source(tmp_path: Path) -> None:
+    model = converter.load(FIXTURES / "mlp_digits" / "model.json")
+    converter.save(model, tmp_path / "m.c", max="batch=1")
+    code = 'int main(void) { printf("%d", digits_mlp_selftest()); return 0; }'
+    assert built(tmp_path, code).stdout == "0"
+    text = (tmp_path / "m.c").read_text(encoding="ascii")
+    assert model_digest(model) in text
+    weight = text.index("static const float layers_3_bias")
+    first = text.index("\n  ", weight) + 3
+    (tmp_path / "m.c").write_text(f"{text[:first]}-3.5f{text[text.index(',', first) :]}", encoding="ascii")
+    assert int(built(tmp_path, code).stdout) > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int64", "uint8"])
+def test_the_self_test_draws_what_python_draws(tmp_path: Path, dtype: str) -> None:
+    """A model that gives what it is given: equal to the bit, but for what a result may stray."""
+    builder = converter.GraphBuilder("same")
+    builder.output("y", builder.op("reshape", builder.input("x", dtype, [3, 5]), shape=(15,)))
+    converter.save(Model(builder.graph(), converter.InMemoryParameters({})), tmp_path / "m.c")
+    assert built(tmp_path, 'int main(void) { printf("%d", same_selftest()); return 0; }').stdout == "0"
+
+
+def test_the_command_says_what_the_model_takes(tmp_path: Path) -> None:
+    source = FIXTURES / "mlp_digits" / "model.json"
+    result = CliRunner().invoke(cli, ["json-to-c", str(source), "-o", str(tmp_path / "m.c"), "--max", "batch=1"])
+    assert result.exit_code == 0, result.output
+    assert "linear          8192         128           2048" in result.output
+    refused = CliRunner().invoke(cli, ["json-to-c", str(source), "-o", str(tmp_path / "n.c"), "--max", "batch=1", "--flash", "1K"])
+    assert refused.exit_code == 2
+    assert not (tmp_path / "n.c").exists()
+    assert "linear_1 1320" in refused.output.replace("\n", " ")
+
+
+def test_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
+    model = converter.load(FIXTURES / "mlp_digits" / "model.json")
+    files = converter.save(model, tmp_path / "m.c", max="batch=2", weights=str(tmp_path / "m.bin"))
+    assert [path.name for path in files] == ["m.c", "m.h", "m.bin"]
+    code = """
+int main(int count, char **arguments) {
+  static union { double alignment; unsigned char bytes[16384]; } block;
+  FILE *file = fopen("m.bin", "rb");
+  (void)count; (void)arguments;
+  if (!file || !fread(block.bytes, 1, sizeof block, file)) { return 1; }
+  digits_mlp_weights(&block);
+  printf("%d", digits_mlp_selftest());
+  return 0;
+}"""
+    assert built(tmp_path, code).stdout == "0"
