@@ -7,17 +7,18 @@ float64, which is how a translation is told apart from rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from converter.attributes import concrete_attributes
+from converter.attributes import attribute_symbols, concrete_attributes
 from converter.errors import ConverterError, RunError
 from converter.footprint import Footprint, check_memory
 from converter.ir import Array, DType, Graph, Model, Node
 from converter.opset import lookup
-from converter.parameters import InMemoryParameters, ParameterStore
-from converter.resolved import resolve
+from converter.parameters import ParameterStore
+from converter.resolved import ResolvedNode, resolve
 from converter.sizes import bind_body, check_inputs, promote
 
 Observer = Callable[[Node, tuple[Array, ...]], "tuple[Array, ...] | None"]
@@ -62,7 +63,7 @@ def run_cases(model: Model, cases: Sequence[Mapping[str, Any]], *, float_dtype: 
 
 def run_graph(graph: Graph, parameters: ParameterStore, inputs: Mapping[str, Array], bindings: dict[str, int],
               float_dtype: DType | None = None, observe: Observer | None = None) -> dict[str, Array]:
-    """`run` on inputs that were checked already; sub-graphs come here too."""
+    """`run` on inputs that were checked already."""
     (outputs,) = _run_together(graph, parameters, [(inputs, bindings)], float_dtype, [observe])
     return outputs
 
@@ -110,33 +111,70 @@ def run_node(node: Node, value: Callable[[str], Array], bindings: dict[str, int]
     """One node through its reference kernel. `bindings` gains the symbols that its outputs bind."""
     try:
         resolved = resolve(node)
+    except ConverterError as error:
+        raise error.within(f"node {node}") from error
+    return _apply(resolved, value, bindings, float_dtype)
+
+
+def _apply(resolved: ResolvedNode, value: Callable[[str], Array], bindings: dict[str, int], float_dtype: DType | None,
+           attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
+    """`run_node` for a node that was resolved, and on attributes that were worked out already where they are given."""
+    try:
         arrays = [value(operand) if isinstance(operand, str) else operand for operand in resolved.operands]
         tensors = [array for array in arrays if isinstance(array, np.ndarray)]
         arguments = [np.asarray(array, tensors[-1].dtype) if operand is not None and not isinstance(operand, str) else array
                      for operand, array in zip(resolved.operands, arrays, strict=True)]
-        attributes = {name: promote(item, float_dtype) if isinstance(item, DType) else
-                      _body(item, bindings, float_dtype) if isinstance(item, Graph) else item
-                      for name, item in concrete_attributes(resolved.given, bindings).items()}
+        if attributes is None:
+            attributes = _attributes(resolved, bindings, float_dtype)
         result = resolved.operator.kernel(*arguments, **attributes)
     except ConverterError as error:
-        raise error.within(f"node {node}") from error
+        raise error.within(f"node {resolved.node}") from error
     except (ValueError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError, MemoryError) as error:
         shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in tensors)
-        raise RunError(f"cannot run on these operands ({type(error).__name__}: {error})", where=f"node {node}",
+        raise RunError(f"cannot run on these operands ({type(error).__name__}: {error})", where=f"node {resolved.node}",
                        received=shapes) from error
     results = tuple(np.asarray(item) for item in (result if isinstance(result, tuple) else (result,)))
     resolved.bind(results, bindings)
     return results
 
 
-def _body(graph: Graph, bindings: Mapping[str, int], float_dtype: DType | None) -> Callable[..., tuple[Array, ...]]:
-    """A sub-graph as its operator's kernel calls it."""
+def _attributes(resolved: ResolvedNode, bindings: Mapping[str, int], float_dtype: DType | None) -> dict[str, Any]:
+    return {name: promote(item, float_dtype) if isinstance(item, DType) else
+            _Body(item, bindings, float_dtype) if isinstance(item, Graph) else item
+            for name, item in concrete_attributes(resolved.given, bindings).items()}
 
-    def call(*arrays: Array) -> tuple[Array, ...]:
-        inputs = {port.name: array for port, array in zip(graph.inputs, arrays, strict=True)}
-        return tuple(run_graph(graph, InMemoryParameters({}), inputs, bind_body(graph, arrays, bindings), float_dtype).values())
 
-    return call
+class _Body:
+    """A sub-graph as its operator's kernel calls it, once or at each step of a loop: what all steps share is worked out once."""
+
+    def __init__(self, graph: Graph, outer: Mapping[str, int], float_dtype: DType | None) -> None:
+        self.graph, self.outer, self.float_dtype = graph, outer, float_dtype
+
+    @cached_property
+    def steps(self) -> list[tuple[ResolvedNode, Mapping[str, Any] | None, list[str]]]:
+        """Each node, its attributes where no size is among them, and the values that nothing reads after it."""
+        nodes = [resolve(node) for node in self.graph.nodes]
+        last = {name: place for place, item in enumerate(nodes) for name in (*item.node.names, *filter(None, item.node.outputs))}
+        kept = {output.value for output in self.graph.outputs}
+        drops: list[list[str]] = [[] for _ in nodes]
+        for name, place in last.items():
+            if name not in kept:
+                drops[place].append(name)
+        plain = [not item.graphs and not attribute_symbols(tuple(item.given.values())) for item in nodes]
+        return [(item, _attributes(item, {}, self.float_dtype) if known else None, drop)
+                for item, known, drop in zip(nodes, plain, drops, strict=True)]
+
+    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+        bindings = bind_body(self.graph, arrays, self.outer)
+        values = {port.name: array for port, array in zip(self.graph.inputs, arrays, strict=True)}
+        for resolved, attributes, drop in self.steps:
+            results = _apply(resolved, values.__getitem__, bindings, self.float_dtype, attributes)
+            for name, result in zip(resolved.node.outputs, results, strict=False):
+                if name is not None:
+                    values[name] = result
+            for name in drop:
+                del values[name]
+        return tuple(values[output.value] for output in self.graph.outputs)
 
 
 def _cast(array: Array, float_dtype: DType | None) -> Array:

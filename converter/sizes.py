@@ -106,6 +106,8 @@ def bind_body(graph: Graph, arrays: Sequence[Array], outer: Mapping[str, int]) -
 
 def check_shape(spec: TensorSpec, shape: tuple[int, ...], bindings: Mapping[str, int], where: str) -> None:
     """Raises `RunError` when a shape is not the declared one under `bindings`."""
+    if spec.shape == shape:
+        return
     expected = tuple(substitute(size, bindings) for size in spec.shape)
     if len(expected) != len(shape) or any(isinstance(want, int) and want != got
                                           for want, got in zip(expected, shape, strict=True)):

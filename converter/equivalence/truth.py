@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from converter import reference
+from converter.attributes import graphs_in
 from converter.checking import check
 from converter.equivalence.budget import Budget, typical_size
 from converter.equivalence.compare import FACTOR, FLOOR, ROUNDINGS, STRUCTURE, WHOLE, eps_of, is_exact, scales
@@ -104,6 +105,8 @@ class Judge:
     def prepare_all(self, cases: Sequence[Recorded]) -> list[Prepared | Refused]:
         """`prepare` for several cases, so that each parameter is read and promoted once for as many as memory allows."""
         sizes = [peak_bytes(self.model.graph, self.specs, case.sizes) for case, _ in cases]
+        if not self.ran and any(graphs_in(node) for node in self.model.graph.nodes):
+            sizes[:1] = [None] * len(sizes[:1])  # by itself: a loop that does not end is found in one run
         found: list[Prepared | Refused] = []
         for group in groups(cases, sizes, self.memory // 4):
             found += self._group(group)

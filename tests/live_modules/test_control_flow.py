@@ -16,6 +16,7 @@ from torch._higher_order_ops.while_loop import while_loop
 
 import converter
 from adapters.torch.rebuilding.rebuild import to_module
+from converter import reference
 from converter.builder import GraphBuilder, Value
 from converter.checking import check
 from converter.errors import EndlessLoopError, GraphError, RunError, UnsupportedError
@@ -338,5 +339,14 @@ def test_loops_within_loops_are_counted_together(monkeypatch: pytest.MonkeyPatch
 def test_a_verdict_on_a_loop_without_end_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("converter.ops.control.MAX_STEPS", 100)
     model = Model(repeated("loop", one_more(), 1 << 60), InMemoryParameters({}))
+    runs: list[int] = []
+    run_cases = reference.run_cases
+
+    def counted(model: Model, cases: Any, **options: Any) -> Any:
+        runs.append(len(cases))
+        return run_cases(model, cases, **options)
+
+    monkeypatch.setattr(reference, "run_cases", counted)
     with pytest.raises(EndlessLoopError, match=r"within 100 steps.*--cases 0"):
         converter.verify(model, ["numpy"], cases=3)
+    assert runs == [1]
