@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from math import floor, gcd
 
 from converter.dims import Dim, Expr, evaluate, substitute, symbols
 from converter.errors import GraphError
@@ -115,6 +117,42 @@ def parse_condition(text: object) -> Condition:
 def ordered(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
     """Each condition once, in the order of their texts."""
     return tuple(sorted(set(conditions), key=str))
+
+
+def strongest(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Conditions without those that another one says too: `2*b >= 2*a` beside `b >= a`, `b + 1 >= a` beside it, or beside `a == b`.
+
+    In the order of their texts.
+    """
+    whole = ordered(conditions)
+    forms = {condition: _reduced(condition) for condition in whole}
+    kept: list[Condition] = []
+    for condition in sorted(whole, key=lambda item: (item.relation != "==", forms[item][1], len(str(item)))):
+        terms, more = forms[condition]
+        implied = any(_implies(other.relation, *forms[other], condition.relation, terms, more) for other in kept)
+        if not implied:
+            kept.append(condition)
+    return ordered(kept)
+
+
+def _reduced(condition: Condition) -> tuple[frozenset[tuple[object, int]], Fraction]:
+    """The terms with symbols over their common divisor, and the constant over it; of `>=` rounded down, as sizes are integers."""
+    terms = dict(condition.difference.terms)
+    more = terms.pop((), 0)
+    common = gcd(*terms.values())
+    rest = Fraction(more, common)
+    reduced = frozenset((term, count // common) for term, count in terms.items())
+    return reduced, Fraction(floor(rest)) if condition.relation == ">=" else rest
+
+
+def _implies(relation: str, terms: frozenset[tuple[object, int]], more: Fraction, wanted: str, others: frozenset[tuple[object, int]],
+             least: Fraction) -> bool:
+    """Whether one condition, of reduced terms and a constant, says another."""
+    turned = frozenset((term, -count) for term, count in terms)
+    if relation == "==" and others in (terms, turned):
+        value = least - more if others == terms else least + more
+        return value == 0 if wanted == "==" else value >= 0 if wanted == ">=" else value != 0
+    return relation == wanted and others == terms and (more <= least if wanted == ">=" else more == least)
 
 
 def unmet(conditions: Iterable[Condition], sizes: Mapping[str, int]) -> list[Condition]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
 import converter
 from converter import ConversionWarning, ConverterError, RunError, UnsupportedError
 from converter.cli.inputs import draw_examples, fixed_sizes, parse_inputs
+from tests.support_modules import Calls
 
 RUNTIMES = ("reference", "numpy", "onnxruntime", "torch")
 
@@ -121,6 +125,48 @@ def test_a_size_that_nobody_named_is_a_warning_where_the_module_takes_others() -
     with pytest.warns(ConversionWarning, match=r"axis 1 of 'x' stays fixed at 6: .* others.*test_free_sizes.py:\d+ in forward"):
         model = converter.from_torch(Loop(), images(2, 6, 4))
     assert any("axis 1 of 'x' stays fixed at 6" in note for note in model.metadata["notes"])
+
+
+def by_length(x: Tensor) -> Tensor:
+    return x * 2 + x[:, -1:] if x.shape[1] > 6 else x - 1
+
+
+def by_multiple(x: Tensor) -> Tensor:
+    return x * 2 if x.shape[1] % 4 == 0 else x.flip(1)
+
+
+def by_longer(a: Tensor, b: Tensor) -> Tensor:
+    return a[:, :b.shape[1]] + b if a.shape[1] >= b.shape[1] else a - b[:, :a.shape[1]] * 2
+
+
+@pytest.mark.parametrize(("function", "shapes", "told"), [
+    (by_length, [(2, 9)], r"axis 1 of 'x.0' is {0} in 7\.\.: the module takes 6 too"),
+    (by_multiple, [(2, 8)], r"axis 1 of 'x.0' is {0} in 4\.\. in steps of 4: the module takes \d+ too"),
+    (by_longer, [(2, 9), (2, 6)], r"requires {0} >= {1}: the module takes {0} = 9 and {1} = 10 too"),
+    (lambda x: F.conv1d(x[:, None], torch.ones(1, 1, 7)), [(2, 9)], None), (lambda x: x.view(x.shape[0], -1, 4).sum(1), [(2, 8)], None),
+    (lambda a, b: a[:, :b.shape[1]] + b, [(2, 9), (2, 6)], None), (lambda x: torch.quantile(x, 0.3, 1), [(2, 9)], None)])
+@pytest.mark.parametrize("named", [False, True])
+def test_sizes_that_the_module_takes_and_the_model_does_not_are_a_warning(function: Any, shapes: list[tuple[int, ...]], told: str | None,
+                                                                         named: bool) -> None:
+    """Lower ends, steps and relations, of sizes with names and without. What the module itself refuses is none."""
+    names = [f"size_{index}" if named else f"x_{index}_1" for index in range(len(shapes))]
+    dims = {f"x.{index}": ["batch", name] for index, name in enumerate(names)} if named else "auto"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = converter.from_torch(Calls(function).eval(), tuple(torch.randn(shape) for shape in shapes), dims=dims)
+    found = [str(item.message) for item in caught if issubclass(item.category, ConversionWarning) and "ends at 16777216" not in str(item)]
+    sizes = [port.spec.shape[1] for port in model.graph.inputs]
+    assert [re.search(told.format(*map(re.escape, map(str, sizes))), text) is not None for text in found] == [True] if told else not found
+    assert not named or list(map(str, sizes)) == names
+
+
+def test_an_end_that_no_run_reaches_is_no_search() -> None:
+    """torch.quantile refuses more than 2^24 elements, which is not tried."""
+    started = time.thread_time()
+    model = converter.from_torch(Calls(lambda x: x.topk(max(1, x.shape[1] // 3), 1).values.mean(1) + torch.quantile(x, 0.3, 1)).eval(),
+                                 (torch.randn(2, 9),))
+    assert time.thread_time() - started < 20
+    assert {span.max for span in model.graph.dims.values()} == {None, 1 << 24}
 
 
 @pytest.mark.parametrize("way", ["looked up", "cut", "refused"])

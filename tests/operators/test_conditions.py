@@ -14,7 +14,7 @@ import torch
 
 import converter
 from converter.builder import GraphBuilder
-from converter.conditions import Condition, compare, ordered, parse_condition, unmet
+from converter.conditions import Condition, compare, ordered, parse_condition, strongest, unmet
 from converter.dims import symbol
 from converter.errors import ConverterError, FormatError, GraphError, RunError
 from converter.format import graph_digest, load_hdf5, load_json, save_hdf5, save_json
@@ -52,6 +52,14 @@ def test_comparisons_without_sizes_are_known() -> None:
     assert compare(a, ">", 3) == parse_condition("a >= 4")
     with pytest.raises(GraphError, match="has no value"):
         parse_condition("a >= b").holds({"a": 3})
+
+
+@pytest.mark.parametrize(("conditions", "kept"), [
+    (["2*b >= 2*a", "b >= a"], ["b >= a"]), (["b + 1 >= a", "b >= a"], ["b >= a"]), (["2*a >= 2*b + 1", "a >= b"], ["2*a >= 2*b + 1"]),
+    (["a == b", "b >= a", "a >= b", "a != b + 1"], ["a == b"]), (["2*a == 4*b", "a == 2*b"], ["2*b == a"]),
+    (["a == b + 1", "b >= a"], ["a == b + 1", "b >= a"]), (["a != b", "b >= a", "b >= c"], ["a != b", "b >= a", "b >= c"])])
+def test_a_condition_that_another_says_too_is_left_out(conditions: list[str], kept: list[str]) -> None:
+    assert list(map(str, strongest(map(parse_condition, conditions)))) == kept
 
 
 def shorter(*conditions: str, dims: dict[str, DimRange] | None = None) -> Model:

@@ -23,6 +23,7 @@ from adapters.torch.sizes.intervals import interval
 from adapters.torch.sizes.requirements import failing, fails_seldom, plain, requirements, tester
 from adapters.torch.tracing.unions import Condition, size_symbol, united
 from converter.conditions import Condition as Requirement
+from converter.conditions import strongest
 from converter.dims import symbol as size
 from converter.errors import ConverterError
 from converter.ir import DimRange
@@ -109,8 +110,9 @@ class _Narrowing:
         requires = {condition: place for item, place in self.requires.items()
                     if isinstance(condition := item.substituted(sizes), Requirement)
                     and not (condition.relation == ">=" and interval(condition.difference, self.found)[0] >= 0)}
+        needed = strongest(requires)
         return Domain(self.found, frozenset(name for name in trials if name in self.found and self.found[name].min == 1), self.reasons,
-                      self.relations, conditions, doubtful, requires)
+                      self.relations, conditions, doubtful, {item: place for item, place in requires.items() if item in needed})
 
     def hold(self, place: str, condition: Any, relate: bool = True) -> None:
         """Narrows the ranges to where a condition holds; a condition between sizes that no range can say is required."""
@@ -334,11 +336,9 @@ def _highest(holds: Any, ranges: Mapping[str, DimRange], names: list[str], trace
         return {name: replace(ranges[name], max=min(traced[name] + ranges[name].step * more, *(
             () if ranges[name].max is None else (ranges[name].max,)), HIGHEST)) for name in names}
 
-    best, worst = 0, HIGHEST
+    best, worst = 0, HIGHEST + 1
     while worst - best > 1:
-        middle = (worst + best) // 2 if worst < HIGHEST else max(1, 2 * best)
-        if middle >= HIGHEST:
-            break
+        middle = (worst + best) // 2 if worst <= HIGHEST or 2 * best > HIGHEST else max(1, 2 * best)
         best, worst = (middle, worst) if holds(at(middle)) else (best, middle)
     return at(best)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 
 from adapters.torch.state.memory import evaluation, unchanged
+from adapters.torch.tracing.effort import current
 from adapters.torch.tracing.exporting import quiet
 from adapters.torch.tracing.inputs import Unnamed, call, call_arguments, resized
-from adapters.torch.tracing.retracing import sizes_of
+from adapters.torch.tracing.retracing import at_sizes, sizes_of
 from adapters.torch.tracing.specializing import Axis, Place
+from converter.conditions import Condition, unmet
 from converter.dims import Dim, Expr, evaluate, symbols
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, Graph
@@ -22,6 +25,9 @@ from converter.ports import Concern
 
 DOUBLED = 256
 """Sizes up to this are tried at about twice as many; longer ones a quarter beyond."""
+
+FURTHEST = 1 << 20
+"""Beyond this no module is run: an end so far away is taken for its own."""
 
 Names = tuple[str | None, ...]
 """The graph's inputs in the order of the flattened call."""
@@ -62,6 +68,8 @@ class Shortfall:
     def candidates(self, index: int) -> list[int]:
         """Other sizes to try, different ones for each index: odd, even, next to the example's, a multiple of it."""
         end = self.size.max if isinstance(self.size, DimRange) and self.size.max is not None else self.at
+        if end > FURTHEST:
+            return []
         if end > DOUBLED:
             return [end + (end // 4 | 1) + 2 * index, end + 1, 2 * end]
         return list(dict.fromkeys([2 * end + 1 + 2 * index, end + 1, 2 * end, (index + 3) * end]))
@@ -227,6 +235,57 @@ def describe_all(short: list[Shortfall], own: set[Shortfall], places: Mapping[Ax
         note = f"{item.describe()}: {why(item, item in own, _place_of(item, places))}"
         notes.append(note if item in own else Concern(note))
     return notes
+
+
+TRIED = 6
+"""Sizes that a graph leaves out at which its module is run."""
+
+
+def left_out(module: torch.nn.Module, arguments: Mapping[str, Any], graph: Graph, names: Names,
+             asked: Mapping[str, DimRange]) -> list[Concern]:
+    """What a person must know of sizes that the graph refuses and the module takes: those below a range or between its steps, and those
+    of which a condition between sizes is not met. `asked` are the ranges that were asked for, by name."""
+    own = sizes_of(arguments, graph, names)
+    where = {size.symbol: f"axis {axis} of {port.name!r}" for port in reversed(graph.inputs)
+             for axis, size in enumerate(port.spec.shape) if isinstance(size, Expr) and size.symbol is not None}
+    found = []
+    for name, span in graph.dims.items():
+        if name in own and (name not in asked or asked[name].min < span.min or span.step > 1):
+            between = (own[name] + 1, own[name] + 2, own[name] - 1) if span.step > 1 else ()
+            others = dict.fromkeys((span.min - 1, span.min // 2, 1, *between))
+            size = _taken(module, arguments, graph, names, ({name: size} for size in others if size > 0 and size not in span))
+            if size is not None:
+                found.append(Concern(f"{where[name]} is {name} in {span}: the module takes {size[name]} too, but goes another way there "
+                                     "than in its trace"))
+    for condition in graph.requires:
+        sizes = _taken(module, arguments, graph, names, _unmet(condition, own, graph))
+        if sizes is not None:
+            told = " and ".join(f"{name} = {size}" for name, size in sizes.items())
+            found.append(Concern(f"requires {condition}: the module takes {told} too, but goes another way there than in its trace"))
+    return found
+
+
+def _unmet(condition: Condition, own: Mapping[str, int], graph: Graph) -> Iterator[dict[str, int]]:
+    """Sizes near those of an example at which one condition is not met and the others are."""
+    symbols = sorted(condition.symbols & own.keys())
+    for more in (1, -1, 2, 3, 5):
+        for name in symbols:
+            for changed in ({name: own[name] + more}, {other: own[name] + more for other in symbols if other != name}):
+                sizes = {**{other: own[other] for other in symbols}, **changed}
+                within = all(size > 0 and size in graph.dims.get(other, DimRange()) for other, size in sizes.items())
+                if within and unmet([item for item in graph.requires if item.symbols <= own.keys()], {**own, **sizes}) == [condition]:
+                    yield sizes
+
+
+def _taken(module: torch.nn.Module, arguments: Mapping[str, Any], graph: Graph, names: Names,
+           tried: Iterator[dict[str, int]]) -> dict[str, int] | None:
+    """The first of some sizes that the module takes."""
+    own = sizes_of(arguments, graph, names)
+    for sizes in islice(tried, TRIED):
+        example = at_sizes(arguments, graph, names, {**own, **sizes})
+        if example is not None and current().left() > 0 and takes(module, example):
+            return sizes
+    return None
 
 
 def _place_of(item: Shortfall, places: Mapping[Axis, Place]) -> Place | None:

@@ -28,7 +28,7 @@ from adapters.torch.tracing.trials import Trials, agrees_at, require_agreement, 
 from adapters.torch.tracing.unions import Axes, axes_of, over
 from converter.builder import GraphBuilder, Value
 from converter.checking import bound_sizes, check
-from converter.conditions import ordered
+from converter.conditions import strongest
 from converter.dims import Dim, symbol
 from converter.equal_sizes import taken_as_equal
 from converter.errors import UnsupportedError
@@ -227,7 +227,7 @@ def _simplify(emitted: _Emitted, sizes: _Sizes, roll: Roll | None, notes: list[s
 
     dims = possible_ranges(free.graph, specs, {*sizes.named.values(), *(whole.dims.keys() - builder.dims.keys())}, notes, agrees)
     dims = held_equal(dims, emitted.equal, sizes.at, notes)
-    return free.changed(dims=dims, requires=ordered([*graph.requires, *equations(dims, emitted.equal, sizes.at)]))
+    return free.changed(dims=dims, requires=strongest([*graph.requires, *equations(dims, emitted.equal, sizes.at)]))
 
 
 def _settle(emitted: _Emitted, sizes: _Sizes, domain: Domain, given: dict[str, Any], kept: Traced | None,
@@ -241,9 +241,11 @@ def _settle(emitted: _Emitted, sizes: _Sizes, domain: Domain, given: dict[str, A
         trials = Trials(emitted.model, module, example, inputs, outputs)
     mattering = [*trials.that_matter(unsure), *trials.tied(_equal_in_the_example(sizes.axes, sizes.at))]
     domain = narrowed_by(domain, mattering, sizes.at, emitted.graph.dims)
+    requires = strongest({*domain.requires, *added})
     notes += [f"requires {condition}: an operator {'needs them to be equal' if condition.relation == '==' else 'takes no others'}"
-              for condition in ordered(added - domain.requires.keys())]
-    emitted = emitted.changed(dims=dict(domain.ranges), requires=ordered({*domain.requires, *added}))
+              for condition in requires if condition not in domain.requires]
+    domain = replace(domain, requires={item: place for item, place in domain.requires.items() if item in requires})
+    emitted = emitted.changed(dims=dict(domain.ranges), requires=requires)
     emitted = emitted.changed(dims=tried(domain, emitted.model, module, example, inputs, outputs, notes))
     if kept is not None:
         require_agreement(domain, emitted.model, module, kept.example, inputs, outputs)

@@ -74,7 +74,9 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
             break
         best, short = found, _short(found, arguments, dims, ranges)
     free_sizes.refuse_named(module, short, own, best.places, dims)
-    notes = free_sizes.describe_all(short, own, best.places)
+    graph = best.program.model.graph
+    notes = [*free_sizes.describe_all(short, own, best.places),
+             *free_sizes.left_out(module, best.example, graph, best.program.input_names, ranges)]
     return _within(replace(best.program, notes=(*best.program.notes, *notes, *more)), ranges)
 
 

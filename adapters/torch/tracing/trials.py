@@ -189,10 +189,11 @@ class Trials:
         return not unmet([condition for condition in self.graph.requires if condition.symbols <= own.keys()], own)
 
     def _moves(self, name: str) -> bool:
-        """Whether a size can be a larger or a smaller one alone, of which the graph's conditions have to allow one."""
+        """Whether a size can be a larger or a smaller one alone, or the graph's conditions, which are known, are what keeps it."""
         span, size = self.graph.dims[name], self.own[name]
-        others = [other for other in (size + span.step, size - span.step) if other in span and self._allowed({name: other})]
-        return bool(others) and all(self.agree({name: other}) is True for other in others)
+        others = [other for other in (size + span.step, size - span.step) if other in span]
+        allowed = [other for other in others if self._allowed({name: other})]
+        return bool(others) and all(self.agree({name: other}) is True for other in allowed)
 
     def tied(self, groups: Iterable[list[str]]) -> list[Condition]:
         """That sizes are equal, of each group those of which none can be another while the rest stay as they are."""
