@@ -107,7 +107,7 @@ def session(model: Model | PathLike, runtime: str = "numpy", **options: Any) -> 
     Args:
         model: the model, or the path of one.
         runtime: `"numpy"`, `"onnxruntime"`, `"torch"`, or `"reference"`.
-        options: the runtime's own (`opset=` for ONNX Runtime).
+        options: the runtime's own (`opset=` for ONNX Runtime, `threads=` for both it and NumPy).
 
     Raises:
         UnsupportedError: the runtime lacks operators of the model; all are listed.

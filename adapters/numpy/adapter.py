@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from converter.discovery import Adapter, Runtime
+from converter.discovery import Adapter, Option, Runtime
 
-ADAPTER = Adapter("numpy", runtimes=(Runtime("numpy", "NumPy alone, planned once", "adapters.numpy.session:NumpySession", "numpy"),))
+ADAPTER = Adapter("numpy", runtimes=(Runtime("numpy", "NumPy alone, planned once", "adapters.numpy.session:NumpySession", "numpy", (
+    Option("threads", int, "How many threads a run may use, the matrix products included."),)),))

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -52,6 +51,8 @@ class Buffers:
 
     def release(self, outputs: Iterable[Array]) -> None:
         """Forgets, at the end of a run, the blocks of its outputs, and those that it had no use for."""
+        if not self._blocks:
+            return
         kept = self._used - {id(_owner(array)) for array in outputs}
         self._blocks = [block for block in self._blocks if id(block) in kept]
         self._used.clear()
@@ -81,15 +82,20 @@ _IDLE = _idle()
 _active = threading.local()
 
 
-@contextmanager
-def using(buffers: Buffers) -> Iterator[None]:
-    """`empty` takes from these blocks, in this thread."""
-    before = getattr(_active, "buffers", None)
-    _active.buffers = buffers
-    try:
-        yield
-    finally:
-        _active.buffers = before
+class using:
+    """`with using(buffers)`: `empty` takes from these blocks, in this thread."""
+
+    __slots__ = ("_before", "_buffers")
+
+    def __init__(self, buffers: Buffers) -> None:
+        self._buffers = buffers
+
+    def __enter__(self) -> None:
+        self._before = getattr(_active, "buffers", None)
+        _active.buffers = self._buffers
+
+    def __exit__(self, *failure: object) -> None:
+        _active.buffers = self._before
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:

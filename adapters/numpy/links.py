@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from adapters.numpy.blocks import BLOCK, spread
+from adapters.numpy.blocks import BLOCK
 from adapters.numpy.buffers import empty
+from adapters.numpy.threads import spread
 from converter.ir import Array
 
 Index = tuple[Any, ...]

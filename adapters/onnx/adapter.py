@@ -11,7 +11,8 @@ ADAPTER = Adapter(
                     tensors="adapters.onnx.initializers:load_tensors", values=True),),
     runtimes=(Runtime("onnxruntime", "ONNX Runtime on the CPU", "adapters.onnx.session:OnnxRuntimeSession",
                       "onnxruntime", (Option("opset", int, "The version of ONNX's operators."),
-                                       Option("providers", list, "Execution providers, the preferred one first.")),
+                                       Option("providers", list, "Execution providers, the preferred one first."),
+                                       Option("threads", int, "How many threads an operator may use.")),
                       "adapters.onnx.apart:OnnxFileApart", (".onnx",), extra="onnx"),),
     extra="onnx",
 )

@@ -25,12 +25,15 @@ IN_MEMORY = 64 << 20
 class OnnxRuntimeSession:
     """`run(inputs) -> {name: array}` through an `onnxruntime.InferenceSession` on the model's ONNX form."""
 
-    def __init__(self, model: Model, *, opset: int = DEFAULT_OPSET, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+    def __init__(self, model: Model, *, opset: int = DEFAULT_OPSET, providers: Sequence[str] = ("CPUExecutionProvider",),
+                 threads: int | None = None) -> None:
         """Raises `MissingDependencyError` for a provider that is not there: ONNX Runtime itself would take the CPU without a word;
         `UnsupportedError` for a model that has no ONNX form, or one that ONNX Runtime has no kernels for."""
         check_providers(providers, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what fails is said by the error
+        if threads is not None:
+            options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         self.model = model
         try:
             self.session = _open(model, opset, options, list(providers))

@@ -31,10 +31,11 @@ Example:
 @click.option("--input-file", metavar="FILE.npz", help="The inputs by name.")
 @click.option("-o", "--output", metavar="FILE.npz", help="Where the outputs go; - is standard output.")
 @click.option("--runtime", default="numpy", show_default=True, metavar="NAME", help="numpy, onnxruntime, torch, or reference.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="How many threads the run may use (numpy, onnxruntime).")
 @NO_CHECK
 @guarded
-def command(model: str, inputs: tuple[str, ...], input_file: str | None, output: str | None, runtime: str, no_check: bool,
-            quiet: bool) -> None:
+def command(model: str, inputs: tuple[str, ...], input_file: str | None, output: str | None, runtime: str, threads: int | None,
+            no_check: bool, quiet: bool) -> None:
     from converter.format.atomic import atomic_path
     from converter.loading import load, session
 
@@ -43,7 +44,7 @@ def command(model: str, inputs: tuple[str, ...], input_file: str | None, output:
                              received=Path(output).suffix or "no suffix")
     arrays = _arrays(inputs, input_file)
     loaded = load(model, check=not no_check)
-    ready = session(loaded, runtime)
+    ready = session(loaded, runtime, **({} if threads is None else {"threads": threads}))
     started = time.perf_counter()
     outputs = ready.run(_fitted(loaded, arrays))
     seconds = time.perf_counter() - started

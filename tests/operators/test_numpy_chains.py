@@ -34,7 +34,7 @@ def draw(*shape: int) -> np.ndarray:
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.numpy.links.BLOCK", 48)
-    monkeypatch.setattr("adapters.numpy.blocks.threads", lambda: request.param)
+    monkeypatch.setattr("adapters.numpy.threads.threads", lambda: request.param)
 
 
 def dtypes_of(operator: Operator, count: int) -> list[tuple[DType, ...]]:

@@ -48,7 +48,7 @@ def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: A
             result /= total
             y[sample, head] = result
 
-    in_blocks(batch * count, 1, compute)
+    in_blocks(batch * count, 1, compute, products=True)
     return y
 
 

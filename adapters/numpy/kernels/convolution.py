@@ -175,7 +175,7 @@ def alone(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> C
 
         matrix = band(tile)
         for number in range(len(x)):
-            in_blocks(groups, max(1, 2 * BLOCK // each), partial(work, number))
+            in_blocks(groups, max(1, 2 * BLOCK // each), partial(work, number), products=True)
         return y
 
     return compute

@@ -14,14 +14,14 @@ from converter.opset import lookup
 
 @kernel("linear", tail=True)
 def linear(x: Array, weight: Array, bias: Array | None = None, *, tail: Tail | None = None) -> Array:
-    if x.dtype not in (np.float32, np.float64) or weight.ndim != 2 or x.ndim < 2:
+    if x.dtype.char not in "fd" or weight.ndim != 2 or x.ndim < 2 or not x.size:
         return finished(lookup("linear").kernel(x, weight, bias), tail)
     # One product over all leading axes: many small ones would each start the threads of the library anew.
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     y: Array = np.matmul(rows, weight.T, out=empty((len(rows), len(weight)), rows.dtype))
     if bias is not None:
         add_to_rows(y, bias)
-    return finished(y.reshape(*x.shape[:-1], weight.shape[0]), tail)
+    return finished(y if x.ndim == 2 else y.reshape(*x.shape[:-1], len(weight)), tail)
 
 
 def add_to_rows(rows: Array, vector: Array) -> None:

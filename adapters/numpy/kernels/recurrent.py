@@ -6,7 +6,7 @@ one tanh serves all gates of a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,13 @@ import numpy as np
 
 from adapters.numpy.buffers import empty
 from adapters.numpy.registry import prepares
+from adapters.numpy.threads import spread
 from converter.ir import Array
 from converter.ops.recurrent import cut
 
-Step = Callable[[Array, Array, list[Array], "Layer"], None]
+Step = Callable[[Array, Array, list[Array], Array | None], None]
+TOGETHER = 1 << 20
+"""Bytes of the weights of both directions that one step reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,35 @@ def _pack(constants: Sequence[Array | None], attributes: Mapping[str, Any], halv
     return layers, total
 
 
+def _entering(y: Array, layer: Layer) -> Array:
+    """[directions, time, batch, gates · hidden]: what the inputs add to the gates, of each direction in its own order."""
+    time, batch, size = y.shape
+    width = layer.held.shape[2]
+    entering = empty((len(layer.entering), time, batch, width), np.float32)
+    for direction, weight in enumerate(layer.entering):
+        rows = entering[direction].reshape(time * batch, width)
+        np.matmul(np.ascontiguousarray(y if direction == 0 else y[::-1]).reshape(time * batch, size), weight, out=rows)
+        shift = layer.shifts[direction]
+        if shift is not None:
+            rows += shift
+    return entering
+
+
+def _run_lane(lane: slice, layer: Layer, result: Array, entering: Array, state: list[Array], step: Step) -> None:
+    """Steps of one direction, or of both; `state` is what they begin with, and at the end what they end with."""
+    time, batch = result.shape[:2]
+    count, hidden, width = layer.held[lane].shape
+    held, shift = layer.held[lane], None if layer.held_shift is None else layer.held_shift[lane]
+    sides = [result[..., hidden * direction:hidden * (direction + 1)] for direction in range(lane.start, lane.stop)]
+    gates = np.empty((count, batch, width), np.float32)
+    values = [*state, *[np.empty((count, batch, hidden), np.float32) for _ in range(2)]]
+    for at in range(time):
+        np.matmul(state[0], held, out=gates)
+        step(gates, entering[lane, at], values, shift)
+        for direction, side in enumerate(sides, lane.start):
+            side[at if direction == 0 else time - 1 - at] = state[0][direction - lane.start]
+
+
 def _kernel(constants: Sequence[Array | None], attributes: Mapping[str, Any], halved: tuple[float, ...], states: int, step: Step,
             apart: int = 0) -> Callable[..., Any] | None:
     packed = _pack(constants, attributes, halved, apart)
@@ -79,30 +111,21 @@ def _kernel(constants: Sequence[Array | None], attributes: Mapping[str, Any], ha
         count = len(layers[0].entering)
         ends = [empty((len(layers) * count, batch, hidden), np.float32) for _ in range(states)]
         for number, layer in enumerate(layers):
-            flat = np.ascontiguousarray(y).reshape(time * batch, y.shape[2])
-            width = layer.held.shape[2]
-            entering = empty((count, time, batch, width), np.float32)
-            for direction in range(count):
-                rows = entering[direction].reshape(time * batch, width)
-                np.matmul(flat, layer.entering[direction], out=rows)
-                if layer.shifts[direction] is not None:
-                    rows += layer.shifts[direction]
+            result = empty((time, batch, count * hidden), np.float32)
+            entering = _entering(y, layer)
             place = slice(number * count, (number + 1) * count)
             state = [end[place] for end in ends]
             for position, value in enumerate(state):
                 value[...] = initial[position][place].reshape(value.shape) if initial else 0
-            result = empty((time, batch, count * hidden), np.float32)
-            sides = [result[..., hidden * direction:hidden * (direction + 1)] for direction in range(count)]
-            gates = np.empty((count, batch, width), np.float32)
-            work = [np.empty((count, batch, hidden), np.float32) for _ in range(2)]
-            for at in range(time):
-                np.matmul(state[0], layer.held, out=gates)
-                now = entering[:, at]
-                if count == 2:
-                    now = np.stack((entering[0, at], entering[1, time - 1 - at]))
-                step(gates, now, [*state, *work], layer)
-                for direction in range(count):
-                    sides[direction][at if direction == 0 else time - 1 - at] = state[0][direction]
+
+            def directions(lanes: Iterable[slice], layer: Layer = layer, result: Array = result, entering: Array = entering,
+                           state: list[Array] = state) -> None:
+                for lane in lanes:
+                    _run_lane(lane, layer, result, entering, [value[lane] for value in state], step)
+
+            # Both step together where that saves calls; one after the other where the weights of one fill the cache.
+            together = count == 1 or layer.held.nbytes <= TOGETHER
+            spread([slice(0, count)] if together else [slice(0, 1), slice(1, 2)], directions, products=True, least=2)
             y = result
         if unbatched:
             return (y[:, 0], *(end[:, 0] for end in ends))
@@ -111,7 +134,7 @@ def _kernel(constants: Sequence[Array | None], attributes: Mapping[str, Any], ha
     return compute
 
 
-def _lstm_step(gates: Array, entering: Array, values: list[Array], layer: Layer) -> None:
+def _lstm_step(gates: Array, entering: Array, values: list[Array], shift: Array | None) -> None:
     state, cell, one, two = values
     hidden = state.shape[-1]
     gates += entering
@@ -129,15 +152,15 @@ def _lstm_step(gates: Array, entering: Array, values: list[Array], layer: Layer)
     state *= 0.5
 
 
-def _gru_step(gates: Array, entering: Array, values: list[Array], layer: Layer) -> None:
+def _gru_step(gates: Array, entering: Array, values: list[Array], shift: Array | None) -> None:
     state, one, two = values
     hidden = state.shape[-1]
     both, last = gates[..., :2 * hidden], gates[..., 2 * hidden:]
     both += entering[..., :2 * hidden]
     np.tanh(both, out=both)
     r, z = both[..., :hidden], both[..., hidden:]
-    if layer.held_shift is not None:
-        last += layer.held_shift
+    if shift is not None:
+        last += shift
     np.multiply(r, last, out=one)
     one += last
     one *= 0.5
@@ -151,12 +174,12 @@ def _gru_step(gates: Array, entering: Array, values: list[Array], layer: Layer) 
     state += one
 
 
-def _tanh_step(gates: Array, entering: Array, values: list[Array], layer: Layer) -> None:
+def _tanh_step(gates: Array, entering: Array, values: list[Array], shift: Array | None) -> None:
     gates += entering
     np.tanh(gates, out=values[0])
 
 
-def _relu_step(gates: Array, entering: Array, values: list[Array], layer: Layer) -> None:
+def _relu_step(gates: Array, entering: Array, values: list[Array], shift: Array | None) -> None:
     gates += entering
     np.maximum(gates, 0, out=values[0])
 
