@@ -46,6 +46,11 @@ class Buffers:
         self._used.add(id(block))
         return block[:wanted].view(dtype).reshape(shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the blocks that are kept."""
+        return sum(block.nbytes for block in self._blocks)
+
     def _is_free(self, index: int) -> bool:
         return sys.getrefcount(self._blocks[index]) <= _IDLE
 

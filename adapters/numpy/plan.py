@@ -15,6 +15,7 @@ import numpy as np
 
 from adapters.numpy.chains import make_chain, with_tail
 from adapters.numpy.grouping import Group, groups
+from adapters.numpy.profile import PlannedStep, planned
 from adapters.numpy.registry import find_kernel, find_preparation
 from adapters.numpy.steps import ABSENT, ERRORS, NOWHERE, Call, Step, Values, failure
 from converter.attributes import attribute_symbols
@@ -26,6 +27,7 @@ from converter.resolved import ResolvedNode, resolve
 from converter.sizes import bind_body
 
 KEPT_SIZES = 64
+Watch = Callable[[Step, Callable[..., Any]], Callable[..., Any]]
 KEPT_BYTES = 2 << 30
 """Of what parameters alone decide (weights that are unpacked, scaled, cast): computed in the first run and kept where it takes no more."""
 
@@ -100,7 +102,8 @@ class Plan:
             begun = first.operands if shift is None else (*first.operands[:2], ABSENT)
             kernel, slots = with_tail(first.kernel, len(begun), links), (*begun, *slots[1:])
         attributes = {} if first is None else first.attributes
-        return Step(chain[-1], kernel, slots, members[-1].outputs, attributes=attributes, members=tuple(members))
+        way = "blocks" if first is None else first.way
+        return Step(chain[-1], kernel, slots, members[-1].outputs, way, attributes=attributes, members=tuple(members))
 
     def _single(self, resolved: ResolvedNode) -> Step:
         node = resolved.node
@@ -113,8 +116,9 @@ class Plan:
         prepared = prepare([self._constants.get(slot) for slot in operands], plain) if prepare else None
         if prepared is not None:
             plain = {}
-        return Step(resolved, prepared or kernel or resolved.operator.kernel, operands,
-                    tuple(map(self._slot, node.outputs)), attributes=plain, sized=sized, plans=plans)
+        way = "packed" if prepared else "kernel" if kernel else "reference"
+        return Step(resolved, prepared or kernel or resolved.operator.kernel, operands, tuple(map(self._slot, node.outputs)), way,
+                    attributes=plain, sized=sized, plans=plans)
 
     def _dropping(self, steps: Sequence[Step]) -> list[Step]:
         """The steps, each with the slots that nothing reads after it."""
@@ -165,10 +169,16 @@ class Plan:
 
         return call
 
-    def run(self, inputs: Sequence[Array], bindings: dict[str, int]) -> list[Array]:
+    def steps(self) -> list[PlannedStep]:
+        """What a run does, in order, and before it what the first run does."""
+        once = set(map(id, self._once))
+        return [planned(step, "once" if id(step) in once else None) for step in self._steps]
+
+    def run(self, inputs: Sequence[Array], bindings: dict[str, int], watch: Watch | None = None) -> list[Array]:
         """The outputs for inputs that were checked, in the graph's order. `bindings` gains the sizes that nodes bind.
 
-        Raises `RunError` when a node fails, and for values that do not fit in memory.
+        `watch` gives the function to call in place of a step's. Raises `RunError` when a node fails, and for values that do not fit in
+        memory.
         """
         key = tuple(bindings.values())
         if key not in self._known:
@@ -182,11 +192,13 @@ class Plan:
             for place, given in zip(self._inputs, inputs, strict=True):
                 values[place] = given
             if self._dynamic:
-                self._run_dynamic(steps, values, bindings)
+                self._run_dynamic(steps, values, bindings, watch)
             else:
                 calls = self._known.get(key)
                 if calls is None:
                     calls = self._prepare(steps, bindings, key)
+                if watch is not None:
+                    calls = [call._replace(function=watch(call.step, call.function)) for call in calls]
                 run_calls(calls, values)
             return [np.asarray(values[slot]) for slot in self._outputs]
 
@@ -203,13 +215,15 @@ class Plan:
             self._known[key] = calls
         return calls
 
-    def _run_dynamic(self, steps: Sequence[Step], values: Values, bindings: dict[str, int]) -> None:
+    def _run_dynamic(self, steps: Sequence[Step], values: Values, bindings: dict[str, int], watch: Watch | None) -> None:
         """Steps some of which bind sizes that others are called with."""
         for step in steps:
             try:
                 call = replace(step, drop=()).call(bindings)
             except ERRORS as error:
                 raise failure(f"node {step.resolved.node}", error) from error
+            if watch is not None:
+                call = call._replace(function=watch(step, call.function))
             call.run(values)
             if step.resolved.binds:
                 step.resolved.bind([values[slot] for slot in step.outputs], bindings)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from adapters.numpy.buffers import Buffers, using
-from adapters.numpy.plan import KEPT_SIZES, Plan
+from adapters.numpy.plan import KEPT_SIZES, Plan, Watch
+from adapters.numpy.profile import PlannedStep, Profile, Stopwatch
 from adapters.numpy.threads import check_threads, limited
 from converter.ir import Array, Model
 from converter.mapped import mapped_files
@@ -44,13 +45,29 @@ class NumpySession:
             RunError: the inputs do not fit the graph, the values do not fit in memory, or a node fails on them.
             FormatError: a file that holds parameters was changed since the session was made.
         """
+        return self._run(inputs, None)
+
+    def plan(self) -> tuple[PlannedStep, ...]:
+        """The steps of a run, each of one node or of several."""
+        return tuple(self._plan.steps())
+
+    def profile(self, inputs: Mapping[str, Any], repeat: int = 5) -> Profile:
+        """What each step takes in `repeat` runs after a first one. Raises as `run` does."""
+        outputs, watch = self._run(inputs, None), Stopwatch()
+        for _ in range(repeat):
+            outputs = self._run(inputs, watch)
+        measured = list(watch.medians())
+        return Profile(outputs, tuple(step for step, _ in measured), tuple(seconds for _, seconds in measured),
+                       self._own.buffers.nbytes)
+
+    def _run(self, inputs: Mapping[str, Any], watch: Watch | None) -> dict[str, Array]:
         self._check_files()
         arrays, bindings = self._checked(inputs)
         buffers: Buffers | None = getattr(self._own, "buffers", None)
         if buffers is None:
             buffers = self._own.buffers = Buffers()
         with limited(self._threads), using(buffers):
-            outputs = self._plan.run(arrays, bindings)
+            outputs = self._plan.run(arrays, bindings, watch)
             buffers.release(outputs)
         self._check_files()
         return dict(zip(self._outputs, outputs, strict=True))

@@ -51,12 +51,13 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`operands` and `outputs` are slots; `members` are the nodes of a group, one by one."""
+    """`operands` and `outputs` are slots; `members` are the nodes of a group, one by one; `way` is that of `profile.PlannedStep`."""
 
     resolved: ResolvedNode
     kernel: Callable[..., Any]
     operands: tuple[int, ...]
     outputs: tuple[int, ...]
+    way: str
     drop: tuple[int, ...] = ()
     attributes: Attributes = field(default_factory=dict)
     sized: Attributes = field(default_factory=dict)

@@ -34,12 +34,15 @@ Example:
 @click.argument("file", metavar="FILE")
 @click.option("--nodes", is_flag=True, help="List every node.")
 @click.option("--parameters", is_flag=True, help="List every parameter.")
+@click.option("--plan", is_flag=True, help="List the steps of a NumPy session, and which kernel each has.")
 @click.option("--no-digest", is_flag=True, help="Do not read the parameters' values, nor compare them with digests and checksums.")
 @click.option("--key", metavar="NAME", help="The entry of a checkpoint that holds the state_dict.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @guarded
-def command(file: str, nodes: bool, parameters: bool, no_digest: bool, key: str | None, as_json: bool, quiet: bool) -> None:
+def command(file: str, nodes: bool, parameters: bool, plan: bool, no_digest: bool, key: str | None, as_json: bool, quiet: bool) -> None:
     facts = describe(file, not no_digest, key)
+    if plan:
+        facts["plan"] = _plan(file, not no_digest)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -83,6 +86,14 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
         return {**facts, "format": "graph without parameters' values, JSON", **describe_model(alone, False),
                 "digest": graph_digest(alone.graph)}
     return {**facts, **describe_model(model, digest)}
+
+
+def _plan(file: str, check: bool) -> list[dict[str, Any]]:
+    """The steps of the NumPy session. Raises `ConverterError` for what is no model."""
+    from converter.loading import load, session
+
+    found: Any = session(load(file, check=check))
+    return [{"result": step.result, "operators": list(step.operators), "way": step.way} for step in found.plan()]
 
 
 def _recognised(checkpoint: Checkpoint) -> tuple[Recognised | None, str | None]:
@@ -257,11 +268,21 @@ def render(facts: dict[str, Any], nodes: bool, parameters: bool) -> str:
         blocks.append(_origin(facts))
     if nodes and "nodes" in facts:
         blocks.append("Nodes\n" + "\n".join(f"  {line}" for line in facts["nodes"]))
+    if "plan" in facts:
+        blocks.append(_steps(facts["plan"]))
     if parameters:
         listed = [(name, item["spec"], f"= {item['alias']}" if "alias" in item else "constant" if "constant" in item else "")
                 for name, item in facts["parameters"]["entries"].items()]
         blocks.append("Every parameter\n" + table(listed))
     return "\n\n".join(blocks)
+
+
+def _steps(steps: list[dict[str, Any]]) -> str:
+    """Each step of a plan, and how many are run by reference kernels."""
+    ways = Counter(step["way"] for step in steps)
+    told = ", ".join(f"{count} {way}" for way, count in ways.most_common())
+    rows = [(step["result"], " + ".join(step["operators"]), step["way"]) for step in steps]
+    return f"Plan of the NumPy session: {plural(len(steps), 'step')} ({told})\n{table(rows)}"
 
 
 def _recognition(found: dict[str, Any] | None, reason: str | None) -> str:
