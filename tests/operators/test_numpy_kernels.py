@@ -97,9 +97,22 @@ def test_convolutions_of_every_rank(axes: int, groups: int, out: int, stride: in
         agree(made, {"x": draw(n, 4, *[11, 9, 6][:axes])})
 
 
-def test_a_convolution_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kernel", "padding", "dilation", "groups"), [
+    ((3, 3), (1, 1), (1, 1), 1), ((2, 5), (0, 2, 1, 1), (1, 1), 1), ((1, 3), (0, 1), (1, 1), 2), ((3, 1), (2, 0), (2, 1), 2),
+    ((3, 3), (2, 2), (2, 2), 1), ((3, 3), (0, 0), (1, 1), 1), ((2, 2), (3, 0, 0, 3), (3, 2), 2),
+])
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_convolution_in_tiles(kernel: tuple[int, int], padding: tuple[int, ...], dilation: tuple[int, int], groups: int, constant: bool,
+                                monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.numpy.kernels.convolution.UNFOLDED", 200)
-    agree(model("convolution", [draw(5, 4, 3, 3), draw(5)], ["n", 4, "h", "w"], padding=(1, 1)), {"x": draw(2, 4, 13, 7)})
+    monkeypatch.setattr("adapters.numpy.kernels.convolution.RUN", 50)
+    weight = draw(6, 4 // groups, *kernel)
+    given: dict[str, Any] = {"padding": padding, "dilation": dilation, "groups": groups}
+    weights, further = ([weight, draw(6)], None) if constant else ([], {"w": [*weight.shape]})
+    made = model("convolution", weights, ["n", 4, "h", "w"], further, **given)
+    for shape in ((2, 4, 13, 27), (1, 4, 8, 40), (1, 4, 7, 5)):
+        x = draw(*shape)
+        agree(made, {"x": x[:, :, ::-1].transpose(0, 1, 3, 2).copy().transpose(0, 1, 3, 2)} | ({} if constant else {"w": weight}))
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

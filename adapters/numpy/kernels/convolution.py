@@ -21,6 +21,10 @@ from converter.opset import lookup
 UNFOLDED = 1 << 18
 """Elements of unfolded windows that are multiplied at once: a few tiles of a matrix product, in the second-level cache."""
 Finish = Callable[[Array, tuple[Any, ...]], None]
+RUN = 1 << 10
+"""Windows of a tile whose products the library makes fastest: more would leave the cache."""
+BETWEEN = 1.2
+"""How much wider padded rows may be than rows of results: what is between them is multiplied in vain."""
 BLOCK = 1 << 16
 """Elements of a block of channels that lies in the cache while one tap after another is added."""
 TILE = 14
@@ -31,8 +35,11 @@ WORTH = 1 << 11
 
 @kernel("convolution", tail=True)
 def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
-                dilation: tuple[int, ...] = (), groups: int = 1, tail: Tail | None = None) -> Array:
-    """Products of the weight with unfolded windows, a tile of rows of one sample at a time; sums of taps where each channel is alone."""
+                dilation: tuple[int, ...] = (), groups: int = 1, tail: Tail | None = None, rows: Array | None = None) -> Array:
+    """Products of the weight with unfolded windows, a tile of rows of one sample at a time; sums of taps where each channel is alone.
+
+    `rows` is the weight as `by_rows` gives it.
+    """
     axes = weight.ndim - 2
     if x.dtype != np.float32 or not x.size or not weight.size:
         y = lookup("convolution").kernel(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
@@ -41,8 +48,13 @@ def convolution(x: Array, weight: Array, bias: Array | None = None, *, stride: t
     windows = Windows(x.shape[-axes:], weight.shape[2:], stride, padding_pairs(padding, axes), dilation)
     samples = x.reshape(-1, *x.shape[-axes - 1:])
     y = empty((len(samples), weight.shape[0], *windows.counts), np.float32)
-    multiply = _channel_by_channel if weight.shape[1] == 1 and groups > 1 else _products
-    multiply(samples, weight, bias, windows, groups, y, tail.within(y.shape) if tail is not None else _nothing)
+    finish = tail.within(y.shape) if tail is not None else _nothing
+    if weight.shape[1] == 1 and groups > 1:
+        _channel_by_channel(samples, weight, bias, windows, groups, y, finish)
+    elif _is_flat(windows):
+        _flat_products(samples, by_rows(weight, groups) if rows is None else rows, bias, windows, y, finish)
+    else:
+        _products(samples, weight, bias, windows, groups, y, finish)
     return y.reshape(*x.shape[:-axes - 1], *y.shape[1:])
 
 
@@ -86,6 +98,56 @@ def _products(samples: Array, weight: Array, bias: Array | None, windows: Window
                 out[:, :, part] = product.reshape(*out.shape[:2], *size)
 
 
+def _is_flat(windows: Windows) -> bool:
+    """Whether windows of neighbouring rows follow one another with little between them."""
+    return len(windows.kernel) == 2 and windows.stride == (1, 1) and windows.kernel != (1, 1) \
+        and windows.padded[1] <= BETWEEN * windows.counts[1]
+
+
+def by_rows(weight: Array, groups: int) -> Array:
+    """[kernel's rows, groups, channels out, channels in · kernel's columns]: a matrix for each row of the windows."""
+    out, inner, high, wide = weight.shape
+    return np.ascontiguousarray(weight.transpose(2, 0, 1, 3)).reshape(high, groups, out // groups, inner * wide)
+
+
+def _flat_products(samples: Array, rows: Array, bias: Array | None, windows: Windows, y: Array, finish: Finish) -> None:
+    """Windows of whole padded rows, what lies between two of them included: long runs of neighbours.
+
+    Only the columns of the windows are unfolded, each shifted by one; the rows of the windows are products of their own with the same
+    unfolded memory further on.
+    """
+    (high, wide), (count, columns), (padded, width) = windows.kernel, windows.counts, windows.padded
+    groups, channels, further = rows.shape[1], samples.shape[1], windows.dilation[0] * width
+    shift = None if bias is None else bias.reshape(groups, -1, 1)
+    image = empty((channels, padded + 1, width), np.float32)  # the last run of windows ends in the row after the last one
+    image.fill(0)
+    inner = image[:, windows.before[0]:windows.before[0] + windows.sizes[0], windows.before[1]:windows.before[1] + windows.sizes[1]]
+    channel, _, one = image.strides
+
+    def work(number: int, part: slice) -> None:
+        run = (part.stop - part.start) * width
+        shape = channels, wide, run + (high - 1) * further
+        unfolded = empty(shape, np.float32)
+        np.copyto(unfolded, np.lib.stride_tricks.as_strided(image[:, part.start:], shape, (channel, one * windows.dilation[1], one)))
+        unfolded = unfolded.reshape(groups, rows.shape[3], -1)
+        total = np.matmul(rows[0], unfolded[..., :run], out=empty((groups, rows.shape[2], run), np.float32))
+        product = empty(total.shape, np.float32) if high > 1 else total
+        for at in range(1, high):
+            np.matmul(rows[at], unfolded[..., at * further:at * further + run], out=product)
+            total += product
+        if shift is not None:
+            total += shift
+        index = slice(number, number + 1), slice(None), part
+        out = y[index]
+        np.copyto(out, total.reshape(1, out.shape[1], -1, width)[..., :columns])
+        finish(out, index)
+
+    height = max(1, min(RUN // width, UNFOLDED // (channels * wide * width)))
+    for number, sample in enumerate(samples):
+        np.copyto(inner, sample)
+        in_blocks(count, height, partial(work, number), products=True)
+
+
 def _channel_by_channel(samples: Array, weight: Array, bias: Array | None, windows: Windows, groups: int, y: Array,
                         finish: Finish) -> None:
     each, counts = weight.shape[0] // groups, windows.counts
@@ -118,6 +180,18 @@ def _channel_by_channel(samples: Array, weight: Array, bias: Array | None, windo
 
 
 @prepares("convolution")
+def packed(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """What a constant weight is made for: bands where channels are alone, else a matrix for each row of windows that lie flat."""
+    weight, groups = constants[1], attributes.get("groups", 1)
+    if weight is None or weight.dtype != np.float32 or weight.ndim != 4 or not weight.size:
+        return None
+    if weight.shape[:2] == (groups, 1) and groups > 1:
+        return alone(constants, attributes)
+    if weight.shape[1] == 1 and groups > 1 or weight.shape[2:] == (1, 1) or set(attributes.get("stride", ())) - {1}:
+        return None
+    return partial(convolution, **attributes, rows=by_rows(weight, groups))
+
+
 def alone(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
     """Channels each convolved alone, as products with banded matrices that are made once: `TILE` neighbours of a row at a time.
 
@@ -126,7 +200,7 @@ def alone(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> C
     """
     weight, bias = constants[1], (*constants, None)[2]
     groups = attributes.get("groups", 1)
-    if weight is None or weight.dtype != np.float32 or weight.ndim != 4 or weight.shape[:2] != (groups, 1) or groups == 1:
+    if weight is None:
         return None
     stride, dilation = filled(attributes.get("stride", ()), 2, 1, "stride", 1), filled(attributes.get("dilation", ()), 2, 1, "dilation", 1)
     pads, (high, wide) = padding_pairs(attributes.get("padding", ()), 2), weight.shape[2:]
