@@ -18,7 +18,10 @@ from adapters.numpy.threads import spread
 from converter.ir import Array
 from converter.ops.recurrent import cut
 
-Step = Callable[[Array, Array, list[Array], Array | None], None]
+Advance = Callable[[Array], None]
+Step = Callable[[Array, list[Array], Array | None], Advance]
+"""`step(gates, values, shift)`: what goes one step on with what enters; `values` are the state, and two arrays to work in."""
+ZERO, HALF = np.float32(0), np.float32(0.5)
 TOGETHER = 1 << 20
 """Bytes of the weights of both directions that one step reads."""
 
@@ -81,17 +84,24 @@ def _entering(y: Array, layer: Layer) -> Array:
 
 def _run_lane(lane: slice, layer: Layer, result: Array, entering: Array, state: list[Array], step: Step) -> None:
     """Steps of one direction, or of both; `state` is what they begin with, and at the end what they end with."""
-    time, batch = result.shape[:2]
-    count, hidden, width = layer.held[lane].shape
-    held, shift = layer.held[lane], None if layer.held_shift is None else layer.held_shift[lane]
-    sides = [result[..., hidden * direction:hidden * (direction + 1)] for direction in range(lane.start, lane.stop)]
-    gates = np.empty((count, batch, width), np.float32)
-    values = [*state, *[np.empty((count, batch, hidden), np.float32) for _ in range(2)]]
+    time = len(result)
+    pick: Any = lane.start if lane.stop - lane.start == 1 else lane  # of one direction the axis of directions only costs
+    held, shift = layer.held[pick], None if layer.held_shift is None else layer.held_shift[pick]
+    state = [value[pick] for value in state]
+    gates = np.empty((*state[0].shape[:-1], held.shape[-1]), np.float32)
+    advance = step(gates, [*state, *[np.empty(state[0].shape, np.float32) for _ in range(2)]], shift)
+    multiply, first = np.matmul, state[0]
+    hidden = first.shape[-1]
+    sides = [result[::-1 if direction else 1, :, hidden * direction:hidden * (direction + 1)] for direction in range(lane.start, lane.stop)]
     for at in range(time):
-        np.matmul(state[0], held, out=gates)
-        step(gates, entering[lane, at], values, shift)
-        for direction, side in enumerate(sides, lane.start):
-            side[at if direction == 0 else time - 1 - at] = state[0][direction - lane.start]
+        multiply(first, held, out=gates)
+        if pick is lane:
+            advance(entering[:, at])
+            for side, value in zip(sides, first, strict=True):
+                side[at] = value
+        else:
+            advance(entering[pick, at])
+            sides[0][at] = first
 
 
 def _kernel(constants: Sequence[Array | None], attributes: Mapping[str, Any], halved: tuple[float, ...], states: int, step: Step,
@@ -121,7 +131,7 @@ def _kernel(constants: Sequence[Array | None], attributes: Mapping[str, Any], ha
             def directions(lanes: Iterable[slice], layer: Layer = layer, result: Array = result, entering: Array = entering,
                            state: list[Array] = state) -> None:
                 for lane in lanes:
-                    _run_lane(lane, layer, result, entering, [value[lane] for value in state], step)
+                    _run_lane(lane, layer, result, entering, state, step)
 
             # Both step together where that saves calls; one after the other where the weights of one fill the cache.
             together = count == 1 or layer.held.nbytes <= TOGETHER
@@ -134,54 +144,71 @@ def _kernel(constants: Sequence[Array | None], attributes: Mapping[str, Any], ha
     return compute
 
 
-def _lstm_step(gates: Array, entering: Array, values: list[Array], shift: Array | None) -> None:
+def _lstm_step(gates: Array, values: list[Array], shift: Array | None) -> Advance:
     state, cell, one, two = values
     hidden = state.shape[-1]
-    gates += entering
-    np.tanh(gates, out=gates)
     i, f, g, o = (gates[..., hidden * gate:hidden * (gate + 1)] for gate in range(4))
-    np.multiply(i, g, out=one)
-    one += g
-    np.multiply(f, cell, out=two)
-    cell += two
-    cell += one
-    cell *= 0.5
-    np.tanh(cell, out=one)
-    np.multiply(o, one, out=state)
-    state += one
-    state *= 0.5
+    add, multiply, tanh = np.add, np.multiply, np.tanh
+
+    def advance(entering: Array) -> None:
+        add(gates, entering, out=gates)
+        tanh(gates, out=gates)
+        multiply(i, g, out=one)
+        add(one, g, out=one)
+        multiply(f, cell, out=two)
+        add(cell, two, out=cell)
+        add(cell, one, out=cell)
+        multiply(cell, HALF, out=cell)
+        tanh(cell, out=one)
+        multiply(o, one, out=state)
+        add(state, one, out=state)
+        multiply(state, HALF, out=state)
+
+    return advance
 
 
-def _gru_step(gates: Array, entering: Array, values: list[Array], shift: Array | None) -> None:
+def _gru_step(gates: Array, values: list[Array], shift: Array | None) -> Advance:
     state, one, two = values
     hidden = state.shape[-1]
     both, last = gates[..., :2 * hidden], gates[..., 2 * hidden:]
-    both += entering[..., :2 * hidden]
-    np.tanh(both, out=both)
     r, z = both[..., :hidden], both[..., hidden:]
-    if shift is not None:
-        last += shift
-    np.multiply(r, last, out=one)
-    one += last
-    one *= 0.5
-    one += entering[..., 2 * hidden:]
-    np.tanh(one, out=one)
-    # h = n + u (h - n), with u = (1 + z) / 2
-    np.subtract(state, one, out=two)
-    np.multiply(two, z, out=state)
-    state += two
-    state *= 0.5
-    state += one
+    add, multiply, tanh = np.add, np.multiply, np.tanh
+
+    def advance(entering: Array) -> None:
+        add(both, entering[..., :2 * hidden], out=both)
+        tanh(both, out=both)
+        if shift is not None:
+            add(last, shift, out=last)
+        multiply(r, last, out=one)
+        add(one, last, out=one)
+        multiply(one, HALF, out=one)
+        add(one, entering[..., 2 * hidden:], out=one)
+        tanh(one, out=one)
+        # h = n + u (h - n), with u = (1 + z) / 2
+        np.subtract(state, one, out=two)
+        multiply(two, z, out=state)
+        add(state, two, out=state)
+        multiply(state, HALF, out=state)
+        add(state, one, out=state)
+
+    return advance
 
 
-def _tanh_step(gates: Array, entering: Array, values: list[Array], shift: Array | None) -> None:
-    gates += entering
-    np.tanh(gates, out=values[0])
+def _plain_step(function: Callable[..., Any]) -> Step:
+    def make(gates: Array, values: list[Array], shift: Array | None) -> Advance:
+        state = values[0]
+
+        def advance(entering: Array) -> None:
+            np.add(gates, entering, out=gates)
+            function(gates, out=state)
+
+        return advance
+
+    return make
 
 
-def _relu_step(gates: Array, entering: Array, values: list[Array], shift: Array | None) -> None:
-    gates += entering
-    np.maximum(gates, 0, out=values[0])
+def _relu(x: Array, out: Array) -> None:
+    np.maximum(x, ZERO, out=out)
 
 
 @prepares("lstm")
@@ -196,4 +223,4 @@ def gru(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> Cal
 
 @prepares("rnn")
 def rnn(constants: Sequence[Array | None], attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
-    return _kernel(constants, attributes, (1.0,), 1, _relu_step if attributes.get("nonlinearity") == "relu" else _tanh_step)
+    return _kernel(constants, attributes, (1.0,), 1, _plain_step(_relu if attributes.get("nonlinearity") == "relu" else np.tanh))
