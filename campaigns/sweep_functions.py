@@ -20,7 +20,7 @@ torch.einsum("bic,bjc->bij", x, x)   (x @ x.transpose(1, 2)).tril()   (x @ x.tra
 (x @ x.transpose(1, 2)).diagonal(0, 1, 2)   torch.diag_embed(x)   torch.arange(x.shape[1]) + x[..., 0]
 torch.linspace(0, 1, x.shape[1])[:, None] * x   torch.ones(x.shape[1]).cumsum(0)   torch.eye(x.shape[1]) @ x
 torch.zeros(x.shape[1], x.shape[1]).fill_diagonal_(1) @ x   x * torch.hann_window(x.shape[1])[:, None]
-x + torch.arange(24.0).reshape(8, 3)[: x.shape[1]]   x / x.shape[1]   x * x.shape[1] ** 0.5   x.masked_fill(x > 2, 0)
+x + torch.arange(99.0).reshape(33, 3)[: x.shape[1]]   x / x.shape[1]   x * x.shape[1] ** 0.5   x.masked_fill(x > 2, 0)
 x.where(x > 2, -x)   x.clamp(1, 3)   F.avg_pool1d(x.transpose(1, 2), 3)   F.max_pool1d(x.transpose(1, 2), 2, ceil_mode=True)
 F.adaptive_avg_pool1d(x.transpose(1, 2), 4)   F.adaptive_max_pool1d(x.transpose(1, 2), 3)
 F.interpolate(x.transpose(1, 2), scale_factor=2)   F.interpolate(x.transpose(1, 2), size=7, mode="linear")
@@ -30,7 +30,7 @@ torch.fft.irfft(torch.fft.rfft(x, dim=1), n=x.shape[1], dim=1)   F.scaled_dot_pr
 F.scaled_dot_product_attention(x, x, x, is_causal=True)   F.glu(x.repeat(1, 1, 2))   x.new_zeros(x.shape[1], 2) + 1
 x[:, :6] + torch.arange(x[:, :6].shape[1])[:, None]   torch.slice_scatter(x, x[:, :4] * 2, 1, 0, 4)
 torch.select_scatter(x, x[:, 0], 1, 2)   x.index_select(1, torch.tensor([0, 2]))   x.sum(1) if x.shape[1] > 8 else x.mean(1)
-x.sum(1) if x.shape[1] % 2 else x.mean(1)   x.take_along_dim(x.argsort(1), 1)   x.bucketize(torch.tensor([1.0, 2.0]))
+x.sum(1) if x.shape[1] % 2 else x.mean(1)   x.take_along_dim(x.argsort(1), 1)   torch.bucketize(x, torch.tensor([1.0, 2.0]))
 torch.slice_scatter(x, x[:, :2], 1, 3, 5)   torch.slice_scatter(x, x[:, :1], 1, 3, 5, 2)   torch.slice_scatter(x, x[:, :-2] * 3, 1, 2)
 torch.select_scatter(x, x[:, 0], 1, -3)   torch.slice_scatter(x, torch.ones(2, 3, 3), 1, 2, 5)   x[:, [0, 5]]   x[:, [-1, -6]]
 F.pad(torch.cat([x, x[:, :2]], 1).transpose(1, 2), (5, 1), "circular")   F.pad(x[:, ::2].transpose(1, 2), (2, 1), "reflect")
