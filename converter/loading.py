@@ -40,7 +40,7 @@ class ReferenceSession:
 
 
 def load(path: PathLike, *, check: bool = True) -> Model:
-    """Reads a model; the suffix says the format (`.json`, `.h5`, `.hdf5`, or an `.onnx` that was written here).
+    """Reads a model; the suffix says the format: `.json`, `.h5`, `.hdf5`, or `.onnx`, of anybody.
 
     Parameters stay in the file and are read as they are needed.
 

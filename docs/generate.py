@@ -7,6 +7,7 @@ from pathlib import Path
 
 from converter.attributes import describe_type
 from converter.opset import OPSET, AttributeSpec, Operator, operators
+from docs.api import api_page
 from docs.faults import page as faults_page
 from docs.fuzzing import fuzzing_page
 from docs.image_models import image_models_page
@@ -133,8 +134,8 @@ def coverage_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page, "fuzzing.md": fuzzing_page,
-         "live_models.md": live_models_page,
+PAGES = {"api.md": api_page, "operators.md": operators_page, "coverage.md": coverage_page, "faults.md": faults_page,
+         "fuzzing.md": fuzzing_page, "live_models.md": live_models_page,
          "image_models.md": image_models_page, "onnx_reading.md": onnx_reading_page,
          "timm_models.md": timm_models_page, "shipped_files.md": shipped_files_page}
 
