@@ -18,7 +18,7 @@ from converter.matching import fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import InMemoryParameters, ParameterStore
 from converter.paths import existing, format_of_file, model_format, refuse_model
-from converter.ports import Rebuilder, Saver, Session, SessionFactory, Tracer
+from converter.ports import Incoming, Rebuilder, Saver, Session, SessionFactory, Tracer
 
 OPEN_SHOWN = 24
 """Open choices, or layers, that an error lists."""
@@ -53,19 +53,18 @@ def load(path: PathLike, *, check: bool = True) -> Model:
         DigestError: a well-formed file that does not hold what its digest names: it was damaged or edited.
         MissingDependencyError: the format's library is not installed.
     """
-    return load_as(model_format(path), path, check=check)
+    return read(model_format(path), path, verify=None if check else False).model
 
 
-def load_as(form: discovery.Format, path: PathLike, *, check: bool = True) -> Model:
-    """`load` in a given format of models, whatever the suffix."""
-    model: Model = discovery.read(form, path, verify=None if check else False)
-    return model
+def read(form: discovery.Format, path: PathLike, *, verify: bool | None = None, values: Collection[str] = ()) -> Incoming:
+    """A model as it came in, with what its format's loader says of it."""
+    found = discovery.read(form, path, verify=verify, values=values)
+    return found if isinstance(found, Incoming) else Incoming(found)
 
 
 def load_with(path: PathLike, values: Collection[str]) -> Model:
     """`load`, those of the `values` between that the file names being values of the graph too, where its format can tell."""
-    model: Model = discovery.read(model_format(path), path, values=values)
-    return model
+    return read(model_format(path), path, values=values).model
 
 
 def save(model: Model, path: PathLike, **options: Any) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ from converter.discovery import Adapter, Format, Option, Runtime
 
 ADAPTER = Adapter(
     "onnx",
-    formats=(Format("onnx", "ONNX model", (".onnx",), "model", "adapters.onnx.load:load_onnx", "adapters.onnx.export:save_onnx",
+    formats=(Format("onnx", "ONNX model", (".onnx",), "model", "adapters.onnx.load:read_onnx", "adapters.onnx.export:save_onnx",
                     (Option("opset", int, "The version of ONNX's operators to write, 18 to 23.", 20),), extra="onnx", digests=True,
                     tensors="adapters.onnx.initializers:load_tensors", values=True),),
     runtimes=(Runtime("onnxruntime", "ONNX Runtime on the CPU", "adapters.onnx.session:OnnxRuntimeSession",

@@ -23,6 +23,7 @@ from converter.format.tensors import beside, byte_count
 from converter.ir import Array, DType, Model, TensorSpec
 from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import ParameterStore
+from converter.ports import Incoming
 
 MAX_STEPS = 16
 """Steps of a layout; those that are written have three at most."""
@@ -30,6 +31,15 @@ FROM_ONNX: dict[int, DType] = {**{number: dtype for dtype, number in ONNX_DTYPES
                                **{getattr(onnx.TensorProto, name): dtype for dtype in DType
                                   for name in [dtype.value.upper().replace("_", "").replace("E8M0FNU", "E8M0").replace("E2M1FN", "E2M1")]
                                   if ("FLOAT8" in name or dtype.bits < 8) and hasattr(onnx.TensorProto, name)}}
+
+
+def read_onnx(path: str | Path, *, verify: bool | None = None, values: Collection[str] = ()) -> Incoming:
+    """What `load_onnx` gives, with what a person should know of a file of another origin."""
+    path = Path(path)
+    try:
+        return _load(path, verify, values)
+    except ConverterError as error:
+        raise error.within(str(path)) from error
 
 
 def load_onnx(path: str | Path, *, verify: bool | None = None, values: Collection[str] = ()) -> Model:
@@ -45,14 +55,10 @@ def load_onnx(path: str | Path, *, verify: bool | None = None, values: Collectio
         UnsupportedError: a file of another origin with operators, dtypes or kinds of values that cannot be read; all are listed.
         FormatError: not an ONNX file, a damaged one, or one that was edited after it was written.
     """
-    path = Path(path)
-    try:
-        return _load(path, verify, values)
-    except ConverterError as error:
-        raise error.within(str(path)) from error
+    return read_onnx(path, verify=verify, values=values).model
 
 
-def _load(path: Path, verify: bool | None, values: Collection[str]) -> Model:
+def _load(path: Path, verify: bool | None, values: Collection[str]) -> Incoming:
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
     except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
@@ -63,12 +69,13 @@ def _load(path: Path, verify: bool | None, values: Collection[str]) -> Model:
     if origin is None:
         from adapters.onnx.reading.model import read_foreign
 
-        return read_foreign(proto, path, values)
+        model = read_foreign(proto, path, values)
+        return Incoming(model, tuple(model.metadata["source"].get("notes", ())))
     parts, layouts, tensors = origin
     store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path)
     model = Model(parts.graph, store, parts.examples, parts.metadata, parts.constants)
     verify_digest(model, parts, verify)
-    return model
+    return Incoming(model)
 
 
 def find_origin(proto: onnx.ModelProto) -> tuple[Any, Mapping[str, tuple[tuple[str, ...], Layout]], dict[str, onnx.TensorProto]] | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from converter.cli.conversions import Conversion
     from converter.naming import NameOptions
     from converter.parameters import ParameterStore
+    from converter.ports import Incoming
 
 STREAM = "-"
 
@@ -31,8 +32,10 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
 
     if conversion.source.holds == "model":
         foreign = _foreign_tensors(conversion, source or "")
-        return (foreign, foreign.notes) if foreign is not None else (
-            _load_model(conversion, source or "", check=not given.get("no_check")), ())
+        if foreign is not None:
+            return foreign, foreign.notes
+        found = _read_model(conversion, source or "", check=not given.get("no_check"))
+        return found.model, found.notes
     if conversion.needs_graph and source is not None and holds_program(source):
         return _from_program(source, update, given)
     if source is not None:
@@ -84,8 +87,8 @@ def name_options(given: Mapping[str, Any]) -> NameOptions:
     return NameOptions(given.get("prefix") or None, tuple((old, new) for old, _, new in pairs), bool(given.get("allow_extra")))
 
 
-def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
-    from converter.loading import load_as
+def _read_model(conversion: Conversion, source: str, check: bool) -> Incoming:
+    from converter.loading import read as read_model
     from converter.paths import existing
 
     form = conversion.source
@@ -100,7 +103,7 @@ def _load_model(conversion: Conversion, source: str, check: bool) -> Any:
                                  fix=f"use {named.name}-to-{conversion.target.name}" if named is not conversion.target else None)
     elif not form.streams:
         raise ConverterError(f"a {form.title} cannot be read from standard input", where=STREAM, fix="give a file")
-    return load_as(form, source, check=check)
+    return read_model(form, source, verify=None if check else False)
 
 
 def check_checkpoint(source: str) -> None:

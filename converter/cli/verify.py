@@ -266,15 +266,16 @@ def _is_foreign(file: str) -> bool:
 
 def _load(file: str, quiet: bool, values: Collection[str] = ()) -> tuple[Model, str | None]:
     """A model, and how it differs from what its digest names where it does; `values` as for `load_with`."""
+    from converter.loading import read
     from converter.paths import model_format
 
-    read = partial(discovery.read, model_format(file), file, values=values)
+    again = partial(read, model_format(file), file, values=values)
     try:
-        return read(verify=True), None
+        return again(verify=True).model, None
     except DigestError as error:
-        return read(verify=False), f"{error.message}: {error.received}, expected {error.expected}"
+        return again(verify=False).model, f"{error.message}: {error.received}, expected {error.expected}"
     except FormatError as error:
-        model: Model = read()
+        model = again().model
         warn(f"{file}: {error.message}", quiet)
         return model, None
 

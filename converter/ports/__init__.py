@@ -57,8 +57,10 @@ class SessionFactory(Protocol):
 
 
 class Loader(Protocol):
-    def __call__(self, path: str | Path) -> Model | ParameterStore:
-        """What the format `holds`. One that `digests` takes `verify=` too, one with `entries` `key=`. Raises `FormatError`."""
+    def __call__(self, path: str | Path) -> Incoming | Model | ParameterStore:
+        """What the format `holds`; a model with something to say of it as an `Incoming`.
+
+        One that `digests` takes `verify=` too, one with `entries` `key=`. Raises `FormatError`."""
         ...
 
 

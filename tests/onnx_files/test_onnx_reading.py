@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 import converter
 from adapters.onnx.file_session import OnnxFileSession
+from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import Model
+from converter.loading import read as incoming
+from converter.paths import model_format
 
 Shape = Sequence[int | str | None]
 
@@ -285,3 +289,18 @@ def test_attention_begins_without_a_past(tmp_path: Path) -> None:
     empty = np.zeros((1, 2, 0, 4), np.float32)
     found = converter.session(model).run({"q": drawn, "past_k": empty, "past_v": empty})
     np.testing.assert_array_equal(found["k"], drawn)
+
+
+def test_what_a_person_should_know_of_a_file_comes_with_it_and_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", [helper.make_node("SplitToSequence", ["x"], ["parts"], axis=0)], [value("x", [2, 3])], [])
+    proto = onnx.load(path)
+    proto.graph.output.append(helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None))
+    onnx.save(proto, path)
+    note = "the sequence 'parts' is 2 outputs, parts_0 and on"
+    found = incoming(model_format(path), path)
+    assert found.notes == (note,)
+    assert converter.load(path).graph == found.model.graph
+    result = CliRunner().invoke(cli, ["onnx-to-json", str(path), "-o", str(tmp_path / "m.json")])
+    assert result.exit_code == 0
+    assert note in result.stderr
+    assert incoming(model_format(tmp_path / "m.json"), tmp_path / "m.json").notes == ()
