@@ -243,3 +243,20 @@ def two_layer_classifier(net: Net, x: Value, activation: str) -> None:
     inner = net.linear(net.first(x), "classifier_dense", fixed(x.shape[-1]))
     inner = net.activation(inner, ACTIVATIONS[activation])
     net.output("logits", net.linear(inner, "classifier_out", net.config.labels()))
+
+
+def give(net: Net, x: Value, task: str, scores: Callable[[], Value], own: Mapping[str, Callable[[], None]], *, pooler: bool = True,
+         chosen: Callable[[], Value] | None = None) -> None:
+    """A task's outputs: one of `own`, or what most encoders give.
+
+    scores: those of words; pooler: whether the family has one; chosen: a vector of each choice, default: the pooler's.
+    """
+    common: Mapping[str, Callable[[], None]] = {
+        "feature-extraction": lambda: plain_head(net, x, pooler=pooler),
+        "fill-mask": lambda: net.output("logits", scores()),
+        "text-classification": lambda: net.output("logits", net.linear(pooled(net, x), "classifier", net.config.labels())),
+        "token-classification": lambda: token_head(net, x),
+        "multiple-choice": lambda: choice_head(net, pooled(net, x) if chosen is None else chosen()),
+        "question-answering": lambda: span_head(net, x),
+    }
+    {**common, **own}[task]()

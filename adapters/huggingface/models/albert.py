@@ -7,21 +7,19 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.layers.encoders import (
     BUFFERS,
     TASKS,
-    choice_head,
     embed,
+    give,
     layer,
     masked_lm_scores,
     padding_mask,
     plain_positions,
+    pooled,
     refuse_decoder,
     sizes,
-    span_head,
     text_inputs,
-    token_head,
 )
 from adapters.huggingface.net import Net
 from converter.builder import Value
-from converter.dims import fixed
 
 LAYER = "encoder.albert_layer_groups.{group}.albert_layers.{inner}"
 NAMES = {
@@ -66,31 +64,15 @@ def build(net: Net, task: str) -> None:
         for part in range(inner):
             # The very expression of the library: its rounding decides the group.
             x = layer(net, x, mask, given, f"layer_{index}", group=int(index / (count / groups)), inner=part)
-    _head(net, x, task, narrow, given.activation, given.eps)
 
+    def scores() -> Value:
+        return masked_lm_scores(net, x, narrow, given.activation, given.eps)
 
-def _head(net: Net, x: Value, task: str, narrow: int, activation: str, eps: float) -> None:
-    if task == "feature-extraction":
-        net.output("last_hidden_state", x)
-        if net.has("pooler"):
-            net.output("pooler_output", _pooled(net, x))
-    elif task == "fill-mask":
-        net.output("logits", masked_lm_scores(net, x, narrow, activation, eps))
-    elif task == "pretraining":
-        net.output("prediction_logits", masked_lm_scores(net, x, narrow, activation, eps))
-        net.output("sop_logits", net.linear(_pooled(net, x), "sentence_order", net.config.labels()))
-    elif task == "text-classification":
-        net.output("logits", net.linear(_pooled(net, x), "classifier", net.config.labels()))
-    elif task == "token-classification":
-        token_head(net, x)
-    elif task == "multiple-choice":
-        choice_head(net, _pooled(net, x))
-    else:
-        span_head(net, x)
+    def pretrained() -> None:
+        net.output("prediction_logits", scores())
+        net.output("sop_logits", net.linear(pooled(net, x), "sentence_order", config.labels()))
 
-
-def _pooled(net: Net, x: Value) -> Value:
-    return net.op("tanh", net.linear(net.first(x), "pooler", fixed(x.shape[-1])), name="pooled")
+    give(net, x, task, scores, {"pretraining": pretrained})
 
 
 FAMILY = Family(

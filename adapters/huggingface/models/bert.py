@@ -8,21 +8,19 @@ from adapters.huggingface.layers.encoders import (
     BUFFERS,
     GAMMA_BETA,
     TASKS,
-    choice_head,
     embed,
+    give,
     layers,
     masked_lm_scores,
     padding_mask,
-    plain_head,
     plain_positions,
     pooled,
     refuse_decoder,
     sizes,
-    span_head,
     text_inputs,
-    token_head,
 )
 from adapters.huggingface.net import Net
+from converter.builder import Value
 
 # The roles that these layers call otherwise than those of `bidirectional` do.
 ROLES = {"first_norm": "embedding_norm", "up": "inner", "down": "outer"}
@@ -36,23 +34,18 @@ def build(net: Net, task: str) -> None:
     ids = text_inputs(net, config.size("max_position_embeddings"), task)
     x = embed(net, ids, width, lambda: plain_positions(net, ids, width), eps=given.eps)
     x = layers(net, x, padding_mask(net), given)
-    if task == "feature-extraction":
-        plain_head(net, x)
-    elif task == "fill-mask":
-        net.output("logits", masked_lm_scores(net, x, width, given.activation, given.eps))
-    elif task == "pretraining":
-        net.output("prediction_logits", masked_lm_scores(net, x, width, given.activation, given.eps))
-        net.output("seq_relationship_logits", net.linear(pooled(net, x), "next_sentence", 2))
-    elif task == "next-sentence":
-        net.output("logits", net.linear(pooled(net, x), "next_sentence", 2))
-    elif task == "text-classification":
-        net.output("logits", net.linear(pooled(net, x), "classifier", config.labels()))
-    elif task == "token-classification":
-        token_head(net, x)
-    elif task == "multiple-choice":
-        choice_head(net, pooled(net, x))
-    else:
-        span_head(net, x)
+
+    def scores() -> Value:
+        return masked_lm_scores(net, x, width, given.activation, given.eps)
+
+    def follows() -> Value:
+        return net.linear(pooled(net, x), "next_sentence", 2)
+
+    def pretrained() -> None:
+        net.output("prediction_logits", scores())
+        net.output("seq_relationship_logits", follows())
+
+    give(net, x, task, scores, {"pretraining": pretrained, "next-sentence": lambda: net.output("logits", follows())})
 
 
 FAMILY = Family(

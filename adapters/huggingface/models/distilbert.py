@@ -6,19 +6,17 @@ from adapters.huggingface.family import Family
 from adapters.huggingface.layers.encoders import (
     BUFFERS,
     TASKS,
-    choice_head,
     embed,
+    give,
     layers,
     masked_lm_scores,
     padding_mask,
-    plain_head,
     plain_positions,
     sizes,
-    span_head,
     text_inputs,
-    token_head,
 )
 from adapters.huggingface.net import Net
+from converter.builder import Value
 
 NAMES = {
     "words": "embeddings.word_embeddings",
@@ -53,19 +51,13 @@ def build(net: Net, task: str) -> None:
     ids = text_inputs(net, config.size("max_position_embeddings"), task)
     x = embed(net, ids, width, lambda: plain_positions(net, ids, width), types=False, eps=EPS)
     x = layers(net, x, padding_mask(net), given)
-    if task == "feature-extraction":
-        plain_head(net, x, pooler=False)
-    elif task == "fill-mask":
-        net.output("logits", masked_lm_scores(net, x, width, given.activation, EPS))
-    elif task == "text-classification":
-        inner = net.op("relu", net.linear(net.first(x), "classifier_dense", width))
-        net.output("logits", net.linear(inner, "classifier", config.labels()))
-    elif task == "token-classification":
-        token_head(net, x)
-    elif task == "multiple-choice":
-        choice_head(net, net.op("relu", net.linear(net.first(x), "classifier_dense", width)))
-    else:
-        span_head(net, x)
+
+    def first() -> Value:
+        return net.op("relu", net.linear(net.first(x), "classifier_dense", width))
+
+    give(net, x, task, lambda: masked_lm_scores(net, x, width, given.activation, EPS),
+         {"text-classification": lambda: net.output("logits", net.linear(first(), "classifier", config.labels()))},
+         pooler=False, chosen=first)
 
 
 FAMILY = Family(

@@ -7,18 +7,15 @@ from adapters.huggingface.layers.encoders import (
     BUFFERS,
     GAMMA_BETA,
     TASKS,
-    choice_head,
     embed,
+    give,
     layers,
     masked_lm_scores,
     padding_mask,
-    plain_head,
     plain_positions,
     refuse_decoder,
     sizes,
-    span_head,
     text_inputs,
-    token_head,
     two_layer_classifier,
 )
 from adapters.huggingface.models import bert
@@ -51,21 +48,14 @@ def build(net: Net, task: str) -> None:
     if narrow != width:
         x = net.linear(x, "projection", width)
     x = layers(net, x, padding_mask(net), given)
-    if task == "feature-extraction":
-        plain_head(net, x, pooler=False)
-    elif task == "fill-mask":
-        net.output("logits", masked_lm_scores(net, x, narrow, "gelu", given.eps))
-    elif task == "pretraining":
+
+    def replaced() -> None:
         inner = net.activation(net.linear(x, "discriminator", width), ACTIVATIONS[given.activation])
         net.output("logits", net.op("squeeze", net.linear(inner, "replaced", 1), axis=(2,)))
-    elif task == "text-classification":
-        two_layer_classifier(net, x, "gelu")
-    elif task == "token-classification":
-        token_head(net, x)
-    elif task == "multiple-choice":
-        choice_head(net, summary(net, x))
-    else:
-        span_head(net, x)
+
+    give(net, x, task, lambda: masked_lm_scores(net, x, narrow, "gelu", given.eps),
+         {"pretraining": replaced, "text-classification": lambda: two_layer_classifier(net, x, "gelu")},
+         pooler=False, chosen=lambda: summary(net, x))
 
 
 def summary(net: Net, x: Value, kind: str = "first", *, mapped: bool = True, activation: str = "gelu") -> Value:

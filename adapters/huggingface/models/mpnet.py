@@ -10,19 +10,15 @@ from adapters.huggingface.layers.encoders import (
     BUFFERS,
     GAMMA_BETA,
     TASKS,
-    choice_head,
     embed,
+    give,
     layers,
     masked_lm_scores,
     padding_mask,
-    plain_head,
-    pooled,
     positions_after_padding,
     refuse_decoder,
     sizes,
-    span_head,
     text_inputs,
-    token_head,
     two_layer_classifier,
 )
 from adapters.huggingface.net import Net
@@ -75,18 +71,8 @@ def build(net: Net, task: str) -> None:
     if mask is not None:
         bias = net.op("where", mask, bias, -math.inf, name="bias")
     x = layers(net, x, bias, given)
-    if task == "feature-extraction":
-        plain_head(net, x)
-    elif task == "fill-mask":
-        net.output("logits", masked_lm_scores(net, x, width, "gelu", given.eps))
-    elif task == "text-classification":
-        two_layer_classifier(net, x, "tanh")
-    elif task == "token-classification":
-        token_head(net, x)
-    elif task == "multiple-choice":
-        choice_head(net, pooled(net, x))
-    else:
-        span_head(net, x)
+    give(net, x, task, lambda: masked_lm_scores(net, x, width, "gelu", given.eps),
+         {"text-classification": lambda: two_layer_classifier(net, x, "tanh")})
 
 
 FAMILY = Family(

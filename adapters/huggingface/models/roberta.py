@@ -8,19 +8,15 @@ from adapters.huggingface.layers.encoders import (
     BUFFERS,
     GAMMA_BETA,
     TASKS,
-    choice_head,
     embed,
+    give,
     layers,
     masked_lm_scores,
     padding_mask,
-    plain_head,
-    pooled,
     positions_after_padding,
     refuse_decoder,
     sizes,
-    span_head,
     text_inputs,
-    token_head,
     two_layer_classifier,
 )
 from adapters.huggingface.models import bert
@@ -37,18 +33,8 @@ def build(net: Net, task: str) -> None:
     ids = text_inputs(net, rows - padding - 1, task)
     x = embed(net, ids, width, lambda: positions_after_padding(net, ids, width, padding), eps=given.eps)
     x = layers(net, x, padding_mask(net), given)
-    if task == "feature-extraction":
-        plain_head(net, x)
-    elif task == "fill-mask":
-        net.output("logits", masked_lm_scores(net, x, width, "gelu", given.eps))
-    elif task == "text-classification":
-        two_layer_classifier(net, x, "tanh")
-    elif task == "token-classification":
-        token_head(net, x)
-    elif task == "multiple-choice":
-        choice_head(net, pooled(net, x))
-    else:
-        span_head(net, x)
+    give(net, x, task, lambda: masked_lm_scores(net, x, width, "gelu", given.eps),
+         {"text-classification": lambda: two_layer_classifier(net, x, "tanh")})
 
 
 FAMILY = Family(
