@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converter import reference
 from converter.builder import GraphBuilder
+from converter.format import load_hdf5, load_json
 from converter.ir import DType, Example, Graph, Model
 from converter.parameters import InMemoryParameters
 
@@ -60,3 +62,10 @@ def random_bits(dtype: DType, shape: tuple[int, ...], seed: int) -> Array:
 def same_bits(left: Array, right: Array) -> bool:
     """Equal dtype, shape and bytes."""
     return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def read_all(path: Path) -> None:
+    """Reads a file with every value."""
+    model = (load_hdf5 if path.suffix == ".h5" else load_json)(path)
+    for name in model.parameters.names():
+        model.parameters.read(name)

@@ -183,3 +183,9 @@ def compare(model: Model, module: torch.nn.Module, inputs: Arrays, *, what: str 
 
 def from_folder(folder: Path, **options: Any) -> Model:
     return converter.from_checkpoint(folder, **options)
+
+
+def forget(folder: Path, *fields: str) -> None:
+    """Leaves fields out of config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name not in fields}))

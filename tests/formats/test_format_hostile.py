@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.errors import ConverterError, FormatError, ParameterError
-from converter.format import bind_parameters, load_graph, load_hdf5, load_json, model_digest, save_hdf5, save_json
-from converter.format.atomic import values_beside
-from converter.ir import DType, TensorSpec
-from converter.parameters import InMemoryParameters
-from tests.format_models import classifier, holding, same_bits
+from converter.errors import ConverterError, FormatError
+from converter.format import load_graph, load_hdf5, load_json, save_hdf5, save_json
+from converter.ir import DType
+from tests.format_models import classifier, holding, read_all
 
 HOSTILE = Path(__file__).parents[2] / "fixtures" / "hostile"
-
-
-def read_all(path: Path) -> None:
-    model = (load_hdf5 if path.suffix == ".h5" else load_json)(path)
-    for name in model.parameters.names():
-        model.parameters.read(name)
 
 
 # Stored files ------------------------------------------------------------------------------------------------------
@@ -417,176 +406,3 @@ def test_changed_bytes_never_crash(tmp_path_factory: pytest.TempPathFactory, doc
             if name in found.parameters and "values" in seen["parameters"][name]:
                 numbers = np.array(seen["parameters"][name]["values"], np.float32)
                 assert np.array_equal(found.parameters.read(name), numbers, equal_nan=True)
-
-
-# HDF5 --------------------------------------------------------------------------------------------------------------
-
-
-def weight(file: Any) -> Any:
-    return file["parameters"]
-
-
-def replaced(make: Callable[[Any, Path], None]) -> Callable[[Any, Path], None]:
-    def change(file: Any, path: Path) -> None:
-        del file["parameters/layer.weight"]
-        make(file, path)
-
-    return change
-
-
-def external_link(file: Any, path: Path) -> None:
-    with h5py.File(path.with_name("other.h5"), "w") as other:
-        other["w"] = np.zeros((4, 3), np.float32)
-    file["parameters/layer.weight"] = h5py.ExternalLink("other.h5", "/w")
-
-
-def external_storage(file: Any, path: Path) -> None:
-    path.with_name("raw.bin").write_bytes(bytes(48))
-    file["parameters"].create_dataset("layer.weight", (4, 3), "f4", external=[(str(path.with_name("raw.bin")), 0, 48)])
-
-
-def virtual(file: Any, path: Path) -> None:
-    layout = h5py.VirtualLayout((4, 3), "f4")
-    layout[:] = h5py.VirtualSource(path.with_name("other.h5"), "w", (4, 3), "f4")
-    file["parameters"].create_virtual_dataset("layer.weight", layout)
-
-
-def soft_link(file: Any, path: Path) -> None:
-    file["parameters/layer.weight"] = h5py.SoftLink("/parameters/square")
-
-
-def dataset(*args: Any, **options: Any) -> Callable[[Any, Path], None]:
-    return replaced(lambda file, path: file["parameters"].create_dataset("layer.weight", *args, **options) and None)
-
-
-def no_document(file: Any, path: Path) -> None:
-    del file["document"]
-
-
-def linked_document(file: Any, path: Path) -> None:
-    file.move("document", "parameters/text")
-    file["document"] = h5py.SoftLink("/parameters/text")
-
-
-HDF5_REFUSED: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
-    "external link": (replaced(external_link), "link to elsewhere"),
-    "soft link": (replaced(soft_link), "link to elsewhere"),
-    "external storage": (replaced(external_storage), "external files"),
-    "virtual": (replaced(virtual), "virtual dataset"),
-    "group": (replaced(lambda file, path: file.create_group("parameters/layer.weight") and None), "another kind"),
-    "missing": (replaced(lambda file, path: None), "no 'layer.weight'"),
-    "compressed": (dataset(data=np.zeros((4, 3), np.float32), compression="gzip"), "filters"),
-    "compression bomb": (dataset((2**20, 2**20), "f4", compression="gzip", chunks=(1024, 1024)), "filters"),
-    "chunked": (dataset(data=np.zeros((4, 3), np.float32), chunks=(1, 3)), "chunks"),
-    "never written": (dataset((4, 3), "f4"), "without its data"),
-    "shape bomb": (dataset((2**30, 2**20), "f4"), "another shape"),
-    "other shape": (dataset(data=np.zeros((3, 4), np.float32)), "another shape"),
-    "other dtype": (dataset(data=np.zeros((4, 3), np.float64)), "another dtype"),
-    "big endian": (dataset(data=np.zeros((4, 3), ">f4")), "another dtype"),
-    "text": (dataset(data=b"abc"), "another dtype"),
-    "extra dataset": (lambda file, path: file["parameters"].create_dataset("more", data=[1]), "does not name"),
-    "extra object": (lambda file, path: file.create_group("more"), "does not know"),
-    "no document": (no_document, "not a neutral model"),
-    "linked document": (linked_document, "link to elsewhere"),
-    "no parameters": (lambda file, path: file.move("parameters", "p"), "does not know"),
-}
-
-
-@pytest.mark.parametrize("case", HDF5_REFUSED)
-def test_hdf5_refused(tmp_path: Path, case: str) -> None:
-    change, message = HDF5_REFUSED[case]
-    path = tmp_path / "model.h5"
-    save_hdf5(classifier(), path)
-    with h5py.File(path, "r+") as file:
-        change(file, path)
-    with pytest.raises(FormatError, match=message) as caught:
-        read_all(path)
-    assert "model.h5" in str(caught.value)
-
-
-@pytest.mark.parametrize("group", ["/", "parameters"])
-def test_a_heap_without_an_end(tmp_path: Path, group: str) -> None:
-    """A group's list of free space that leads into itself, which the HDF5 library follows until memory ends."""
-    path = tmp_path / "model.h5"
-    save_hdf5(classifier(), path)
-    content = bytearray(path.read_bytes())
-    heaps = [place for place in range(0, len(content), 8) if content[place:place + 4] == b"HEAP"]
-    assert len(heaps) == 2
-    heap = heaps[group != "/"]
-    first, data = struct.unpack_from("<QQ", content, heap + 16)
-    struct.pack_into("<Q", content, data + first, first)
-    path.write_bytes(content)
-    with pytest.raises(FormatError, match="list without an end"):
-        read_all(path)
-
-
-def test_values_in_a_file_keep_the_same_rules(tmp_path: Path) -> None:
-    model = classifier()
-    path = tmp_path / "m.json"
-    save_json(model, path, encoding="file")
-    weights, = values_beside(path)
-    with h5py.File(weights, "r+") as file:
-        del file["parameters/layer.weight"]
-        file["parameters/layer.weight"] = h5py.SoftLink("/parameters/square")
-    with pytest.raises(FormatError, match="link to elsewhere"):
-        load_json(path)
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    os.replace(weights, outside / "w.h5")
-    weights.symlink_to(outside / "w.h5")
-    with pytest.raises(FormatError, match="leads out of the directory"):
-        load_json(path)
-    weights.unlink()
-    weights.write_bytes(b"nothing")
-    with pytest.raises(FormatError, match="not a readable HDF5 file"):
-        load_json(path)
-    with path.open("rb") as stream, pytest.raises(FormatError, match="is no file itself"):
-        load_json(stream)
-
-
-# Binding -----------------------------------------------------------------------------------------------------------
-
-
-def test_binding_lists_everything_at_once() -> None:
-    specs = {"a": TensorSpec.of("float32", [2]), "b": TensorSpec.of("float32", [3]), "c": TensorSpec.of("int64", [])}
-    store = InMemoryParameters({"a": np.zeros(3, np.float32), "c": np.zeros((), np.float64), "d": np.zeros(1), "e": np.zeros(1)})
-    with pytest.raises(ParameterError) as caught:
-        bind_parameters(specs, {}, store)
-    text = str(caught.value)
-    for part in ("missing: 'b' float32[3]", "extra: 'd'", "extra: 'e'", "'a': expected float32[2], received float32[3]",
-                 "'c': expected int64[], received float64[]"):
-        assert part in text
-
-
-def test_binding_tied_tensors() -> None:
-    spec = TensorSpec.of("float32", [2])
-    specs, aliases = {"a": spec, "b": spec}, {"b": "a"}
-    values = np.array([1, 2], np.float32)
-    for held in ({"a": values}, {"b": values}, {"a": values, "b": values.copy()}):
-        bound = bind_parameters(specs, aliases, InMemoryParameters(held))
-        assert bound.names() == ("a", "b")
-        assert bound.alias_of("b") == "a"
-        assert all(same_bits(bound.read(name), values) for name in specs)
-    for tied in ({"b": "a"}, {"a": "b"}):
-        bound = bind_parameters(specs, aliases, InMemoryParameters(dict.fromkeys(tied.values(), values), tied))
-        assert (bound.alias_of("a"), bound.alias_of("b")) == (None, "a")
-    bound = bind_parameters(specs, {}, InMemoryParameters({"a": values}, {"b": "a"}))
-    assert (bound.alias_of("a"), bound.alias_of("b")) == (None, "a")
-    with pytest.raises(ParameterError, match="values differ"):
-        bind_parameters(specs, aliases, InMemoryParameters({"a": values, "b": values + 1}))
-
-
-def test_binding_with_constants() -> None:
-    spec = TensorSpec.of("float32", [2])
-    constants = InMemoryParameters({"c": np.ones(2, np.float32)})
-    bound = bind_parameters({"a": spec, "c": spec}, {}, InMemoryParameters({"a": np.zeros(2, np.float32)}), constants=constants)
-    assert bound.read("c").tolist() == [1, 1]
-    with pytest.raises(ParameterError, match="missing: 'a'"):
-        bind_parameters({"a": spec, "c": spec}, {}, InMemoryParameters({}), constants=constants)
-
-
-def test_a_bound_model_has_the_digest_of_the_original(tmp_path: Path) -> None:
-    model = classifier()
-    specs = {name: model.parameters.spec(name) for name in model.parameters.names()}
-    held = InMemoryParameters({name: model.parameters.read(name) for name in model.parameters.names() if name != "tied"})
-    assert model_digest(model.with_parameters(bind_parameters(specs, {"tied": "square"}, held))) == model_digest(model)
