@@ -12,8 +12,10 @@ from converter.errors import GraphError
 from converter.ir import DimRange, DType, Graph, Node, TensorSpec
 from converter.parameters import InMemoryParameters
 from converter.passes.rewriting import simplify
+from converter.passes.rolling.listing import Body, Listing, NotALoop
+from converter.passes.rolling.lists import unstacked
 from converter.passes.rolling.repeats import Repeat, repeats
-from converter.passes.rolling.roll import Body, Listing, NotALoop, roll, unstacked
+from converter.passes.rolling.roll import roll
 
 LOOPS = 200
 """Loops of one graph, at most."""

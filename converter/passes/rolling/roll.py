@@ -6,79 +6,17 @@ steps read; a number, or an element of a sequence, that goes up or down by as mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from converter.checking import infer_node
 from converter.errors import GraphError
 from converter.ir import DType, Node, TensorSpec
+from converter.passes.rolling.listing import Body, Element, Listing, NotALoop, part, progression
+from converter.passes.rolling.lists import joined
 from converter.passes.rolling.repeats import Repeat
 
 FARTHEST = 4
 """A step reads what was made as many steps before, at most."""
-
-
-class NotALoop(Exception):
-    """A stretch of nodes that is no loop of a known kind."""
-
-
-@dataclass(frozen=True)
-class Body:
-    """The nodes of a step, the names of what it is given, and of what it gives."""
-
-    inputs: tuple[str, ...]
-    nodes: tuple[Node, ...]
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Element:
-    """A value that is the element `index` of a sequence, along its axis."""
-
-    sequence: str
-    axis: int
-    index: int
-
-
-@dataclass
-class Listing:
-    """A graph as a list of nodes that is being rolled.
-
-    `elements` are the values that are elements of sequences; `single` are values made here, which are no steps of a loop.
-    """
-
-    nodes: list[Node]
-    specs: dict[str, TensorSpec]
-    outputs: tuple[str, ...]
-    elements: dict[str, Element] = field(default_factory=dict)
-    single: set[str] = field(default_factory=set)
-    number: int = 0
-
-    def fresh(self) -> str:
-        self.number += 1
-        return f"rolled_{self.number}"
-
-    def add(self, into: list[Node], op: str, *inputs: Any, **attributes: Any) -> str:
-        """A node of one output at the end of `into`."""
-        from converter.attributes import normalize_attributes
-        from converter.opset import lookup
-
-        name = self.fresh()
-        node = Node(op, inputs, (name,), normalize_attributes(lookup(op), attributes))
-        (self.specs[name],) = infer_node(node, self.specs)
-        self.single.add(name)
-        into.append(node)
-        return name
-
-
-def progression(values: Sequence[Any]) -> tuple[int, int] | None:
-    """(first, step) where integers go up or down by as much each time."""
-    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        return None
-    step = values[1] - values[0]
-    return (values[0], step) if all(b - a == step for a, b in pairwise(values)) else None
 
 
 def roll(listing: Listing, repeat: Repeat, skipped: int, count: int) -> Listing:
@@ -92,7 +30,7 @@ def roll(listing: Listing, repeat: Repeat, skipped: int, count: int) -> Listing:
         before, after = scan.build(listing.nodes[stop:])
     except (GraphError, IndexError, KeyError) as error:
         raise NotALoop(str(error)) from error
-    work.nodes = [*listing.nodes[:start], *before, *_joined(work, [*after, *listing.nodes[stop:]])]
+    work.nodes = [*listing.nodes[:start], *before, *joined(work, [*after, *listing.nodes[stop:]])]
     return work
 
 
@@ -259,19 +197,6 @@ class _Scan:
         return place if width == 1 else self.do("add", place, self.do("arange", stop=width, dtype=DType.INT64))
 
 
-def part(listing: Listing, into: list[Node], first: Element, step: int, count: int) -> str:
-    """`count` elements of a sequence from `first` on, upwards or downwards, along axis 0."""
-    name, spec = first.sequence, listing.specs[first.sequence]
-    size = spec.shape[first.axis]
-    if first.axis:
-        rest = [axis for axis in range(spec.rank) if axis != first.axis]
-        name = listing.add(into, "permute_dims", name, axes=(first.axis, *rest))
-    low = first.index if step > 0 else first.index - count + 1
-    if low or count != size:
-        name = listing.add(into, "slice", name, axes=(0,), starts=(low,), stops=(low + count,))
-    return name if step > 0 else listing.add(into, "flip", name, axis=(0,))
-
-
 # What an operator becomes whose attributes move with the steps -------------------------------------------------------------
 
 
@@ -334,72 +259,3 @@ def _moving_full(scan: _Scan, inputs: list[Any], attributes: Sequence[Any], spec
 MOVING: dict[str, Callable[[_Scan, list[Any], Sequence[Any], TensorSpec], str]] = {
     "select": _moving_select, "slice": _moving_slice, "slice_scatter": _moving_write, "full": _moving_full,
 }
-
-
-# Lists of what the steps gave ----------------------------------------------------------------------------------------------
-
-
-def _joined(listing: Listing, nodes: Iterable[Node]) -> list[Node]:
-    """The nodes, where lists of elements that are put together are taken from their sequences."""
-    result: list[Node] = []
-    for node in nodes:
-        if node.op in ("stack", "concat") and any(name in listing.elements for name in node.names):
-            _join(listing, result, node)
-        else:
-            result.append(node)
-    return result
-
-
-def _join(listing: Listing, into: list[Node], node: Node) -> None:
-    runs = _runs([(name, listing.elements.get(name)) for name in node.names])
-    if all(len(run) == 1 for run in runs):
-        into.append(node)
-        return
-    axis = node.attributes["axis"]
-    pieces: list[str] = []
-    for run in runs:
-        name, first = run[0]
-        if len(run) == 1:
-            pieces.append(name if node.op == "concat" else listing.add(into, "expand_dims", name, axis=(axis,)))
-            continue
-        second = run[1][1]
-        assert first is not None
-        assert second is not None
-        whole = part(listing, into, first, second.index - first.index, len(run))
-        rank = listing.specs[whole].rank
-        place = axis % (rank if node.op == "stack" else rank - 1)
-        order = (*range(1, place + 1), 0, *range(place + 1, rank))
-        whole = listing.add(into, "permute_dims", whole, axes=order) if place else whole
-        if node.op == "concat":
-            shape = listing.specs[whole].shape
-            whole = listing.add(into, "reshape", whole, shape=(*shape[:place], shape[place] * shape[place + 1], *shape[place + 2:]))
-        pieces.append(whole)
-    # The name of the result goes to the node that gives it.
-    if len(pieces) == 1 and into and into[-1].outputs == (pieces[0],):
-        last = into.pop()
-        into.append(Node(last.op, last.inputs, node.outputs, last.attributes, node.source))
-    elif len(pieces) == 1:
-        into.append(Node("reshape", (pieces[0],), node.outputs, {"shape": listing.specs[pieces[0]].shape}, node.source))
-    else:
-        into.append(Node("concat", tuple(pieces), node.outputs, {"axis": axis}, node.source))
-
-
-def _runs(items: Sequence[tuple[str, Element | None]]) -> list[list[tuple[str, Element | None]]]:
-    """Elements of one sequence that follow each other, upwards or downwards."""
-    runs: list[list[tuple[str, Element | None]]] = []
-    for name, element in items:
-        last = runs[-1] if runs else []
-        before = last[-1][1] if last else None
-        if element is not None and before is not None and (before.sequence, before.axis) == (element.sequence, element.axis):
-            step = element.index - before.index
-            if step in (1, -1) and (len(last) == 1 or step == before.index - last[-2][1].index):  # type: ignore[union-attr]
-                last.append((name, element))
-                continue
-        runs.append([(name, element)])
-    return runs
-
-
-def unstacked(nodes: Iterable[Node], specs: Mapping[str, TensorSpec]) -> dict[str, Element]:
-    """The values that are elements of a tensor that is taken apart."""
-    return {name: Element(node.inputs[0], node.attributes["axis"] % specs[node.inputs[0]].rank, index) for node in nodes
-            if node.op == "unstack" and isinstance(node.inputs[0], str) for index, name in enumerate(node.outputs) if name is not None}
