@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.dims import fixed
 from converter.errors import ParameterError
 from converter.ir import DType, TensorSpec
 from converter.mapped import FileRange
@@ -197,7 +198,7 @@ def transposed_pieces(store: ParameterStore, name: str) -> Iterator[memoryview]:
     if found is None:
         yield as_bytes(store.read(name).T)
         return
-    rows, columns = (int(size) for size in spec.shape)  # type: ignore[arg-type]
+    rows, columns = (fixed(size) for size in spec.shape)
     width = spec.dtype.itemsize
     step = max(1, COLUMNS // (rows * width))
     for start in range(0, columns, step):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adapters.safetensors.dtypes import TO_FILE
 from adapters.safetensors.read import FORMAT, FORMAT_KEY, MAX_RANK, METADATA
+from converter.dims import fixed
 from converter.errors import UnsupportedError
 from converter.format.atomic import atomic_path, written_files
 from converter.ir import TensorSpec
@@ -69,5 +70,5 @@ def _unwritable(name: str, rank: int) -> str | None:
 def _nbytes(spec: TensorSpec) -> int:
     total = spec.dtype.itemsize
     for size in spec.shape:
-        total *= int(size)  # type: ignore[arg-type]
+        total *= fixed(size)
     return total

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.builder import Value
+from converter.dims import fixed
 from converter.drafting.arguments import FLAG, Argument, one_of
 from converter.drafting.layers import Arguments, Build, Place, layer
 from converter.ir import TensorSpec
@@ -47,7 +48,7 @@ def stack(specs: Mapping[str, TensorSpec]) -> Stack | None:
     if len(first) != 2 or len(state) != 2 or projection and len(projection) != 2:
         return None
     hidden = int(projection[1] if projection else state[1])  # type: ignore[arg-type]
-    rows = int(state[0])  # type: ignore[arg-type]
+    rows = fixed(state[0])
     kind = BLOCKS.get(rows // hidden) if hidden and rows % hidden == 0 else None
     if kind is None or projection and kind != "LSTM":
         return None
@@ -58,7 +59,7 @@ def stack(specs: Mapping[str, TensorSpec]) -> Stack | None:
                   for direction in (("", "_reverse") if bidirectional else ("",)) for part in parts)
     if set(order) != set(specs):
         return None
-    return Stack(kind, layers, bidirectional, bias, int(projection[0]) if projection else 0, hidden, int(first[1]), order)  # type: ignore[arg-type]
+    return Stack(kind, layers, bidirectional, bias, fixed(projection[0]) if projection else 0, hidden, fixed(first[1]), order)
 
 
 def _build(kind: str) -> Build:

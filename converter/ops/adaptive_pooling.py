@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.dims import Dim, maximum
+from converter.dims import Dim, fixed, maximum
 from converter.facts import Facts
 from converter.formulas import Space, Term, counted, dtype_of, widened
 from converter.ir import DType, TensorSpec
@@ -70,7 +70,7 @@ def adaptive_avg_pool(x: Array, *, size: tuple[Dim, ...]) -> Array:
     """
     y = x.astype(wide(x.dtype), copy=False)
     for axis, count in zip(range(x.ndim - len(size), x.ndim), size, strict=True):
-        places, held = windows(x.shape[axis], int(count))  # type: ignore[arg-type]
+        places, held = windows(x.shape[axis], fixed(count))
         gathered = np.moveaxis(y, axis, -1)[..., places]
         y = np.moveaxis(np.where(held, gathered, 0).sum(-1) / held.sum(-1).astype(y.dtype), -1, axis)
     return y.astype(x.dtype, copy=False)

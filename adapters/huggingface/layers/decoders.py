@@ -10,7 +10,7 @@ from adapters.huggingface.config import Config
 from adapters.huggingface.layers.encoders import padding_mask, span_head, taken
 from adapters.huggingface.net import Net
 from converter.builder import Value
-from converter.dims import Dim, symbol
+from converter.dims import Dim, fixed, symbol
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, DType
 
@@ -177,11 +177,11 @@ def bounded(net: Net, query: Value, key: Value, value: Value, mask: Value | None
     """Attention by scores cap · tanh(scores / cap): [batch, heads, time, size]. mask: bool, of the rank 4 or [time, keys]."""
     batch, heads, time, size = query.shape
     groups = key.shape[1]
-    shared = int(heads) // int(groups)  # type: ignore[arg-type]
+    shared = fixed(heads) // fixed(groups)
     grouped = net.op("reshape", query, shape=(batch, groups, shared, time, size))
     keys, values = (net.op("expand_dims", item, axis=(2,)) for item in (key, value))
     scores = net.op("matmul", grouped, net.op("permute_dims", keys, axes=(0, 1, 2, 4, 3)))
-    factor = 1 / math.sqrt(int(size)) if scale is None else scale  # type: ignore[arg-type]
+    factor = 1 / math.sqrt(fixed(size)) if scale is None else scale
     scores = net.op("multiply", net.op("tanh", net.op("multiply", scores, factor / cap)), cap)
     if mask is not None:
         mask = net.op("expand_dims", mask, axis=(1,)) if mask.rank == 4 else mask

@@ -10,6 +10,7 @@ from adapters.huggingface.layers.decoders import window_of
 from adapters.huggingface.models.llama_kin import ONLY_WORDS
 from adapters.huggingface.net import Net
 from converter.builder import Value
+from converter.dims import fixed
 
 # A graph has nodes for each of StableLM's norms of heads.
 MOST_NORMS = 1 << 10
@@ -34,7 +35,7 @@ def norms_of_heads(eps: float) -> Norm:
 
     def norm(net: Net, x: Value, role: str, **places: Any) -> Value:
         _, heads, _, size = x.shape
-        weights = [net.tensor(role, (size,), head=head, **places) for head in range(int(heads))]  # type: ignore[arg-type]
+        weights = [net.tensor(role, (size,), head=head, **places) for head in range(fixed(heads))]
         weight = net.op("reshape", net.op("stack", *weights, axis=0), shape=(heads, 1, size))
         return net.op("multiply", net.op("layer_norm", x, None, None, normalized_shape=(size,), eps=eps), weight)
 

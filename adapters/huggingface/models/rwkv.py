@@ -66,7 +66,7 @@ def _attention(net: Net, words: Words, x: Value, size: int, layer: int, share: f
     *states, seen = scanned(net, states, (key, value), (first, decay), _weigh)
     for name, state in zip(names, states, strict=True):
         keep(words, layer, name, state)
-    found = net.linear(net.op("multiply", gate, net.cast(seen)), "attention_out", int(width), bias=False, layer=layer)  # type: ignore[arg-type]
+    found = net.linear(net.op("multiply", gate, net.cast(seen)), "attention_out", fixed(width), bias=False, layer=layer)
     return found if share == 1 else net.op("multiply", found, share)
 
 

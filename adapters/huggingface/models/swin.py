@@ -216,14 +216,14 @@ def _attention(net: Net, x: Value, layout: Layout, windows: Windows, mask: Value
         x = net.op("roll", x, shift=(-windows.shift, -windows.shift), axis=(1, 2))
     parts = []
     for role, bias in zip(("query", "key", "value"), layout.bias, strict=True):
-        part = net.linear(x, role, int(width), bias=bias, **places)  # type: ignore[arg-type]
+        part = net.linear(x, role, fixed(width), bias=bias, **places)
         part = net.op("reshape", part, shape=(batch, rows, side, columns, side, heads, width // heads))
         part = net.op("permute_dims", part, axes=(0, 1, 3, 5, 2, 4, 6))
         parts.append(net.op("reshape", part, shape=(batch, rows * columns, heads, side * side, width // heads)))
     y = layout.attend(net, *parts, side, mask, **places)
     y = net.op("reshape", y, shape=(batch, rows, columns, heads, side, side, width // heads))
     y = net.op("reshape", net.op("permute_dims", y, axes=(0, 1, 4, 2, 5, 3, 6)), shape=(batch, rows * side, columns * side, width))
-    y = net.linear(y, "attention_out", int(width), **places)  # type: ignore[arg-type]
+    y = net.linear(y, "attention_out", fixed(width), **places)
     if mask is not None:
         y = net.op("roll", y, shift=(windows.shift, windows.shift), axis=(1, 2))
     return net.op("slice", y, axes=(1, 2), starts=(0, 0), stops=(height, across), steps=(1, 1))
@@ -249,7 +249,7 @@ def _merge(net: Net, x: Value, layout: Layout, **places: Any) -> Value:
     x = net.op("permute_dims", net.op("reshape", x, shape=(batch, rows, 2, columns, 2, width)), axes=(0, 1, 3, 4, 2, 5))
     x = net.op("reshape", x, shape=(batch, rows, columns, 4 * width))
     x = x if layout.after else net.layer_norm(x, "merge_norm", EPS, **places)
-    x = net.linear(x, "merge", 2 * int(width), bias=False, **places)  # type: ignore[arg-type]
+    x = net.linear(x, "merge", 2 * fixed(width), bias=False, **places)
     return net.layer_norm(x, "merge_norm", EPS, **places) if layout.after else x
 
 

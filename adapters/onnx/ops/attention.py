@@ -15,7 +15,7 @@ import numpy as np
 from adapters.onnx.lowering.context import Array, Lowering, Tensor, once
 from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.registry import lowers
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.ir import DType, TensorSpec
 
 
@@ -66,7 +66,7 @@ def _scaled(g: Lowering, query: Tensor, scale: float | None) -> Tensor:
     if scale is None and not isinstance(size, int):
         root = g.node("Sqrt", g.cast(g.scalar_size(size), query.dtype), spec=TensorSpec(query.dtype, ()))
         return g.node("Div", query, root, spec=query.spec)
-    factor = scale if scale is not None else 1 / math.sqrt(int(size)) if size else 1.0  # type: ignore[arg-type]
+    factor = scale if scale is not None else 1 / math.sqrt(fixed(size)) if size else 1.0
     if factor == 1:
         return query
     # ONNX Runtime folds a scalar into the product as a float32 number, a vector not.

@@ -10,7 +10,7 @@ import onnx
 from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.lowering.kernels import compute
 from adapters.onnx.registry import lowers
-from converter.dims import Dim, Expr
+from converter.dims import Dim, Expr, fixed
 from converter.ir import DType, TensorSpec
 from converter.ops import creation
 from converter.ops.creation import Number
@@ -64,7 +64,7 @@ def _progression(g: Lowering, index: Tensor, start: Number, step: Tensor | Numbe
 @lowers("arange")
 def arange(g: Lowering, *, start: Number = 0, stop: Number, step: Number = 1, dtype: DType) -> Tensor:
     count = creation.steps(start, stop, step)
-    if _known(start, stop, step) and int(count) <= WRITTEN:  # type: ignore[arg-type]
+    if _known(start, stop, step) and fixed(count) <= WRITTEN:
         return g.constant(creation.arange(start=start, stop=stop, step=step, dtype=dtype), dtype)
     whole = all(isinstance(item, (int, Expr)) for item in (start, stop, step))
     # A Range from elsewhere than 0 would not do: of floats, dividing rounded ones does not promise the declared number, and ONNX Runtime
@@ -74,7 +74,7 @@ def arange(g: Lowering, *, start: Number = 0, stop: Number, step: Number = 1, dt
 
 @lowers("linspace")
 def linspace(g: Lowering, *, start: Number, stop: Number, num: Dim, dtype: DType) -> Tensor:
-    if _known(start, stop, num) and int(num) <= WRITTEN:  # type: ignore[arg-type]
+    if _known(start, stop, num) and fixed(num) <= WRITTEN:
         return g.constant(lookup("linspace").kernel(start=start, stop=stop, num=num, dtype=dtype), dtype)
     wide, vector = TensorSpec(DType.FLOAT64, ()), TensorSpec(DType.FLOAT64, (num,))
     first, last = scalar(g, start, DType.FLOAT64), scalar(g, stop, DType.FLOAT64)
@@ -93,7 +93,7 @@ def linspace(g: Lowering, *, start: Number, stop: Number, num: Dim, dtype: DType
 
 @lowers("eye")
 def eye(g: Lowering, *, rows: Dim, columns: Dim, dtype: DType) -> Tensor:
-    if _known(rows, columns) and int(rows) * int(columns) <= WRITTEN:  # type: ignore[arg-type]
+    if _known(rows, columns) and fixed(rows) * fixed(columns) <= WRITTEN:
         return g.constant(creation.eye(rows=rows, columns=columns, dtype=dtype), dtype)
     shape = TensorSpec(DType.FLOAT32, (rows, columns))
     zeros = g.node("ConstantOfShape", g.sizes((rows, columns)), spec=shape)

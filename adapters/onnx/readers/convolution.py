@@ -168,7 +168,7 @@ def _summed_average(g: Reader, x: Value, kernel: Ints, stride: tuple[int, ...], 
     if ceil_mode:
         if any(isinstance(size, Expr) for size in x.shape[2:]):
             raise g.refuse("an average of dilated windows that end past the padding, of free sizes")
-        more = [_past_the_end(int(size), kernel[at], stride[at], dilation[at], padding[at], padding[at + half])  # type: ignore[arg-type]
+        more = [_past_the_end(fixed(size), kernel[at], stride[at], dilation[at], padding[at], padding[at + half])
                 for at, size in enumerate(x.shape[2:])]
         padding = (*padding[:half], *(own + by for own, by in zip(padding[half:], more, strict=True)))
     ones = g.op("full", shape=(1, 1, *kernel), fill_value=1.0, dtype=x.dtype)
@@ -273,7 +273,7 @@ def _added_up(g: Reader, x: Value, image: Sequence[Dim], kernel: Ints, dilations
     dilation, stride, padding = dilations or (1,) * rank, strides or (1,) * rank, tuple(pads or (0,) * (2 * rank))
     if not all(isinstance(size, int) for size in (*image, x.shape[1])):
         raise g.refuse("columns of an image of a free size")
-    sizes = [int(size) for size in image]  # type: ignore[arg-type]
+    sizes = [fixed(size) for size in image]
     counts = [(size + padding[at] + padding[at + rank] - dilation[at] * (kernel[at] - 1) - 1) // stride[at] + 1
               for at, size in enumerate(sizes)]
     if prod(counts) * prod(kernel) > MOST_PLACES:

@@ -18,7 +18,7 @@ import numpy as np
 
 from converter.builder import live_nodes
 from converter.checking import infer_node
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.errors import GraphError
 from converter.ir import DType, Graph, GraphOutput, Node, Operand, TensorSpec
 from converter.opset import lookup
@@ -162,7 +162,7 @@ class Rewriter:
             return value if isinstance(value, (bool, int, float)) else None
         if name in self.constants:
             spec = self.specs[name]
-            size = int(np.prod([int(item) for item in spec.shape], dtype=np.int64))  # type: ignore[arg-type]
+            size = int(np.prod([fixed(item) for item in spec.shape], dtype=np.int64))
             if 0 < size <= SMALL and spec.dtype in (DType.BOOL, DType.INT64, DType.INT32, DType.FLOAT32, DType.FLOAT64):
                 values = self.parameters.read(name)
                 first = values.reshape(-1)[0]
