@@ -13,10 +13,15 @@ MOST = 2
 """So many operator names one literal may hold."""
 
 DEFINITIONS = ("converter/ops/",)
-REGISTRIES = ("adapters/onnx/ops/", "adapters/onnx/readers/", "adapters/torch/ops/", "adapters/numpy/kernels/")
+REGISTRIES = ("adapters/onnx/ops/", "adapters/onnx/readers/", "adapters/torch/ops/", "adapters/numpy/kernels/",
+              "adapters/c/ops/")
 
 TRANSLATIONS = {
     "adapters/onnx/reading/spelled_recurrent.py": "layers and activations by ONNX's names",
+    "adapters/c/elementwise.py": "the target's expressions by operator",
+    "adapters/c/fusion.py": "operators whose expression in the target names an operand twice",
+    "adapters/c/lowering.py": "operators that the core has in part, whose rest the target has a word for",
+    "adapters/huggingface/models/openai_gpt.py": "activations by their names in configs",
     "adapters/huggingface/net.py": "activations by their names in configs",
     "adapters/huggingface/sentence.py": "activations by their names in configs",
     "adapters/torchvision/timm/net.py": "activations by their names in configs",
