@@ -33,7 +33,7 @@ SPARE = 4096
 
 def known_operators() -> frozenset[str]:
     """Every operator that has a lowering of its own."""
-    return frozenset({*lowerings(), *NAMES})
+    return frozenset({*lowerings(), *NAMES, "full"})
 
 
 def in_known_operators(graph: Graph, parameters: ParameterStore) -> Graph:
