@@ -66,6 +66,9 @@ def pending(g: Writer, operator: str, operands: Sequence[Value], spec: TensorSpe
         raise UnsupportedError(f"{operator} of {operands[-1].dtype} has no expression in C")
     settled: list[Value] = []
     for item in operands:
+        for size, wanted in zip(item.shape, spec.shape[len(spec.shape) - len(item.shape) :], strict=True):
+            if size != 1:
+                g.same(size, wanted)
         if isinstance(item, Pending):
             item = item.view or item
         if isinstance(item, Pending) and item.shape != spec.shape and not (item.cheap is not None and item.cheap <= 1):

@@ -121,6 +121,17 @@ def test_an_index_outside_its_axis_ends_the_run() -> None:
         session.run({"ids": np.asarray([5])})
 
 
+def test_sizes_that_are_taken_to_be_equal_are_checked() -> None:
+    builder = converter.GraphBuilder("pair")
+    x, y = builder.input("x", "float32", ["a", 2]), builder.input("y", "float32", ["b", 2])
+    builder.output("z", builder.op("add", x, y))
+    session = CSession(Model(builder.graph(), converter.InMemoryParameters({})))
+    same = np.ones((3, 2), np.float32)
+    assert session.run({"x": same, "y": same})["z"].tolist() == [[2, 2]] * 3
+    with pytest.raises(RunError, match="sizes that do not fit"):
+        session.run({"x": same, "y": same[:2]})
+
+
 def test_what_does_not_fit_is_refused_with_the_layers(tmp_path: Path) -> None:
     model = converter.load(FIXTURES / "mlp_digits" / "model.json")
     with pytest.raises(ConverterError, match="more flash") as caught:
