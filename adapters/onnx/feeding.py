@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,11 +22,12 @@ _BITS = {1: np.uint8, 2: np.uint16}
 _OF_ONNX = {ONNX_DTYPES[dtype]: dtype for dtype in SMALL_FLOATS if dtype in ONNX_DTYPES}
 
 
-def run_session(session: onnxruntime.InferenceSession, names: Sequence[str], arrays: Mapping[str, Array]) -> list[Array]:
-    """The outputs `names` of one run. Raises what ONNX Runtime raises."""
+def run_session(session: onnxruntime.InferenceSession, names: Sequence[str], arrays: Mapping[str, Array]) -> list[Any]:
+    """The outputs `names` of one run: arrays, and lists of arrays for sequences. Raises what ONNX Runtime raises."""
     small = {_of_type(item.type) for item in session.get_outputs()} | {DType.of(array.dtype) for array in arrays.values()}
     if SMALL_FLOATS.isdisjoint(small):
-        return [np.asarray(result) for result in session.run(list(names), dict(arrays))]
+        return [result if isinstance(result, list) and all(isinstance(part, np.ndarray) for part in result) else np.asarray(result)
+                for result in session.run(list(names), dict(arrays))]
     # An OrtValue is a view of an array's memory that does not keep the array alive.
     held = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
     feeds = {name: _to_value(array) for name, array in held.items()}

@@ -31,7 +31,7 @@ class OnnxFileSession:
         self.outputs = [item.name for item in self.session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """The file's outputs by its own names. Inputs that the file does not have are left out.
+        """The file's outputs by its own names, a sequence's as `name_0` and on. Inputs that the file does not have are left out.
 
         Raises `RunError` for inputs that do not fit.
         """
@@ -41,7 +41,11 @@ class OnnxFileSession:
         except Exception as error:  # as above
             raise RunError("ONNX Runtime does not run the file on these inputs", where=str(self.path), received=str(error)[:300],
                            expected=", ".join(sorted(self.inputs))) from error
-        return {name: as_scores(result) for name, result in zip(self.outputs, results, strict=True)}
+        named: dict[str, Array] = {}
+        for name, result in zip(self.outputs, results, strict=True):
+            parts = {f"{name}_{place}": part for place, part in enumerate(result)} if isinstance(result, list) else {}
+            named |= parts if isinstance(result, list) else {name: as_scores(result)}
+        return named
 
     def observe(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Array]:
         """Values between by the file's names: those of `names` that its nodes make, and its outputs. Raises what ONNX Runtime raises."""
@@ -57,6 +61,8 @@ class OnnxFileSession:
 def _session(model: str | bytes, path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    # It would round activations to 8 bits for weights of 4, which no node of the file says.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if isinstance(model, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -33,6 +33,8 @@ def coordinates(size: int, out: int, scale: float, mode: str, span: tuple[float,
         return at * (size - 1) / (out - 1) if out > 1 else np.zeros(out)
     if mode == "asymmetric":
         return at / scale
+    if mode == "tf_half_pixel_for_nn":
+        return (at + 0.5) / scale
     if mode == "tf_crop_and_resize":
         start, end = span
         if out > 1:
@@ -115,8 +117,8 @@ def resize(g: Reader, x: Item, *operands: Item | None, mode: str = "nearest", an
     if coordinate_transformation_mode == "tf_crop_and_resize":
         corners = g.numbers(roi, "a region").tolist()
         spans = {axis: (corners[at], corners[at + len(along)]) for at, axis in enumerate(along)}
-    changed = [axis for axis in along if outs[axis] != shape[axis] or factors[axis] != 1 or coordinate_transformation_mode ==
-               "tf_crop_and_resize" and spans[axis] != (0.0, 1.0)]
+    changed = [axis for axis in along if outs[axis] != shape[axis] or factors[axis] not in (None, 1)
+               or coordinate_transformation_mode == "tf_crop_and_resize" and spans[axis] != (0.0, 1.0)]
     free = [axis for axis in changed if isinstance(shape[axis], Expr) or isinstance(outs[axis], Expr)]
     if free:
         return _interpolated(g, x, changed, outs, factors, mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a,
@@ -147,7 +149,7 @@ def resize(g: Reader, x: Item, *operands: Item | None, mode: str = "nearest", an
 
 def _times(g: Reader, size: Dim, factor: float) -> Dim:
     if isinstance(size, int):
-        return math.floor(size * factor)
+        return math.floor(np.float32(size) * np.float32(factor))  # as ONNX infers shapes: 5 times the float nearest to 1.8 is 9
     if float(factor).is_integer():
         return size * int(factor)
     if (1 / factor).is_integer():

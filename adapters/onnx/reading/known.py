@@ -62,7 +62,55 @@ def _divide(x: Dim, y: Dim) -> Dim:
 
 def never_negative(x: Dim) -> bool:
     """Whether a size is none at all values of its symbols; not every one that is so is known to be."""
-    return x >= 0 if isinstance(x, int) else all(factor >= 0 for factor in x.terms.values())
+    return _span(x)[0] >= 0 or _span(_without_remainders(x))[0] >= 0
+
+
+def _without_remainders(x: Dim) -> Dim:
+    """The same with `a - n * (a // n)` for `a % n`, from which `a` may go away."""
+    found: Dim = 0
+    for monomial, factor in x.terms.items() if isinstance(x, Expr) else ():
+        atom, power = monomial[0] if len(monomial) == 1 else (("", 0, 0), 0)
+        whole = atom[0] == "%" and power == 1
+        found = found + factor * (atom[1] - atom[2] * (atom[1] // atom[2]) if whole else Expr({monomial: 1}) if monomial else 1)
+    return found if isinstance(x, Expr) else x
+
+
+def _span(x: Dim) -> tuple[float, float]:
+    """Bounds of what a size may be, each of its terms alone, where symbols are 0 or more."""
+    if isinstance(x, int):
+        return x, x
+    low = high = 0.0
+    for monomial, factor in x.terms.items():
+        least, most = _product_span(monomial)
+        low, high = (low + factor * least, high + factor * most) if factor > 0 else (low + factor * most, high + factor * least)
+    return low, high
+
+
+def _product_span(monomial: Any) -> tuple[float, float]:
+    sign, low, high = 1, 1.0, 1.0
+    for bottom, top in (_atom_span(atom) for atom, power in monomial for _ in range(power)):
+        if bottom < 0 < top:
+            return (bottom, top) if len(monomial) == 1 and monomial[0][1] == 1 else (-math.inf, math.inf)
+        if top <= 0:
+            sign, bottom, top = -sign, -top, -bottom
+        low, high = low * bottom if low and bottom else 0.0, high * top if high and top else 0.0
+    return (low, high) if sign > 0 else (-high, -low)
+
+
+def _atom_span(atom: Any) -> tuple[float, float]:
+    if atom[0] == "symbol":
+        return 0.0, math.inf
+    function, (first, second) = atom[0], atom[1:]
+    (low, high), (under, over) = _span(first), _span(second)
+    if function == "max":
+        return max(low, under), max(high, over)
+    if function == "min":
+        return min(low, under), min(high, over)
+    if function == "%":
+        return (0.0, over - 1) if under > 0 or low >= 0 and under >= 0 else (-math.inf, math.inf)
+    if under == over > 0:
+        return low // under if math.isfinite(low) else low, high // under if math.isfinite(high) else high
+    return (0.0, high) if low >= 0 and under >= 0 else (-math.inf, math.inf)
 
 
 def _equal(x: Dim, y: Dim) -> bool:
