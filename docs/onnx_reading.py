@@ -1,4 +1,5 @@
-"""The page on ONNX files of other origins: what is read, from the registry, and ONNX's own cases, from `docs/onnx_cases.json`."""
+"""The page on ONNX files of other origins: what is read, from the registry, and ONNX's own cases, from `docs/onnx_cases.json`, and other
+tools' files, from `docs/onnx_tools.json`."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import collections
 import json
 import re
 from pathlib import Path
+
+from docs.onnx_tools import section
 
 RECORD = Path(__file__).parent / "onnx_cases.json"
 
@@ -73,7 +76,7 @@ def onnx_reading_page() -> str:
         kinds = collections.Counter(_kind(reason) for reason in held["refused"].values())
         lines += [f"| {count} | {reason} |" for reason, count in kinds.most_common()]
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *section()])
 
 
 RUNTIMES = {"numpy": "NumPy", "onnxruntime": "ONNX Runtime, from the ONNX form that the neutral model has again,"}
