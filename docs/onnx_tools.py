@@ -22,8 +22,9 @@ Written by other tools ({versions}, and those of the table), by `python -m campa
 how they are made. *pass*: the file is read; `convert verify` finds the reference, NumPy, ONNX Runtime on the ONNX form that the model
 has again, and ONNX Runtime on the file as it lies equivalent, at the sizes that are given and drawn; and that ONNX form is read as the
 same model. *refused*: what cannot be read is named. *unjudged*: read, but ONNX Runtime does not run the file, or no inputs were found
-that it takes. *lifted*: the share of the files' nodes that are gone or that the converter's own trace of the module has too, where
-there is one ([live_models.md](live_models.md)).
+that it takes. *strays*: it passes where ONNX Runtime runs the nodes as they stand; what it fuses of them by default rounds otherwise,
+and beyond what rounding explains. *lifted*: the share of the files' nodes that are gone or that the converter's own trace of the
+module has too, where there is one ([live_models.md](live_models.md)).
 """
 
 
@@ -37,22 +38,28 @@ def section() -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in held["versions"].items())
     lines = ["## Files of other tools", "", TEXT.format(versions=versions),
              f"{len(rows)} files: **{', '.join(f'{total[verdict]} {verdict}' for verdict in VERDICTS)}**.", "",
-             f"| tool | files | {' | '.join(VERDICTS)} | sizes run | nodes, of those that pass | neutral nodes | lifted |",
-             f"|{'---|' * (len(VERDICTS) + 6)}"]
+             f"| tool | files | {' | '.join(VERDICTS)} | strays | sizes run | nodes, of those that pass | neutral nodes | lifted |",
+             f"|{'---|' * (len(VERDICTS) + 7)}"]
     traced = _traced()
     for tool in sorted({row["tool"] for row in rows}, key=list(TOOLS).index):
         own = [row for row in rows if row["tool"] == tool]
         counts = Counter(row["verdict"] for row in own)
         passing = [row for row in own if row["verdict"] == "pass"]
         nodes, left = (sum(row[key] for row in passing) for key in ("nodes", "left"))
-        cells = [TOOLS[tool], len(own), *(counts[verdict] for verdict in VERDICTS), sum(row["sizes"] for row in passing), f"{nodes:,}",
-                 f"{left:,}", _lifted(passing, traced)]
+        strays, sizes = sum(row["strays"] for row in own), sum(row["sizes"] for row in passing)
+        cells = [TOOLS[tool], len(own), *(counts[verdict] for verdict in VERDICTS), strays, sizes, f"{nodes:,}", f"{left:,}",
+                 _lifted(passing, traced)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    rest = [row for row in rows if row["verdict"] != "pass"]
+    rest = [row for row in rows if row["verdict"] != "pass" or row["strays"]]
     if rest:
-        lines += ["", "What is no pass:", "", "| file | what | reason |", "|---|---|---|"]
-        lines += [f"| {row['tool']}/{row['name']} | {row['verdict']} | {row['reason'].replace('|', chr(92) + '|')[:200]} |" for row in rest]
+        lines += ["", "What is no pass, or strays:", "", "| file | what | reason |", "|---|---|---|"]
+        lines += [f"| {row['tool']}/{row['name']} | {'strays' if row['strays'] else row['verdict']} | {_cell(row['reason'])} |"
+                  for row in rest]
     return [*lines, ""]
+
+
+def _cell(reason: str) -> str:
+    return reason.replace("|", "\\|")[:200]
 
 
 def _traced() -> dict[str, int]:

@@ -18,13 +18,15 @@ from converter.ir import Array
 class OnnxFileSession:
     """`run(inputs) -> {name: array}` through an `onnxruntime.InferenceSession` on the file itself, whoever wrote it.
 
+    Not `optimised`, it runs the nodes that are there, and none that it fuses of them: those may round otherwise, to 8 bits too.
+
     Raises `FormatError` when ONNX Runtime does not load the file.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, optimised: bool = True) -> None:
         self.path = Path(path)
         try:
-            self.session = _session(str(path), self.path)
+            self.session = _session(str(path), self.path, optimised)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise FormatError("ONNX Runtime does not load the file", where=str(path), received=str(error)[:300]) from error
         self.inputs = [item.name for item in self.session.get_inputs()]
@@ -58,11 +60,11 @@ class OnnxFileSession:
         return {name: result for name, result in zip(wanted, results, strict=True) if isinstance(result, np.ndarray)}
 
 
-def _session(model: str | bytes, path: Path) -> onnxruntime.InferenceSession:
+def _session(model: str | bytes, path: Path, optimised: bool = True) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    # It would round activations to 8 bits for weights of 4, which no node of the file says.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if isinstance(model, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
