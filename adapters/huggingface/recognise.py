@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
         raise UnsupportedError("the model's code lies beside the weights and would have to be run", where=where,
                                received=f"auto_map, model type {model_type!r}"[:120], fix=OTHERWISE)
     if model_type not in MODULES:
-        raise UnsupportedError(f"the model type {model_type!r} is not recognised", where=where, expected=", ".join(MODULES), fix=OTHERWISE)
+        raise _unknown(config, str(model_type), folder)
     family = family_of(model_type)
     own_code = _own_code(config, family, model_type)
     task, title = _task(family, model_type, config, family.sentences if words else task)
@@ -222,6 +223,18 @@ def _task(family: Family, model_type: str, config: Config, task: str | None) -> 
         raise UnsupportedError(f"the class {names[0]!r} is not recognised", where=config.where, expected=", ".join(classes),
                                fix=f"choose another head (--task {' | '.join(family.tasks)}), or {OTHERWISE}")
     return classes[names[0]], names[0]
+
+
+def _unknown(config: Config, model_type: str, folder: Path) -> UnsupportedError:
+    """The error for a type of model that is not here: those of like names, and what converts the library's own module."""
+    near = get_close_matches(model_type, MODULES, 5)
+    names = config.get("architectures")
+    known = isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) and names[0].isascii() and names[0].isidentifier()
+    made = f"transformers.{names[0] if known else 'AutoModel'}.from_pretrained({str(folder)!r})"
+    return UnsupportedError(f"the model type {model_type[:80]!r} is not recognised", where=config.where,
+                            expected=f"one of {len(MODULES)}, which docs/architectures.md lists" + f", as {', '.join(near)}" * bool(near),
+                            fix=f"convert the library's own module: converter.from_torch({made}, args), "
+                                "or --module PKG.MOD:CALLABLE of a function that makes it")
 
 
 def _inputs(inputs: Inputs, take: str | None) -> tuple[str, ...]:
