@@ -111,9 +111,9 @@ def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of:
         if len(candidates) > 1:
             raise SeveralStateDicts(list(candidates))
         (name,) = candidates
-        first = name.partition(".")[0]
+        first, _, last = name.partition(".")
         beside = [other for other in finder.candidates(content, DEEPEST) if other.partition(".")[0] == first]
-        if len(beside) > 1:
+        if len(beside) > 1 and last.rpartition(".")[2] not in KEYS:
             raise SeveralStateDicts(beside)
     return finder.found(candidates[name], name or None)
 

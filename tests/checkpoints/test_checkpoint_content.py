@@ -127,6 +127,8 @@ def test_no_part_is_taken_for_the_whole(tmp_path: Path) -> None:
     with pytest.raises(SeveralStateDicts, match=r"model\.language_model\.encoder, model\.language_model\.embedding\.words"):
         load_checkpoint(tmp_path / "c.pt")
     assert load_checkpoint(tmp_path / "c.pt", "model.language_model.encoder").names() == ("layers.0.w",)
+    torch.save({"best": {"model": STATE, "callbacks": {"a": {"b": {"score": torch.ones(1)}}}}}, tmp_path / "b.pt")
+    assert set(load_checkpoint(tmp_path / "b.pt").names()) == set(STATE)
     torch.save({"generator": STATE, "rest": {"a": {"b": {"c": {"w": torch.ones(1)}}}}}, tmp_path / "d.pt")
     assert set(load_checkpoint(tmp_path / "d.pt").names()) == set(STATE)
 
