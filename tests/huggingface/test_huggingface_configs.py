@@ -45,6 +45,20 @@ def test_config_fields_that_are_not_known(changes: dict[str, Any], said: str, tm
     assert "config.json" in str(caught.value)
 
 
+@pytest.mark.parametrize(("model_type", "architectures", "near", "way"), [
+    ("funnel", ["FunnelModel"], "", "transformers.FunnelModel.from_pretrained("),
+    ("mt5x", None, ", as mt5", "transformers.AutoModel.from_pretrained("),
+    ("robert", ["A(); B"], ", as roberta", "transformers.AutoModel.from_pretrained("), ("x" * 900, "X", "", "--module")])
+def test_a_type_that_is_not_known_is_told_the_way_out(model_type: str, architectures: Any, near: str, way: str, tmp_path: Path) -> None:
+    save(made("Bert", "Model"), tmp_path)
+    change_config(tmp_path, model_type=model_type, architectures=architectures)
+    with pytest.raises(UnsupportedError, match=r"docs/architectures\.md lists") as caught:
+        from_folder(tmp_path)
+    assert near in (caught.value.expected or "")
+    assert way in (caught.value.fix or "")
+    assert len(str(caught.value)) < 800
+
+
 @pytest.mark.parametrize(("name", "changes", "said"), [
     ("llama", {"rope_scaling": {"type": "proportional", "factor": 2.0}}, "'rope_type'"),
     ("llama", {"rope_scaling": {"type": "dynamic"}}, "'factor'"),
