@@ -32,6 +32,9 @@ HARMLESS = re.compile(r"numpy\.(core|_core)\.multiarray\.scalar|torch\.torch_ver
 EXTRA_STATE = "_extra_state"
 """How names of what is no tensor end in a state_dict (`nn.Module.get_extra_state`)."""
 
+QUANTISED = ("give the quantised module without this file, --module PKG.MOD:CALLABLE, where the callable builds it and calls "
+             "load_state_dict(torch.load(...)) itself")
+
 PACKED = "_packed_params"
 """How names of packed weights end (`torch.ao.nn.quantized`): a weight and a bias in one."""
 
@@ -151,7 +154,7 @@ class _Finder:
         packed = [name for name in others if name.rpartition(".")[2] == PACKED]
         if packed:
             raise FormatError("the state_dict's weights are quantised and packed by torch.ao", received=some(packed),
-                              expected="dense, unquantised tensors", fix="convert the quantised module itself: --module PKG.MOD:CALLABLE")
+                              expected="dense, unquantised tensors", fix=QUANTISED)
         note = f"entries of the state_dict that are no tensors, left out: {some([name[:60] for name in others])}"
         return Found(tensors, key, (*getattr(content, "notes", ()), *((note,) if others else ())), getattr(content, "layers", {}))
 

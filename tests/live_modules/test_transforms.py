@@ -146,6 +146,26 @@ def test_forces_of_a_graph() -> None:
     assert_same(Forces(), atoms(5, 7), atoms(4, 9))
 
 
+class Repelled(nn.Module):
+    """Forces by the distances of all places from each other, those of 0 from themselves among them, and from others."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p, self.net = p, nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))
+
+    def forward(self, places: Tensor, others: Tensor) -> Tensor:
+        with torch.enable_grad():
+            places = places.detach().requires_grad_(True)
+            energy = self.net(torch.exp(-torch.cdist(places, places, self.p))[..., None]).sum()
+            force, = torch.autograd.grad(energy + torch.cdist(places, others, self.p).sin().sum(), places)
+        return -force
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_forces_through_distances(p: float) -> None:
+    assert_same(Repelled(p), (torch.randn(5, 3), torch.randn(4, 3)), (torch.randn(9, 3), torch.randn(2, 3)))
+
+
 class Adapted(nn.Module):
     """A layer that takes one step of descent on its own input first."""
 

@@ -229,6 +229,22 @@ def cdist(g: Importer, x: Value, y: Value, p: float = 2.0, compute_mode: int | N
     return g.op("cdist", x, y, p=float(p))
 
 
+@imports("aten._cdist_backward.default")
+def cdist_backward(g: Importer, grad: Value, x1: Value, x2: Value, p: float, cdist: Value) -> Value:
+    """The gradient of x1 [..., n, d], of distances [..., n, m]: of each pair sign(x1 - x2) · |x1 - x2|^(p - 1) / distance^(p - 1) times
+    the gradient, 0 where the distance is, as in PyTorch's kernel."""
+    if p not in (1.0, 2.0):
+        raise g.refuse(f"the gradient of cdist with p={p}: only 1 and 2 are known")
+    apart = g.op("subtract", g.op("expand_dims", x1, axis=(x1.rank - 1,)), g.op("expand_dims", x2, axis=(x2.rank - 2,)))
+    if p == 1.0:
+        apart = g.op("sign", apart)
+    else:
+        zero = g.op("equal", cdist, 0.0)
+        grad = g.op("where", zero, g.tensor(0.0, grad.dtype), g.op("divide", grad, g.op("where", zero, g.tensor(1.0, cdist.dtype), cdist)))
+    weighted = g.op("multiply", apart, g.op("expand_dims", grad, axis=(grad.rank,)))
+    return g.op("sum", weighted, axis=(weighted.rank - 2,))
+
+
 @imports("aten._pdist_forward.default", "aten.pdist.default")
 def pdist(g: Importer, x: Value, p: float = 2.0) -> Value:
     """The part of `cdist` above the diagonal, row by row."""
