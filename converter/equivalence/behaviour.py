@@ -61,7 +61,10 @@ def behaviour(a: Model, b: Model, same: Mapping[str, str], seconds: float = 20.0
     item, reason = first
     arrays = other.observe(item.case.inputs, [name for node in a.graph.nodes for name in node.outputs if name is not None])
     place, _ = locate_in_arrays(a, {**item.case.inputs, **arrays}, None, Clock(seconds))
-    return {"verdict": "different", "reason": reason, **({"node": str(place).partition(": ")[2]} if place.index is not None else {})}
+    found = {"verdict": "different", "reason": reason}
+    if place.index is not None:
+        found["node"] = str(place).partition(": ")[2].removeprefix("first at ")
+    return found
 
 
 def _difference(judge: Judge, item: Prepared, outputs: Mapping[str, Array]) -> str:

@@ -219,7 +219,7 @@ def statistics(actual: Array, truth: Array) -> dict[str, float]:
     """What a person wants to know of a value that went wrong: its size, and how it differs from the truth."""
     if actual.shape != truth.shape or not actual.size:
         return {"values": float(actual.size)}
-    wide = np.complex128 if truth.dtype.kind == "c" else np.float64
+    wide = np.complex128 if "c" in (truth.dtype.kind, actual.dtype.kind) else np.float64
     left, right = actual.astype(wide), truth.astype(wide)
     finite = np.isfinite(left) & np.isfinite(right)
     with np.errstate(all="ignore"):

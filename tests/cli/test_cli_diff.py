@@ -128,7 +128,7 @@ def test_a_node_that_changed_is_named_and_what_it_does(tmp_path: Path) -> None:
     assert "- relu" in result.output
     assert "+ tanh" in result.output
     assert "Behaviour: different: y, seed 0, case 0: " in result.output
-    assert "first at node 1, relu -> y" in result.output
+    assert "; first at node 1, relu -> y" in result.output
     changes = graph_changes(converter.load(one).graph, converter.load(one).graph, {})
     assert not changes["removed"]
     assert not changes["changed"]

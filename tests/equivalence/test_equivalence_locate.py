@@ -21,7 +21,7 @@ from converter import reference
 from converter.builder import GraphBuilder
 from converter.checking import check
 from converter.equivalence import verify
-from converter.equivalence.bisect import walk
+from converter.equivalence.bisect import statistics, walk
 from converter.equivalence.locate import AGREES, FUSED
 from converter.equivalence.memory import Kept, groups
 from converter.equivalence.reduction import Reduced, reduce, write
@@ -243,6 +243,10 @@ def test_memory_of_a_run_is_estimated_from_the_shapes() -> None:
     reference.run(base, {"x": np.ones((32, 6), np.float32)}, float_dtype="float64", observe=observe)
     assert peak_bytes(base.graph, specs, {"batch": 32}) == largest
     assert peak_bytes(base.graph, specs, {}) is None
+
+
+def test_statistics_of_a_complex_value_where_the_truth_is_real() -> None:
+    assert statistics(np.asarray([1 + 1j]), np.asarray([1.0]))["largest error"] == 1
 
 
 def test_groups() -> None:

@@ -304,3 +304,12 @@ def test_what_a_person_should_know_of_a_file_comes_with_it_and_is_said(tmp_path:
     assert result.exit_code == 0
     assert note in result.stderr
     assert incoming(model_format(tmp_path / "m.json"), tmp_path / "m.json").notes == ()
+
+
+@pytest.mark.parametrize(("names", "said"), [(["Nothing"], "1 operator cannot"), (["Nothing", "Other"], "2 operators cannot")], ids=str)
+def test_a_refusal_counts_in_words(tmp_path: Path, names: Sequence[str], said: str) -> None:
+    nodes = [helper.make_node(name, ["x"], [f"y{place}"], domain="own") for place, name in enumerate(names)]
+    graph = helper.make_graph(nodes, "g", [value("x", [3])], [value(f"y{place}", [3]) for place in range(len(names))])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]), tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match=said):
+        converter.load(tmp_path / "m.onnx")

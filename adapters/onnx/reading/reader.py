@@ -232,9 +232,9 @@ class Reader(GraphImporter):
     def finish(self) -> None:
         """Raises `UnsupportedError` that lists all that cannot be expressed, if there is anything."""
         if self.unknown and not self.refusals:
-            self.refusals.add(UnsupportedError("what cannot be read"), "")
+            self.refusals.add(UnsupportedError("cannot be read"), f"what makes {min(filter(None, self.unknown), default='a value')!r}")
         if self.refusals:
-            raise self.refusals.error(lambda count: f"{count} operators cannot be read",
+            raise self.refusals.error(lambda count: f"{count} operator{'' if count == 1 else 's'} cannot be read",
                                       "report the operators as gaps; the tensors alone are read by convert onnx-to-safetensors")
 
     def _visit(self, node: onnx.NodeProto) -> None:
