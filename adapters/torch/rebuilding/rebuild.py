@@ -95,6 +95,10 @@ class Reader(torch.fx.Tracer):
     proxy_buffer_attributes = True
 
 
+CALLED = frozenset({"self", "getattr", "slice", "range", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree"})
+"""What torch.fx's code calls by name, so that no argument may hide it; names of other values torch.fx chooses itself."""
+
+
 class Emitter(SizeWriter[FxNode | int]):
     """Writes one graph as the forward of a module that holds its parameters."""
 
@@ -135,7 +139,7 @@ class Emitter(SizeWriter[FxNode | int]):
     def _argument(self, name: str) -> str:
         """A name for an argument of forward: an identifier that no other argument has."""
         text = _identifier(name)
-        while text in self.arguments or keyword.iskeyword(text) or text == "self":
+        while text in self.arguments or keyword.iskeyword(text) or text in CALLED:
             text += "_"
         self.arguments.add(text)
         return text
