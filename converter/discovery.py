@@ -54,6 +54,8 @@ class Format:
     runs code which the file names; it is called only when the user says so. `tensors(path)` gives the `ParameterStore` of a file
     of another origin, whose graph `load` may not read, and None for one that was written here.
 
+    `variant_of`: the name of a format whose commands write this one where the output's suffix is this one's; it has none of its own.
+
     `values`: of a file of another origin `load(path, values=names)` keeps those values between under their names, that it would else
     make a part of a layer.
 
@@ -77,6 +79,7 @@ class Format:
     graphs: bool = False
     values: bool = False
     told: str | None = None
+    variant_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

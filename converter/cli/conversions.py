@@ -92,6 +92,8 @@ class Conversion:
         start = f"  convert {self.name} {sample} -o {output}"
         if not self.needs_graph:
             tail = ("\n\nTied weights share their memory again; constants that are no part of the state_dict are left out."
+                    + "".join(f"\n\nAn output that ends with {' or '.join(item.suffixes)} is a {item.title}." for item in formats().values()
+                              if item.variant_of == self.target.name)
                     if self.target.holds == "parameters" and self.source.holds == "model" else "")
             return f"Converts a {self.source.title} to a {self.target.title}.{tail}\n\n\b\nExample:\n{start}"
         return (f"Converts a {self.source.title} to a {self.target.title}.\n\n"
@@ -110,7 +112,7 @@ def conversions() -> Mapping[str, Conversion]:
     """Every conversion by its command's name, by source: checkpoints first."""
     known = sorted(formats().values(), key=lambda item: (item.holds != "parameters", item.name != "torch"))
     made = [Conversion(source, target) for source in known if source.load is not None
-            for target in known if target.save is not None and target is not source]
+            for target in known if target.save is not None and target is not source and target.variant_of is None]
     return {item.name: item for item in made}
 
 
@@ -260,6 +262,8 @@ def _target(conversion: Conversion, output: str) -> Format:
     if named is None:
         raise ConverterError(f"the name of the output does not say that it is a {conversion.target.title}", where=output,
                              expected=" or ".join(conversion.target.suffixes), received=suffix or "no suffix")
+    if named.variant_of == conversion.target.name and named.save and (named.holds == "parameters" or conversion.source.holds == "model"):
+        return named
     if named.holds == "parameters" and conversion.target.holds == "parameters" and named.save:
         return named
     raise ConverterError(f"{conversion.name} writes a {conversion.target.title}, and the output's name says {named.title}",
