@@ -185,7 +185,7 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
     with progress(f"reading {source or given.get('module')}", quiet) as update:
         if given.get("allow_pickle"):
             warn_of_code(source)
-        content, notes = read(conversion, source, update, given)
+        content, notes = read(replace(conversion, target=target), source, update, given)
         if target.holds == "parameters" and isinstance(content, Model):
             content = SelectedParameters(content.parameters, content.constants)
         content, notes = changed(content, notes, dtype=given.get("dtype"), fold=bool(given.get("fold")),

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
 
 import converter
 from adapters.torch.rebuilding.written import module_source, save_module
@@ -161,6 +163,22 @@ def test_fixtures_give_what_the_session_gives_and_learn(name: str, tmp_path: Pat
 
 def scores(outputs: Any) -> torch.Tensor:
     return outputs["scores"] if isinstance(outputs, dict) else outputs
+
+
+def test_a_file_of_another_tool_is_written_as_it_is_read(tmp_path: Path) -> None:
+    """Its graph is read, where `-o weights.pt` takes its initializers alone."""
+    w = np.ones((3, 2), np.float32)
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "fc/w:0"], ["z"]), helper.make_node("Relu", ["z"], ["y"])], "g",
+                              [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])], [numpy_helper.from_array(w, "fc/w:0")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    result = CliRunner().invoke(cli, ["onnx-to-torch", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "m.py")])
+    assert result.exit_code == 0, result.output
+    namespace: dict[str, Any] = {"__name__": "m", "__file__": str(tmp_path / "m.py")}
+    exec(compile((tmp_path / "m.py").read_text(encoding="ascii"), "m.py", "exec"), namespace)
+    y = namespace["load"]()(torch.ones(2, 3))
+    y = y if isinstance(y, torch.Tensor) else y["y"]
+    assert y.tolist() == [[3, 3]] * 2
 
 
 def test_standard_output_and_branches_are_refused() -> None:
