@@ -32,8 +32,8 @@ def test_onnx_is_one_node_a_layer_without_rearranging() -> None:
     proto, lowering = build(program.model)
     kinds = [node.op_type for node in proto.graph.node]
     assert kinds.count("LSTM") == 2
-    # Beside the layers, in no branch, what looks for NaN and takes it along.
-    assert set(kinds) <= {"LSTM", "Transpose", "Reshape", "Concat", "ReduceSum", "IsNaN", "If"}
+    # Beside the layers, in no branch, what looks for NaN and infinities.
+    assert set(kinds) <= {"LSTM", "Transpose", "Reshape", "Concat", "Sub", "ReduceSum", "IsNaN", "If"}
     sources = [name for item in lowering.initializers.values() for name in item.sources]
     assert sorted(sources) == sorted(program.model.parameters.names())
 
