@@ -31,7 +31,7 @@ from converter.errors import UnsupportedError
 SECONDS = 60.0
 """The budget where none is given."""
 
-FIRST, SECOND, LAST = 0.5, 0.75, 0.75
+FIRST, SECOND, LAST = 0.4, 1.0, 0.75
 """The shares of a budget after which fewer free sizes are sought, those of first axes, then none; and after which no more are."""
 
 LEAST = 2.0
