@@ -205,5 +205,5 @@ def test_repeating_without_end_is_refused(runtime: str) -> None:
     x = builder.input("x", "float32", ["batch", 4])
     builder.output("y", builder.op("max", builder.op("broadcast_to", x, shape=[1 << 45, 4]), axis=(0,)))
     session = converter.session(converter.Model(builder.graph(), converter.InMemoryParameters({})), runtime)
-    with pytest.raises(converter.ConverterError, match="repeated tensor|does not fit in memory"):
+    with pytest.raises(converter.ConverterError, match=r"repeated tensor|does not fit in memory"):
         session.run({"x": np.ones((1, 4), np.float32)})
