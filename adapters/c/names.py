@@ -49,7 +49,7 @@ class Names:
 def comment(text: str, longest: int = 110) -> str:
     """A text within a comment: printable ASCII, without what ends one, begins one, or continues a line."""
     plain = "".join(letter if " " <= letter <= "~" else "?" for letter in text)
-    plain = plain.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").replace("??", "? ?")
+    plain = plain.replace("\\", "/").replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")
     return plain if len(plain) <= longest else plain[: longest - 3] + "..."
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adapters.c.names import comment
 from adapters.c.source import Program
 from adapters.c.types import ctype, number, stored_numbers
 from converter import reference
@@ -119,7 +120,7 @@ def written(model: Model, program: Program) -> str | None:
         lines.append(f"  static {ctype(buffers[item].dtype).stored} {item}_values[{max(1, program.g.most(buffers[item].size))}];")
     body: list[str] = []
     for index, (case, wanted) in enumerate(ready):
-        body.append(f"  /* {case.label}{''.join(f', {key}={size}' for key, size in case.sizes.items())} */")
+        body.append(f"  /* {comment(case.label + ''.join(f', {key}={size}' for key, size in case.sizes.items()))} */")
         draws = case.inputs.draws if isinstance(case.inputs, Drawn) else {}
         for port, item in zip(graph.inputs, inputs, strict=True):
             array = case.inputs[port.name]

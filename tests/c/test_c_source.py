@@ -78,13 +78,16 @@ def test_clashing_names_stay_apart() -> None:
 
 
 def test_texts_end_neither_comments_nor_strings() -> None:
-    assert "*/" not in comment("*/ evil(); /* \\\n??/")
+    for text in ("*/ evil(); /* \\\n??/", "*\\ evil(); \\*", "*\\/", "**\\\\*"):
+        assert "*/" not in comment(text)
+        assert "/*" not in comment(text)
     assert "\n" not in comment("a\nb")
     assert quoted('a"b\\c\n??/é') == '"a\\042b\\134c\\012\\077\\077/\\303\\251"'
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "size"), [("*/ evil(); /*", "int", "INT_MAX"), ("exp", "x[0]; exit(1);", "exp"), ("a\\", "main", "i0")]
+    ("name", "value", "size"),
+    [("*/ evil(); /*", "int", "INT_MAX"), ("*\\ = ; \\*", "*\\ = ; \\*", "i0"), ("exp", "x[0]; exit(1);", "exp"), ("a\\", "main", "i0")],
 )
 def test_hostile_names_never_become_code(tmp_path: Path, name: str, value: str, size: str) -> None:
     converter.save(doubled(name, value, size), tmp_path / "m.c", max=f"{size}=4")
