@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from converter.dims import Dim, Expr, evaluate, symbols
@@ -114,14 +114,15 @@ def _ill_typed(where: str, annotation: Any, value: Any) -> GraphError:
 
 def concrete_attributes(attributes: Mapping[str, Any], bindings: Mapping[str, int]) -> dict[str, Any]:
     """Attributes as a kernel takes them: every size an integer. Raises `GraphError` for an unbound symbol."""
-    return {name: _concrete(value, bindings) for name, value in attributes.items()}
+    return {name: replace_sizes(value, lambda size: evaluate(size, bindings)) for name, value in attributes.items()}
 
 
-def _concrete(value: Any, bindings: Mapping[str, int]) -> Any:
+def replace_sizes(value: Any, function: Callable[[Expr], Any]) -> Any:
+    """An attribute's value with each size that has symbols replaced by what a function gives for it."""
     if isinstance(value, Expr):
-        return evaluate(value, bindings)
+        return function(value)
     if isinstance(value, tuple):
-        return tuple(_concrete(item, bindings) for item in value)
+        return tuple(replace_sizes(item, function) for item in value)
     return value
 
 

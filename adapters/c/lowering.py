@@ -14,7 +14,7 @@ from adapters.c.registry import lowerings
 from adapters.c.types import all_types, ctype, held
 from adapters.c.views import View, row_major
 from adapters.c.writer import Lowered, Writer
-from converter.attributes import attribute_symbols
+from converter.attributes import attribute_symbols, replace_sizes
 from converter.checking import check, infer_node
 from converter.dims import Dim, Expr, substitute, symbol
 from converter.errors import UnsupportedError
@@ -107,7 +107,7 @@ class Lowering:
             None if item is None else values[item] if isinstance(item, str) else Number(item, dtype)  # type: ignore[arg-type]
             for item in resolved.operands
         ]
-        attributes = {name: _substituted(value, sizes) for name, value in resolved.filled.items()}
+        attributes = {name: replace_sizes(value, lambda size: substitute(size, sizes)) for name, value in resolved.filled.items()}
         known = self._known(resolved, operands, attributes)
         if known is not None:
             moved = operands[0] if node.op in ("permute_dims", "reshape") else None
@@ -174,15 +174,6 @@ def _array_of(value: Value) -> Array | None:
 
 def _sized(spec: TensorSpec, sizes: Mapping[str, Dim]) -> TensorSpec:
     return TensorSpec(spec.dtype, tuple(substitute(size, sizes) for size in spec.shape))
-
-
-def _substituted(value: Any, sizes: Mapping[str, Dim]) -> Any:
-    """An attribute with its symbols replaced."""
-    if isinstance(value, Expr):
-        return substitute(value, sizes)
-    if isinstance(value, tuple):
-        return tuple(_substituted(item, sizes) for item in value)
-    return value
 
 
 _ALL = all_types()
