@@ -15,6 +15,7 @@ from torch import nn
 
 import converter
 from adapters.torch.live import convert
+from adapters.torch.tracing.trace import trace
 from tests.live_modules.stateful_modules import RUNTIMES, STATEFUL, Attribute, Constrained, X, picture
 
 
@@ -110,6 +111,14 @@ def test_training_on_changes_nothing_of_the_model(change: Callable[[nn.Linear], 
             np.testing.assert_allclose(one.run({"input": X.numpy()})["output"], wanted, rtol=1e-6, atol=1e-6)
     assert converter.model_digest(model) == digest
     assert converter.verify(model, runtimes=["numpy"], source=result.source)
+
+
+def test_the_exported_program_of_a_trace_runs_by_itself_with_its_own_parameters() -> None:
+    module = nn.Linear(3, 2)
+    wanted = module(X).detach()
+    program = trace(module, (X,)).exported
+    in_place(module)
+    torch.testing.assert_close(program.module()(input=X).detach(), wanted)
 
 
 def test_constants_and_an_exported_program_are_copied_too() -> None:

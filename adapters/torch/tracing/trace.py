@@ -164,7 +164,9 @@ def with_copies(program: Program, memory: Memory) -> Program:
     exported, parameters = program.exported, program.model.parameters
     for held in (exported._state_dict, exported._constants):
         for name, value in held.items():
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, torch.nn.Parameter):
+                held[name] = torch.nn.Parameter(copied(value), requires_grad=value.requires_grad)
+            elif isinstance(value, torch.Tensor):
                 held[name] = copied(value)
     if isinstance(parameters, TorchParameters):
         program = replace(program, model=replace(program.model, parameters=parameters.with_tensors(copied)))
