@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import Any
@@ -44,6 +45,26 @@ def test_a_bound_holds_inside_of_simplification() -> None:
     with pytest.raises(EffortSpent, match="no trace in 0 s"), bounded(0.2):
         simplify_for(30)
     assert time.thread_time() - started < 5
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2])
+def test_a_bound_ends_beside_a_profiler_or_a_measurement_of_coverage(seconds: float) -> None:
+    ended = []
+
+    def run() -> None:
+        sys.setprofile(lambda *event: None)
+        sys.settrace(lambda *event: None)
+        try:
+            with bounded(0.05):
+                simplify_for(seconds)
+            ended.append("in time")
+        except EffortSpent:
+            ended.append("spent")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert ended == ["spent" if seconds else "in time"]
 
 
 def test_what_others_compute_does_not_count() -> None:

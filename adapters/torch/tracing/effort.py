@@ -141,6 +141,7 @@ class _Watch:
         self._effort = Effort(seconds)
         self._over = threading.Event()
         self._lock = threading.Lock()
+        self._raised = False
         self._thread = threading.Thread(target=self._wait, name="effort", daemon=True)
 
     def __enter__(self) -> None:
@@ -148,10 +149,33 @@ class _Watch:
         self._thread.start()
 
     def __exit__(self, *error: object) -> None:
+        try:
+            self._stop()
+        except OutOfTime:  # raised in symbolic code, and arrived past its end
+            self._stop()
+
+    def _stop(self) -> None:
         with self._lock:
             self._over.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), None)  # one that has not come yet
+        if self._raised:
+            self._take_the_last()
         self._thread.join()
+
+    def _take_the_last(self) -> None:
+        """Takes what was raised and has not come yet. Python has no way to ask whether it has, so one more is raised, in its place.
+
+        Setting none in its place would leave Python's flag for it up: all code of the process were slower from then on, and
+        would stand still for ever under a profiler, a debugger or a measurement of coverage.
+        """
+        try:
+            self._raise()
+            while True:
+                pass
+        except OutOfTime:
+            pass
+
+    def _raise(self) -> None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(OutOfTime))
 
     def _wait(self) -> None:
         while not self._over.is_set() and (left := self._effort.left()) > 0:
@@ -159,7 +183,8 @@ class _Watch:
         while not self._over.is_set():
             with self._lock:
                 if not self._over.is_set() and _is_symbolic(sys._current_frames().get(self._ident)):
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(OutOfTime))
+                    self._raised = True
+                    self._raise()
             self._over.wait(TICK)
 
 
