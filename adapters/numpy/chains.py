@@ -22,14 +22,15 @@ def make_chain(nodes: Sequence[ResolvedNode], specs: Mapping[str, TensorSpec], h
 
     None for a single operator that has no function of blocks and gains nothing in blocks.
     """
-    made = {node.node.outputs[0] for node in nodes}
     operands: Operands = [name for name in (held, shift) if name is not None]
+    known = {*operands, *(node.node.outputs[0] for node in nodes)}
     for node in nodes:
         dtype = node.literal_dtype(specs)
         for operand in node.operands:
             if isinstance(operand, str):
-                if operand not in made and operand not in operands:
+                if operand not in known:
                     operands.append(operand)
+                    known.add(operand)
             elif operand is not None:
                 operands.append(np.asarray(operand, dtype.numpy))  # type: ignore[union-attr]
     places: dict[Any, int] = {operand: place for place, operand in enumerate(operands) if isinstance(operand, str)}

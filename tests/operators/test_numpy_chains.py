@@ -202,3 +202,13 @@ def test_an_error_within_a_chain_names_its_node(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(RunError, match="cannot") as caught:
         NumpySession(made).run({"x": draw(3)})
     assert "lgamma" in str(caught.value.where)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
+def test_numbers_stand_among_the_operands_of_any_dtype(dtype: str) -> None:
+    b = GraphBuilder("g")
+    x, y = b.input("x", dtype, (3,)), b.input("y", dtype, (3,))
+    b.output("z", b.op("add", b.op("add", b.op("multiply", x, 2.0), 1.0), y))
+    values = {name: draw(3).astype(DType.of(dtype).numpy) for name in ("x", "y")}
+    made = Model(b.graph(), InMemoryParameters({}))
+    np.testing.assert_array_equal(NumpySession(made).run(values)["z"], reference.run(made, values)["z"])
