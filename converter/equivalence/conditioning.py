@@ -1,13 +1,17 @@
 """How far an output moves, row by row, when every parameter and float input moves by one ulp, or every result on the way by half an ulp.
 
-The larger is its conditioning: an operator that is rounded as well as can be moves its result by half an ulp. Errors that are harmless
+The larger is its conditioning: an operator that is rounded as well as can be moves its result by half an ulp. A result that the graph
+holds in a coarser dtype than its outputs' moves by half an ulp of theirs: a cast to float16 that the module does not make is a fault
+of the model's, and may not excuse itself. Errors that are harmless
 in most rows are magnified in an ill-conditioned one, and the runs that set the budget may have been lucky in just that row. A result
 that is exact for data one ulp away is as good as any (backward stability).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,7 @@ from converter.checking import check
 from converter.equivalence.compare import eps_of
 from converter.equivalence.generator import Generator, stream_seed
 from converter.equivalence.ties import gives_exact
-from converter.ir import Array, DType, Model, Node, TensorSpec
+from converter.ir import Array, DType, Graph, Model, Node, TensorSpec
 from converter.parameters import ParameterStore, ParameterView, places_in
 from converter.reference import run_graph
 from converter.sizes import check_inputs, promote
@@ -42,6 +46,7 @@ def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], c
     """
     arrays, bindings = check_inputs(model.graph, inputs)
     specs = check(model.graph, model.parameters)
+    on_the_way = partial(rounding, specs, float_dtype=dtype, coarsest=_coarsest(model.graph, dtype))
     found: dict[str, Array] = {}
     for probe in range(2 * PROBES):
         check_time()
@@ -49,7 +54,7 @@ def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], c
             moved = {name: nudge(array, stream_seed(probe, "input", name), dtype) for name, array in arrays.items()}
             outputs = run_graph(model.graph, Nudged(model.parameters, probe, dtype), moved, dict(bindings), DType.FLOAT64)
         else:
-            outputs = run_graph(model.graph, model.parameters, arrays, dict(bindings), DType.FLOAT64, rounding(specs, probe, dtype))
+            outputs = run_graph(model.graph, model.parameters, arrays, dict(bindings), DType.FLOAT64, on_the_way(probe))
         for name, output in outputs.items():
             if output.dtype.kind not in "fc" or output.shape != truth[name].shape:
                 continue
@@ -62,9 +67,16 @@ def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], c
     return found
 
 
-def rounding(specs: Mapping[str, TensorSpec], probe: int, float_dtype: DType | None = None) ->\
+def _coarsest(graph: Graph, float_dtype: DType | None) -> float:
+    """The eps of the coarsest float output of a graph; 0 without one."""
+    dtypes = [promote(output.spec.dtype, float_dtype) for output in graph.outputs]
+    return max((eps_of(dtype.numpy) for dtype in dtypes if dtype.is_float or dtype.is_complex), default=0.0)
+
+
+def rounding(specs: Mapping[str, TensorSpec], probe: int, float_dtype: DType | None = None, coarsest: float = math.inf) ->\
         Callable[[Node, tuple[Array, ...]], tuple[Array, ...]]:
-    """An observer of a float64 run that moves each result, where its own dtype does not hold it, by half an ulp of that one."""
+    """An observer of a float64 run that moves each result, where its own dtype does not hold it, by half an ulp of that one, or by
+    `coarsest / 2` of its size where that is less."""
 
     def moved(name: str | None, values: Array) -> Array:
         if name is None or values.dtype.kind not in "fc" or not (specs[name].dtype.is_float or specs[name].dtype.is_complex):
@@ -72,7 +84,8 @@ def rounding(specs: Mapping[str, TensorSpec], probe: int, float_dtype: DType | N
         dtype = promote(specs[name].dtype, float_dtype).numpy
         with np.errstate(all="ignore"):
             inexact = values.astype(dtype).astype(values.dtype) != values
-            return np.where(inexact, values * (1 + eps_of(dtype) / 2 * signs(values, stream_seed(probe, "result", name))), values)
+            away = min(eps_of(dtype), coarsest) / 2 * signs(values, stream_seed(probe, "result", name))
+            return np.where(inexact, values * (1 + away), values)
 
     def observe(node: Node, results: tuple[Array, ...]) -> tuple[Array, ...]:
         names = [*node.outputs, *[None] * (len(results) - len(node.outputs))]

@@ -136,3 +136,21 @@ def test_the_source_and_the_graph_differ_in_structure_alone() -> None:
     assert verify(exact.model, ["numpy"], source=ProgramSource(exact))
     report = verify(other.model, ["numpy"], source=ProgramSource(exact))
     assert {row.stage for row in report.failures} == {"structure", "rounding"}
+
+
+class Probabilities(nn.Module):
+    """A softmax, held in another dtype on its way out."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x * 30, -1).to(self.dtype).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_cast_that_the_module_does_not_make_does_not_excuse_itself(dtype: torch.dtype) -> None:
+    plain, coarse = (trace(Probabilities(kind), (torch.ones(2, 6),)) for kind in (torch.float32, dtype))
+    assert not verify(coarse.model, ["numpy"], source=ProgramSource(plain))
+    assert verify(coarse.model, ["numpy"], source=ProgramSource(coarse))
