@@ -37,7 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def small(name: str) -> dict[str, Any]:
     """Arguments that make an architecture small and leave it every kind of block that it has."""
-    from adapters.torchvision.timm.folder import table
+    from adapters.architectures.timm.folder import table
 
     row = table()[name]
     arguments = row["arguments"]
@@ -119,8 +119,8 @@ def whole(name: str) -> tuple[str | None, int]:
     """Why the graph over the names and shapes of the whole module is refused, None where it is not; and its number of parameters."""
     import torch
 
-    from adapters.torchvision.timm.folder import described
-    from adapters.torchvision.timm.recognise import BUILDERS, graph_of
+    from adapters.architectures.timm.folder import described
+    from adapters.architectures.timm.recognise import BUILDERS, graph_of
     from converter.errors import ConverterError
     from converter.ir import TensorSpec
 
@@ -152,7 +152,7 @@ def examine(name: str) -> tuple[str, str]:
 
 
 def main() -> None:
-    from adapters.torchvision.timm.folder import table
+    from adapters.architectures.timm.folder import table
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="patterns of names; default: all")

@@ -1,4 +1,4 @@
-"""Writes the table of timm's architectures that `adapters/torchvision/timm` reads, from timm's own entry points.
+"""Writes the table of timm's architectures that `adapters/architectures/timm` reads, from timm's own entry points.
 
     python -m campaigns.timm_table
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from converter.format.atomic import atomic_path
 
-TABLE = Path(__file__).parent.parent / "adapters" / "torchvision" / "timm" / "models.json"
+TABLE = Path(__file__).parent.parent / "adapters" / "architectures" / "timm" / "models.json"
 MODULES = ("convnext", "deit", "densenet", "efficientnet", "eva", "mobilenetv3", "regnet", "resnet", "resnetv2", "swin_transformer",
            "swin_transformer_v2", "vgg", "vision_transformer")
 BUILDING = ("feature_cfg", "pretrained_strict", "pretrained_filter_fn", "kwargs_filter", "pretrained_model_args", "pretrained_custom_load",

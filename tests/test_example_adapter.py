@@ -62,7 +62,7 @@ def test_what_it_lacks_is_named_at_once() -> None:
 
 
 @pytest.mark.usefixtures("example")
-@pytest.mark.parametrize("name", ["example", "neutral", "numpy", "onnx", "torch", "safetensors", "huggingface", "torchvision"])
+@pytest.mark.parametrize("name", ["example", "neutral", "numpy", "onnx", "torch", "safetensors", "architectures"])
 def test_every_declared_function_takes_what_its_port_gives(name: str) -> None:
     assert misfits(discovery.adapters()[name]) == []
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import converter
-from adapters.torchvision.timm.folder import table
-from adapters.torchvision.timm.recognise import BUILDERS
+from adapters.architectures.timm.folder import table
+from adapters.architectures.timm.recognise import BUILDERS
 from campaigns import timm_models
 from campaigns.timm_table import TABLE
 from tests import support_torchvision

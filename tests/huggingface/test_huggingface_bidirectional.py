@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import converter
-from adapters.huggingface.families import family_of
-from adapters.huggingface.models.deberta import Distances, places
+from adapters.architectures.huggingface.families import family_of
+from adapters.architectures.huggingface.models.deberta import Distances, places
 from converter.errors import UnsupportedError
 from tests.huggingface_support import (
     change_config,

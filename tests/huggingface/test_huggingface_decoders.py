@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.huggingface.families import family_of
-from adapters.huggingface.models import alibi
+from adapters.architectures.huggingface.families import family_of
+from adapters.architectures.huggingface.models import alibi
 from converter import reference
 from converter.errors import RunError
 from converter.ir import Model

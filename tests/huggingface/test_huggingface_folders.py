@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import converter
-from adapters.huggingface.families import MODULES, family_of
+from adapters.architectures.huggingface.families import MODULES, family_of
 from converter import reference
 from converter.cli.main import cli
 from converter.errors import FormatError, ParameterError, UnsupportedError

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import converter
-from adapters.huggingface.quantized.weights import dequantized
+from adapters.architectures.huggingface.quantized.weights import dequantized
 from converter import reference
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsupportedError

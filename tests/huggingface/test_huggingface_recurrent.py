@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import converter
-from adapters.huggingface.families import family_of
+from adapters.architectures.huggingface.families import family_of
 from converter import reference
 from converter.errors import UnsupportedError
 from converter.ir import DType

@@ -14,8 +14,8 @@ import torch
 from click.testing import CliRunner
 
 import converter
-from adapters.huggingface.layers.distances import distance_buckets
-from adapters.huggingface.models.bart import counted_sines
+from adapters.architectures.huggingface.layers.distances import distance_buckets
+from adapters.architectures.huggingface.models.bart import counted_sines
 from converter import reference
 from converter.cli.main import cli
 from converter.dims import evaluate

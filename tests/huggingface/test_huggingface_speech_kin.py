@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.huggingface.layers.distances import distance_buckets
+from adapters.architectures.huggingface.layers.distances import distance_buckets
 from converter.errors import ConverterError
 from tests.huggingface_support import change_config, compare, from_folder, randomised, same_tensors, save, transformers
 

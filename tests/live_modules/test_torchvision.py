@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import converter
-from adapters.torchvision.recognise import candidates, families
+from adapters.architectures.torchvision.recognise import candidates, families
 from converter import reference
 from converter.checking import check
 from converter.ir import Model

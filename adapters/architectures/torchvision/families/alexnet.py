@@ -1,0 +1,28 @@
+"""AlexNet (torchvision.models.alexnet)."""
+
+from __future__ import annotations
+
+from adapters.architectures.torchvision.family import Family
+from adapters.architectures.torchvision.layers import Layers, relu
+from converter.builder import Value
+
+# The convolution's place, channels, kernel, stride, padding, and whether a max pool follows.
+CONVOLUTIONS = ((0, 64, 11, 4, 2, True), (3, 192, 5, 1, 2, True), (6, 384, 3, 1, 1, False), (8, 256, 3, 1, 1, False),
+                (10, 256, 3, 1, 1, True))
+
+
+def build(net: Layers, variant: None) -> Value:
+    """The class scores, `[batch, classes]`."""
+    x = net.image("features.0")
+    for place, out, kernel, stride, padding, pooled in CONVOLUTIONS:
+        x = relu(net, net.convolution(x, f"features.{place}", out, kernel, stride, padding, bias=True))
+        if pooled:
+            x = net.max_pool(x, 3, 2)
+    x = net.flatten(net.op("adaptive_avg_pool", x, size=(6, 6)))
+    x = relu(net, net.linear(x, "classifier.1", 4096))
+    x = relu(net, net.linear(x, "classifier.4", 4096))
+    return net.linear(x, "classifier.6")
+
+
+FAMILY = Family("AlexNet", ("features.0.weight", "features.10.weight", "classifier.1.weight", "classifier.6.weight"),
+                {"alexnet": None}, build)
