@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -115,4 +117,105 @@ def test_a_dropout_gives_its_operand(changed: str) -> None:
     module = DroppedLast(changed).eval()
     found = reference.run(trace(module, (x,)).model, {"x": x.numpy()})
     for value, wanted in zip(found.values(), module(x), strict=True):
+        np.testing.assert_allclose(value, wanted.numpy(), rtol=1e-6)
+
+
+def windows(x: Tensor) -> tuple[Tensor, ...]:
+    mask = x.new_zeros(x.shape[0], 4, 4)
+    for count, (rows, columns) in enumerate(((slice(0, 2), slice(0, 1)), (slice(0, 2), slice(1, 4)), (slice(2, 4), slice(0, 4)))):
+        mask[:, rows, columns] = count
+    mask[:, 0] += x
+    mask[:, 1, ::2].zero_()
+    return (mask,)
+
+
+def views_held(x: Tensor) -> tuple[Tensor, ...]:
+    whole = x.clone()
+    column, turned = whole[:, 1], whole.t()
+    column.add_(1)
+    between = turned * 2
+    column.mul_(3)
+    return between, turned, whole, column
+
+
+def part_of_a_part(x: Tensor) -> tuple[Tensor, ...]:
+    whole = x * 1
+    part = whole[:, :3]
+    inner = part[:, 1:]
+    inner += 5
+    part *= 2
+    return whole, part, inner
+
+
+def shifted(x: Tensor) -> tuple[Tensor, ...]:
+    whole = x.clone()
+    whole[:, 1:] = x[:, :-1]
+    whole[:, :2] = whole[:, 2:]
+    whole[0] = whole[1]
+    return (whole,)
+
+
+def other_dtypes(x: Tensor) -> tuple[Tensor, ...]:
+    whole = torch.zeros(3, 4, dtype=torch.int64)
+    whole[:, 1] = 2.7
+    whole[1].add_(True)
+    return (whole + x.long(),)
+
+
+def result_is_written_on(x: Tensor) -> tuple[Tensor, ...]:
+    whole = x.clone()
+    found = whole[:, 0].add_(1)
+    found.mul_(2)
+    return whole, found
+
+
+def row_by_row(x: Tensor) -> tuple[Tensor, ...]:
+    out = torch.empty(x.shape[0], 4, 2)
+    for index in range(4):
+        out[:, index, 0] = x[:, index]
+        out[:, index, 1] = x[:, index] * index
+    return out, out.diagonal(0, 1, 2)
+
+
+class Function(nn.Module):
+    def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.function(x)
+
+
+@pytest.mark.parametrize("function", [windows, views_held, part_of_a_part, shifted, other_dtypes, result_is_written_on, row_by_row])
+def test_writes_to_parts_need_no_second_trace(function: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+    module = Function(function)
+    exported = torch.export.export(module, (torch.randn(3, 4),))
+    without_inplace(exported)
+    assert not any(node.target._schema.is_mutable for node in exported.graph.nodes if isinstance(node.target, torch._ops.OpOverload))
+    x = torch.randn(3, 4)
+    for value, wanted in zip(exported.module()(x), module(x), strict=True):
+        torch.testing.assert_close(value, wanted)
+    found = reference.run(trace(module, (torch.randn(3, 4),)).model, {"x": x.numpy()})
+    for result, wanted in zip(found.values(), module(x), strict=True):
+        np.testing.assert_allclose(result, wanted.numpy(), rtol=1e-6, atol=1e-6)
+
+
+class Reshaped(nn.Module):
+    """A part of what may be a view or a copy is written to, or read after a write."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        whole, other = x.clone(), x.clone()
+        flat = whole.reshape(-1)
+        flat[1::2] = 0
+        held = other.t().reshape(-1)
+        other[:, 0] = 7
+        first, second = other.split(2, 1)
+        first.add_(second)
+        return whole, held, other
+
+
+def test_what_may_be_a_copy_is_left_to_torch() -> None:
+    x = torch.randn(3, 4)
+    found = reference.run(trace(Reshaped(), (torch.randn(3, 4),)).model, {"x": x.numpy()})
+    for value, wanted in zip(found.values(), Reshaped()(x), strict=True):
         np.testing.assert_allclose(value, wanted.numpy(), rtol=1e-6)

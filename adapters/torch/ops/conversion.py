@@ -57,6 +57,11 @@ def copy(g: Importer, self: Value, src: Value, non_blocking: bool = False) -> Va
     return cast if cast.shape == g.result_shape() else g.op("broadcast_to", cast, shape=g.result_shape())
 
 
+@imports("aten.fill.Tensor")
+def fill_with(g: Importer, self: Value, value: Value) -> Value:
+    return copy(g, self, value)
+
+
 @rebuilds("size_of")
 def rebuild_size_of(x: torch.Tensor, *, least: int = 0, most: int = LARGEST) -> torch.Tensor:
     within = (x >= least) & (x <= most)
