@@ -201,8 +201,8 @@ def summarized() -> dict[str, Any]:
             missing = [checker for checker in CHECKERS if item.get(checker) == MISSED and checker != "torch"]
             if missing:
                 missed.append({"subject": result["name"], "by": missing, **{key: item[key] for key in ("kind", "what", "effect")}})
-    honest: dict[str, Any] = {"subjects": 0, "reports": 0, "cases": 0, "alarms": 0, "nothing to compare": 0, "torch": 0, "torch alarms": 0,
-                              "torch raised": 0}
+    honest: dict[str, Any] = dict.fromkeys(("subjects", "reports", "cases", "alarms", "left open", "nothing to compare", "torch", "torch alarms",
+                                            "torch raised"), 0)
     alarms: list[dict[str, Any]] = []
     for result in results("honest", honest_subjects()):
         reports = result.get("reports", ())
@@ -212,8 +212,9 @@ def summarized() -> dict[str, Any]:
         honest["subjects"] += bool(reports)
         honest["reports"] += len(reports)
         honest["cases"] += sum(item["cases"] for item in reports)
-        bad = [item for item in reports if item["alarms"]]
+        bad = [item for item in reports if item["alarms"] and not item["empty"]]
         honest["alarms"] += len(bad)
+        honest["left open"] += sum(item["empty"] for item in reports)
         alarms += [{"subject": result["name"], "how": item["how"], "seed": item["seed"], "reason": item["alarms"][0]} for item in bad]
         if "error" in result:
             alarms.append({"subject": result["name"], "how": "trace", "seed": 0, "reason": result["error"]})
