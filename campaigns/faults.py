@@ -201,8 +201,8 @@ def summarized() -> dict[str, Any]:
             missing = [checker for checker in CHECKERS if item.get(checker) == MISSED and checker != "torch"]
             if missing:
                 missed.append({"subject": result["name"], "by": missing, **{key: item[key] for key in ("kind", "what", "effect")}})
-    honest: dict[str, Any] = dict.fromkeys(("subjects", "reports", "cases", "alarms", "left open", "nothing to compare", "torch", "torch alarms",
-                                            "torch raised"), 0)
+    counted = ("subjects", "reports", "cases", "alarms", "left open", "nothing to compare", "torch", "torch alarms", "torch raised")
+    honest: dict[str, Any] = dict.fromkeys(counted, 0)
     alarms: list[dict[str, Any]] = []
     for result in results("honest", honest_subjects()):
         reports = result.get("reports", ())
