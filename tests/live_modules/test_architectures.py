@@ -21,7 +21,7 @@ from campaigns.judging import PASS, LiveSource, judge, quiet
 from converter import reference
 from converter.errors import RunError
 
-FEW = ("bert/BertForMaskedLM", "gpt2/GPT2LMHeadModel", "llama/LlamaForCausalLM", "mixtral/MixtralModel", "vit/ViTModel",
+FEW = ("bert/BertForMaskedLM", "gpt2/GPT2LMHeadModel", "llama-cache/LlamaForCausalLM", "mixtral/MixtralModel", "vit/ViTModel",
        "convnext/ConvNextModel")
 CHOICE = os.environ.get("ARCHITECTURES", "")
 SUBJECTS = list(architectures(*(() if CHOICE == "all" else CHOICE.split() or FEW)))

@@ -7,9 +7,10 @@ So it may at an example's own sizes, where the trace was made at others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ SECONDS, LOOKS, ENOUGH = 20, 3, 2
 """For trials of what torch took for true: the processor time for all; for each condition the least and the nearest sizes looked at, and as
 many agreements as do."""
 
+
+MOST_CHANGED = 4
+"""Of how many other sizes small values are looked at, so that conditions hold where one is 1."""
 
 LARGEST, TIMES = 4096, 16
 """A trial takes no more elements of input than so many, or so many times those of the example: beyond, one run may take hours."""
@@ -117,14 +121,33 @@ def tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mappin
             notes.append(f"{name} in {ranges[name]}: the module's code decides by that size ({place}), and was traced at one side")
     notes += [f"requires {said if len(said := str(condition)) < LONG else said[:LONG] + '…'}: the module's code decides by that ({place}), "
               "and was traced at one side" for condition, place in domain.requires.items()]
+    own = sizes_of(example, model.graph, input_names)
     for name in sorted(domain.trials & ranges.keys()):
         if ranges[name].min != 1:
             continue
-        sizes = dict.fromkeys(_equal_to(name, model.graph.requires), 1)
-        if current().left() <= 0 or not agrees_at(model, sizes, module, example, input_names, output_names):
-            notes.append(f"{name} is 2 or more: at 1 the module computes something else")
+        verdicts: list[bool | None] = []
+        for sizes in _with_one(name, model, own):
+            verdicts.append(current().left() > 0 and agrees_at(model, sizes, module, example, input_names, output_names))
+            if verdicts[-1] is not None:
+                break
+        if True not in verdicts:
+            notes.append(f"{name} is 2 or more: at 1 the module {'computes something else' if False in verdicts else 'does not run'}")
             ranges[name] = replace(ranges[name], min=2)
     return ranges
+
+
+def _with_one(name: str, model: Model, own: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Sizes at which one is 1, and as few others changed as the conditions ask for; and those that equal it in the example with it."""
+    sizes = dict.fromkeys(_equal_to(name, model.graph.requires), 1)
+    conditions = [condition for condition in model.graph.requires if condition.symbols <= {**own, **sizes}.keys()]
+    alike = {other: 1 for other in own if own[other] == own.get(name) and other in model.graph.dims and 1 in model.graph.dims[other]}
+    for start in (sizes, {**alike, **sizes}):
+        broken = unmet(conditions, {**own, **start})
+        others = sorted(set().union(*(condition.symbols for condition in broken)) - start.keys())[:MOST_CHANGED]
+        small = [[size for size in dict.fromkeys((own[other], 1, 2, 3)) if other not in model.graph.dims or size in model.graph.dims[other]]
+                 for other in others]
+        points = (start | dict(zip(others, values, strict=True)) for values in product(*small))
+        yield next((point for point in points if not unmet(conditions, {**own, **point})), start)
 
 
 def _equal_to(name: str, requires: Iterable[Requirement]) -> set[str]:
