@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -270,6 +271,14 @@ def array_seeds(wide: bool) -> list[Files]:
     return [{"m.npz": packed.getvalue()}, {"m.npy": one.getvalue()}, {"m.npz": (FIXTURES / "elman" / "recorded.npz").read_bytes()}]
 
 
+def numpy_seeds(wide: bool) -> list[Files]:
+    arrays = {"w": np.arange(6.0).reshape(2, 3).T, "b": np.ones(3, ">f4"), "n": np.array(2), "flag": np.array([True])}
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)  # type: ignore[arg-type]
+    plain = [{"m.bin": pickle.dumps(content, protocol)} for content in (arrays, {"model": arrays, "epoch": 1}) for protocol in (2, 4, 5)]
+    return [*plain[: 6 if wide else 3], *_written(lambda torch, path: torch.save(arrays, path)), {"m.npz": packed.getvalue()}]
+
+
 def foreign_seeds(wide: bool) -> list[Files]:
     from campaigns.fuzz_foreign import files, node_tests
 
@@ -285,6 +294,7 @@ READERS: dict[str, Reader] = {
     "safetensors": Reader("safetensors", safetensors_seeds, read_tensors),
     "checkpoint": Reader("zip checkpoints (.pt, .bin)", checkpoint_seeds, read_tensors),
     "legacy": Reader("checkpoints of before PyTorch 1.6", legacy_seeds, read_tensors),
+    "numpy": Reader("NumPy arrays as parameters: pickles, .pt and .npz", numpy_seeds, read_tensors),
     "script": Reader("TorchScript archives", script_seeds, read_tensors),
     "program": Reader("torch.export archives, as inspect reads them", program_seeds, read_program),
     "arrays": Reader(".npz and .npy, and recorded runs", array_seeds, read_arrays),

@@ -95,6 +95,10 @@ SUFFIXES: dict[tuple[str, ...], Kind] = {
 }
 
 
+PICKLED = Kind("a Python pickle that torch.save did not write", SUFFIXES[".pkl", ".pickle", ".joblib"].fix, "torch")
+NPZ = Kind("NumPy arrays (.npz)", SUFFIXES[".npy", ".npz"].fix, "torch")
+
+
 def _start(head: bytes, size: int) -> Kind | None:
     return next((kind for place, mark, kind in _STARTS if head[place:place + len(mark)] == mark), None)
 
@@ -131,7 +135,7 @@ def _archive(head: bytes, size: int) -> Kind | None:
     if inner.startswith(("models/", "archive_format")) or name.startswith("serialized_exported_program"):
         return PROGRAM
     if name.endswith(".npy"):
-        return SUFFIXES[".npy", ".npz"]
+        return NPZ
     if name in ("metadata.json", "config.json", "model.weights.h5"):
         return KERAS
     return Kind(f"a zip archive of files, with {name[:80]!r} in it", "unpack it, and give the checkpoint in it") \
@@ -146,11 +150,16 @@ def _tar(head: bytes, size: int) -> Kind | None:
     return Kind("a tar archive of files", "unpack it (tar -xf FILE), and give the checkpoint in it")
 
 
+def is_pickle(head: bytes) -> bool:
+    """Whether a file begins as pickles of protocol 2 and newer do; those of torch.save before PyTorch 1.6 are among them."""
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+
+
 def _binary(head: bytes, size: int) -> Kind | None:
     if head[:1] == b"\x80" and b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." in head[:32]:
         return TORCH
-    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
-        return Kind("a Python pickle that torch.save did not write", SUFFIXES[".pkl", ".pickle", ".joblib"].fix)
+    if is_pickle(head):
+        return PICKLED
     if head[:8] == b"\x89HDF\r\n\x1a\n":
         keras = any(mark in head for mark in (b"keras_version", b"layer_names", b"model_weights"))
         return KERAS if keras and b"document\x00" not in head else HDF5

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converter.errors import FormatError
+from converter.errors import FormatError, UnsupportedError
 from converter.ir import DType
 
 MAX_RANK = 64
@@ -327,3 +327,19 @@ TABLE: Mapping[str, Any] = {
     "torch.UntypedStorage": Kind("storage"),
 }
 """Every name that a pickle may hold. A storage's kind is `storage`, without a dtype where it is untyped."""
+
+
+def refuse_others(tensors: Mapping[str, Any]) -> None:
+    """Raises `UnsupportedError` for tensors that cannot be carried, all of them listed, and `FormatError` for those without values."""
+    meta = [name for name, value in tensors.items() if isinstance(value, OtherTensor) and "meta" in value.kind]
+    if meta:
+        raise FormatError("tensors without values (on the meta device)", received=", ".join(meta[:5]),
+                          fix="load the weights before saving the state_dict")
+    arrays = any(isinstance(value, OtherTensor) and "NumPy" in value.kind for value in tensors.values())
+    items: list[dict[str, object]] = [{"operator": name, "reason": f"it is {value.kind}"}
+                                      for name, value in tensors.items() if isinstance(value, OtherTensor)]
+    if items:
+        raise UnsupportedError(f"{len(items)} tensor{'s' * (len(items) > 1)} cannot be carried", items=items[:100],
+                               expected="arrays of numbers" if arrays else "dense, unquantized tensors",
+                               fix="save what is no parameter in another file, and parameters as numbers" if arrays else
+                               "call .to_dense() or .dequantize() before saving them")

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adapters.checkpoint.archive import COPY, MAGIC, PICKLE, RESAVE, Archive
-from adapters.checkpoint.content import OtherTensor, TensorRef
+from adapters.checkpoint.arrays import ArrayRecord, HeldArray, array_of, in_memory, load_npz
+from adapters.checkpoint.content import OtherTensor, TensorRef, refuse_others
 from adapters.checkpoint.legacy import LegacyFile, is_legacy
 from adapters.checkpoint.modules import Unfolding
 from adapters.checkpoint.script import CLASSES, script_state_dict
 from adapters.checkpoint.unpickle import INERT, unpickle
 from converter.discovery import formats, requiring, resolve
-from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
+from converter.errors import ConverterError, FormatError, MissingDependencyError
 from converter.ir import DType, TensorSpec
+from converter.kinds import NPZ, PICKLED, is_pickle, kind_of_file
 from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import Array, ParameterStore
-from converter.state_dict import SeveralStateDicts, find_state_dict
+from converter.state_dict import KEYS, Found, SeveralStateDicts, find_state_dict
 
 FORMAT = "torch"
 """The format of `converter.discovery` whose files these are; its `fallback` reads the older kinds."""
@@ -39,7 +40,7 @@ class CheckpointParameters(ParameterStore):
 
     Args:
         archive: the file, and where its storages lie.
-        tensors: names and references, each within its storage.
+        tensors: names and references, each within its storage, or arrays that the pickle itself holds.
         key: the entry that the state_dict was found under, None where it is the whole file.
         notes: what a person should know of the file.
         layers: as `converter.state_dict.Found.layers`.
@@ -55,9 +56,9 @@ class CheckpointParameters(ParameterStore):
         self._archive = archive
         self._big = archive.big
         refuse_others(tensors)
-        self._tensors: dict[str, TensorRef] = dict(tensors)
+        self._tensors: dict[str, TensorRef | HeldArray] = dict(tensors)
         self._aliases: dict[str, str] = {}
-        first: dict[TensorRef, str] = {}
+        first: dict[TensorRef | HeldArray, str] = {}
         total = 0
         for name, tensor in self._tensors.items():
             size = math.prod(tensor.shape) * tensor.dtype.itemsize
@@ -82,7 +83,7 @@ class CheckpointParameters(ParameterStore):
     def alias_of(self, name: str) -> str | None:
         return self._aliases.get(name)
 
-    def _tensor(self, name: str) -> TensorRef:
+    def _tensor(self, name: str) -> TensorRef | HeldArray:
         try:
             return self._tensors[name]
         except KeyError:
@@ -99,12 +100,17 @@ class CheckpointParameters(ParameterStore):
         return super().sha256(self._aliases.get(name, name))
 
     def read(self, name: str) -> Array:
-        values = self._values(self._tensor(name), name)
+        tensor = self._tensor(name)
+        if isinstance(tensor, HeldArray):
+            return tensor.values
+        values = self._values(tensor, name)
         values.flags.writeable = False
         return values
 
     def file_range(self, name: str) -> FileRange | None:
         tensor = self._tensor(name)
+        if isinstance(tensor, HeldArray):
+            return None
         plain = all(size == 1 or stride == math.prod(tensor.shape[axis + 1:])
                     for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.strides, strict=True)))
         if 0 in tensor.shape or not plain or tensor.conj or tensor.neg or (self._big and tensor.dtype.itemsize > 1):
@@ -139,7 +145,8 @@ class CheckpointParameters(ParameterStore):
 def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
     """The state_dict of a `.pt`, `.pth` or `.bin` file. Runs no code from the file, and needs no PyTorch.
 
-    Files of PyTorch before 1.6 too, which are no zip archives, and TorchScript archives, whose parameters and buffers are taken.
+    Files of PyTorch before 1.6 too, which are no zip archives, and TorchScript archives, whose parameters and buffers are taken;
+    `.npz` files and plain pickles of names and NumPy arrays.
     Tar files of PyTorch before 0.2 are read by PyTorch where it is installed.
 
     Args:
@@ -159,10 +166,12 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
         if not head:
             raise FormatError("the file is empty", expected="a file that torch.save wrote")
         if head.startswith(MAGIC):
-            return _load(Archive(MappedFile(path)), key)
+            return load_npz(path) if kind_of_file(path) is NPZ and key is None else _load(Archive(MappedFile(path)), key)
         if is_legacy(head):
             older = LegacyFile(path)
             return CheckpointParameters(older, *_chosen(older.content, older.foreign, key))
+        if is_pickle(head):
+            return _load_pickle(path, key)
         if head[_TAR[0]:] == _TAR[1]:
             return _older(path, key)
         raise FormatError("not a file that torch.save wrote, or a damaged one", received=f"it begins with {head[:8]!r}",
@@ -216,28 +225,67 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
 
 def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapping[str, Any], str | None, tuple[str, ...], Any]:
     """The state_dict of a content, the entry that it is under, what to say of it, and of its layers."""
-    find = partial(find_state_dict, key=key, is_tensor=lambda value: isinstance(value, (TensorRef, OtherTensor)),
-                   kind_of=lambda value: value.kind if isinstance(value, INERT) else None)
+
+    def find(content: Any, objects: Sequence[str], tensors: tuple[type, ...] = (TensorRef, OtherTensor)) -> Found:
+        return find_state_dict(content, key, lambda value: isinstance(value, tensors),
+                               lambda value: value.kind if isinstance(value, INERT) else None, objects)
+
     try:
-        found = find(content, objects=foreign)
+        found = find(content, foreign)
     except SeveralStateDicts:
         raise
     except FormatError as error:
-        # A state_dict is taken before whole modules beside it.
-        modules = Unfolding()
-        unfolded = modules.unfold(content)
-        if not modules.kinds:
-            raise
-        foreign = [name for name in foreign if name not in modules.kinds]
-        try:
-            found = find(unfolded, objects=foreign)
-        except SeveralStateDicts:
-            raise
-        except FormatError:
-            raise error from None
+        found, foreign = _otherwise(content, foreign, key, find, error)
+    tensors = dict(found.tensors)
+    arrays = {value: array_of(value) for value in tensors.values() if isinstance(value, ArrayRecord)}
+    tensors.update((name, arrays[value]) for name, value in found.tensors.items() if isinstance(value, ArrayRecord))
     beside = (f"Python objects beside the state_dict, left alone: {', '.join(foreign[:_LISTED])}"
               + (f" and {len(foreign) - _LISTED} more" if len(foreign) > _LISTED else ""),) if foreign else ()
-    return found.tensors, found.key, (*found.notes, *beside), found.layers
+    return tensors, found.key, (*found.notes, *beside), found.layers
+
+
+def _otherwise(content: Any, foreign: Sequence[str], key: str | None, find: Callable[..., Found],
+               error: FormatError) -> tuple[Found, Sequence[str]]:
+    """The state_dict of a whole module or, where there is none, of NumPy's arrays, which are its parameters where the name is usual.
+
+    Raises `error` where there is neither.
+    """
+    modules = Unfolding()
+    unfolded = modules.unfold(content)
+    left = [name for name in foreign if name not in modules.kinds]
+    try:
+        if modules.kinds:
+            return find(unfolded, left), left
+        found = find(content, foreign, (TensorRef, OtherTensor, ArrayRecord))
+    except SeveralStateDicts:
+        raise
+    except FormatError:
+        raise error from None
+    if key is None and found.key is not None and found.key.rpartition(".")[2] not in KEYS:
+        raise FormatError("the checkpoint holds no tensors of PyTorch, but NumPy arrays", received=f"arrays under {found.key[:80]!r}",
+                          fix=f"if these are the parameters, say so: --key {found.key}")
+    return found, foreign
+
+
+def _load_pickle(path: Path, key: str | None) -> ParameterStore:
+    """The arrays of a pickle that torch.save did not write."""
+
+    def no_storage(name: str, count: int, width: int) -> None:
+        raise FormatError("a storage is missing", where=f"storage {name[:80]}", fix=RESAVE)
+
+    file = MappedFile(path)
+    try:
+        data: Any = file.view(0, file.size)
+        content, foreign, _ = unpickle(memoryview(data), no_storage, where="the pickle")
+        tensors, found, notes, _ = _chosen(content, foreign, key)
+    except SeveralStateDicts:
+        raise
+    except FormatError as error:
+        raise FormatError(PICKLED.title, received=error.received or error.message, expected="names and NumPy arrays",
+                          fix=error.fix if "--key" in (error.fix or "") else PICKLED.fix) from error
+    store = in_memory(tensors)
+    store.key, store.notes = found, notes
+    return store
 
 
 def _older(path: Path, key: str | None) -> ParameterStore:
@@ -259,16 +307,3 @@ def _swapped(values: Array) -> Array:
     width = values.dtype.itemsize // (2 if values.dtype.kind == "c" else 1)
     bits = np.atleast_1d(values).view(np.dtype(f"u{width}"))
     return bits.byteswap().view(values.dtype).reshape(values.shape)
-
-
-def refuse_others(tensors: Mapping[str, Any]) -> None:
-    """Raises `UnsupportedError` for tensors that cannot be carried, all of them listed, and `FormatError` for those without values."""
-    meta = [name for name, value in tensors.items() if isinstance(value, OtherTensor) and "meta" in value.kind]
-    if meta:
-        raise FormatError("tensors without values (on the meta device)", received=", ".join(meta[:5]),
-                          fix="load the weights before saving the state_dict")
-    items: list[dict[str, object]] = [{"operator": name, "reason": f"it is {value.kind}"}
-                                      for name, value in tensors.items() if isinstance(value, OtherTensor)]
-    if items:
-        raise UnsupportedError(f"{len(items)} tensors cannot be carried", items=items[:100], expected="dense, unquantized tensors",
-                               fix="call .to_dense() or .dequantize() before saving them")

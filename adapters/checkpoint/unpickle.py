@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
+from adapters.checkpoint.arrays import ARRAYS, ArrayType
 from adapters.checkpoint.content import (
     TABLE,
     Foreign,
@@ -187,7 +188,7 @@ class _Reader:
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
             raise Malformed("the name of a class is no name")
         full = f"{module}.{name}"
-        found = TABLE.get(full)
+        found = TABLE.get(full) or ARRAYS.get(full)
         if found is None and full.startswith(self.kept):
             found = RecordClass(full)
         if found is None:
@@ -206,9 +207,11 @@ class _Reader:
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise Malformed(f"a call of a {type(function).__name__}")
         self.count(arguments)
-        if any(isinstance(item, INERT) for item in arguments):
-            return next(item for item in arguments if isinstance(item, INERT))
-        return function.call(*arguments)
+        inert = next((item for item in arguments if isinstance(item, INERT) and not isinstance(item, ArrayType)), None)
+        made = function.call(*arguments) if inert is None else inert
+        if isinstance(made, Record):
+            self.count_container()
+        return made
 
     def count(self, values: Iterable[Any]) -> None:
         """Counts what a call may copy: what was read so far bounds that too, or a few bytes could copy a long list each."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,12 +48,10 @@ FOREIGN: dict[str, tuple[bytes | Callable[[Path], None], str, str]] = {
     "gguf": (b"GGUF\x03\x00", "GGUF", "safetensors"),
     "lite": (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite", "tf2onnx"),
     "array": (b"\x93NUMPY\x01\x00", "NumPy", "save_file"),
-    "arrays": (zipped("a.npy"), "NumPy", "save_file"),
     "zip": (zipped("weights.pt", "config.yaml"), "zip archive of files", "unpack"),
     "tar": (b"weights.pt".ljust(257, b"\0") + b"ustar".ljust(300, b"\0"), "tar archive", "tar -xf"),
     "keras": (keras, "Keras", "tf2onnx"),
     "keras 3": (zipped("metadata.json", "config.json"), "Keras", "tf2onnx"),
-    "pickle": (pickle.dumps({"w": 1}), "pickle that torch.save did not write", "torch.save"),
 }
 
 
