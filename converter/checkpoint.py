@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -13,11 +12,11 @@ from typing import Any
 
 from converter.discovery import Folder, adapters, formats, read, requiring, resolve
 from converter.errors import FormatError, UnsafePickleError
-from converter.kinds import SHARD, kind_of_folder, names_in
+from converter.kinds import SHARD, kind_of_folder, names_in, refuse_json
 from converter.naming import NameOptions, PartedParameters
 from converter.parameters import ParameterStore, ParameterView, places_in
 from converter.paths import existing, format_of_file
-from converter.side_files import is_regular, read_small
+from converter.side_files import is_regular, parse_json, read_small
 from converter.state_dict import SeveralStateDicts, some
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -207,9 +206,9 @@ def _unindexed(folder: Path) -> list[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor names to files beside the index. Raises `FormatError` for a file outside of the folder."""
     try:
-        content = json.loads(read_small(index, MAX_INDEX).decode("utf-8"))
+        content = parse_json(read_small(index, MAX_INDEX))
     except (ValueError, RecursionError) as error:
-        raise FormatError("the index is not JSON", where=str(index), received=str(error)) from error
+        raise refuse_json(index, error, "the index is not JSON") from error
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise FormatError("the index has no map of tensors to files", where=str(index),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from converter.errors import FormatError
 
@@ -31,3 +34,17 @@ def read_small(path: str | Path, limit: int) -> bytes:
         raise FormatError("too large for what it should be", where=str(path), expected=f"at most {limit >> 20} MiB",
                           received=f"{path.stat().st_size:,} bytes")
     return content
+
+
+def parse_json(data: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The content of JSON text in UTF-8, with a byte order mark or without; `pairs` is as `json.loads` takes it for objects.
+
+    Raises `ValueError` with words for a person where it is none, and `RecursionError`.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
+        raise ValueError("it is text in UTF-16 or UTF-32: save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    return json.loads(text, object_pairs_hook=pairs)

@@ -89,7 +89,7 @@ def _step(folder: Path) -> Path | None:
     if any(_MODEL.fullmatch(name) for name in names):
         return folder
     if LATEST in names:
-        named = read_small(folder / LATEST, MAX_LATEST).decode("utf-8", "replace").strip()
+        named = read_small(folder / LATEST, MAX_LATEST).decode("utf-8-sig", "replace").strip()
         if not named or "/" in named or "\\" in named or "\0" in named or named in (".", ".."):
             raise FormatError("the file that names the latest step names none", where=str(folder / LATEST), received=repr(named)[:120])
         steps = [named]

@@ -21,7 +21,7 @@ from converter.format.document import dtype_from_document
 from converter.format.fields import describe, members, name_of, typed
 from converter.ir import DimRange, TensorSpec
 from converter.parameters import InMemoryParameters
-from converter.side_files import is_regular, read_small
+from converter.side_files import is_regular, parse_json, read_small
 
 FORMAT = "neutral-model-draft"
 VERSION = "1.0"
@@ -156,7 +156,7 @@ def load_draft(path: str | Path) -> Architecture:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(read_small(path, LARGEST).decode("utf-8"), object_pairs_hook=_unique)
+        content = parse_json(read_small(path, LARGEST), _unique)
     except (ValueError, RecursionError) as error:
         raise FormatError("the draft is not JSON", received=str(error)[:200]) from error
     members(content, "the draft", REQUIRED, OPTIONAL)

@@ -62,6 +62,8 @@ def read_document(data: Any, fields: tuple[str, ...] = PARAMETER_FIELDS) -> Docu
         raise FormatError("this is an HDF5 file, not JSON text", fix="give it the suffix .h5")
     if bytes(data[:3]) == b"\xef\xbb\xbf":
         raise FormatError("the text begins with a byte order mark", expected="UTF-8 without one", fix="remove its first 3 bytes")
+    if bytes(data[:2]) in (b"\xff\xfe", b"\xfe\xff") or b"\0" in bytes(data[:4]):
+        raise FormatError("the text is UTF-16 or UTF-32", expected="UTF-8", fix="save it as UTF-8")
     parts = _Reader(Scanner(data), fields).read()
     check_aliases(parts.specs, parts.aliases)
     if parts.entries is not None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from converter.errors import FormatError, UnsupportedError
+from converter.kinds import refuse_json
+from converter.side_files import parse_json, read_small
 
 LARGEST = 32 << 20
 LARGEST_SIZE = 1 << 31
@@ -46,13 +48,9 @@ IGNORED = frozenset({
 def read_json(path: Path) -> Any:
     """A JSON file's content. Raises `FormatError` for a file that is none, or is larger than any such file is."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise FormatError("too large for what it should be", where=str(path), expected=f"at most {LARGEST >> 20} MiB")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_small(path, LARGEST))
     except (ValueError, RecursionError) as error:
-        raise FormatError("not JSON", where=str(path), received=str(error)[:200]) from error
-    except OSError as error:
-        raise FormatError("the file cannot be read", where=str(path), received=str(error.strerror)) from error
+        raise refuse_json(path, error) from error
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 
 from adapters.architectures.timm.arguments import OTHERWISE, Arguments
 from converter.errors import FormatError, UnsupportedError
+from converter.kinds import refuse_json
+from converter.side_files import parse_json, read_small
 
 LARGEST = 1 << 20
 PROCESS = ("scriptable", "exportable", "no_jit", "device", "dtype")
@@ -46,9 +48,9 @@ def described(path: Path, known: Mapping[str, Any]) -> Described | None:
     try:
         if not file.is_file() or file.stat().st_size > LARGEST:
             return None
-        fields: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise FormatError("not JSON", where=str(file), received=str(error)[:200]) from error
+        fields: Any = parse_json(read_small(file, LARGEST))
+    except (ValueError, RecursionError) as error:
+        raise refuse_json(file, error) from error
     if not isinstance(fields, dict) or not isinstance(fields.get("architecture"), str) or "model_type" in fields:
         return None
     name, where = fields["architecture"].partition(".")[0], str(file)
