@@ -68,6 +68,9 @@ PROGRAM = Kind("a torch.export archive, not a checkpoint", "name it .pt2 and con
                "torch.save(torch.export.load(file).state_dict, 'weights.pt')")
 HDF5 = Kind("an HDF5 file", None, "hdf5")
 TORCH = Kind("a file that torch.save wrote", None, "torch")
+NPY = Kind("a NumPy array (.npy)", "save it under its parameter's name: numpy.savez('weights.npz', name=numpy.load(file)); or, where it is "
+           "a pickled dict of arrays: numpy.savez('weights.npz', **numpy.load(file, allow_pickle=True).item())")
+NPZ = Kind("NumPy arrays (.npz)", "write them again: numpy.savez('weights.npz', name=array, …)", "torch")
 
 _STARTS: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"version https://git-lfs", Kind("a Git LFS pointer: a few lines that stand for the file, not the file",
@@ -82,8 +85,7 @@ _STARTS: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"GGUF", GGUF),
     (0, b"lmgg", Kind("a GGML file of an old llama.cpp", GGUF.fix)),
     (4, b"TFL3", TENSORFLOW_LITE),
-    (0, b"\x93NUMPY", Kind("a NumPy array (.npy)", "save it under its parameter's name: "
-                           "safetensors.numpy.save_file({'name': array}, 'weights.safetensors')")),
+    (0, b"\x93NUMPY", NPY),
 )
 
 SUFFIXES: dict[tuple[str, ...], Kind] = {
@@ -98,15 +100,14 @@ SUFFIXES: dict[tuple[str, ...], Kind] = {
     (".engine", ".plan", ".trt"): Kind("a TensorRT engine", "convert the model that it was made from"),
     (".nemo",): Kind("a NeMo archive", "unpack it (tar -xf) and give the model_weights.ckpt in it"),
     (".mar",): Kind("a TorchServe archive", "unzip it and give the checkpoint in it"),
-    (".npy", ".npz"): Kind("NumPy arrays", "save them under their parameters' names: "
-                           "safetensors.numpy.save_file(dict(numpy.load(file)), 'weights.safetensors')"),
+    (".npy",): NPY,
+    (".npz",): NPZ,
     (".pkl", ".pickle", ".joblib"): Kind("a Python pickle", "where its libraries are installed: torch.save({name: torch.as_tensor(value) "
                                          "for name, value in content.items()}, 'weights.pt')"),
 }
 
 
 PICKLED = Kind("a Python pickle that torch.save did not write", SUFFIXES[".pkl", ".pickle", ".joblib"].fix, "torch")
-NPZ = Kind("NumPy arrays (.npz)", SUFFIXES[".npy", ".npz"].fix, "torch")
 
 
 def _start(head: bytes, size: int) -> Kind | None:

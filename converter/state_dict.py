@@ -74,7 +74,7 @@ def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of:
     Entries of a state_dict that are no tensors (`_extra_state`, `epoch`) are left out, with a note.
 
     Args:
-        content: what the file holds.
+        content: what the file holds; of a list or a tuple without tensors in it, the entries are called `"0"`, `"1"`, ….
         key: the entry to take, `"ema.model"` for a nested one; None: found by its content and the usual names.
         is_tensor: tells tensors from all else.
         kind_of: the class of an object whose content is not known, None for tensors and plain values.
@@ -86,6 +86,7 @@ def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of:
         FormatError: no such entry, no state_dict, or one of packed weights.
     """
     finder = _Finder(is_tensor, kind_of)
+    content = finder.numbered(content)
     if key is not None:
         taken, below = finder.at(content, key.split("."))
         if taken is None:
@@ -137,6 +138,12 @@ class _Finder:
             others = sum(value is not None and not str(name).endswith(EXTRA_STATE) for name, value in content.items()) - len(names)
             self._known[id(content)] = len(names) if all(isinstance(name, str) for name in names) and len(names) >= others else 0
         return self._known[id(content)]
+
+    def numbered(self, content: Any) -> Any:
+        """A list or a tuple of whole things, `(state_dict, optimizer)`, as a dict. Tensors in a list have no names, and stay there."""
+        if isinstance(content, (list, tuple)) and any(isinstance(item, Mapping) for item in content):
+            return content if any(map(self.is_tensor, content)) else {str(number): item for number, item in enumerate(content)}
+        return content
 
     def is_state_dict(self, content: Any) -> bool:
         return self.tensors(content) > 0
@@ -237,8 +244,14 @@ class _Finder:
                 return "an empty dict"
             others = [f"{str(name)[:60]!r}: {_kind(value)}" for name, value in content.items() if not self.is_tensor(value)]
             tensors = len(content) - len(others)
+            odd = next((name for name in content if not isinstance(name, str)), None)
+            if odd is not None:
+                return f"a dict with {tensors} tensors, whose names are no text: {type(odd).__name__}"
             return f"a dict with {tensors} tensors and " + (", ".join(others[:6]) or "nothing else") + (" …" if len(others) > 6 else "")
-        return "a Tensor" if self.is_tensor(content) else f"a {_kind(content)}"
+        if isinstance(content, (list, tuple)) and any(map(self.is_tensor, content)):
+            return f"a {_kind(content)} of tensors, which have no names there"
+        kind = "Tensor" if self.is_tensor(content) else _kind(content)
+        return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
 
 
 def some(names: Sequence[str], most: int = LISTED) -> str:
@@ -271,7 +284,8 @@ def wrappers_of(names: Collection[str]) -> tuple[str, ...]:
 
 def said(parts: Collection[str]) -> str:
     """What the wrappers' parts tell, for a person."""
-    return ", ".join(f"'{part}.' as {WRAPPERS[part]} adds it" if part in WRAPPERS else f"'{part}.' before each" for part in parts)
+    return ", ".join(f"'{part}.' as {WRAPPERS[part]} adds it" if part in WRAPPERS else f"'{part}.' before each"
+                     for part in dict.fromkeys(parts))
 
 
 def origin(store: ParameterStore, wrappers: Collection[str] = (), notes: Sequence[str] = ()) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
         with path.open("rb") as file:
             head = file.read(_TAR[0] + len(_TAR[1]))
         if not head:
-            raise FormatError("the file is empty", expected="a file that torch.save wrote")
+            raise FormatError("the file is empty", expected="a file that torch.save wrote", fix=COPY)
         if head.startswith(MAGIC):
             return load_npz(path) if kind_of_file(path) is NPZ and key is None else _load(Archive(MappedFile(path)), key)
         if is_legacy(head):

@@ -106,7 +106,11 @@ def _recognised(checkpoint: Checkpoint) -> tuple[Recognised | None, str | None]:
             bound(checkpoint, found)
         return found, None
     except ConverterError as error:
-        return None, str(error)
+        return None, _in_one_line(error)
+
+
+def _in_one_line(error: ConverterError) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines())
 
 
 def _beside(path: Path) -> str | None:
@@ -126,7 +130,7 @@ def _recognised_folder(folder: Path) -> tuple[Recognised | None, str | None]:
     try:
         checkpoint_files(folder)
     except ConverterError as error:
-        return None, str(error)
+        return None, _in_one_line(error)
     return _recognised(Checkpoint(folder))
 
 

@@ -110,9 +110,12 @@ def test_the_usual_name_wins_and_others_can_be_asked_for(tmp_path: Path) -> None
     ({"model": {"w": torch.ones(1)}, "net": {"w": torch.ones(1)}}, "several state_dicts"),
     ({"w": torch.ones(1), "epoch": 3, "rate": 0.1}, "holds no state_dict"),
     ({}, "an empty dict"),
-    ([torch.ones(1)], "a list"),
+    ([torch.ones(1)], "a list of tensors, which have no names there"),
+    ([{"w": torch.ones(1)}, {"w": torch.ones(1)}], r"several state_dicts.*0, 1"),
+    ([3, {}], "a dict with 0 tensors"),
+    (3, "an int"),
+    ({1: torch.ones(1)}, "whose names are no text: int"),
     (torch.ones(1), "a Tensor"),
-    ({1: torch.ones(1)}, "holds no state_dict"),
     ({"w": torch.ones(1, device="meta")}, "meta device"),
 ])
 def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any, part: str) -> None:

@@ -47,7 +47,7 @@ FOREIGN: dict[str, tuple[bytes | Callable[[Path], None], str, str]] = {
     "gzip": (b"\x1f\x8b\x08\x00" + bytes(40), "gzip", "gunzip"),
     "gguf": (b"GGUF\x03\x00", "GGUF", "safetensors"),
     "lite": (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite", "tf2onnx"),
-    "array": (b"\x93NUMPY\x01\x00", "NumPy", "save_file"),
+    "array": (b"\x93NUMPY\x01\x00", "NumPy", "numpy.savez"),
     "zip": (zipped("weights.pt", "config.yaml"), "zip archive of files", "unpack"),
     "tar": (b"weights.pt".ljust(257, b"\0") + b"ustar".ljust(300, b"\0"), "tar archive", "tar -xf"),
     "keras": (keras, "Keras", "tf2onnx"),
@@ -164,6 +164,17 @@ def test_inspect_says_of_a_file_that_its_folder_is_recognised(tmp_path: Path) ->
     save_file({"w": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
     shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "model.safetensors")])
     assert "give the folder" in shown.output
+
+
+def test_inspect_says_in_one_line_why_a_folder_is_not_recognised(tmp_path: Path) -> None:
+    config = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "intermediate_size": 16, "vocab_size": 20, "max_position_embeddings": 16}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"w": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
+    shown = CliRunner().invoke(cli, ["inspect", str(tmp_path)])
+    (line,) = [line for line in shown.output.splitlines() if "Not recognised" in line]
+    assert "missing: 'embeddings.word_embeddings.weight'" in line
+    assert "\\n" not in line
 
 
 def test_inspect_tells_of_a_program_without_loading_it(tmp_path: Path) -> None:

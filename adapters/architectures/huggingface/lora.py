@@ -20,6 +20,7 @@ from converter.errors import FormatError, ParameterError, UnsupportedError
 from converter.parameters import Array, ParameterStore, ParameterView
 
 CONFIG = "adapter_config.json"
+MERGE = "merge it where peft is installed: model.merge_and_unload().save_pretrained('merged')"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
 
@@ -52,11 +53,11 @@ def merged(base: ParameterStore, folder: Path, *, transposed: bool) -> Parameter
         ParameterError: tensors that are not the base's.
     """
     config = Config(read_object(folder / CONFIG), str(folder / CONFIG))
-    config.only("peft_type", "LORA")
+    config.only("peft_type", "LORA", fix=MERGE)
     for name, values in _PLAIN.items():
         if config.get(name) not in (None, *values):
             raise UnsupportedError("an adapter that is no plain LoRA", where=config.where, received=f"{name}: {config.get(name)!r}"[:120],
-                                   fix="merge it where peft is installed: model.merge_and_unload().save_pretrained('merged')")
+                                   fix=MERGE)
     adapter = load_parameters(adapter_file(folder) or folder)
     parts: dict[str, dict[str, str]] = {}
     replaced: dict[str, str] = {}
@@ -66,7 +67,7 @@ def merged(base: ParameterStore, folder: Path, *, transposed: bool) -> Parameter
         if found is not None:
             parts.setdefault(_name(base, f"{found['module']}.weight"), {})[found["part"].removeprefix("lora_")] = name
         elif ".lora_" in inner:
-            raise UnsupportedError("an adapter that is no plain LoRA", where=str(folder), received=name[:120])
+            raise UnsupportedError("an adapter that is no plain LoRA", where=str(folder), received=name[:120], fix=MERGE)
         else:
             replaced[_name(base, inner.replace(".modules_to_save.", "."))] = name
     return MergedParameters(base, adapter, parts, replaced, _scalings(config, adapter, parts), transposed)
@@ -111,7 +112,7 @@ class MergedParameters(ParameterView):
         super().__init__({name: (adapter, replaced[name]) if name in replaced else (base, name) for name in base.names()})
         self._adapter, self._parts = adapter, dict(parts)
         self._scalings, self._transposed = dict(scalings), transposed
-        self.notes = (*base.notes, f"an adapter is merged into {len(parts)} tensors" + (
+        self.notes = (*base.notes, f"an adapter is merged into {len(parts)} tensor{'s' * (len(parts) != 1)}" + (
             f", and takes the place of {len(replaced)}" if replaced else ""))
         for name in (*parts, *replaced):
             if base.alias_of(name) is not None or any(base.alias_of(other) == name for other in base.names()):
