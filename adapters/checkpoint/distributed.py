@@ -18,8 +18,20 @@ import numpy as np
 
 from adapters.checkpoint.archive import COPY, MAX_PICKLE, Archive
 from adapters.checkpoint.assembled import AssembledParameters, Piece
-from adapters.checkpoint.content import MAX_KEY, WIDEST, Kind, Malformed, OtherTensor, Record, TensorRef, require_span, sizes, text
-from adapters.checkpoint.read import CheckpointParameters, content_of, refuse_others
+from adapters.checkpoint.content import (
+    MAX_KEY,
+    WIDEST,
+    Kind,
+    Malformed,
+    OtherTensor,
+    Record,
+    TensorRef,
+    refuse_others,
+    require_span,
+    sizes,
+    text,
+)
+from adapters.checkpoint.read import CheckpointParameters, content_of
 from adapters.checkpoint.unpickle import unpickle
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
