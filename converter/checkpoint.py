@@ -12,10 +12,10 @@ from typing import Any
 
 from converter.discovery import Folder, adapters, formats, read, requiring, resolve
 from converter.errors import FormatError, UnsafePickleError
-from converter.kinds import SHARD, kind_of_folder, names_in, refuse_json
+from converter.kinds import SHARD, kind_of_folder, names_in
 from converter.naming import NameOptions, PartedParameters
 from converter.parameters import ParameterStore, ParameterView, places_in
-from converter.paths import existing, format_of_file
+from converter.paths import existing, format_of_file, refuse_json
 from converter.side_files import is_regular, parse_json, read_small
 from converter.state_dict import SeveralStateDicts, some
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from converter.errors import FormatError
-
 HEAD = 1 << 16
 ENTRIES = 2000
 """Bytes of a file, and names of a folder, that are looked at."""
@@ -41,14 +39,6 @@ def kind_of_file(path: Path) -> Kind | None:
         head = file.read(HEAD)
         size = os.fstat(file.fileno()).st_size
     return next((kind for look in _LOOKS if (kind := look(head, size)) is not None), None)
-
-
-def refuse_json(path: Path, error: Exception, what: str = "not JSON") -> FormatError:
-    """The error for a file that should hold JSON, and what its first bytes say that it is."""
-    kind = kind_of_file(path)
-    if kind is None or kind.format is not None:
-        return FormatError(what, where=str(path), received=str(error)[:200])
-    return FormatError(what, where=str(path), received=kind.title, fix=kind.fix)
 
 
 def kind_by_name(path: Path) -> Kind | None:

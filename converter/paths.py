@@ -54,6 +54,14 @@ def _refuse_foreign(path: Path) -> None:
         raise FormatError(f"{kind.title}, under the name of another kind of file", where=str(path), fix=kind.fix)
 
 
+def refuse_json(path: Path, error: Exception, what: str = "not JSON") -> FormatError:
+    """The error for a file that should hold JSON, and what its first bytes say that it is."""
+    kind = kind_of_file(path)
+    if kind is None or kind.format is not None:
+        return FormatError(what, where=str(path), received=str(error)[:200])
+    return FormatError(what, where=str(path), received=kind.title, fix=kind.fix)
+
+
 def format_of_file(path: Path) -> Format:
     """The format of a file: of parameters, by its first bytes where these say it, else by its suffix.
 

@@ -46,6 +46,12 @@ class ArrayRecord(Record):
 
     __slots__ = ()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements, which other arrays may have too."""
+        data = self.state[-1] if isinstance(self.state, tuple) and self.state else b""
+        return len(data) if isinstance(data, (bytes, str)) else 0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldArray:

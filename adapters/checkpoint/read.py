@@ -69,10 +69,7 @@ class CheckpointParameters(ParameterStore):
                 self._aliases[name] = target
             else:
                 total += size
-        if total > _GROWTH * archive.file.size + _ROOM:
-            raise FormatError("the tensors would take far more memory than the file: they repeat its elements",
-                              expected=f"at most {_GROWTH} times {archive.file.size} bytes", received=f"{total} bytes",
-                              fix="call .contiguous() on expanded tensors before saving them")
+        _require_growth(total, archive.file.size)
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._tensors)
@@ -142,6 +139,14 @@ class CheckpointParameters(ParameterStore):
         return values
 
 
+def _require_growth(total: int, size: int) -> None:
+    """Raises `FormatError` where tensors of `total` bytes would be made of a file of `size` bytes."""
+    if total > _GROWTH * size + _ROOM:
+        raise FormatError("the tensors would take far more memory than the file: they repeat its elements",
+                          expected=f"at most {_GROWTH} times {size} bytes", received=f"{total} bytes",
+                          fix="call .contiguous() on expanded tensors before saving them")
+
+
 def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
     """The state_dict of a `.pt`, `.pth` or `.bin` file. Runs no code from the file, and needs no PyTorch.
 
@@ -169,7 +174,7 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
             return load_npz(path) if kind_of_file(path) is NPZ and key is None else _load(Archive(MappedFile(path)), key)
         if is_legacy(head):
             older = LegacyFile(path)
-            return CheckpointParameters(older, *_chosen(older.content, older.foreign, key))
+            return CheckpointParameters(older, *_chosen(older.content, older.foreign, key, older.file.size))
         if is_pickle(head):
             return _load_pickle(path, key)
         if head[_TAR[0]:] == _TAR[1]:
@@ -220,11 +225,12 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
             raise FormatError("a TorchScript archive is one state_dict, without entries", received=f"key {key!r}", fix="leave the key out")
         found = script_state_dict(archive, content)
         return CheckpointParameters(archive, found.tensors, found.key, found.notes)
-    return CheckpointParameters(archive, *_chosen(content, foreign, key))
+    return CheckpointParameters(archive, *_chosen(content, foreign, key, archive.file.size))
 
 
-def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapping[str, Any], str | None, tuple[str, ...], Any]:
-    """The state_dict of a content, the entry that it is under, what to say of it, and of its layers."""
+def _chosen(content: Any, foreign: Sequence[str], key: str | None,
+            size: int) -> tuple[Mapping[str, Any], str | None, tuple[str, ...], Any]:
+    """The state_dict of a file of `size` bytes, the entry that it is under, what to say of it, and of its layers."""
 
     def find(content: Any, objects: Sequence[str], tensors: tuple[type, ...] = (TensorRef, OtherTensor)) -> Found:
         return find_state_dict(content, key, lambda value: isinstance(value, tensors),
@@ -237,7 +243,9 @@ def _chosen(content: Any, foreign: Sequence[str], key: str | None) -> tuple[Mapp
     except FormatError as error:
         found, foreign = _otherwise(content, foreign, key, find, error)
     tensors = dict(found.tensors)
-    arrays = {value: array_of(value) for value in tensors.values() if isinstance(value, ArrayRecord)}
+    records = dict.fromkeys(value for value in tensors.values() if isinstance(value, ArrayRecord))
+    _require_growth(sum(record.nbytes for record in records), size)
+    arrays = {record: array_of(record) for record in records}
     tensors.update((name, arrays[value]) for name, value in found.tensors.items() if isinstance(value, ArrayRecord))
     beside = (f"Python objects beside the state_dict, left alone: {', '.join(foreign[:_LISTED])}"
               + (f" and {len(foreign) - _LISTED} more" if len(foreign) > _LISTED else ""),) if foreign else ()
@@ -277,7 +285,7 @@ def _load_pickle(path: Path, key: str | None) -> ParameterStore:
     try:
         data: Any = file.view(0, file.size)
         content, foreign, _ = unpickle(memoryview(data), no_storage, where="the pickle")
-        tensors, found, notes, _ = _chosen(content, foreign, key)
+        tensors, found, notes, _ = _chosen(content, foreign, key, file.size)
     except SeveralStateDicts:
         raise
     except FormatError as error:

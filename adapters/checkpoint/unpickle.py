@@ -27,7 +27,7 @@ from adapters.checkpoint.content import (
     check_key,
 )
 from converter.errors import FormatError, UnsafePickleError
-from converter.state_dict import UNSAFE
+from converter.state_dict import UNSAFE, some
 
 MAX_INTEGER_BYTES = 256
 MAX_OPCODES = 10_000_000
@@ -38,7 +38,6 @@ MAX_MARKS = 1000
 """Containers being filled within each other."""
 MAX_NAME = 500
 _LISTED = 12
-
 
 INERT = (Foreign, Record)
 
@@ -103,11 +102,8 @@ class _Reader:
         raise Malformed(f"it has more than {MAX_OPCODES} steps, which no state_dict needs")
 
     def refusal(self) -> UnsafePickleError:
-        names = list(self.foreign)
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         return UnsafePickleError("the checkpoint holds Python objects beside tensors, and reading those would run code",
-                                 received=", ".join(names[:_LISTED]) + more, expected="a state_dict: names and tensors",
-                                 fix=UNSAFE)
+                                 received=some(list(self.foreign), _LISTED), expected="a state_dict: names and tensors", fix=UNSAFE)
 
     # Taking bytes -------------------------------------------------------------------------------------------------------
 

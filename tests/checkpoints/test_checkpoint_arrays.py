@@ -120,6 +120,20 @@ def test_a_damaged_array_is_refused(old: bytes, new: bytes, tmp_path: Path) -> N
         load_parameters(tmp_path / "w.pkl")
 
 
+def test_arrays_that_share_their_bytes_are_bounded(tmp_path: Path) -> None:
+    data = bytes(1 << 20)
+    head = b"\x80\x03}(B" + struct.pack("<I", len(data)) + data + b"q\x000"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR(K\x01(J\x00\x00\x02\x00t" \
+            b"cnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR(K\x03X\x01\x00\x00\x00>NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89h\x00tb"
+    named = [b"X\x04\x00\x00\x00" + f"{number:04d}".encode() + array for number in range(400)]
+    (tmp_path / "few.pkl").write_bytes(head + b"".join(named[:3]) + b"u.")
+    assert load_parameters(tmp_path / "few.pkl").spec("0002").shape == (1 << 17,)
+    (tmp_path / "many.pkl").write_bytes(head + b"".join(named) + b"u.")
+    with pytest.raises(FormatError, match="a Python pickle") as caught:
+        load_parameters(tmp_path / "many.pkl")
+    assert "419430400 bytes" in str(caught.value)
+
+
 def test_a_pickle_of_other_things_is_told_how_to_go_on(tmp_path: Path) -> None:
     for number, content in enumerate(({"w": 1}, [WEIGHT], torch.nn.Linear(2, 2).state_dict(), Path("x"))):
         path = tmp_path / f"{number}.bin"

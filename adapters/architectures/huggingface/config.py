@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from converter.errors import FormatError, UnsupportedError
-from converter.kinds import refuse_json
+from converter.paths import refuse_json
 from converter.side_files import parse_json, read_small
 
 LARGEST = 32 << 20

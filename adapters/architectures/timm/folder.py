@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters.architectures.timm.arguments import OTHERWISE, Arguments
 from converter.errors import FormatError, UnsupportedError
-from converter.kinds import refuse_json
+from converter.paths import refuse_json
 from converter.side_files import parse_json, read_small
 
 LARGEST = 1 << 20
