@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from adapters.huggingface.config import read_object
-from adapters.torchvision.timm.folder import described
+from adapters.architectures.huggingface.config import read_object
+from adapters.architectures.timm.folder import described
 from converter.checkpoint import load_parameters
 from converter.drafting.document import load_draft
 from converter.errors import FormatError
