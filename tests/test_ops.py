@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import converter
 from adapters.numpy.registry import kernels
 from adapters.torch.run import run_exported
 from adapters.torch.tracing.trace import Program, trace
@@ -68,55 +69,53 @@ def expected(index: int, variant: int) -> tuple[dict[str, np.ndarray], dict[str,
     return inputs, run_exported(program, inputs), run_exported(program, inputs, float_dtype="float64")
 
 
-def run_reference(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return reference.run(model, inputs)
+Arrays = dict[str, np.ndarray]
+Runner = Callable[[Model, list[Arrays]], list[Arrays]]
+"""Runs a model, made ready once, on inputs of several sizes."""
 
 
-def run_numpy(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    from adapters.numpy.session import NumpySession
-
-    return NumpySession(model).run(inputs)
+def run_reference(model: Model, inputs: list[Arrays]) -> list[Arrays]:
+    return [reference.run(model, item) for item in inputs]
 
 
-def run_onnxruntime(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    from adapters.onnx.session import OnnxRuntimeSession
-
-    return OnnxRuntimeSession(model).run(inputs)
-
-
-def run_torch(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    from adapters.torch.session import TorchSession
-
-    return TorchSession(model).run(inputs)
-
-
-def _reloaded(save: str, load: str, suffix: str) -> Callable[[Model, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    def run(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import converter.format as room
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"model{suffix}"
-            getattr(room, save)(model, path)
-            return reference.run(getattr(room, load)(path), inputs)
+def run_session(runtime: str) -> Runner:
+    def run(model: Model, inputs: list[Arrays]) -> list[Arrays]:
+        session = converter.session(model, runtime)
+        return [session.run(item) for item in inputs]
 
     return run
 
 
-RUNNERS: dict[str, Callable[[Model, dict[str, np.ndarray]], dict[str, np.ndarray]]] = {
-    "reference": run_reference, "numpy": run_numpy, "onnxruntime": run_onnxruntime, "torch": run_torch,
-    "json": _reloaded("save_json", "load_json", ".json"), "hdf5": _reloaded("save_hdf5", "load_hdf5", ".h5"),
+def run_reloaded(suffix: str) -> Runner:
+    def run(model: Model, inputs: list[Arrays]) -> list[Arrays]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"model{suffix}"
+            converter.save(model, path)
+            return run_reference(converter.load(path), inputs)
+
+    return run
+
+
+RUNNERS: dict[str, Runner] = {
+    "reference": run_reference, "numpy": run_session("numpy"), "onnxruntime": run_session("onnxruntime"), "torch": run_session("torch"),
+    "json": run_reloaded(".json"), "hdf5": run_reloaded(".h5"),
 }
 SPARING = {"reference": 0, "json": 1, "hdf5": 1, "torch": 2, "numpy": 2}
 """These runners take the first rows of each operator alone, and the others are marked as long: the reference kernels are tested
 in float64 anyway, and the format and the rebuilding see every operator. NumPy takes all rows of those that it has kernels for."""
 
 
+def of_row(index: int, *further: Any, id: str, long: bool = False) -> Any:
+    """A test's parameters, the row's index first. All tests of one row run in one process, where they share its trace."""
+    return pytest.param(index, *further, id=id, marks=[pytest.mark.xdist_group(f"case{index}"), *([pytest.mark.long] if long else [])])
+
+
 def rows() -> list[Any]:
-    return [pytest.param(index, id=label(case), marks=pytest.mark.xdist_group(f"case{index}")) for index, case in enumerate(CASES)]
+    return [of_row(index, id=label(case)) for index, case in enumerate(CASES)]
 
 
 def runs() -> list[Any]:
-    """(row, runner), a row's runs together: they share its trace."""
+    """(row, runner), a row's runs together."""
     seen: dict[str, int] = {}
     found = []
     for index, case in enumerate(CASES):
@@ -124,8 +123,7 @@ def runs() -> list[Any]:
         for runner in RUNNERS:
             fast = runner == "numpy" and case.operator in kernels()
             long = position >= SPARING.get(runner, len(CASES)) and runner not in case.xfail and not fast
-            marks = [pytest.mark.xdist_group(f"case{index}"), *([pytest.mark.long] if long else [])]
-            found.append(pytest.param(index, runner, id=f"{label(case)}-{runner}", marks=marks))
+            found.append(of_row(index, runner, id=f"{label(case)}-{runner}", long=long))
     return found
 
 
@@ -156,10 +154,10 @@ def test_rounding(index: int, runner: str, request: pytest.FixtureRequest) -> No
     case, program = CASES[index], traced(index)
     if runner in case.xfail:
         request.applymarker(pytest.mark.xfail(reason=case.xfail[runner], strict=True))
-    for variant in range(len(sizes_of(case))):
-        inputs, own, truth = expected(index, variant)
-        outputs = RUNNERS[runner](program.model, inputs)
+    wanted_at = [expected(index, variant) for variant in range(len(sizes_of(case)))]
+    outputs_at = RUNNERS[runner](program.model, [inputs for inputs, _, _ in wanted_at])
+    for sizes, (_, own, truth), outputs in zip(sizes_of(case), wanted_at, outputs_at, strict=True):
         assert list(outputs) == list(own)
         for name, wanted in truth.items():
             verdict = compare(outputs[name], wanted, own[name])
-            assert verdict, f"{runner}, sizes {sizes_of(case)[variant]}, output {name!r}: {verdict.reason}"
+            assert verdict, f"{runner}, sizes {sizes}, output {name!r}: {verdict.reason}"

@@ -60,9 +60,8 @@ class Call:
             return run_node(node, lambda name: given[name], dict(self.bindings), DType.FLOAT64)  # type: ignore[arg-type,return-value]
 
 
-@cache
 def program_of(operator: str) -> Program:
-    return traced.__wrapped__(FIRST[operator])
+    return traced(FIRST[operator])
 
 
 @cache
@@ -87,8 +86,13 @@ def call(operator: str) -> Call:
     return Call(node, wide, bindings)
 
 
-def those(holds: Callable[[Facts], Any]) -> list[str]:
-    return sorted(operators_that(lambda operator: bool(holds(operator.facts))))
+def those(holds: Callable[[Facts], Any]) -> list[Any]:
+    return [of_operator(name) for name in sorted(operators_that(lambda operator: bool(holds(operator.facts))))]
+
+
+def of_operator(name: str) -> Any:
+    """A test's parameter: an operator, with the tests of its first row."""
+    return pytest.param(name, id=name, marks=pytest.mark.xdist_group(f"case{FIRST[name]}"))
 
 
 def operands(found: Call, positions: Any) -> Iterator[tuple[int, Array]]:
@@ -282,6 +286,6 @@ def test_most_values_in_the_domain_are_finite(operator: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("operator", sorted(FIRST.keys() - INFINITE.keys()))
+@pytest.mark.parametrize("operator", [of_operator(name) for name in sorted(FIRST.keys() - INFINITE.keys())])
 def test_most_of_what_is_drawn_gives_finite_values(operator: str) -> None:
     assert share_of_finite(operator) >= 0.9

@@ -21,7 +21,7 @@ from converter.ir import Graph, Model
 from converter.opset import ARRAYS, lookup, operators
 from converter.parameters import InMemoryParameters
 from converter.passes.decomposing import decompose, is_core, to_core
-from tests.test_ops import CASES, draw, label, sizes_of, traced
+from tests.test_ops import CASES, draw, label, of_row, sizes_of, traced
 
 MADE = sorted(name for name, operator in operators().items() if operator.formula)
 
@@ -37,7 +37,7 @@ def rows() -> list[Any]:
     found = []
     for index, case in enumerate(CASES):
         if case.operator in MADE:
-            found.append(pytest.param(index, id=label(case), marks=[pytest.mark.long] if case.operator in seen else []))
+            found.append(of_row(index, id=label(case), long=case.operator in seen))
             seen.add(case.operator)
     return found
 
@@ -55,7 +55,7 @@ def test_the_core_computes_the_same(index: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("index", [pytest.param(index, id=label(case)) for index, case in enumerate(CASES)])
+@pytest.mark.parametrize("index", [of_row(index, id=label(case)) for index, case in enumerate(CASES)])
 def test_every_row_in_the_core(index: int) -> None:
     assert all(map(is_core, names(to_core(traced(index).model).graph)))
 
