@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -130,6 +131,18 @@ def runs() -> list[Any]:
 def test_labels_are_unique() -> None:
     labels = [label(case) for case in CASES]
     assert sorted(labels) == sorted(set(labels))
+
+
+REACHED: list[int] = []
+
+
+@pytest.mark.xdist_group("together")
+@pytest.mark.parametrize("position", range(4))
+def test_a_group_runs_in_one_process(position: int) -> None:
+    """Where groups are dropped, every row is traced in each process."""
+    REACHED.append(position)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert list(range(position + 1)) == REACHED
 
 
 @pytest.mark.parametrize("index", rows())

@@ -22,6 +22,8 @@ from converter.cli.console import Watched, remaining
 from converter.cli.main import cli
 from converter.format.aside import PIECE, WriterAside
 
+pytestmark = pytest.mark.xdist_group("streaming")  # one process makes what they share
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -21,6 +21,8 @@ from converter.ir import Model
 from converter.parameters import InMemoryParameters
 from tests.equivalence.test_equivalence_recording import wide
 
+pytestmark = pytest.mark.xdist_group("plugin")  # one process makes what they share
+
 pytest_plugins = ["pytester"]
 
 

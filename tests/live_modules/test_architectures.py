@@ -21,15 +21,17 @@ from campaigns.judging import PASS, LiveSource, judge, quiet
 from converter import reference
 from converter.errors import RunError
 
-FEW = ("bert/BertForMaskedLM", "gpt2/GPT2LMHeadModel", "llama-cache/LlamaForCausalLM", "mixtral/MixtralModel", "vit/ViTModel",
-       "convnext/ConvNextModel")
+FEW = ("bert/BertForMaskedLM", "llama-cache/LlamaForCausalLM", "mixtral/MixtralModel", "vit/ViTModel")
+LONG = ("gpt2/GPT2LMHeadModel", "convnext/ConvNextModel")
+"""Of the kinds that Llama and ViT stand for."""
 CHOICE = os.environ.get("ARCHITECTURES", "")
-SUBJECTS = list(architectures(*(() if CHOICE == "all" else CHOICE.split() or FEW)))
+SUBJECTS = list(architectures(*(() if CHOICE == "all" else CHOICE.split() or (*FEW, *LONG))))
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+@pytest.mark.parametrize("subject", [
+    pytest.param(subject, id=subject.name, marks=pytest.mark.long if subject.name in LONG and not CHOICE else []) for subject in SUBJECTS])
 def test_architecture(subject: Architecture) -> None:
     verdict = judge(subject)
     assert verdict.status == PASS, verdict.reason

@@ -24,6 +24,8 @@ from converter.format import model_digest
 from converter.ir import DType, Graph, Model
 from converter.parameters import InMemoryParameters
 
+pytestmark = pytest.mark.xdist_group("control_flow")  # one process makes what they share
+
 RUNTIMES = ["reference", "numpy", "onnxruntime", "torch"]
 
 

@@ -20,6 +20,8 @@ from converter.equivalence import generate, verify
 from converter.ir import Example
 from converter.parameters import InMemoryParameters
 
+pytestmark = pytest.mark.xdist_group("equivalence_torch")  # one process makes what they share
+
 
 class Tagger(nn.Module):
     """Tokens and a mask in; scores, their best, and a scalar out."""
@@ -66,7 +68,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...], dict[
              (torch.ones(2, 8, dtype=torch.bfloat16),), {"input": ["batch", None]}),
     "double": (lambda: Deep().to(torch.float64), (torch.ones(2, 16, dtype=torch.float64),), {"x": ["batch", None]}),
 }
-SEEDS = 20
+SEEDS, FEW = 20, 5
+"""Of the seeds, so many are drawn by `make test`, and the others by `make test-all`."""
 
 
 @cache
@@ -85,7 +88,7 @@ def sessions(name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[] if seed < FEW else pytest.mark.long) for seed in range(SEEDS)])
 @pytest.mark.parametrize("name", MODELS)
 def test_no_false_alarm(name: str, seed: int) -> None:
     traced = program(name)
@@ -95,7 +98,7 @@ def test_no_false_alarm(name: str, seed: int) -> None:
     assert report.versions["torch"] == torch.__version__
 
 
-@pytest.mark.parametrize("seed", range(0, SEEDS, 4))
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[] if seed < FEW else pytest.mark.long) for seed in range(0, SEEDS, 4)])
 @pytest.mark.parametrize("name", MODELS)
 def test_recorded_outputs_prove_a_model_without_torch(name: str, seed: int) -> None:
     traced = program(name)

@@ -17,6 +17,8 @@ from converter.errors import ConversionWarning, UnsupportedError
 from converter.format import model_digest
 from converter.ir import Model
 
+pytestmark = pytest.mark.xdist_group("rebuild")  # one process makes what they share
+
 
 class Network(torch.nn.Module):
     """Tied weights, buffers of both kinds, a recurrent layer, and sizes in its arithmetic."""

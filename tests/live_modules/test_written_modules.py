@@ -23,6 +23,8 @@ from converter.format.atomic import STDOUT
 from converter.ir import Model
 from converter.parameters import InMemoryParameters
 
+pytestmark = pytest.mark.xdist_group("written_modules")  # one process makes what they share
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 RUN = """
 import sys, json, numpy, torch

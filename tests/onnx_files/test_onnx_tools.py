@@ -10,6 +10,8 @@ import pytest
 
 from campaigns import onnx_makers, onnx_tools
 
+pytestmark = pytest.mark.xdist_group("onnx_tools")  # one process makes what they share
+
 DERIVED = ["quantiser/tagger-static-qdq", "quantiser/tagger-static-qdq-uint8", "quantiser/tagger-static-qdq-channels",
            "quantiser/tagger-static-qdq-mixed-channels", "quantiser/tagger-static-operator", "quantiser/tagger-static-qdq-int16",
            "onnxruntime-saved/tagger-basic", "onnxruntime-saved/tagger-extended", "version-converter/tagger-21"]
