@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters.torch.tracing.trace import trace
-from tests.live_modules.test_sizes_of_slices import Apply, outcomes
+from tests.live_modules.test_sizes_of_slices import Apply, Outcomes
 
 EXAMPLE = (2, 3, 9)
 OTHERS = ((2, 3, 5), (1, 4, 4), (2, 5, 9), (2, 5, 3), (3, 6, 2), (1, 9, 9), (2, 1, 1), (1, 3, 8))
@@ -45,9 +45,9 @@ def test_answers_hold_or_are_refused(name: str) -> None:
     torch.manual_seed(0)
     function, kind = CASES[name]
     module = Apply(function).eval()
-    model = trace(module, (torch.randn(EXAMPLE),)).model
-    assert outcomes(model, module, torch.randn(EXAMPLE)) == {"equal"}
-    found = {shape: outcomes(model, module, torch.randn(shape)) for shape in OTHERS}
+    outcomes = Outcomes(trace(module, (torch.randn(EXAMPLE),)).model, module)
+    assert outcomes(torch.randn(EXAMPLE)) == {"equal"}
+    found = {shape: outcomes(torch.randn(shape)) for shape in OTHERS}
     assert all(outcome in ({"equal"}, {"refused"}) for outcome in found.values()), found
     refused = [shape for shape, outcome in found.items() if outcome == {"refused"}]
     assert (not refused) if kind == "free" else refused, found

@@ -35,23 +35,29 @@ def steps(count: int) -> Tensor:
     return torch.arange(2 * count * 3, dtype=torch.float32).reshape(2, count, 3) / 7 + 1
 
 
-def outcomes(model: Model, module: nn.Module, *given: Tensor) -> set[str]:
-    """What the runtimes do at a call: `equal`, `refused`, or how one is wrong."""
-    try:
-        wanted = module(*given).numpy()
-    except Exception:  # torch refuses the size
-        wanted = None
-    found = set()
-    for runtime in RUNTIMES:
+class Outcomes:
+    """What the runtimes do at a call of a model, each made ready once."""
+
+    def __init__(self, model: Model, module: nn.Module) -> None:
+        self.module, self.names = module, [port.name for port in model.graph.inputs]
+        self.sessions = {runtime: converter.session(model, runtime) for runtime in RUNTIMES}
+
+    def __call__(self, *given: Tensor) -> set[str]:
+        """`equal`, `refused`, or how one is wrong."""
         try:
-            inputs = {port.name: tensor.numpy() for port, tensor in zip(model.graph.inputs, given, strict=True)}
-            (got,) = converter.session(model, runtime=runtime).run(inputs).values()
-        except RunError:
-            found.add("refused")
-            continue
-        same = wanted is not None and got.shape == wanted.shape and np.allclose(got, wanted, rtol=1e-5, atol=1e-6, equal_nan=True)
-        found.add("equal" if same else f"{runtime} gives {list(got.shape)} {got.ravel()[:4]}")
-    return found
+            wanted = self.module(*given).numpy()
+        except Exception:  # torch refuses the size
+            wanted = None
+        found = set()
+        for runtime, session in self.sessions.items():
+            try:
+                (got,) = session.run({name: tensor.numpy() for name, tensor in zip(self.names, given, strict=True)}).values()
+            except RunError:
+                found.add("refused")
+                continue
+            same = wanted is not None and got.shape == wanted.shape and np.allclose(got, wanted, rtol=1e-5, atol=1e-6, equal_nan=True)
+            found.add("equal" if same else f"{runtime} gives {list(got.shape)} {got.ravel()[:4]}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -105,14 +111,19 @@ CASES: dict[str, Case] = {
 }
 
 
+LONG = ("parts of three, each its own way", "up to four parts", "parts of six")
+"""Seconds each, of kinds that others stand for: a split, a chunk, and how many parts there are."""
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in CASES])
 def test_sizes_that_were_not_traced(name: str) -> None:
     case = CASES[name]
     module = Apply(case.function).eval()
     model = trace(module, tuple(map(steps, case.example))).model
+    outcomes = Outcomes(model, module)
     sizes = [(length,) for length in LENGTHS] if len(case.example) == 1 else list(PAIRS)
-    found = {size: outcomes(model, module, *map(steps, size)) for size in sizes}
+    found = {size: outcomes(*map(steps, size)) for size in sizes}
     assert found == {size: {"equal"} if case.allowed(*size) else {"refused"} for size in sizes}
 
 
@@ -126,8 +137,9 @@ def test_a_cache_goes_past_its_window() -> None:
     module = Step().eval()
     for traced in (1, 3, 7):
         model = trace(module, (torch.randn(2, 1, 4), torch.randn(2, traced, 4))).model
+        outcomes = Outcomes(model, module)
         for past in (1, 2, 3, 4, 9):
-            assert outcomes(model, module, torch.randn(2, 1, 4), torch.randn(2, past, 4)) == {"equal"}
+            assert outcomes(torch.randn(2, 1, 4), torch.randn(2, past, 4)) == {"equal"}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -138,10 +150,11 @@ def test_grouped_heads_are_a_multiple() -> None:
 
     module = Attend().eval()
     model = trace(module, (torch.randn(1, 6, 5, 4), torch.randn(1, 2, 5, 4))).model
+    outcomes = Outcomes(model, module)
     for heads, groups in ((6, 2), (4, 2), (8, 1), (9, 3), (3, 3)):
-        assert outcomes(model, module, torch.randn(1, heads, 5, 4), torch.randn(1, groups, 5, 4)) == {"equal"}, (heads, groups)
+        assert outcomes(torch.randn(1, heads, 5, 4), torch.randn(1, groups, 5, 4)) == {"equal"}, (heads, groups)
     for heads, groups in ((5, 2), (7, 3)):
-        assert outcomes(model, module, torch.randn(1, heads, 5, 4), torch.randn(1, groups, 5, 4)) == {"refused"}, (heads, groups)
+        assert outcomes(torch.randn(1, heads, 5, 4), torch.randn(1, groups, 5, 4)) == {"refused"}, (heads, groups)
 
 
 GROUPED: dict[str, Callable[..., Tensor]] = {
@@ -156,23 +169,25 @@ def test_heads_of_keys_and_values_apart(name: str) -> None:
     """In float64: the sum cancels, and in float32 lies as far off as it is large."""
     module = Apply(GROUPED[name]).eval()
     model = trace(module, tuple(torch.randn(2, heads, 5, 4, dtype=torch.float64) for heads in (6, 2, 2))).model
+    outcomes = Outcomes(model, module)
     reverse = name == "the value's fixed"
     for heads, own, other in ((6, 2, 2), (6, 2, 3), (6, 2, 1), (6, 2, 6), (4, 2, 4)):
         given = [torch.randn(1, count, 3, 4, dtype=torch.float64) for count in ((heads, other, own) if reverse else (heads, own, other))]
-        assert outcomes(model, module, *given) == {"equal"}, (heads, own, other)
+        assert outcomes(*given) == {"equal"}, (heads, own, other)
     for heads, own, other in ((6, 2, 4), (5, 2, 2), (6, 3, 3)):
         given = [torch.randn(1, count, 3, 4, dtype=torch.float64) for count in ((heads, other, own) if reverse else (heads, own, other))]
-        assert outcomes(model, module, *given) == {"refused"}, (heads, own, other)
+        assert outcomes(*given) == {"refused"}, (heads, own, other)
 
 
 def test_sizes_equal_in_the_example_that_a_condition_holds_apart_stay_apart() -> None:
     """The longer one may be any length from the other's on: neither can move both ways alone."""
     module = Apply(lambda x, y: x.sum(1) * 2 if y.shape[1] >= x.shape[1] else x.sum(1) * y.sum()).eval()
     model = trace(module, (steps(9), torch.randn(2, 9))).model
+    outcomes = Outcomes(model, module)
     assert len(model.graph.requires) == 1
     for length, other in PAIRS:
         wanted = {"equal"} if other >= length else {"refused"}
-        assert outcomes(model, module, steps(length), torch.randn(2, other)) == wanted, (length, other)
+        assert outcomes(steps(length), torch.randn(2, other)) == wanted, (length, other)
 
 
 def test_a_size_that_a_condition_keeps_from_moving_alone_may_be_another_one() -> None:
@@ -184,10 +199,11 @@ def test_a_size_that_a_condition_keeps_from_moving_alone_may_be_another_one() ->
 
     module = Apply(step).eval()
     model = trace(module, (torch.randn(2, 2, 5, 4), torch.randn(2, 2, 5, 4), torch.ones(2, 6))).model
+    outcomes = Outcomes(model, module)
     for keys, values, length in ((5, 5, 6), (1, 1, 2), (8, 8, 9), (3, 5, 4), (5, 3, 6), (5, 5, 5)):
         wanted = {"equal"} if keys == values == length - 1 else {"refused"}
         given = (torch.randn(3, 2, keys, 4), torch.randn(3, 2, values, 4), torch.ones(3, length))
-        assert outcomes(model, module, *given) == wanted, (keys, values, length)
+        assert outcomes(*given) == wanted, (keys, values, length)
     tied = {"k": np.zeros((3, 2, 3, 4), np.float32), "v": np.zeros((3, 2, 5, 4), np.float32), "mask": np.ones((3, 4), np.float32)}
     with pytest.raises(RunError, match="do not go together"):
         converter.session(model).run(dict(zip((port.name for port in model.graph.inputs), tied.values(), strict=True)))
