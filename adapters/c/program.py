@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,13 @@ from adapters.c.names import cleaned
 from adapters.c.planning import plan
 from adapters.c.source import Port, Program
 from adapters.c.types import ctype, held
-from adapters.c.views import View, row_major
+from adapters.c.views import Buffer, View, row_major
 from adapters.c.writer import BAD_SIZE, Writer
 from converter.checking import bound_sizes, check
 from converter.dims import Dim, Expr, product, substitute, symbol, symbols
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import Graph, Model, TensorSpec
+from converter.ir import DimRange, Graph, Model, TensorSpec
+from converter.parameters import ParameterStore
 from converter.passes.folding import fold_layers
 from converter.ports.refusals import Refusals
 
@@ -41,12 +42,47 @@ def program_of(model: Model, most: Mapping[str, int] | None = None, name: str | 
     graph = in_known_operators(model.graph, model.parameters)
     stated = dict(most or {})
     refuse_maxima(graph, stated)
+    limits = _limits(graph, stated)
+    specs = check(graph, model.parameters)
+    _refuse_dtypes(graph)
     g = Writer(stated=stated)
     own = g.names.fresh(name or _snake(graph.name))
-    free = [size.symbol for port in graph.inputs for size in port.spec.shape if isinstance(size, Expr) and size.symbol]
-    missing = [
-        item for item in dict.fromkeys(free) if item not in stated and (graph.dims[item].max is None if item in graph.dims else True)
-    ]
+    sizes: dict[str, Dim] = {item: low if low == high else symbol(item) for item, (low, high) in limits.items()}
+    inputs = {port.name: _whole(g, port.name, port.spec, sizes, "input") for port in graph.inputs}
+    outputs = [_whole(g, port.name, port.spec, sizes, "output").buffer for port in graph.outputs]
+    ports = _pointers(graph, [view.buffer for view in inputs.values()], outputs)
+    arguments = [item for item, size in sizes.items() if isinstance(size, Expr)]
+    ports += [_size_argument(g, item, *limits[item]) for item in arguments]
+    checks = _checks(g, graph, sizes, arguments, inputs)
+    refusals = Refusals()
+    constants = _constants(g, graph, model.parameters, refusals)
+    lowering = Lowering(g, refusals)
+    lowering.kept = frozenset(id(value) for item, value in constants.items() if graph.uses[item] > 1)
+    results = lowering.run(graph, {**inputs, **constants}, specs, sizes)
+    if refusals:
+        raise refused(refusals)
+    _give(g, results, outputs, graph, sizes)
+    told, finals = _told(g, graph, sizes)
+    found = plan(g)
+    return Program(
+        own,
+        f"{graph.name}, written by model-converter",
+        g,
+        found,
+        [*ports, *told],
+        checks,
+        finals,
+        arguments,
+        {item: high for item, (_, high) in limits.items()},
+        maxima=_maxima(g, own.upper(), [*(view.buffer for view in inputs.values()), *outputs], arguments),
+    )
+
+
+def _limits(graph: Graph, stated: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """The least and the largest size of each free axis. Raises `UnsupportedError` for those without a largest."""
+    free = dict.fromkeys(size.symbol for port in graph.inputs for size in port.spec.shape if isinstance(size, Expr) and size.symbol)
+    ranges = {item: graph.dims.get(item, DimRange(0)) for item in free}
+    missing = [item for item in free if item not in stated and ranges[item].max is None]
     if missing:
         raise UnsupportedError(
             f"nothing says how large {', '.join(map(repr, missing))} may be",
@@ -54,44 +90,49 @@ def program_of(model: Model, most: Mapping[str, int] | None = None, name: str | 
             expected="a largest size of each free axis",
             fix=" ".join(f"--max {item}=SIZE" for item in missing),
         )
-    specs = check(graph, model.parameters)
+    return {item: (span.min, min(size for size in (stated.get(item), span.max) if size is not None)) for item, span in ranges.items()}
+
+
+def _refuse_dtypes(graph: Graph) -> None:
     refusals = Refusals()
-    for spec in (*(port.spec for port in graph.inputs), *(port.spec for port in graph.outputs)):
+    for port in (*graph.inputs, *graph.outputs):
         try:
-            ctype(held(spec).dtype)
+            ctype(held(port.spec).dtype)
         except UnsupportedError as error:
             refusals.add(error, "graph")
     if refusals:
         raise refused(refusals)
-    sizes: dict[str, Dim] = {item: symbol(item) for item in free}
-    limits = {}
-    for item in sizes:
-        allowed = graph.dims.get(item)
-        low = allowed.min if allowed else 0
-        limits[item] = low, min(size for size in (stated.get(item), allowed.max if allowed else None) if size is not None)
-        if limits[item][0] == limits[item][1]:
-            sizes[item] = low
-    ports: list[Port] = []
-    values: dict[str, Any] = {}
-    for port in graph.inputs:
-        view = _whole(g, port.name, port.spec, sizes, "input")
-        values[port.name] = view
-        ports.append(Port(view.buffer.name, f"const {ctype(view.dtype).stored} *{view.buffer.name}", f"{port.name}: {port.spec}"))
-    outputs = [_whole(g, port.name, port.spec, sizes, "output").buffer for port in graph.outputs]
-    ports += [
-        Port(buffer.name, f"{ctype(buffer.dtype).stored} *{buffer.name}", f"{port.name}: {port.spec}, a result")
-        for buffer, port in zip(outputs, graph.outputs, strict=True)
+
+
+def _pointers(graph: Graph, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[Port]:
+    """The arguments that point to tensors."""
+    return [
+        *(
+            Port(buffer.name, f"const {ctype(buffer.dtype).stored} *{buffer.name}", f"{port.name}: {port.spec}")
+            for buffer, port in zip(inputs, graph.inputs, strict=True)
+        ),
+        *(
+            Port(buffer.name, f"{ctype(buffer.dtype).stored} *{buffer.name}", f"{port.name}: {port.spec}, a result")
+            for buffer, port in zip(outputs, graph.outputs, strict=True)
+        ),
     ]
-    checks = []
-    arguments = [item for item, size in sizes.items() if isinstance(size, Expr)]
+
+
+def _size_argument(g: Writer, name: str, low: int, high: int) -> Port:
+    """The argument that is a free size, which the writer knows from here on."""
+    argument = g.symbols[name] = g.names.fresh(name)
+    g.known[name] = (low, high)
+    return Port(argument, f"ptrdiff_t {argument}", f"{name}: a size, {low} to {high}")
+
+
+def _checks(g: Writer, graph: Graph, sizes: Mapping[str, Dim], arguments: Sequence[str], inputs: Mapping[str, View]) -> list[str]:
+    """Statements that leave the function where its sizes are none of the graph's."""
+    wrong = []
     for item in arguments:
-        (low, high), allowed = limits[item], graph.dims.get(item)
-        argument = g.symbols[item] = g.names.fresh(item)
-        g.known[item] = (low, high)
-        ports.append(Port(argument, f"ptrdiff_t {argument}", f"{item}: a size, {low} to {high}"))
-        checks.append(f"if ({argument} < {low} || {argument} > {high}) {{ return {BAD_SIZE}; }}")
+        argument, (low, high), allowed = g.symbols[item], g.known[item], graph.dims.get(item)
+        wrong.append(f"{argument} < {low} || {argument} > {high}")
         if allowed is not None and allowed.step > 1:
-            checks.append(f"if (({argument} - {allowed.min}) % {allowed.step} != 0) {{ return {BAD_SIZE}; }}")
+            wrong.append(f"({argument} - {allowed.min}) % {allowed.step} != 0")
     for condition in graph.requires:
         left = condition.substituted(sizes)
         if left is False:
@@ -99,55 +140,38 @@ def program_of(model: Model, most: Mapping[str, int] | None = None, name: str | 
                 "the largest sizes do not meet a condition of the graph", where=f"graph {graph.name!r}", expected=str(condition)
             )
         if left is not True:
-            checks.append(f"if (!({g.condition(left)})) {{ return {BAD_SIZE}; }}")
-    for port in graph.inputs:
-        for size in values[port.name].shape:
-            if isinstance(size, Expr) and size.symbol is None:
-                checks.append(f"if ({g.size(size)} < 0) {{ return {BAD_SIZE}; }}")
-    store_of = model.parameters
+            wrong.append(f"!({g.condition(left)})")
+    computed = [size for view in inputs.values() for size in view.shape if isinstance(size, Expr) and size.symbol is None]
+    wrong += [f"{g.size(size)} < 0" for size in computed]
+    return [f"if ({item}) {{ return {BAD_SIZE}; }}" for item in wrong]
+
+
+def _constants(g: Writer, graph: Graph, store: ParameterStore, refusals: Refusals) -> dict[str, Any]:
+    """The parameters that the graph uses; those that are one tensor are one constant."""
     loaded: dict[str, Any] = {}
-    for item in store_of.names():
-        if item in graph.uses:
-            target = store_of.alias_of(item) or item
+    found: dict[str, Any] = {}
+    for item in filter(graph.uses.__contains__, store.names()):
+        target = store.alias_of(item) or item
+        try:
             if target not in loaded:
-                try:
-                    spec = held(store_of.spec(target))
-                    ctype(spec.dtype)
-                    array = np.ascontiguousarray(store_of.mapped(target))
-                    loaded[target] = array if spec.dtype.numpy == array.dtype else array.view(spec.dtype.numpy).reshape(*array.shape, 2)
-                except UnsupportedError as error:
-                    refusals.add(error, f"parameter {item!r}")
-                    continue
-            values[item] = g.constant(loaded[target], target)
+                spec = held(store.spec(target))
+                ctype(spec.dtype)
+                array = np.ascontiguousarray(store.mapped(target))
+                loaded[target] = array if spec.dtype.numpy == array.dtype else array.view(spec.dtype.numpy).reshape(*array.shape, 2)
+            found[item] = g.constant(loaded[target], target)
+        except UnsupportedError as error:
+            refusals.add(error, f"parameter {item!r}")
     if refusals:
         raise refused(refusals)
-    lowering = Lowering(g, refusals)
-    lowering.kept = frozenset(id(values[item]) for item in store_of.names() if graph.uses[item] > 1 and item in values)
-    results = lowering.run(graph, values, specs, sizes)
-    if refusals:
-        raise refused(refusals)
-    _give(g, results, outputs, graph, sizes)
-    told, finals = _told(g, graph, sizes)
-    ports += told
-    found = plan(g)
-    upper = own.upper()
-    maxima = [
-        (f"{upper}_{buffer.name.upper()}_MAX", g.most(buffer.size))
-        for buffer in (*(values[port.name].buffer for port in graph.inputs), *outputs)
+    return found
+
+
+def _maxima(g: Writer, prefix: str, buffers: Sequence[Buffer], arguments: Sequence[str]) -> list[tuple[str, int]]:
+    """The macros of the header that say how large tensors and sizes may be."""
+    return [
+        *((f"{prefix}_{buffer.name.upper()}_MAX", g.most(buffer.size)) for buffer in buffers),
+        *((f"{prefix}_{g.symbols[item].upper()}_MAX", g.known[item][1]) for item in arguments),
     ]
-    maxima += [(f"{upper}_{g.symbols[item].upper()}_MAX", g.known[item][1]) for item in arguments]
-    return Program(
-        own,
-        f"{graph.name}, written by model-converter",
-        g,
-        found,
-        ports,
-        checks,
-        finals,
-        arguments,
-        {item: high for item, (_, high) in limits.items()},
-        maxima=maxima,
-    )
 
 
 def _whole(g: Writer, name: str, spec: TensorSpec, sizes: Mapping[str, Dim], kind: str) -> View:

@@ -2,34 +2,9 @@
 /* Whether a comes before b in ascending order, NaN last. */
 static inline int before_S(V a, V b) { return a < b || (b != b && a == a); }
 
-/*@ order_S: before_S */
-/* A stable merge sort: in `order` the places of n elements `step` apart. `spare` has room for n. Equal elements keep their order. */
-static void order_S(const T *x, ptrdiff_t step, ptrdiff_t n, int descending, int64_t *order, int64_t *spare) {
-  ptrdiff_t width, i;
-  for (i = 0; i < n; ++i) { order[i] = i; }
-  for (width = 1; width < n; width *= 2) {
-    ptrdiff_t start;
-    for (start = 0; start < n; start += 2 * width) {
-      const ptrdiff_t middle = start + width < n ? start + width : n, end = middle + width < n ? middle + width : n;
-      ptrdiff_t left = start, right = middle, to = start;
-      while (left < middle && right < end) {
-        const V a = READ(x[(ptrdiff_t)order[left] * step]), b = READ(x[(ptrdiff_t)order[right] * step]);
-        if (descending ? before_S(a, b) : before_S(b, a)) {
-          spare[to++] = order[right++];
-        } else {
-          spare[to++] = order[left++];
-        }
-      }
-      while (left < middle) { spare[to++] = order[left++]; }
-      while (right < end) { spare[to++] = order[right++]; }
-    }
-    memcpy(order, spare, (size_t)n * sizeof *order);
-  }
-}
-
 /*@ rows_before_S: before_S */
 /* Whether row a comes before row b, of `width` elements, in lexicographic order. */
-static int rows_before_S(const T *a, const T *b, ptrdiff_t width) {
+static inline int rows_before_S(const T *a, const T *b, ptrdiff_t width) {
   ptrdiff_t i;
   for (i = 0; i < width; ++i) {
     const V u = READ(a[i]), v = READ(b[i]);
@@ -48,18 +23,20 @@ static int same_rows_S(const T *a, const T *b, ptrdiff_t width) {
   return 1;
 }
 
-/*@ order_rows_S: rows_before_S */
-/* The places of n rows in lexicographic order; a stable merge sort. */
-static void order_rows_S(const T *x, ptrdiff_t rows, ptrdiff_t width, int64_t *order, int64_t *spare) {
+/*@ order_S: rows_before_S */
+/* A stable merge sort: in `order` the places of n rows, `step` apart and of `width` elements. `spare` has room for n. Equal rows keep
+   their order. */
+static void order_S(const T *x, ptrdiff_t step, ptrdiff_t width, ptrdiff_t n, int descending, int64_t *order, int64_t *spare) {
   ptrdiff_t run, i;
-  for (i = 0; i < rows; ++i) { order[i] = i; }
-  for (run = 1; run < rows; run *= 2) {
+  for (i = 0; i < n; ++i) { order[i] = i; }
+  for (run = 1; run < n; run *= 2) {
     ptrdiff_t start;
-    for (start = 0; start < rows; start += 2 * run) {
-      const ptrdiff_t middle = start + run < rows ? start + run : rows, end = middle + run < rows ? middle + run : rows;
+    for (start = 0; start < n; start += 2 * run) {
+      const ptrdiff_t middle = start + run < n ? start + run : n, end = middle + run < n ? middle + run : n;
       ptrdiff_t left = start, right = middle, to = start;
       while (left < middle && right < end) {
-        if (rows_before_S(x + (ptrdiff_t)order[right] * width, x + (ptrdiff_t)order[left] * width, width)) {
+        const T *a = x + (ptrdiff_t)order[left] * step, *b = x + (ptrdiff_t)order[right] * step;
+        if (descending ? rows_before_S(a, b, width) : rows_before_S(b, a, width)) {
           spare[to++] = order[right++];
         } else {
           spare[to++] = order[left++];
@@ -68,6 +45,6 @@ static void order_rows_S(const T *x, ptrdiff_t rows, ptrdiff_t width, int64_t *o
       while (left < middle) { spare[to++] = order[left++]; }
       while (right < end) { spare[to++] = order[right++]; }
     }
-    memcpy(order, spare, (size_t)rows * sizeof *order);
+    memcpy(order, spare, (size_t)n * sizeof *order);
   }
 }

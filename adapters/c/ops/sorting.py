@@ -25,7 +25,7 @@ def ordered(g: Writer, node: Lowered, x: View, count: Dim, axis: int, descending
     inner = g.loops((count,), [View(item.buffer, (count,), (item.strides[place],), item.offset) for item in views[:2]], None, whole=True)
     index, step = inner.indices[0], g.size(x.strides[place])
     call = (
-        f"{g.kernel('order', x.dtype)}({x.buffer.name} + {outer.place(2)}, {step}, {g.size(length)}, {int(descending)}, "
+        f"{g.kernel('order', x.dtype)}({x.buffer.name} + {outer.place(2)}, {step}, 1, {g.size(length)}, {int(descending)}, "
         f"{order.buffer.name}, {spare.buffer.name});"
     )
     steps = [g.size(item.strides[place]) for item in views[:2]]
@@ -106,9 +106,10 @@ def unique(g: Writer, node: Lowered, x: View) -> tuple[View, View, View]:
     width: Dim = 1 if node.attributes["axis"] is None else product(x.shape[1:])
     x = g.contiguous(x)
     order, spare = (g.new(TensorSpec(DType.INT64, (rows,)), "order") for _ in range(2))
+    step = g.size(width)
     g.emit(
-        f"{g.kernel('order_rows', x.dtype)}({x.buffer.name} + {g.size(x.offset)}, {g.size(rows)}, {g.size(width)}, {order.buffer.name}, "
-        f"{spare.buffer.name});",
+        f"{g.kernel('order', x.dtype)}({x.buffer.name} + {g.size(x.offset)}, {step}, {step}, {g.size(rows)}, 0, "
+        f"{order.buffer.name}, {spare.buffer.name});",
         [x],
         [order, spare],
     )
