@@ -8,18 +8,10 @@ from typing import Any
 
 import torch
 
-from adapters.torch.ops.manipulation import (
-    inverse,
-    is_undefined,
-    last_axes,
-    never_negative,
-    permuted,
-    require_at_least,
-    require_bound,
-    reshaped,
-)
+from adapters.torch.ops.manipulation import inverse, last_axes, permuted, reshaped
 from adapters.torch.registry import imports, rebuilds
 from adapters.torch.tracing.importer import Importer, target_name
+from adapters.torch.tracing.known_sizes import is_undefined, never_negative, require_at_least, require_bound
 from converter import dims
 from converter.builder import Value
 from converter.conditions import Condition, compare
