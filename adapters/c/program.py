@@ -95,9 +95,9 @@ def _limits(graph: Graph, stated: Mapping[str, int]) -> dict[str, tuple[int, int
 
 def _refuse_dtypes(graph: Graph) -> None:
     refusals = Refusals()
-    for port in (*graph.inputs, *graph.outputs):
+    for spec in (*(port.spec for port in graph.inputs), *(port.spec for port in graph.outputs)):
         try:
-            ctype(held(port.spec).dtype)
+            ctype(held(spec).dtype)
         except UnsupportedError as error:
             refusals.add(error, "graph")
     if refusals:
