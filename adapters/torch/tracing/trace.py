@@ -219,7 +219,7 @@ def _program(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, name
         left = effort.left(LAST if further else share)
         effort.tell("seeking more free sizes" if further else "tracing" if dims == "static" else "tracing with free sizes")
         began = effort.spent
-        with bounded(None if dims == "static" else max(left, LEAST)):
+        with bounded(None if dims == "static" else max(left, LEAST * effort.seconds)):
             found = _traced(module, example, arguments, dims, name, notes, **how)
         longest = max(longest, effort.spent - began)
         return found
