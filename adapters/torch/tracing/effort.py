@@ -35,7 +35,7 @@ FIRST, SECOND, LAST = 0.4, 1.0, 0.75
 """The shares of a budget after which fewer free sizes are sought, those of first axes, then none; and after which no more are."""
 
 LEAST = 0.15
-"""The share of a budget that a trace has, however little is left: a slow module may spend all of it in its own run, before the first trace."""
+"""The share of a budget that a trace has, however little is left: a slow module may spend all of it in its own run, before that."""
 
 BACKSTOP = 10.0
 """So many seconds on the clock count as one: a budget ends there where the thread gets no processor."""
