@@ -28,6 +28,7 @@ _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _UTF8 = 0x800
 
 RESAVE = "write it again where PyTorch is installed: torch.save(torch.load(file, weights_only=True), 'weights.pt')"
+SAVE_ARRAYS = "save them as tensors, torch.save({name: torch.as_tensor(value) …}, 'weights.pt'), or with safetensors.numpy.save_file"
 COPY = "copy or download it again"
 
 
@@ -139,7 +140,8 @@ class Archive:
         """The bytes of the pickle. Raises `FormatError` for one larger than any state_dict needs."""
         entry = self.entries[PICKLE]
         if entry.size > MAX_PICKLE:
-            raise FormatError("the pickle is too large", where=PICKLE, expected=f"at most {MAX_PICKLE} bytes", received=str(entry.size))
+            raise FormatError("the pickle is too large", where=PICKLE, expected=f"at most {MAX_PICKLE} bytes", received=str(entry.size),
+                              fix=f"where it holds NumPy arrays, {SAVE_ARRAYS}")
         return memoryview(self.file.read(entry.offset, entry.size).tobytes())
 
     def text(self, name: str) -> str | None:

@@ -76,13 +76,15 @@ def array_of(record: ArrayRecord) -> HeldArray | OtherTensor:
         raise FormatError(DAMAGED, received=str(error), fix=COPY) from error
 
 
-def load_npz(path: Path) -> InMemoryParameters:
-    """The arrays of an .npz file as parameters.
+def load_npz(path: Path, key: str | None = None) -> InMemoryParameters:
+    """The arrays of an .npz file as parameters. It has no entries that a `key` could name.
 
     Raises:
         UnsupportedError: arrays of dtypes that the format lacks; all are listed.
         FormatError: a damaged file, or one with Python objects.
     """
+    if key is not None:
+        raise FormatError("an .npz file is one state_dict, without entries", received=f"key {key!r}", fix="leave the key out")
     try:
         found = {name: held(values) for name, values in read_npz(path).items()}
     except Malformed as error:

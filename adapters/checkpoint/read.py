@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adapters.checkpoint.archive import COPY, MAGIC, PICKLE, RESAVE, Archive
+from adapters.checkpoint.archive import COPY, MAGIC, PICKLE, RESAVE, SAVE_ARRAYS, Archive
 from adapters.checkpoint.arrays import ArrayRecord, HeldArray, array_of, in_memory, load_npz
 from adapters.checkpoint.content import OtherTensor, TensorRef, refuse_others
 from adapters.checkpoint.legacy import LegacyFile, is_legacy
@@ -29,6 +29,8 @@ FORMAT = "torch"
 
 _TAR = (257, b"ustar")
 _LISTED = 8
+MAX_HELD = 1 << 30
+"""Bytes of a pickle of arrays, which is held in memory whole."""
 _GROWTH, _ROOM = 64, 256 << 20
 """Tensors of repeated elements may take this many times the file's length, and this many bytes besides."""
 
@@ -171,7 +173,7 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> ParameterStore:
         if not head:
             raise FormatError("the file is empty", expected="a file that torch.save wrote", fix=COPY)
         if head.startswith(MAGIC):
-            return load_npz(path) if kind_of_file(path) is NPZ and key is None else _load(Archive(MappedFile(path)), key)
+            return load_npz(path, key) if kind_of_file(path) is NPZ else _load(Archive(MappedFile(path)), key)
         if is_legacy(head):
             older = LegacyFile(path)
             return CheckpointParameters(older, *_chosen(older.content, older.foreign, key, older.file.size))
@@ -282,6 +284,9 @@ def _load_pickle(path: Path, key: str | None) -> ParameterStore:
         raise FormatError("a storage is missing", where=f"storage {name[:80]}", fix=RESAVE)
 
     file = MappedFile(path)
+    if file.size > MAX_HELD:
+        raise FormatError("a Python pickle that is too large", expected=f"at most {MAX_HELD} bytes", received=str(file.size),
+                          fix=SAVE_ARRAYS)
     try:
         data: Any = file.view(0, file.size)
         content, foreign, _ = unpickle(memoryview(data), no_storage, where="the pickle")

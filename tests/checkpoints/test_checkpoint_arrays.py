@@ -138,6 +138,18 @@ def test_arrays_that_share_their_bytes_are_bounded(tmp_path: Path) -> None:
     assert "419430400 bytes" in str(caught.value)
 
 
+def test_a_pickle_too_large_and_a_key_of_an_npz_file_are_refused(tmp_path: Path) -> None:
+    with (tmp_path / "w.pkl").open("wb") as file:
+        file.write(pickle.dumps(ARRAYS))
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(FormatError, match="too large") as caught:
+        load_parameters(tmp_path / "w.pkl")
+    assert "safetensors" in (caught.value.fix or "")
+    np.savez(tmp_path / "w.npz", **ARRAYS)
+    with pytest.raises(FormatError, match="without entries"):
+        load_parameters(tmp_path / "w.npz", "model")
+
+
 def test_a_pickle_of_other_things_is_told_how_to_go_on(tmp_path: Path) -> None:
     for number, content in enumerate(({"w": 1}, [WEIGHT], torch.nn.Linear(2, 2).state_dict(), Path("x"))):
         path = tmp_path / f"{number}.bin"
