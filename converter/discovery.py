@@ -51,8 +51,8 @@ class Format:
     standard input, and pipes. `graphs`: a file may be a graph without the values of its parameters.
 
     `fallback` is a reader that `load` itself calls for the kinds of the file that it does not read, and `unsafe` one that
-    runs code which the file names; it is called only when the user says so. `tensors(path)` gives the `ParameterStore` of a file
-    of another origin, whose graph `load` may not read, and None for one that was written here.
+    runs code which the file names; it is called only when the user says so. `foreign(path)` says whether others wrote a file;
+    `tensors(path)` gives the `ParameterStore` of one, whose graph `load` may not read, and None for one that was written here.
 
     `variant_of`: the name of a format whose commands write this one where the output's suffix is this one's; it has none of its own.
 
@@ -74,6 +74,7 @@ class Format:
     unsafe: str | None = None
     entries: bool = False
     digests: bool = False
+    foreign: str | None = None
     tensors: str | None = None
     streams: bool = False
     graphs: bool = False

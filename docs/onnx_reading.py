@@ -25,7 +25,8 @@ $ convert inspect theirs.onnx
 $ convert onnx-to-json theirs.onnx -o model.json       # layers, names, free sizes; no ONNX Runtime is needed to run it
 $ convert verify theirs.onnx                           # NumPy, ONNX Runtime, and the file as it lies
 $ convert verify model.json theirs.onnx                # the neutral file against ONNX Runtime's run of theirs
-$ convert onnx-to-torch theirs.onnx -o weights.pt      # the initializers by the file's names, as a state_dict
+$ convert onnx-to-torch theirs.onnx -o weights.pt      # a state_dict: names and layouts of the modules, as inspect shows them
+$ convert onnx-to-torch theirs.onnx -o model.py        # a trainable nn.Module as code that needs PyTorch alone, and model.pt
 ```
 
 - **Sizes are expressions.** What is computed from shapes (`Shape`, `Gather`, `Concat`, `Reshape`, …) is computed while the file is read,
@@ -35,8 +36,9 @@ $ convert onnx-to-torch theirs.onnx -o weights.pt      # the initializers by the
 - **Layers are layers.** `MatMul` and `Add` with weights are `linear`; arithmetic that spells out GELU, SiLU, layer and RMS norm and
   softmax attention, grouped heads too, becomes the operator; recurrent layers get the gates in PyTorch's order. `Gather` from a table of
   weights is an embedding, which says so where an index is negative. A weight whose name an exporter made up
-  (`onnx::MatMul_12`, `val_7`) is named after the module that uses it, where the file still says so. Attention with a mask to be
-  added stays as it is written where that mask may hold infinities: a row of them is NaN there, and 0 of the layer.
+  (`onnx::MatMul_12`, `val_7`) is named after the module that uses it, or the bias beside it, where the file still says so; `Constant`
+  nodes hold weights where nothing else of the file does. Attention with a mask to be added stays as it is written where that mask may
+  hold infinities: a row of them is NaN there, and 0 of the layer.
 - **Nothing is assumed.** Operators that are not read are refused in one error, with how often each occurs. Functions of the file, and
   operators that ONNX itself writes as functions, are written out. Branches that the sizes decide are gone; others are `cond`, loops are
   `scan` or `while_loop`. A sequence that is an output is as many outputs, `name_0` and on, where its length is known.

@@ -1,4 +1,4 @@
-"""The initializers of any ONNX file as named tensors: what of a file of another origin needs no graph."""
+"""The initializers of any ONNX file as named tensors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import google.protobuf.message
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from adapters.onnx.load import FROM_ONNX, ExternalFiles, find_origin, text_of
-from adapters.onnx.origin import DOCUMENT
+from adapters.onnx.load import FROM_ONNX, ExternalFiles, text_of
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
 from converter.mapped import FileRange, usable_range
@@ -26,32 +24,30 @@ FIELDS: Mapping[int, str] = {
 MAX_RANK = 32
 
 
-def load_tensors(path: str | Path) -> ParameterStore | None:
-    """The initializers of a file of another origin; None for one that was written here, and carries its model.
-
-    Raises:
-        FormatError: not an ONNX file, or a damaged one.
-        UnsupportedError: initializers of dtypes that cannot be carried; all are listed.
-    """
-    path = Path(path)
-    try:
-        try:
-            proto = onnx.load_model(str(path), load_external_data=False)
-        except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
-            raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
-        stripped = all(text_of(entry.key) != DOCUMENT for entry in proto.metadata_props)
-        if not stripped or find_origin(proto) is not None:
-            return None
-        return Initializers(proto, path)
-    except ConverterError as error:
-        raise (error if (error.where or "").startswith(str(path)) else error.within(str(path))) from error
+def hoist_constants(graph: onnx.GraphProto) -> None:
+    """Makes initializers of the weights of a file that keeps all of them in `Constant` nodes: there they are told from numbers of the code
+    no better than among initializers."""
+    floats = {number for number, dtype in FROM_ONNX.items() if dtype.is_float}
+    if any(tensor.data_type in floats and math.prod(tensor.dims) > 1 for tensor in graph.initializer):
+        return
+    weights = []
+    for place, node in enumerate(graph.node):
+        if node.op_type != "Constant" or len(node.output) != 1 or [item.name for item in node.attribute] != ["value"]:
+            continue
+        held = node.attribute[0].t
+        if held.data_type in floats and math.prod(held.dims) > 1:
+            graph.initializer.add().CopyFrom(held)
+            graph.initializer[-1].name = node.output[0]
+            weights.append(place)
+    for place in reversed(weights):
+        del graph.node[place]
 
 
 class Initializers(ParameterStore):
     """The initializers of a graph, those without values in it read from the file beside it.
 
     Raises:
-        FormatError: none, or two of one name, or values that do not fit their shapes.
+        FormatError: two of one name, or values that do not fit their shapes.
         UnsupportedError: dtypes that cannot be carried; all are listed.
     """
 
@@ -69,14 +65,10 @@ class Initializers(ParameterStore):
         if unfit:
             raise UnsupportedError(f"{len(unfit)} initializers cannot be carried", expected="dense numbers",
                                    items=[{"operator": name, "reason": reason} for name, reason in list(unfit.items())[:100]])
-        if not self._tensors:
-            raise FormatError("the ONNX file has no initializers: its weights, if any, stand in its nodes")
         for name, tensor in self._tensors.items():
             _check_shape(tensor, f"initializer {name[:80]!r}")
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 self._place(tensor)
-        self.notes = (f"the initializers of an ONNX file of {proto.producer_name[:60] or 'an unknown producer'}, by its names, without its "
-                      f"{len(graph.node)} nodes",)
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._tensors)

@@ -59,10 +59,7 @@ def load_onnx(path: str | Path, *, verify: bool | None = None, values: Collectio
 
 
 def _load(path: Path, verify: bool | None, values: Collection[str]) -> Incoming:
-    try:
-        proto = onnx.load_model(str(path), load_external_data=False)
-    except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
-        raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
+    proto = open_proto(path)
     if not proto.HasField("graph") or not proto.ir_version:
         raise FormatError("not an ONNX file, or a damaged one: it holds no graph or no IR version")
     origin = find_origin(proto)
@@ -76,6 +73,19 @@ def _load(path: Path, verify: bool | None, values: Collection[str]) -> Incoming:
     model = Model(parts.graph, store, parts.examples, parts.metadata, parts.constants)
     verify_digest(model, parts, verify)
     return Incoming(model)
+
+
+def open_proto(path: Path) -> onnx.ModelProto:
+    """What a file holds, without the values beside it. Raises `FormatError` for one that is no ONNX file."""
+    try:
+        return onnx.load_model(str(path), load_external_data=False)
+    except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
+        raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether a file was not written here. Raises `FormatError` for one that is no ONNX file, or was edited since it was written here."""
+    return find_origin(open_proto(Path(path))) is None
 
 
 def find_origin(proto: onnx.ModelProto) -> tuple[Any, Mapping[str, tuple[tuple[str, ...], Layout]], dict[str, onnx.TensorProto]] | None:

@@ -254,13 +254,13 @@ def _is_foreign(file: str) -> bool:
     from converter.paths import open_path
 
     form = open_path(file).format
-    if form is None or form.tensors is None:
+    if form is None or form.foreign is None:
         return False
-    function = resolve(form.tensors, form.extra)
+    function = resolve(form.foreign, form.extra)
     with requiring(form.extra):
         try:
-            return function(file) is not None
-        except (FormatError, UnsupportedError):
+            return bool(function(file))
+        except FormatError:
             return False  # the file's own reader says what is wrong
 
 

@@ -227,7 +227,7 @@ def test_initializers_that_cannot_be_carried(tmp_path: Path) -> None:
         assert not (tmp_path / "w.safetensors").exists()
 
     refused([helper.make_tensor("s", TensorProto.STRING, [1], [b"a"])], UnsupportedError, "STRING")
-    refused([], FormatError, "no initializers")
+    refused([], FormatError, "no weights")
     refused([numpy_helper.from_array(np.ones(2), "a")] * 2, FormatError, "one name")
     short = numpy_helper.from_array(np.ones(2), "a")
     short.dims[0] = 3

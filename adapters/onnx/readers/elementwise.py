@@ -6,7 +6,9 @@ import math
 from functools import reduce
 
 import ml_dtypes
+import numpy as np
 
+from adapters.onnx.readers.linear import weight_name
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
@@ -192,8 +194,22 @@ def leaky_relu(g: Reader, x: Item, *, alpha: float = 0.01) -> Value:
 
 @reads("PRelu")
 def prelu(g: Reader, x: Item, slope: Item) -> Value:
-    """The slope is broadcast to x."""
+    """The slope is broadcast to x: one for all, or one for each channel, where it is the layer's weight."""
+    weight = _slopes(g, x, slope)
+    if weight is not None:
+        return g.op("prelu", x, weight)
     return g.op("where", g.op("less", x, g.like(0, x)), g.op("multiply", x, slope), x)
+
+
+def _slopes(g: Reader, x: Item, slope: Item) -> Value | None:
+    """A weight of PReLU as the layer's parameter [channels] or [1]; None for slopes along other axes, and for what is computed."""
+    fixed = g.known(slope)
+    if slope.initializer is None or fixed is None or not np.isfinite(fixed.astype(np.float64)).all() or len(slope.shape) > g.rank(x):
+        return None
+    aligned = (1,) * (g.rank(x) - len(slope.shape)) + slope.shape
+    if any(size != 1 for axis, size in enumerate(aligned) if axis != 1):
+        return None
+    return g.arranged(slope, (("reshape", (fixed.size,)),), weight_name(g))
 
 
 @reads("Elu")

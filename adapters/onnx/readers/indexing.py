@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adapters.onnx.readers.linear import table
 from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
@@ -30,7 +31,7 @@ def gather(g: Reader, x: Item, indices: Item, *, axis: int = 0) -> Value:
     if known is not None and known.ndim == 0 and known.dtype != object:
         return g.op("select", x, axis=place, index=int(known))
     if place == 0 and g.rank(x) == 2 and g.dtype(x).is_float and x.initializer is not None and known is None:
-        return g.op("embedding", g.cast(indices, DType.INT64), x)  # a layer, which says so where an index is negative
+        return g.op("embedding", g.cast(indices, DType.INT64), table(g, x))  # a layer, which says so where an index is negative
     found = wrapped(g, indices, g.shape(x)[place])
     if place == 0 and g.rank(x) == 2 and g.dtype(x).is_float:
         return g.op("embedding", found, x)

@@ -31,12 +31,18 @@ def weight_name(g: Reader, kind: str = "weight") -> str:
     return ".".join(filter(None, [*scopes, kind])) if scopes else ""
 
 
-def named(g: Reader, item: Item | Value, kind: str) -> Item | Value:
-    """A weight as it lies, called after the module that uses it where its own name was made up."""
-    if not isinstance(item, Item) or item.initializer is None or not MADE_UP.search(item.initializer):
+def named(g: Reader, item: Item | Value, kind: str, sure: bool = False) -> Item | Value:
+    """A weight as it lies, called after the module that uses it where its own name was made up, or the file is `sure` of the module."""
+    if not isinstance(item, Item) or item.initializer is None or not (sure or MADE_UP.search(item.initializer)):
         return item
-    found = g.arranged(item, (), weight_name(g, kind))
+    found = g.arranged(item, (), weight_name(g, kind), sure)
     return item if found is None else found
+
+
+def table(g: Reader, item: Item) -> Item | Value:
+    """The weight of an embedding. Of one that is tied the file keeps one name, which may be another layer's."""
+    told = next((item.value for item in g.node.metadata_props if item.key == "pkg.torch.onnx.class_hierarchy"), "")
+    return named(g, item, "weight", "'torch.nn.modules.sparse.Embedding'," in told)
 
 
 @reads("MatMul")

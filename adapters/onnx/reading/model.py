@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import onnx.inliner
 
-from adapters.onnx.initializers import Initializers
+from adapters.onnx.initializers import Initializers, hoist_constants
 from adapters.onnx.load import FROM_ONNX, text_of
 from adapters.onnx.origin import PRODUCER
 from adapters.onnx.reading.equalities import solved
@@ -49,6 +49,7 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
     moved = sort_nodes(proto)
     proto = inline_functions(proto)
     graph = proto.graph
+    hoist_constants(graph)
     initializers = Initializers(proto, path) if graph.initializer or graph.sparse_initializer else None
 
     def walked(bound: Mapping[str, Dim]) -> tuple[Reader, list[tuple[Dim, Dim]]]:
@@ -78,7 +79,7 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
     constants = frozenset(name for name in store.constants if name in used and name not in store.learned)
     specs = {names.get(name, name): spec for name, spec in reader.builder.specs.items()}
     built, _ = simplify(built, specs, store, constants, lift=not kept)
-    built = _named_values(built, kept)
+    built = _named_values(_named_by_biases(built, store), kept)
     used = set(built.uses)
     store.keep(used)
     check(built, store)
@@ -252,7 +253,8 @@ def _declare_initializers(reader: Reader, initializers: Initializers | None) -> 
             return reader.builder.parameter(name, spec.dtype, spec.shape)
 
         if known is not None and (spec.dtype in INDICES or count == 1 and MADE_UP.search(name)):
-            reader.values[name] = reader.constant_item(known, name)  # of the code, and no weight
+            reader.values[name] = item = reader.constant_item(known, name)  # of the code, and no weight
+            item.initializer = name if spec.dtype.is_float else None  # but where a layer takes it
         else:
             reader.values[name] = Item(spec.dtype, shape, None, known, make, name)
 
@@ -288,6 +290,18 @@ def _declare_values(reader: Reader, graph: onnx.GraphProto, values: Collection[s
     for name, item in tensors.items():
         reader.builder.output(name, reader.tensor(item))
     return len(tensors)
+
+
+def _named_by_biases(graph: Graph, store: ForeignParameters) -> Graph:
+    """Weights that exporters gave names are called after the bias of their layer: `in_proj_weight` beside `in_proj_bias`."""
+    names = {}
+    for node in graph.nodes:
+        weight, bias = (*node.inputs, None, None, None)[1:3]
+        if node.op == "linear" and isinstance(weight, str) and isinstance(bias, str) and bias.endswith("bias") and not MADE_UP.search(bias):
+            wanted = bias.removesuffix("bias") + "weight"
+            if weight not in names and store.rename(weight, wanted):
+                names[weight] = wanted
+    return _with_file_names(graph, names) if names else graph
 
 
 def _named_values(graph: Graph, count: int) -> Graph:

@@ -19,7 +19,7 @@ MADE_UP = re.compile(r"(onnx::|/|val_|_val|tensor_|const)|\A[\W\d_]*\Z|\A[A-Za-z
 
 Step = tuple[Any, ...]
 """How a parameter is made of an initializer: `("transpose", axes)`, `("select", axis, index)`, `("part", axis, start, stop)`,
-`("blocks", axis, order)`: as many equal blocks as there are in the order, in that order."""
+`("blocks", axis, order)`: as many equal blocks as there are in the order, in that order; `("reshape", shape)`."""
 
 
 TRANSPOSED: tuple[Step, ...] = (("transpose", (1, 0)),)
@@ -37,6 +37,8 @@ def arrange(values: Array, steps: tuple[Step, ...]) -> Array:
         elif kind == "blocks":
             blocks = np.split(values, len(given[1]), given[0])
             values = np.concatenate([blocks[index] for index in given[1]], given[0])
+        elif kind == "reshape":
+            values = values.reshape(given[0])
         else:
             raise ValueError(f"unknown step {kind!r}")
     return values
@@ -58,9 +60,13 @@ class ForeignParameters(ParameterStore):
         self.plain: dict[str, None] = {}
         """Initializers that are parameters as they lie."""
 
-    def name_for(self, initializer: str, stem: str) -> str:
-        """What a weight is called: its own name, or one after where it is used, where its own was made up by an exporter."""
-        return stem if stem and MADE_UP.search(initializer) else initializer
+    def rename(self, name: str, wanted: str) -> bool:
+        """Whether a parameter whose name was made up, here or by an exporter, has another one now."""
+        key = self._places().get(name)
+        if key is None or not MADE_UP.search(key[0]) or wanted in self:
+            return False
+        self.arranged[key], self._inverse = wanted, {}
+        return True
 
     def keep(self, used: set[str]) -> None:
         """Forgets the parameters that nothing uses."""

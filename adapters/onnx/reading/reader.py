@@ -16,7 +16,7 @@ from adapters.onnx.reading.constants import ARITHMETIC, COMPUTED, evaluate_const
 from adapters.onnx.reading.damage import damage_of
 from adapters.onnx.reading.items import SMALL, Item, as_numbers, as_sizes, from_sizes, is_numeric
 from adapters.onnx.reading.known import evaluate
-from adapters.onnx.reading.parameters import ForeignParameters, Step, arrange
+from adapters.onnx.reading.parameters import MADE_UP, ForeignParameters, Step, arrange
 from adapters.onnx.registry import readers
 from converter.builder import GraphBuilder, Value
 from converter.dims import Dim, Expr
@@ -123,19 +123,19 @@ class Reader(GraphImporter):
         self.store.learned.add(name)
         return self.builder.parameter(name, DType.of(values.dtype), values.shape)
 
-    def arranged(self, item: Item, steps: tuple[Step, ...], stem: str) -> Value | None:
+    def arranged(self, item: Item, steps: tuple[Step, ...], stem: str, sure: bool = False) -> Value | None:
         """A weight in another layout, as a parameter of its own; None for what is no initializer.
 
-        The parameter has the initializer's name where nothing else needs that as it is.
+        The parameter has the initializer's name where nothing else needs that as it is, and `stem` where that was made up, or is `sure`.
         """
         if item.initializer is None:
             return None
         if self.outer is not None:
-            found = self.outer.arranged(item, steps, stem)
+            found = self.outer.arranged(item, steps, stem, sure)
             return None if found is None else self._take(found)
         key = (item.initializer, steps)
         if key not in self.store.arranged:
-            name = self.store.name_for(item.initializer, stem)
+            name = stem if stem and (sure or MADE_UP.search(item.initializer)) else item.initializer
             self.store.arranged[key] = name if name not in self.builder.specs else self.builder.unique(f"{name}.arranged")
         name = self.store.arranged[key]
         return self.builder.parameter(name, item.dtype, arrange(np.broadcast_to(np.int8(0), item.shape), steps).shape)  # type: ignore[arg-type]
