@@ -140,6 +140,12 @@ def _dump(model: Model, label: str, arrays: Mapping[str, Array], beside: Mapping
         raise FormatError("no array in it has the name of an output, or of a value of the graph", where=label,
                           received=", ".join(unknown[:LISTED]) or "inputs only", fix="name the arrays after the graph's: convert inspect",
                           expected=", ".join(dict.fromkeys([*(output.name for output in graph.outputs), *near])))
+    for name, array in values.items():
+        try:
+            DType.of(array.dtype)
+        except ConverterError as error:
+            raise FormatError("an array that holds no numbers", where=f"{label}, array {name!r}", received=f"dtype {array.dtype}",
+                              expected="numbers, or truth values", fix="save what was computed, not its text") from error
     if unknown:
         more = f", and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
         report.notes.append(f"{label}: not compared, since no value of the graph has the name: {', '.join(unknown[:LISTED])}{more}")

@@ -193,3 +193,13 @@ def test_a_dtype_of_no_floats(here: Path, weights: dict[str, Array], x: Array) -
     assert "--outputs" in run("verify", "theirs.onnx", "--dtype", "float16", code=2).stderr
     with pytest.raises(FormatError, match="no array"):
         converter.verify("theirs.onnx", outputs={"x": x, "why": x})
+
+
+@pytest.mark.parametrize("name", ["y", NAMES[2]])
+def test_text_in_the_place_of_a_value_is_refused_by_its_name(here: Path, weights: dict[str, Array], name: str) -> None:
+    x = np.ones((2, 16), np.float32)
+    values = device(weights, x)
+    np.savez("d.npz", **{**values, name: values[name].astype(str), "note": np.array("by hand")})
+    shown = run("verify", "theirs.onnx", "--outputs", "d.npz", code=2)
+    assert f"array '{name}'" in shown.stderr
+    assert "holds no numbers" in " ".join(shown.stderr.split())

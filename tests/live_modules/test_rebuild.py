@@ -12,10 +12,12 @@ import torch
 
 import converter
 from adapters.torch.rebuilding.rebuild import to_module
+from converter.builder import GraphBuilder
 from converter.dims import symbol
 from converter.errors import ConversionWarning, UnsupportedError
 from converter.format import model_digest
 from converter.ir import Model
+from converter.parameters import InMemoryParameters
 
 pytestmark = pytest.mark.xdist_group("rebuild")  # one process makes what they share
 
@@ -193,3 +195,20 @@ def test_operators_without_a_torch_function_are_listed(monkeypatch: pytest.Monke
     with pytest.raises(UnsupportedError) as caught:
         to_module(model)
     assert {item["operator"]: item["count"] for item in caught.value.items} == {"lstm": 1, "linear": 1}
+
+
+@pytest.mark.parametrize(("dtype", "axes", "groups"), [("int32", 1, 1), ("int32", 2, 3), ("uint8", 2, 1), ("int64", 3, 1)])
+def test_a_dilated_convolution_of_integers(dtype: str, axes: int, groups: int) -> None:
+    """torch has no kernel for it."""
+    rng = np.random.default_rng(0)
+    b = GraphBuilder("dilated")
+    x = b.input("x", dtype, ("n", 3, *(9, 8, 7)[:axes]))
+    weight = rng.integers(0, 9, (6, 3 // groups, *(2, 3, 2)[:axes])).astype(dtype)
+    b.output("y", b.op("convolution", x, b.parameter("weight", dtype, weight.shape), stride=(2, 1, 1)[:axes], padding=(1,) * axes,
+                       dilation=(2, 1, 3)[:axes], groups=groups))
+    model = Model(b.graph(), InMemoryParameters({"weight": weight}))
+    given = {"x": rng.integers(0, 9, (2, 3, *(9, 8, 7)[:axes])).astype(dtype)}
+    wanted = converter.session(model, "reference").run(given)["y"]
+    found = converter.session(model, "torch").run(given)["y"]
+    assert found.dtype == wanted.dtype
+    assert np.array_equal(found, wanted)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 
@@ -65,3 +66,23 @@ UP = partial(lambda size, by: 0 - by * ((0 - size) // by))
     False)])
 def test_whether_a_size_may_be_negative(size: Dim, never: bool) -> None:
     assert never_negative(size) == never
+
+
+@pytest.mark.parametrize(("body", "weights", "inputs", "requires", "note"), [
+    ("a = Reshape(x, s)  y = MatMul(a, w)", "int64[2] s = {1, 8}, float[8, 1] w = {1, 2, 3, 4, 5, 6, 7, 8}", (1, 2, 4), [], "batch is 1"),
+    ("a = Reshape(x, s)  y = MatMul(a, w)", "int64[2] s = {2, -1}, float[8, 1] w = {1, 2, 3, 4, 5, 6, 7, 8}", (2, 2, 4), [], "batch is 2"),
+    ("y = Add(x, w)", "float[3, 1, 4] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}", (3, 2, 4), [], "batch is 3"),
+    ("y = Reshape(x, s)", "int64[2] s = {6, 4}", ("batch", "rows", 4), ["4*batch*rows == 24"], None)])
+def test_a_size_that_is_declared_free_and_that_the_nodes_hold_to_a_number(
+        body: str, weights: str, inputs: tuple[int | str, ...], requires: list[str], note: str | None, tmp_path: Path) -> None:
+    """Exporters freeze the sizes of their example in constants of shapes, and declare them free all the same."""
+    rows = "rows" if inputs[1] == "rows" else 2
+    onnx.save(onnx.parser.parse_model(f"""<ir_version: 9, opset_import: ["": 17]>
+        g (float[batch, {rows}, 4] x) => (float y) <{weights}> {{ {body} }}"""), str(tmp_path / "m.onnx"))
+    model = converter.load(tmp_path / "m.onnx")
+    assert tuple(map(str, model.graph.inputs[0].spec.shape)) == tuple(map(str, inputs))
+    assert [str(item) for item in model.graph.requires] == requires
+    notes = model.metadata["source"].get("notes", [])
+    assert notes == ([] if note is None else [f"sizes that are declared free, and that the nodes hold to a number: {note}"])
+    report = converter.verify({"m": model, "as it lies": OnnxFileSession(tmp_path / "m.onnx")})
+    assert report, report

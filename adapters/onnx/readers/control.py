@@ -16,6 +16,7 @@ from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import GraphBuilder, Value
 from converter.dims import symbol
+from converter.equal_sizes import taken_as_equal
 from converter.errors import UnsupportedError
 from converter.ir import DType
 
@@ -39,7 +40,8 @@ def if_(g: Reader, condition: Item, *, then_branch: onnx.GraphProto, else_branch
     known = g.known(condition)
     if known is not None and is_numeric(known):
         return inlined(g, then_branch if bool(known.reshape(-1)[0]) else else_branch)
-    bodies = [read_body(g, branch, []) for branch in (then_branch, else_branch)]
+    with taken_as_equal():  # what holds in a branch that runs says nothing of the sizes at which the other does
+        bodies = [read_body(g, branch, []) for branch in (then_branch, else_branch)]
     captured = {name: value for body in bodies for name, value in body.captured.items()}
     graphs = [body.graph([], captured) for body in bodies]
     if [value.spec for value in bodies[0].results] != [value.spec for value in bodies[1].results]:

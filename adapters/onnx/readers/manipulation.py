@@ -13,6 +13,7 @@ from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
 from converter.dims import Dim, Expr, maximum, minimum, product, symbol
+from converter.equal_sizes import differ
 from converter.ir import Array, DType
 
 
@@ -95,6 +96,7 @@ def reshaped(g: Reader, x: Item | Value, sizes: Sequence[Dim], allowzero: bool =
         if divisor == 0:
             raise g.refuse("a shape of no elements whose sizes are left open")
         shape[place] = product(left) // divisor
+    differ(product(before), product(shape), exact=True)
     return g.op("reshape", x, shape=tuple(shape))
 
 

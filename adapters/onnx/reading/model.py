@@ -22,7 +22,8 @@ from adapters.onnx.reading.reader import STANDARD, Reader
 from adapters.onnx.registry import readers
 from converter.builder import GraphBuilder
 from converter.checking import check
-from converter.dims import Dim, Expr, fixed, substitute
+from converter.conditions import compare
+from converter.dims import Dim, Expr, fixed, substitute, symbols
 from converter.equal_sizes import taken_as_equal
 from converter.errors import FormatError, UnsupportedError
 from converter.ir import DimRange, DType, Graph, GraphOutput, Model, Node
@@ -52,20 +53,25 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
     hoist_constants(graph)
     initializers = Initializers(proto, path) if graph.initializer or graph.sparse_initializer else None
 
-    def walked(bound: Mapping[str, Dim]) -> tuple[Reader, list[tuple[Dim, Dim]]]:
+    def walked(bound: Mapping[str, Dim]) -> tuple[Reader, dict[tuple[Dim, Dim], bool]]:
         reader = Reader(GraphBuilder(text_of(graph.name) or "model"), versions, ForeignParameters(initializers))
         _declare_inputs(reader, graph, bound)
         _declare_initializers(reader, initializers)
         with taken_as_equal() as equal:
             reader.walk(graph)
         reader.finish()
-        return reader, [pair for pair, exact in equal.items() if exact and all(isinstance(size, Expr) for size in pair)]
+        return reader, {pair: exact for pair, exact in equal.items() if exact or any(isinstance(size, int) for size in pair)}
 
     reader, equal = walked({})
     bound = solved(equal, set(reader.builder.dims))
     if bound:
-        reader, _ = walked(bound)
-        reader.notes.append("sizes that are equal: " + ", ".join(f"{name} is {size}" for name, size in sorted(bound.items())))
+        reader, equal = walked(bound)
+        for text, kind in (("sizes that are equal: ", Expr), ("sizes that are declared free, and that the nodes hold to a number: ", int)):
+            told = [f"{name} is {size}" for name, size in sorted(bound.items()) if isinstance(size, kind)]
+            reader.notes.extend([text + ", ".join(told)] * bool(told))
+    for pair, exact in equal.items():
+        if exact and any(isinstance(size, int) for size in pair) and symbols(pair[0] - pair[1]) <= reader.builder.dims.keys():
+            reader.builder.require(compare(pair[0], "==", pair[1]))
     notes, store = reader.notes, reader.store
     if moved:
         notes.append("the file has nodes before those that they read: they were sorted")

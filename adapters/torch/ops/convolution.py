@@ -132,6 +132,12 @@ def rebuild_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     if len(padding) == 2 * axes:
         pairs = [(before, after) for before, after in zip(padding[:axes], padding[axes:], strict=True)]
         x, padding = F.pad(x, [number for pair in reversed(pairs) for number in pair]), ()
+    if not (weight.is_floating_point() or weight.is_complex()) and any(step != 1 for step in dilation):
+        # torch has no dilated kernel for integers: zeros stand between the elements of this one.
+        spread = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], dilation, strict=True)]
+        held = weight.new_zeros((*weight.shape[:2], *spread))
+        held[(..., *(slice(None, None, step) for step in dilation))] = weight
+        weight, dilation = held, ()
     return CONVOLVE[axes - 1](x, weight, bias, stride or 1, padding or 0, dilation or 1, groups)
 
 
