@@ -60,9 +60,9 @@ KEPT = ("tool", "name", "verdict", "reason", "nodes", "left", "sizes", "strays")
 # Judging one file ----------------------------------------------------------------------------------------------------------
 
 
-def judge(path: Path, apart: bool = False, plain: str | None = None) -> dict[str, Any]:
-    """What is found of one file: `verdict`, `reason`, its `nodes`, those `left`, how many different `sizes` were run. ONNX Runtime runs
-    the file in this process, or `apart` from it; `plain`, without what it fuses of the file's nodes, for the reason that is given."""
+def judge(path: Path, apart: bool = False) -> dict[str, Any]:
+    """What is found of one file: `verdict`, `reason`, its `nodes`, those `left`, how many different `sizes` were run, whether it `strays`.
+    ONNX Runtime runs the file in this process, or `apart` from it."""
     import converter
     from adapters.onnx.apart import OnnxFileApart
     from adapters.onnx.file_session import OnnxFileSession
@@ -80,7 +80,7 @@ def judge(path: Path, apart: bool = False, plain: str | None = None) -> dict[str
                       "reason": f"not read{'' if loads else ', nor by ONNX Runtime'}: {shortened(error)}"}
     row["left"] = len(model.graph.nodes)
     try:
-        things: dict[str, Any] = {"model": model, LIES: OnnxFileApart(path) if apart else OnnxFileSession(path, plain is None)}
+        things: dict[str, Any] = {"model": model, LIES: OnnxFileApart(path) if apart else OnnxFileSession(path)}
     except ConverterError as error:
         return row | {"verdict": "unjudged", "reason": shortened(error)}
     try:
@@ -94,9 +94,6 @@ def judge(path: Path, apart: bool = False, plain: str | None = None) -> dict[str
         theirs = all(item.subject == LIES for item in report.failures)
         if theirs and all(item.reason.startswith("cannot run") for item in report.failures):
             return row | {"verdict": "unjudged", "reason": worst.reason[:400]}
-        if theirs and plain is None:
-            found = judge(path, apart, f"{worst.output}: {worst.reason}")
-            return found | {"strays": found["verdict"] == "pass"}
         return row | {"verdict": "wrong", "reason": f"{worst.subject}, {worst.output}: {worst.reason} ({worst.case}, {worst.sizes})"[:400]}
     if report.left_open:
         first = report.left_open[0]
@@ -109,7 +106,9 @@ def judge(path: Path, apart: bool = False, plain: str | None = None) -> dict[str
         converter.save(model, again)
         if model_digest(converter.load(again)) != model_digest(model):
             return row | {"verdict": "wrong", "reason": "written as ONNX and read again it is another model"}
-    return row | {"verdict": "pass", "reason": (plain or "")[:400], "unjudged": len(report.unjudged), "drawn": report.tried}
+    strays = f"{report.strays[0].output}: {report.strays[0].reason}" if report.strays else ""
+    return row | {"verdict": "pass", "reason": strays[:400], "unjudged": len(report.unjudged), "drawn": report.tried} \
+        | ({"strays": True} if strays else {})
 
 
 def given(path: Path) -> list[dict[str, np.ndarray[Any, Any]]]:

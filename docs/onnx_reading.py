@@ -33,6 +33,8 @@ $ convert onnx-to-torch theirs.onnx -o model.py        # a trainable nn.Module a
   and disappears into sizes. An axis without a fixed size is free, whatever it is called; a text like `past + length` is a sum where its
   parts are sizes of inputs. Sizes that what is computed takes to be equal are one. A size that only the data decide is a symbol of its
   own. Sizes and axes that only a run would know are refused.
+  A size that is declared free, and that the nodes hold to a number, as an exporter froze it in the constant of a `Reshape`, is that number,
+  and the model's notes say so; where they hold a product of sizes to one, the graph `requires` it.
 - **Layers are layers.** `MatMul` and `Add` with weights are `linear`; arithmetic that spells out GELU, SiLU, layer and RMS norm and
   softmax attention, grouped heads too, becomes the operator; recurrent layers get the gates in PyTorch's order. `Gather` from a table of
   weights is an embedding, which says so where an index is negative. A weight whose name an exporter made up

@@ -44,13 +44,14 @@ class OnnxFileApart:
         path: the file.
         seconds: how long loading, and each run, may take; None: by the file's length.
         memory: how many bytes the child may hold, beside four times what the file and the inputs have.
+        optimised: as of `OnnxFileSession`.
 
     Raises:
         FormatError: ONNX Runtime does not load the file, ends on it, or takes more time or memory than it may; `run` too.
     """
 
-    def __init__(self, path: str | Path, seconds: float | None = None, memory: int = MEMORY) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, seconds: float | None = None, memory: int = MEMORY, optimised: bool = True) -> None:
+        self.path, self.optimised = Path(path), optimised
         # What takes no room on the disk is none.
         held = [item.stat() for item in {self.path, *named_files(self.path)}]
         self.length = sum(min(item.st_size, 512 * getattr(item, "st_blocks", item.st_size)) for item in held)
@@ -65,6 +66,10 @@ class OnnxFileApart:
         not fit."""
         return self._ask({"ask": "run"}, inputs)
 
+    def unoptimised(self) -> OnnxFileApart:
+        """The same file, its nodes as they stand."""
+        return OnnxFileApart(self.path, self.seconds, self.memory, optimised=False)
+
     def observe(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Array]:
         """Values between by the file's names, as `OnnxFileSession.observe`."""
         return self._ask({"ask": "observe", "names": sorted(names)}, inputs)
@@ -74,7 +79,7 @@ class OnnxFileApart:
         self._child = subprocess.Popen([sys.executable, "-X", "utf8", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                        stderr=subprocess.DEVNULL)
         weakref.finalize(self, _end, self._child)
-        told, _ = self._exchange({"load": os.path.abspath(self.path)}, {})
+        told, _ = self._exchange({"load": os.path.abspath(self.path), "optimised": self.optimised}, {})
         self.inputs, self.outputs = told["inputs"], told["outputs"]
 
     def _ask(self, what: dict[str, Any], inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -224,7 +229,7 @@ def serve(parent: int) -> None:
             results: Mapping[str, Any] = {}
             try:
                 if "load" in told:
-                    session = OnnxFileSession(told["load"])
+                    session = OnnxFileSession(told["load"], told["optimised"])
                     answer: dict[str, Any] = {"inputs": session.inputs, "outputs": session.outputs}
                 else:
                     results = session.run(arrays) if told["ask"] == "run" else session.observe(arrays, told["names"])

@@ -49,6 +49,10 @@ class OnnxFileSession:
             named |= parts if isinstance(result, list) else {name: as_scores(result)}
         return named
 
+    def unoptimised(self) -> OnnxFileSession:
+        """The same file, its nodes as they stand."""
+        return type(self)(self.path, optimised=False)
+
     def observe(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Array]:
         """Values between by the file's names: those of `names` that its nodes make, and its outputs. Raises what ONNX Runtime raises."""
         proto = onnx.load_model(str(self.path), load_external_data=False)

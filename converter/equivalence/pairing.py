@@ -15,6 +15,12 @@ class ByPlace:
     def __init__(self, session: Any, inputs: Mapping[str, str], outputs: Sequence[str] | None) -> None:
         self.session, self.inputs, self.outputs = session, inputs, outputs
 
+    @property
+    def unoptimised(self) -> Any:
+        """The session's own, with the same names; None where it has none."""
+        plain = getattr(self.session, "unoptimised", None)
+        return None if plain is None else lambda: ByPlace(plain(), self.inputs, self.outputs)
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The outputs, by the model's names."""
         results = self.session.run({self.inputs.get(name, name): array for name, array in inputs.items()})

@@ -165,6 +165,8 @@ class Report:
     command: str = ""
     unjudged: list[Unjudged] = field(default_factory=list)
     tried: int = 0
+    strays: list[Row] = field(default_factory=list)
+    """What failed of a file as its runtime runs it by default, and not as its nodes stand, of which `rows` tell."""
 
     def __bool__(self) -> bool:
         return bool(self.rows) and all(item.passed for item in self.rows)
@@ -225,6 +227,10 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; an infinite error is the string `"inf"`."""
+        def rows(items: list[Row]) -> list[dict[str, Any]]:
+            return [{**asdict(item), "error": _number(item.error), "allowed": _number(item.allowed), "verdict": item.verdict}
+                    for item in items]
+
         return {
             "model": self.model, "digest": self.digest, "equivalent": bool(self), "verdict": self.verdict,
             "budget": self.budget, "seed": self.seed,
@@ -237,8 +243,7 @@ class Report:
             "traces": [{**asdict(item), "points": [{**asdict(point), "error": _number(point.error), "allowed": _number(point.allowed),
                                                     "share": _number(point.share)} for point in item.points]} for item in self.traces],
             "histograms": {"edges": list(EDGES), "counts": self.histograms},
-            "rows": [{**asdict(item), "error": _number(item.error), "allowed": _number(item.allowed), "verdict": item.verdict}
-                     for item in self.rows],
+            "rows": rows(self.rows), "strays": rows(self.strays),
         }
 
     def __str__(self) -> str:

@@ -198,6 +198,26 @@ def judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtim
                 count_errors(judge, report, item, runtime, name, outputs[name])
 
 
+def judge_as_it_stands(judge: Judge, report: Report, prepared: list[Prepared], runtime: str, thing: Any, allowances: Allowances) -> None:
+    """Stage 2 for a session. Where it strays, and the nodes of its file as they stand do not, these are judged, and that is said: the file
+    is right, and what the runtime makes of it by default rounds otherwise."""
+    before = len(report.rows)
+    judge_runtime(judge, report, prepared, runtime, thing, allowances)
+    strays = [item for item in report.rows[before:] if not item.passed and not item.open]
+    plain = getattr(thing, "unoptimised", None)
+    if plain is None or not any(item.compared for item in strays):
+        return
+    aside = Report(report.model, report.digest)
+    judge_runtime(judge, aside, prepared, runtime, plain(), allowances)
+    if aside.failures or not aside:
+        return
+    report.rows[before:] = aside.rows
+    report.strays += strays
+    worst = max(strays, key=lambda item: item.error / item.allowed if item.allowed else item.error)
+    report.notes.append(f"{runtime}: the nodes as they stand are right, and what the runtime fuses of them by default rounds otherwise, in "
+                        f"{worst.output}, {worst.case}: {worst.reason}; with its optimisations off it gives the file's own values")
+
+
 def _refuse_verdict(runtime: str, error: BaseException) -> None:
     """Raises `ConverterError` where the model is not what a runtime fails on: no disk, no memory, a file that was changed."""
     if isinstance(error, FormatError):

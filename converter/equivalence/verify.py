@@ -24,7 +24,7 @@ from converter.equivalence.stages import (
     allowances_of,
     count_errors,
     is_session,
-    judge_runtime,
+    judge_as_it_stands,
     judge_structure,
     nothing_compared,
     open_session,
@@ -116,7 +116,7 @@ def verify(model: Any, runtimes: Runtimes = None, *, source: Source | None = Non
             if name in item.truth and name in judge.dtypes:
                 count_errors(judge, report, item, SOURCE, name, own)
     for runtime, thing in sessions.items():
-        judge_runtime(judge, report, prepared, runtime, thing, allowances)
+        judge_as_it_stands(judge, report, prepared, runtime, thing, allowances)
     for item in prepared:
         for name, kernels in (item.kernels or {}).items():
             if name in item.truth and not is_exact(judge.dtypes[name]):

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from campaigns import onnx_makers, onnx_tools
+from converter.cli.main import cli
 
 pytestmark = pytest.mark.xdist_group("onnx_tools")  # one process makes what they share
 
@@ -39,6 +41,11 @@ def test_a_file_whose_nodes_onnxruntime_runs_otherwise_strays(folder: Path) -> N
     row = onnx_tools.judge(path)
     assert (row["verdict"], row["strays"]) == ("pass", True)
     assert "ulps" in row["reason"]
+    done = CliRunner().invoke(cli, ["verify", str(path), "--runtime", "numpy", "--cases", "2", "--json"])
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["verdict"]) == (0, "equivalent")
+    assert {item["subject"] for item in found["strays"]} == {"four-bits.onnx as it lies"}
+    assert any("the nodes as they stand are right" in note and "ulps" in note for note in found["notes"])
 
 
 OPEN = {"quantiser/bert-static-qdq-uint8"}  # run node by node it is equal to the bit; recorded before that was told apart
