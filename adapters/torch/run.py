@@ -12,6 +12,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_aggregate
 
 from adapters.torch.dtypes import TO_TORCH, as_tensor, from_torch_dtype, to_numpy, to_tensor
+from adapters.torch.live_source import run_live
 from adapters.torch.ops.control import rebuild_cond, rebuild_scan, rebuild_while_loop
 from adapters.torch.ops.sorting import stable_order
 from adapters.torch.tracing.importer import target_name
@@ -31,7 +32,8 @@ def run_exported(program: Program, inputs: Mapping[str, Any], *, float_dtype: An
         program: from `adapters.torch.tracing.trace.trace`.
         inputs: arrays by graph input.
         float_dtype: the dtype for every float tensor, parameter and dtype argument; None leaves all as they are.
-        observed: names of intermediate values, those of the traced program, which are called with their values.
+        observed: names of intermediate values, those of the traced program, which are called with their values; of a module whose
+            loops were rolled up there are none.
     """
     return run_cases(program, [inputs], float_dtype=float_dtype, observed=observed)[0]
 
@@ -40,6 +42,8 @@ def run_cases(program: Program, cases: Sequence[Mapping[str, Any]], *, float_dty
               observed: Observed | None = None) -> list[dict[str, Array]]:
     """`run_exported` on several inputs at once, node by node, so that each parameter is promoted once for all of them."""
     target = None if float_dtype is None else DType.of(float_dtype)
+    if program.unrolled is not None:
+        return run_live(program, cases, target)
     exported = program.exported
     constants = {**exported.constants, **exported.state_dict}
     # An in-place operator in the traced program must not reach the module's parameters, nor what another case sees.

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import converter
+from adapters.torch.live import convert
 from converter.errors import RunError, UnsupportedError
 from tests.support_modules import assert_same
 
@@ -155,6 +156,24 @@ NETS: dict[str, tuple[Net, list[tuple[torch.Tensor, ...]]]] = {
 def test_the_same_as_torch(name: str) -> None:
     net, at = NETS[name]
     assert_same(net, *at)
+
+
+def in_floats(net: Net, x: torch.Tensor) -> Any:
+    state, scale = x.new_zeros(x.shape[0], 4), torch.linspace(0.1, 0.3, 4, dtype=torch.float32)
+    for step in range(x.shape[1]):
+        state = torch.tanh(net.layers[0](state).float() * scale + x[:, step] / 3)
+    return state
+
+
+@pytest.mark.parametrize("net", [NETS["viterbi"], (Net(in_floats, nn.Linear(4, 4)), floats())], ids=["viterbi", "floats by name"])
+def test_verify_holds_a_scan_to_the_module_at_every_length(net: tuple[Net, list[tuple[torch.Tensor, ...]]]) -> None:
+    """The trace holds at its own length alone: the module runs beside the model, in float64 too."""
+    made = convert(net[0], net[1][0])
+    before = {name: value.clone() for name, value in net[0].state_dict().items()}
+    report = converter.verify(made.model, source=made.source, runtimes=["numpy"], cases=2, locate=False)
+    assert report, report
+    assert {row.stage for row in report.rows} >= {"structure", "rounding"}
+    assert all(torch.equal(value, before[name]) for name, value in net[0].state_dict().items())
 
 
 def test_a_length_asked_for_by_name_is_free() -> None:

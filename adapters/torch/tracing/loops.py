@@ -17,7 +17,7 @@ from adapters.torch.tracing.trials import agrees_at
 from converter.builder import GraphBuilder
 from converter.dims import Expr
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import DimRange, Graph, Model, TensorSpec
+from converter.ir import DimRange, Graph, TensorSpec
 from converter.passes.rolling import Unrolled, repeated, rolled
 
 LENGTHS = ((5, 6, 8), (9, 10, 12), (17, 18, 20))
@@ -164,8 +164,7 @@ def _checked(module: Any, example: Mapping[str, Any], found: Traced, length: str
     graph = replace(model.graph, dims={**model.graph.dims, length: DimRange(least, high, span.step)})
     note = (f"the loop over {length} is a scan: it was found in traces of up to {traced} steps, and tried at up to "
             f"{max(longer, default=traced)}")
-    return replace(found, program=replace(program, notes=(*program.notes, note), model=Model(
-        graph, model.parameters, model.examples, model.metadata, model.constants)))
+    return replace(found, program=replace(program, notes=(*program.notes, note), unrolled=dict(example), model=replace(model, graph=graph)))
 
 
 def _end(found: Traced, traced: int) -> int | None:

@@ -46,6 +46,7 @@ class Program:
 
     `input_names` are the graph inputs in the order of the flattened call; None marks an argument that is no tensor.
     `notes` says in words what a person should know: dims that stayed fixed and why, modules switched to evaluation.
+    `unrolled` is the example of a trace whose loops were rolled up: `exported` holds at its length alone, the module at others.
     """
 
     module: torch.nn.Module
@@ -54,6 +55,7 @@ class Program:
     input_names: tuple[str | None, ...]
     output_names: tuple[str | None, ...]
     notes: tuple[str, ...] = field(default_factory=tuple)
+    unrolled: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
