@@ -66,11 +66,10 @@ def test_samples_are_refused(draw: str) -> None:
         converter.from_torch(Policy(lambda p, m, s: getattr(D.Normal(m, s), draw)()), (torch.randn(4, 6),))
 
 
-@pytest.mark.filterwarnings("ignore:axis 1 of .* in 3.*the module takes")
 def test_checks_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Distribution, "_validate_args", True)  # torch.compile and torch.onnx turn them off for the whole process
     before = Distribution.__init__, Distribution._validate_args, lazy_property.__get__
-    converter.from_torch(Policy(POLICIES["held"]), (torch.randn(4, 6),))
+    converter.from_torch(Policy(POLICIES["held"]), (torch.randn(4, 6),), dims="static")
     assert (Distribution.__init__, Distribution._validate_args, lazy_property.__get__) == before
     with pytest.raises(ValueError, match="scale"):
         D.Normal(torch.zeros(1), -torch.ones(1))

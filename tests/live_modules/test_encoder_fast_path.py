@@ -120,7 +120,6 @@ PADDED: list[Any] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:axis 1 of .* in 3.*the module takes")
 @pytest.mark.parametrize(("build", "masks"), PADDED)
 def test_padding(build: Callable[[], nn.Module], masks: list[torch.Tensor]) -> None:
     torch.manual_seed(0)

@@ -72,7 +72,8 @@ def _encoder(self: Any, src: Tensor, mask: Tensor | None = None, src_key_padding
         return ENCODER(self, src, mask, src_key_padding_mask, is_causal)
     padded = _blocked(src_key_padding_mask)
     if getattr(self, "mask_check", True):
-        zeros = padded & (padded[:, 1:] | ~padded[:, :-1]).all()
+        after = nn.functional.pad(padded, (0, 1), value=True)[:, 1:]
+        zeros = padded & (after | ~padded).all()
     else:
         zeros = padded = torch.arange(src.shape[1], device=src.device) >= (~padded).sum(1, keepdim=True)
     x = src

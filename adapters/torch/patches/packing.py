@@ -143,6 +143,22 @@ def _forward(original: Any) -> Any:
     return forward
 
 
+def _paired_pack(input, lengths, batch_first=False, enforce_sorted=True):  # type: ignore[no-untyped-def]
+    """`pack_padded_sequence` that takes a length for each row for granted where the example has them. torch leaves out the rows beyond."""
+    if isinstance(lengths, torch.Tensor):
+        lengths = lengths.to(dtype=torch.int64)
+        if lengths.shape[0] != input.shape[0 if batch_first else 1] and enforce_sorted:
+            raise RuntimeError(f"Expected `len(lengths)` to be equal to batch_size, but got {lengths.shape[0]}")
+    else:
+        lengths = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
+    order = None
+    if not enforce_sorted:
+        lengths, order = torch.sort(lengths, descending=True)
+        input = input.index_select(0 if batch_first else 1, order)
+    data, batch_sizes = _VF._pack_padded_sequence(input, lengths, batch_first)
+    return _packed_sequence_init(data, batch_sizes, order, None)  # type: ignore[name-defined] # noqa: F821
+
+
 def _bounded_pad(sequence, batch_first=False, padding_value=0.0, total_length=None):  # type: ignore[no-untyped-def]
     """`pad_packed_sequence` that takes for granted that the longest sequence fits `total_length`."""
     max_seq_length = sequence.batch_sizes.size(0)
@@ -162,16 +178,20 @@ def whole_packed_sequences() -> Iterator[None]:
     held: list[tuple[Any, str, Any]] = [(_VF, "_pack_padded_sequence", PACK), (_VF, "_pad_packed_sequence", PAD),
                                         (torch._C._nn, "pad_sequence", PAD_ROWS)]
     held += [(kind, "forward", kind.forward) for kind in (layers.LSTM, layers.GRU, layers.RNN)]
-    # Modules import this function by name, so that only its code can be exchanged.
-    code: CodeType = sequences.pad_packed_sequence.__code__
+    # Modules import these functions by name, so that only their code can be exchanged.
+    exchanged: list[tuple[Any, CodeType]] = [(sequences.pack_padded_sequence, _paired_pack.__code__),
+                                             (sequences.pad_packed_sequence, _bounded_pad.__code__)]
+    codes = [(function, function.__code__) for function, _ in exchanged]
     _VF._pack_padded_sequence, _VF._pad_packed_sequence = _traced_pack, _traced_pad  # type: ignore[assignment]
     torch._C._nn.pad_sequence = _traced_rows  # type: ignore[assignment]
     for kind in (layers.LSTM, layers.GRU, layers.RNN):
         kind.forward = _forward(kind.forward)  # type: ignore[method-assign]
-    sequences.pad_packed_sequence.__code__ = _bounded_pad.__code__
+    for function, code in exchanged:
+        function.__code__ = code
     try:
         yield
     finally:
-        sequences.pad_packed_sequence.__code__ = code
+        for function, code in codes:
+            function.__code__ = code
         for owner, name, original in held:
             setattr(owner, name, original)
