@@ -10,7 +10,7 @@ from adapters.onnx.lowering.through_float32 import through_float32
 from adapters.onnx.ops.convolution import batched, like_input
 from adapters.onnx.ops.pooling import keep_padding
 from adapters.onnx.registry import lowers
-from converter.dims import Dim, product
+from converter.dims import Dim, maximum, product
 from converter.ir import DType, TensorSpec
 from converter.ops.adaptive_pooling import windows
 
@@ -37,7 +37,7 @@ def _windows(g: Lowering, size: Dim, count: Dim) -> tuple[Tensor, Tensor | None,
     if isinstance(size, int) and isinstance(count, int):
         fixed, inside = windows(size, count)
         return g.constant(fixed), None if inside.all() else g.constant(inside, DType.BOOL), fixed.shape[1]
-    widest = (size - 1) // count + 2
+    widest = (size - 1) // maximum(count, 1) + 2  # there may be no window at all
     index = g.node("Range", g.constant(0), g.scalar_size(count), g.constant(1), spec=TensorSpec(DType.INT64, (count,)))
     index = g.node("Unsqueeze", index, g.constant([1]), spec=TensorSpec(DType.INT64, (count, 1)))
     total, number = g.size(size), g.size(count)
