@@ -147,9 +147,10 @@ def from_torch(module: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
             `torch.export.ExportedProgram`, which is taken as it is.
         args, kwargs: example arguments of `forward`; a tuple, as for `torch.export.export`.
         dims: which sizes stay free. `"auto"`: all that the module allows; `"static"`: none; a mapping from an input to
-            the names of its axes, `{"tokens": ["batch", "time"]}`, an integer for a fixed one; or `torch.export`'s own
-            `dynamic_shapes`. A size that is named and cannot be free is an error; one that nobody named is a `ConversionWarning`
-            where the module itself would take others.
+            the names of its axes, `{"tokens": ["batch", "time"]}`, an integer for a fixed one, an expression of names for one
+            that follows from others (`"past + time"`), a `torch.export.Dim` for one with ends; or `torch.export`'s own
+            `dynamic_shapes`. A size that is named and is not free, without sizes that the module takes, or made of others is an
+            error; one that nobody named is a `ConversionWarning` where the module itself would take others.
         name: the graph's name; default: the module's class.
         effort: processor seconds in which free sizes are sought. When they are spent, those that were found stay free, and the
             rest is a `ConversionWarning`.

@@ -23,7 +23,7 @@ from adapters.torch.tracing.inputs import bind_arguments, call, call_arguments
 from adapters.torch.tracing.record import Arrays, record
 from adapters.torch.tracing.trace import Program, from_exported, prepared, traced
 from converter.errors import ConverterError, ParameterError
-from converter.ir import Array, DType, Model, TensorSpec
+from converter.ir import Array, DimRange, DType, Model, TensorSpec
 from converter.matching import ADVICE, COUNTERS, match_names
 from converter.parameters import ParameterStore
 from converter.passes.casting import SOURCES, fit_dtypes
@@ -114,7 +114,7 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
         module: what the user's callable gave; it is put into evaluation mode.
         store: the state_dict, or None for the module's own parameters.
         arrays: example arguments by name, where there are any.
-        inputs: what was said of the arguments: `.name`, `.axes`, `.span`, `.spec`.
+        inputs: what was said of the arguments: `.name`, `.axes`, `.span`, `.spec`, `.ends`.
         drawn: example arguments to try otherwise, small ones first: the first that the module takes is traced.
         allow_extra: whether tensors that the module does not have are left out.
         narrow: whether floats may be rounded to the module's dtypes, as the model is cast afterwards.
@@ -142,11 +142,17 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
     else:
         _check_arrays(arrays, inputs)
     positional, keyword = _call(module, arrays)
-    dims = {full_name(module, item.name): item.axes for item in inputs} if inputs else "auto"
+    dims = {full_name(module, item.name): [_with_end(axis, item.ends) for axis in item.axes] for item in inputs} if inputs else "auto"
     ranges = {full_name(module, item.name): item.span for item in inputs if item.span is not None}
     found = convert(module, positional, keyword, dims=dims, name=name, examples=examples, ranges=ranges, own=True, state=state,
                     effort=effort, progress=progress)
     return replace(found, notes=(*found.notes, *notes))
+
+
+def _with_end(axis: str | int, ends: Mapping[str, DimRange]) -> Any:
+    """An axis as `dims=` takes it, with its range where it has one."""
+    span = ends.get(axis) if isinstance(axis, str) else None
+    return axis if span is None else torch.export.Dim(str(axis), min=span.min, max=span.max)
 
 
 class InputLike(Protocol):
@@ -155,6 +161,7 @@ class InputLike(Protocol):
     name: str
     spec: TensorSpec
     span: tuple[int, int] | None
+    ends: Mapping[str, DimRange]
 
     @property
     def axes(self) -> list[str | int]: ...

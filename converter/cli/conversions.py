@@ -127,17 +127,21 @@ def _option(item: Option) -> Callable[[Any], Any]:
     return click.option(flag, type=kind, default=item.default, show_default=item.default is not None, help=item.help)
 
 
+FIX = ("A size of an --input that cannot stay free, or need not: --fix height=224; or its ends: --fix time=7.., --fix time=..512. "
+       "Repeat it for every one.")
+
+
 def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
     options = [
         click.option("--allow-extra", is_flag=True, help="Leave out tensors of the checkpoint that nothing asks for."),
         click.option("--module", metavar="PKG.MOD:CALLABLE", help="The code that builds the module, a function or a class taking "
                      "no arguments; the current directory is importable. FILE.py:CALLABLE works too."),
         click.option("--input", "inputs", multiple=True, metavar="NAME:DTYPE[AXES]", help="A tensor that the module's forward "
-                     "takes: 'tokens:int64[batch,time]{0..30000}'. Names are free sizes, integers fixed ones; the range, where "
-                     "there is one, is what example integers are drawn from. Repeat it for every tensor; one inside of "
-                     "a dict, a tuple or a dataclass is told by its path, 'features.dense:float32[batch,3]', 'pair.0:…'."),
-        click.option("--fix", multiple=True, metavar="NAME=SIZE", help="A size of an --input that cannot stay free, or need not: "
-                     "--fix height=224. Repeat it for every one."),
+                     "takes: 'tokens:int64[batch,time]{0..30000}'. Names are free sizes, integers fixed ones, expressions of names, "
+                     "past + time, sizes that follow from others; the range, where there is one, is what example integers are drawn "
+                     "from. Repeat it for every tensor; one inside of a dict, a tuple or a dataclass is told by its path, "
+                     "'features.dense:float32[batch,3]', 'pair.0:…'."),
+        click.option("--fix", multiple=True, metavar="NAME=SIZE", help=FIX),
         click.option("--state", type=click.Choice(("initial", "explicit")), help="What becomes of state that the module's forward keeps: "
                      "each run starts from what it is (initial, the default), or it is further inputs and outputs (explicit)."),
         click.option("--effort", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS", help="How long "

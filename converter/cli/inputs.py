@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from converter.dims import Dim, Expr, evaluate, substitute, symbols
 from converter.errors import ConverterError, FormatError
-from converter.ir import Array, Example, TensorSpec
+from converter.ir import Array, DimRange, Example, TensorSpec
 from converter.npz import read_npz, unreadable
 from converter.side_files import is_regular
 
@@ -36,15 +37,17 @@ MOST = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One argument of a module: its spec, and the range of its integers."""
+    """One argument of a module: its spec, the range of its integers, and the ranges of its sizes."""
 
     name: str
     spec: TensorSpec
     span: tuple[int, int] | None
+    ends: Mapping[str, DimRange] = field(default_factory=dict)
+    """The ranges of free sizes that `--fix NAME=LOW..HIGH` gives, by name."""
 
     @property
     def axes(self) -> list[str | int]:
-        """The axes as `dims=` takes them: names of free sizes, integers for fixed ones."""
+        """The axes as `dims=` takes them: names of free sizes, expressions of names, integers for fixed ones."""
         return [size if isinstance(size, int) else str(size) for size in self.spec.shape]
 
 
@@ -62,8 +65,8 @@ def parse_input(text: str) -> InputSpec:
     except ConverterError as error:
         raise error.within(where) from error
     for size in spec.shape:
-        if size < 0 if isinstance(size, int) else size.symbol is None:
-            raise ConverterError("a size of an input must be a name or an integer", where=where, received=str(size), expected=EXAMPLE)
+        if isinstance(size, int) and size < 0:
+            raise ConverterError("a size of an input must not be negative", where=where, received=str(size), expected=EXAMPLE)
     span = None
     if found["low"] is not None:
         span = (int(found["low"]), int(found["high"]))
@@ -86,22 +89,37 @@ def parse_inputs(texts: Sequence[str]) -> tuple[InputSpec, ...]:
     return inputs
 
 
+ENDS = re.compile(r"(?P<low>[1-9]\d*)?\.\.(?P<high>[1-9]\d*)?")
+
+
 def fixed_sizes(texts: Sequence[str], inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
-    """The inputs with sizes fixed as `NAME=SIZE` says. Raises `ConverterError` for another text, or a name that no input has."""
-    sizes: dict[str, int] = {}
+    """The inputs with sizes as `NAME=SIZE` fixes and `NAME=LOW..HIGH` bounds them, either end left out.
+
+    Raises `ConverterError` for another text, or a name that no input has.
+    """
+    sizes: dict[str, Dim] = {}
+    ends: dict[str, DimRange] = {}
     names = _size_names(inputs)
     for text in texts:
         name, _, number = (part.strip() for part in text.partition("="))
-        if name not in names or not re.fullmatch(r"[1-9]\d*", number):
+        bounds = ENDS.fullmatch(number)
+        low, high = (int(bounds[end]) if bounds and bounds[end] else None for end in ("low", "high"))
+        if name not in names or not (re.fullmatch(r"[1-9]\d*", number) or low or high) or low and high and high < low:
             raise ConverterError("not a size of an input", where=f"--fix {text!r}", received=repr(text),
-                                 expected="NAME=SIZE, of " + (", ".join(names) or "a name that --input gives"))
-        sizes[name] = int(number)
-    return tuple(replace(item, spec=TensorSpec(item.spec.dtype, tuple(sizes.get(str(size), size) for size in item.spec.shape)))
+                                 expected="NAME=SIZE or NAME=LOW..HIGH, of " + (", ".join(names) or "a name that --input gives"))
+        if bounds:
+            ends[name] = DimRange(low or 1, high)
+        else:
+            sizes[name] = int(number)
+    return tuple(replace(item, ends=ends, spec=TensorSpec(item.spec.dtype, tuple(substitute(size, sizes) for size in item.spec.shape)))
                  for item in inputs)
 
 
 def _size_names(inputs: Sequence[InputSpec]) -> list[str]:
-    return list(dict.fromkeys(str(size) for item in inputs for size in item.spec.shape if not isinstance(size, int)))
+    """The names of sizes, those that stand alone before those of expressions."""
+    sizes = [size for item in inputs for size in item.spec.shape if isinstance(size, Expr)]
+    alone = [size.symbol for size in sizes if size.symbol is not None]
+    return list(dict.fromkeys([*alone, *(name for size in sizes for name in sorted(symbols(size)))]))
 
 
 def draw_examples(inputs: Sequence[InputSpec]) -> Iterator[dict[str, Array]]:
@@ -110,16 +128,24 @@ def draw_examples(inputs: Sequence[InputSpec]) -> Iterator[dict[str, Array]]:
     batches = [name for name in names if any(str(item.spec.shape[0]) == name and item.spec.rank > 1 for item in inputs if item.spec.rank)]
     own = dict(zip(batches, BATCH, strict=False))
     others = [name for name in names if name not in own]
+    ends = {name: span for item in inputs for name, span in item.ends.items()}
     for row in SIZES if others else SIZES[:1]:
         sizes = {**own, **{name: row[index] if index < len(row) else row[-1] + 2 * index for index, name in enumerate(others)}}
-        if max(math.prod(_shape(item, sizes)) for item in inputs) > MOST and row is not SIZES[0]:
+        sizes = {name: size if name not in ends else _within(ends[name], size) for name, size in sizes.items()}
+        shapes = [_shape(item, sizes) for item in inputs]
+        if row is not SIZES[0] and max(map(math.prod, shapes)) > MOST or min((size for shape in shapes for size in shape), default=0) < 0:
             continue
         generator = np.random.default_rng(0)
         yield {item.name: _draw(item, sizes, generator) for item in inputs}
 
 
 def _shape(item: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(size if isinstance(size, int) else sizes[str(size)] for size in item.spec.shape)
+    return tuple(evaluate(size, sizes) for size in item.spec.shape)
+
+
+def _within(span: DimRange, size: int) -> int:
+    """A size in a range: the size itself, or one that is as far beyond the range's low end as the range lets it."""
+    return size if size in span else span.min + size if span.max is None else max(span.min, min(size, span.max))
 
 
 def _draw(item: InputSpec, sizes: Mapping[str, int], generator: np.random.Generator) -> Array:

@@ -53,6 +53,7 @@ Examples:
 @click.option("--allow-extra", is_flag=True, help="Of --source, leave out tensors that the model does not have.")
 @click.option("--module", metavar="PKG.MOD:CALLABLE", help="The code that builds the module, to be run beside the model (with --input).")
 @click.option("--input", "inputs", multiple=True, metavar="NAME:DTYPE[AXES]", help="A tensor that the module takes, as for torch-to-json.")
+@click.option("--fix", multiple=True, metavar="NAME=SIZE", help="A size of an --input, as for torch-to-json.")
 @click.option("--state", type=click.Choice(("initial", "explicit")), help="How the module's state was taken, as for torch-to-json.")
 @click.option("--input-file", "input_files", multiple=True, metavar="FILE.npz", help="Inputs to judge the model on, beside recorded and "
               "drawn ones: an .npz file, or a directory of them; repeat it for several.")
@@ -80,15 +81,15 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @guarded
 def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | None, key: str | None, prefix: str | None,
-            rename: tuple[str, ...], allow_extra: bool, module: str | None, inputs: tuple[str, ...], state: str | None,
-            input_files: tuple[str, ...], dumped: tuple[str, ...], dtype: str | None, quantisation: str | None, cases: int, seed: int,
-            nonfinite: bool, memory: str, timeout: float | None, parts: str | None, locate_seconds: float,
+            rename: tuple[str, ...], allow_extra: bool, module: str | None, inputs: tuple[str, ...], fix: tuple[str, ...],
+            state: str | None, input_files: tuple[str, ...], dumped: tuple[str, ...], dtype: str | None, quantisation: str | None,
+            cases: int, seed: int, nonfinite: bool, memory: str, timeout: float | None, parts: str | None, locate_seconds: float,
             html_file: str | None, junit_file: str | None, verbose: bool, as_json: bool, quiet: bool) -> None:
     from converter.equivalence import print_report, verify
     from converter.equivalence.dumped import named_dumps
 
-    if (inputs or state) and module is None:
-        raise click.UsageError(f"--{'input' if inputs else 'state'} belongs to --module.")
+    if (inputs or fix or state) and module is None:
+        raise click.UsageError(f"--{'input' if inputs else 'fix' if fix else 'state'} belongs to --module.")
     naming = {"prefix": prefix, "rename": rename, "allow_extra": allow_extra}
     for name, value in naming.items():
         if value and source is None:
@@ -105,7 +106,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
             for file in files:
                 existing(file)
             update(f"running {module}" if module else "reading")
-            origin = _source(source, key, names, module, inputs, state or "initial", quiet)
+            origin = _source(source, key, names, module, inputs, fix, state or "initial", quiet)
             dumps = named_dumps(dumped)
             values = {name for arrays in dumps.values() for name in arrays}
             things, rows = _open(files, quiet, {} if origin is None else {str(module): origin.model}, values,
@@ -280,17 +281,17 @@ def _load(file: str, quiet: bool, values: Collection[str] = ()) -> tuple[Model, 
         return model, None
 
 
-def _source(source: str | None, key: str | None, names: NameOptions, module: str | None, inputs: tuple[str, ...], state: str,
-            quiet: bool) -> Any:
+def _source(source: str | None, key: str | None, names: NameOptions, module: str | None, inputs: tuple[str, ...],
+            fix: tuple[str, ...], state: str, quiet: bool) -> Any:
     """The live module as the other side of the proof, or None."""
     from converter.checkpoint import load_parameters
-    from converter.cli.inputs import draw_examples, parse_inputs
+    from converter.cli.inputs import draw_examples, fixed_sizes, parse_inputs
     from converter.cli.modules import build_module
     from converter.discovery import framework_of, live, requiring
 
     if module is None:
         return None
-    specs = parse_inputs(inputs)
+    specs = fixed_sizes(fix, parse_inputs(inputs))
     store = None if source is None else load_parameters(source, key, names=names, parts=True)
     built = build_module(module)
     function, extra = live("builder", framework_of(built, "--module"))

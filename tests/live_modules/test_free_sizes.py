@@ -75,16 +75,6 @@ class Positions(nn.Module):
         return x * 2
 
 
-class Cached(nn.Module):
-    def forward(self, tokens: Tensor, past: Tensor, mask: Tensor) -> Tensor:
-        return torch.cat([past, tokens], 1) * mask
-
-
-class Sum(nn.Module):
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a + b
-
-
 def test_the_end_of_a_small_example_is_not_the_modules() -> None:
     net = strided(5)
     model = converter.from_torch(net, images(1, 3, 32, 32), dims={"input": ["batch", 3, "height", "width"]})
@@ -145,19 +135,15 @@ def by_longer(a: Tensor, b: Tensor) -> Tensor:
     (by_longer, [(2, 9), (2, 6)], r"requires {0} >= {1}: the module takes {0} = 9 and {1} = 10 too"),
     (lambda x: F.conv1d(x[:, None], torch.ones(1, 1, 7)), [(2, 9)], None), (lambda x: x.view(x.shape[0], -1, 4).sum(1), [(2, 8)], None),
     (lambda a, b: a[:, :b.shape[1]] + b, [(2, 9), (2, 6)], None), (lambda x: torch.quantile(x, 0.3, 1), [(2, 9)], None)])
-@pytest.mark.parametrize("named", [False, True])
-def test_sizes_that_the_module_takes_and_the_model_does_not_are_a_warning(function: Any, shapes: list[tuple[int, ...]], told: str | None,
-                                                                         named: bool) -> None:
-    """Lower ends, steps and relations, of sizes with names and without. What the module itself refuses is none."""
-    names = [f"size_{index}" if named else f"x_{index}_1" for index in range(len(shapes))]
-    dims = {f"x.{index}": ["batch", name] for index, name in enumerate(names)} if named else "auto"
+def test_sizes_that_the_module_takes_and_the_model_does_not_are_a_warning(function: Any, shapes: list[tuple[int, ...]],
+                                                                         told: str | None) -> None:
+    """Lower ends, steps and relations of sizes that nobody named. What the module itself refuses is none."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = converter.from_torch(Calls(function).eval(), tuple(torch.randn(shape) for shape in shapes), dims=dims)
+        model = converter.from_torch(Calls(function).eval(), tuple(torch.randn(shape) for shape in shapes))
     found = [str(item.message) for item in caught if issubclass(item.category, ConversionWarning) and "ends at 16777216" not in str(item)]
     sizes = [port.spec.shape[1] for port in model.graph.inputs]
     assert [re.search(told.format(*map(re.escape, map(str, sizes))), text) is not None for text in found] == [True] if told else not found
-    assert not named or list(map(str, sizes)) == names
 
 
 def test_an_end_that_no_run_reaches_is_no_search() -> None:
@@ -182,22 +168,6 @@ def test_an_end_of_the_modules_own_is_no_error_and_told(way: str) -> None:
     # Where it was asked for with its end, or by nobody, it is no surprise.
     ended = converter.from_torch(module, example, dims={"x": [Dim("batch"), Dim("seq", max=16), 4]})
     assert ended.graph.dims["seq"].max == converter.from_torch(module, example).graph.dims["x_1"].max == 16
-
-
-def test_two_names_for_one_size() -> None:
-    example = (torch.randn(2, 6), torch.randn(2, 6))
-    with pytest.raises(UnsupportedError, match=r"'second'.*is tied to another size: it is first") as caught:
-        converter.from_torch(Sum(), example, dims={"a": ["batch", "first"], "b": ["batch", "second"]})
-    assert caught.value.fix is not None
-    assert "give first and second one name" in caught.value.fix
-
-
-def test_a_size_made_of_others_may_have_a_name() -> None:
-    example = (torch.randn(2, 3), torch.randn(2, 5), torch.randn(2, 8))
-    names = {"tokens": ["batch", "time"], "past": ["batch", "past"], "mask": ["batch", "total"]}
-    model = converter.from_torch(Cached(), example, dims=names)
-    assert str(model.graph.inputs[2].spec) in ("float32[batch, past + time]", "float32[batch, time + past]")
-    assert_equal(model, Cached(), (torch.randn(1, 1), torch.randn(1, 9), torch.randn(1, 10)))
 
 
 @pytest.mark.parametrize("dims", [

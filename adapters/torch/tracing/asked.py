@@ -1,4 +1,7 @@
-"""What `dims=` asks of an example's sizes, in the forms that a person may write it, torch's own among them."""
+"""What `dims=` asks of an example's sizes, in the forms that a person may write it, torch's own among them.
+
+A name is a size that has to stay free. An expression of names, `"past + time"`, says that a size follows from others.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import torch.utils._pytree as pytree
 from torch.export import Dim
 
 from adapters.torch.tracing.inputs import Unnamed, flat_names, identifier
-from converter.errors import ConverterError
+from converter.dims import Expr
+from converter.errors import ConverterError, GraphError
 from converter.ir import DimRange
+from converter.size_text import parse
 
 
 def named_dims(dims: Any, arguments: Mapping[str, Any]) -> tuple[Any, dict[str, DimRange]]:
@@ -67,7 +72,9 @@ def _entries(axes: Any, rank: int) -> list[Any] | None:
 
 def _axis(entry: Any, name: str, axis: int, ranges: dict[str, DimRange]) -> Any:
     """What is asked of one axis; `NotImplemented` for what only torch knows."""
-    if entry is None or isinstance(entry, str) or type(entry) is int:
+    if isinstance(entry, str):
+        return Unnamed(f"{identifier(name)}_{axis}") if _is_made_of_others(entry) else entry
+    if entry is None or type(entry) is int:
         return entry
     if entry is Dim.STATIC:
         return None
@@ -81,3 +88,11 @@ def _axis(entry: Any, name: str, axis: int, ranges: dict[str, DimRange]) -> Any:
             ranges[entry.__name__] = DimRange(low, high)
         return str(entry.__name__)
     return NotImplemented
+
+
+def _is_made_of_others(text: str) -> bool:
+    try:
+        size = parse(text)
+    except GraphError:
+        return False
+    return isinstance(size, Expr) and size.symbol is None

@@ -1,27 +1,22 @@
-"""Sizes that were to be free and are not wholly: fixed, with an upper end, or another size. Which they are, whether the module
-itself wants it so, and what to say of them."""
+"""Sizes that were to be free and are not wholly: fixed, with an upper end, or another size. Which they are, and whether the module
+itself wants it so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 
 from adapters.torch.state.memory import evaluation, unchanged
-from adapters.torch.tracing.effort import current
 from adapters.torch.tracing.exporting import quiet
 from adapters.torch.tracing.inputs import Unnamed, call, call_arguments, resized
-from adapters.torch.tracing.retracing import at_sizes, sizes_of
-from adapters.torch.tracing.specializing import Axis, Place
-from converter.conditions import Condition, unmet
+from adapters.torch.tracing.retracing import sizes_of
+from adapters.torch.tracing.specializing import Axis
 from converter.dims import Dim, Expr, evaluate, symbols
-from converter.errors import UnsupportedError
 from converter.ir import DimRange, Graph
-from converter.ports import Concern
 
 DOUBLED = 256
 """Sizes up to this are tried at about twice as many; longer ones a quarter beyond."""
@@ -176,117 +171,3 @@ def _groups(short: list[Shortfall]) -> Iterator[list[Shortfall]]:
         equal = [item for item in short if item.at == size]
         if len(equal) > 1:
             yield equal
-
-
-# Words ---------------------------------------------------------------------------------------------------------------------
-
-
-def refuse_named(module: torch.nn.Module, short: list[Shortfall], own: set[Shortfall], places: Mapping[Axis, Place],
-                 dims: Any) -> None:
-    """Raises `UnsupportedError` that lists the sizes that were asked for by name and are not free. An upper end that the module
-    itself has, as a table of positions gives one, is no such thing."""
-    refused = [item for item in short if item.name is not None and not (item in own and _is_its_own(item))]
-    if not refused:
-        return
-    items: list[dict[str, object]] = []
-    for item in refused:
-        place = _place_of(item, places)
-        items.append({"operator": place.operator if place is not None and place.operator else "a size",
-                      "reason": f"{item.describe()}: {why(item, item in own, None)}", "source": place.line if place is not None else None})
-    fixed = {item.name: item.at for item in refused}
-    example = {name: [fixed.get(axis, axis) if isinstance(axis, str) else axis for axis in axes] for name, axes in dims.items()
-               if any(axis in fixed for axis in axes if isinstance(axis, str))}
-    tied = [item for item in refused if isinstance(item.size, Expr) and item.size.symbol is not None]
-    options = " ".join(f"--fix {name}={size}" for name, size in fixed.items())
-    fix = f"fix what cannot be free: dims={example}, or {options} on the command line"
-    if tied:
-        fix += f"; or give {' and '.join(sorted({str(tied[0].size), str(tied[0].name)}))} one name"
-    raise UnsupportedError(f"sizes that were asked to be free are not: {', '.join(str(item.name) for item in refused)}",
-                           where=type(module).__name__, items=items, fix=fix)
-
-
-def _is_its_own(item: Shortfall) -> bool:
-    """Whether a limit of the module's own leaves a size free: up to an end well beyond where it begins, which a few sizes that
-    come to the same after a stride are not; or with others of which it is made, as a mask is as long as a cache and the new
-    tokens together."""
-    if isinstance(item.size, DimRange):
-        return item.size.max is None or item.size.max >= 2 * item.size.min
-    return isinstance(item.size, Expr) and item.size.symbol is None
-
-
-def why(item: Shortfall, own: bool, place: Place | None) -> str:
-    """The reason for which a size falls short."""
-    if own:
-        return ("the module's code or its weights need that size" if isinstance(item.size, int) else
-                "the module takes no other that was tried")
-    lost = ("holds for this one alone" if isinstance(item.size, int) else "does not go beyond" if isinstance(item.size, DimRange)
-            else "ties the two")
-    return f"the module takes others, but its trace {lost}" + (f" ({place})" if place is not None and str(place) else "")
-
-
-def describe_all(short: list[Shortfall], own: set[Shortfall], places: Mapping[Axis, Place]) -> list[str]:
-    """Notes on all that falls short; what the module itself would take is a concern, and so is an end to a size that was asked for."""
-    notes: list[str] = []
-    for item in short:
-        if item in own and _is_its_own(item):
-            if item.name is not None and isinstance(item.size, DimRange):
-                notes.append(Concern(f"{item.describe()}, where the module's own code or weights end"))
-            continue  # the note on the range says it, and the shapes themselves
-        note = f"{item.describe()}: {why(item, item in own, _place_of(item, places))}"
-        notes.append(note if item in own else Concern(note))
-    return notes
-
-
-TRIED = 6
-"""Sizes that a graph leaves out at which its module is run."""
-
-
-def left_out(module: torch.nn.Module, arguments: Mapping[str, Any], graph: Graph, names: Names,
-             asked: Mapping[str, DimRange]) -> list[Concern]:
-    """What a person must know of sizes that the graph refuses and the module takes: those below a range or between its steps, and those
-    of which a condition between sizes is not met. `asked` are the ranges that were asked for, by name."""
-    own = sizes_of(arguments, graph, names)
-    where = {size.symbol: f"axis {axis} of {port.name!r}" for port in reversed(graph.inputs)
-             for axis, size in enumerate(port.spec.shape) if isinstance(size, Expr) and size.symbol is not None}
-    found = []
-    for name, span in graph.dims.items():
-        if name in own and (name not in asked or asked[name].min < span.min or span.step > 1):
-            between = (own[name] + 1, own[name] + 2, own[name] - 1) if span.step > 1 else ()
-            others = dict.fromkeys((span.min - 1, span.min // 2, 1, *between))
-            size = _taken(module, arguments, graph, names, ({name: size} for size in others if size > 0 and size not in span))
-            if size is not None:
-                found.append(Concern(f"{where[name]} is {name} in {span}: the module takes {size[name]} too, but goes another way there "
-                                     "than in its trace"))
-    for condition in graph.requires:
-        sizes = _taken(module, arguments, graph, names, _unmet(condition, own, graph))
-        if sizes is not None:
-            told = " and ".join(f"{name} = {size}" for name, size in sizes.items())
-            found.append(Concern(f"requires {condition}: the module takes {told} too, but goes another way there than in its trace"))
-    return found
-
-
-def _unmet(condition: Condition, own: Mapping[str, int], graph: Graph) -> Iterator[dict[str, int]]:
-    """Sizes near those of an example at which one condition is not met and the others are."""
-    symbols = sorted(condition.symbols & own.keys())
-    for more in (1, -1, 2, 3, 5):
-        for name in symbols:
-            for changed in ({name: own[name] + more}, {other: own[name] + more for other in symbols if other != name}):
-                sizes = {**{other: own[other] for other in symbols}, **changed}
-                within = all(size > 0 and size in graph.dims.get(other, DimRange()) for other, size in sizes.items())
-                if within and unmet([item for item in graph.requires if item.symbols <= own.keys()], {**own, **sizes}) == [condition]:
-                    yield sizes
-
-
-def _taken(module: torch.nn.Module, arguments: Mapping[str, Any], graph: Graph, names: Names,
-           tried: Iterator[dict[str, int]]) -> dict[str, int] | None:
-    """The first of some sizes that the module takes."""
-    own = sizes_of(arguments, graph, names)
-    for sizes in islice(tried, TRIED):
-        example = at_sizes(arguments, graph, names, {**own, **sizes})
-        if example is not None and current().left() > 0 and takes(module, example):
-            return sizes
-    return None
-
-
-def _place_of(item: Shortfall, places: Mapping[Axis, Place]) -> Place | None:
-    return next((places[axis] for axis in item.axes if axis in places), None)

@@ -13,6 +13,7 @@ import torch.utils._pytree as pytree
 import adapters.torch.tracing.free_sizes as free_sizes
 import adapters.torch.tracing.loops as loops
 import adapters.torch.tracing.retracing as retracing
+import adapters.torch.tracing.told_sizes as told_sizes
 from adapters.torch.sizes.domains import meet
 from adapters.torch.tracing.effort import EffortSpent, require_time
 from adapters.torch.tracing.exporting import names_axes
@@ -73,10 +74,10 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
         if found is best:
             break
         best, short = found, _short(found, arguments, dims, ranges)
-    free_sizes.refuse_named(module, short, own, best.places, dims)
     graph = best.program.model.graph
-    notes = [*free_sizes.describe_all(short, own, best.places),
-             *free_sizes.left_out(module, best.example, graph, best.program.input_names, ranges)]
+    left_out = told_sizes.omissions(module, best.example, graph, best.program.input_names, ranges, best.domain)
+    told_sizes.refuse_named(module, short, own, best.places, left_out, graph, best.domain, dims)
+    notes = told_sizes.describe_all(short, own, best.places, left_out)
     return _within(replace(best.program, notes=(*best.program.notes, *notes, *more)), ranges)
 
 
