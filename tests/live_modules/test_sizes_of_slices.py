@@ -98,6 +98,7 @@ CASES: dict[str, Case] = {
     "three parts": Case(lambda x: torch.cat([part.mean(1) for part in x.chunk(3, 1)], 1), (9,), lambda n: n >= 3 and n != 4),
     "narrowed": Case(lambda x: x.narrow(1, 2, 3) * 2, (9,), lambda n: n >= 5),
     "windows": Case(lambda x: x.unfold(1, 4, 2).sum(-1), (9,), lambda n: n >= 4),
+    "pooled to half as many": Case(lambda x: F.adaptive_avg_pool2d(x, (x.shape[1] // 2, 2)), (9,), lambda n: True),
     "taken off": Case(lambda x: F.pad(x, (0, 0, -2, -1)) * 2, (9,), lambda n: n >= 3),
     "written to a slice": Case(lambda x: torch.slice_scatter(x, x[:, :4] * 2, 1, 0, 4), (9,), lambda n: True),
     "to another's length": Case(lambda a, b: a[:, :b.shape[1]] * 2, (3, 8), lambda a, b: True),
