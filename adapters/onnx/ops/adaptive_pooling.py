@@ -37,10 +37,11 @@ def _windows(g: Lowering, size: Dim, count: Dim) -> tuple[Tensor, Tensor | None,
     if isinstance(size, int) and isinstance(count, int):
         fixed, inside = windows(size, count)
         return g.constant(fixed), None if inside.all() else g.constant(inside, DType.BOOL), fixed.shape[1]
-    widest = (size - 1) // maximum(count, 1) + 2  # there may be no window at all
+    divisor = maximum(count, 1)  # there may be no window at all
+    widest = (size - 1) // divisor + 2
     index = g.node("Range", g.constant(0), g.scalar_size(count), g.constant(1), spec=TensorSpec(DType.INT64, (count,)))
     index = g.node("Unsqueeze", index, g.constant([1]), spec=TensorSpec(DType.INT64, (count, 1)))
-    total, number = g.size(size), g.size(count)
+    total, number = g.size(size), g.size(divisor)
     column = index.spec
     start = g.node("Div", g.node("Mul", index, total, spec=column), number, spec=column)
     # ceil((i + 1)·n / m) = (i·n + n + m - 1) // m
