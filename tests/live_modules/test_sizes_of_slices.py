@@ -99,6 +99,7 @@ CASES: dict[str, Case] = {
     "narrowed": Case(lambda x: x.narrow(1, 2, 3) * 2, (9,), lambda n: n >= 5),
     "windows": Case(lambda x: x.unfold(1, 4, 2).sum(-1), (9,), lambda n: n >= 4),
     "pooled to half as many": Case(lambda x: F.adaptive_avg_pool2d(x, (x.shape[1] // 2, 2)), (9,), lambda n: True),
+    "channels in the places of pixels": Case(lambda x: F.pixel_shuffle(x[..., None], 2), (8,), lambda n: n % 4 == 0),
     "taken off": Case(lambda x: F.pad(x, (0, 0, -2, -1)) * 2, (9,), lambda n: n >= 3),
     "written to a slice": Case(lambda x: torch.slice_scatter(x, x[:, :4] * 2, 1, 0, 4), (9,), lambda n: True),
     "to another's length": Case(lambda a, b: a[:, :b.shape[1]] * 2, (3, 8), lambda a, b: True),

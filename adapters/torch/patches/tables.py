@@ -2,7 +2,7 @@
 
 A window `hann_window(x.shape[1])`, frequencies, `linspace(0, 1, width)`, `triu_indices`: a trace fixes the size there, or has no
 importer. While `free_tables()` is active they are traced as what they compute, in float64 where they are floats; so are
-`diff` of several orders, `tensor_split` into a number of parts, `unfold` into windows of a size, `fill_diagonal_`, `cdist`, which
+`diff` of several orders, `tensor_split` into a number of parts, `unfold` into windows, `fill_diagonal_`, `pixel_shuffle`, `cdist`, which
 changes its way of computing above 25 rows, `pdist`, `affine_grid`, `istft` to a length, `one_hot` and `bincount` to a number of
 classes, and the functions of `math` of a number computed from sizes.
 """
@@ -133,6 +133,16 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_f
     batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])  # type: ignore[no-untyped-call]
     first, second = (item.expand(*batch, *item.shape[-2:]) for item in (x1, x2))
     return torch.ops.aten._cdist_forward(first, second, p, 2)
+
+
+def _pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
+    factor = upscale_factor
+    if input.dim() < 3 or not holds_sizes(input.shape[-3]):
+        return torch.pixel_shuffle(input, factor)
+    *batch, channels, height, width = input.shape
+    parts = input.reshape(*batch, channels // factor ** 2, factor, factor, height, width)
+    spread = parts.movedim((-4, -3), (-3, -1))
+    return spread.reshape(*batch, channels // factor ** 2, height * factor, width * factor)
 
 
 def _pdist(input: Tensor, p: float = 2.0) -> Tensor:
@@ -277,7 +287,7 @@ FREE: Mapping[Any, Callable[..., Any]] = {
     torch.linspace: _linspace, torch.logspace: _logspace, torch.fft.fftfreq: _fftfreq, torch.fft.rfftfreq: _rfftfreq,
     torch.tril_indices: _triangle_indices(torch.tril_indices, torch.tril),
     torch.triu_indices: _triangle_indices(torch.triu_indices, torch.triu),
-    Tensor.fill_diagonal_: _fill_diagonal, torch.cdist: _cdist, torch.pdist: _pdist,
+    Tensor.fill_diagonal_: _fill_diagonal, torch.pixel_shuffle: _pixel_shuffle, torch.cdist: _cdist, torch.pdist: _pdist,
     torch.nn.functional.affine_grid: _affine_grid, torch.diff: _diff, Tensor.diff: _diff,
     Tensor.unfold: _unfold, torch.tensor_split: _tensor_split, Tensor.tensor_split: _tensor_split,
     torch.chunk: _chunk, Tensor.chunk: _chunk, torch.split: _split, Tensor.split: _split,
