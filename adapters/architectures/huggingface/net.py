@@ -8,39 +8,40 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
-
+from adapters.architectures import activations
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
-from converter.builder import BuilderOperand, GraphBuilder, Value
+from adapters.architectures.net import NetBuilder
+from converter.builder import Value
 from converter.dims import Dim
 from converter.errors import UnsupportedError
 from converter.ir import DimRange, DType, Graph, TensorSpec
 
 # transformers' names of activations. gelu_fast's constant has 10 digits of sqrt(2 / pi).
-ACTIVATIONS: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
-    "gelu": (("gelu", {}),),
-    "gelu_python": (("gelu", {}),),
-    "gelu_new": (("gelu", {"approximate": "tanh"}),),
-    "gelu_fast": (("gelu", {"approximate": "tanh"}),),
-    "gelu_pytorch_tanh": (("gelu", {"approximate": "tanh"}),),
-    "gelu_python_tanh": (("gelu", {"approximate": "tanh"}),),
-    "relu": (("relu", {}),),
-    "relu2": (("relu", {}), ("square", {})),
-    "relu6": (("hardtanh", {"min_val": 0.0, "max_val": 6.0}),),
-    "leaky_relu": (("leaky_relu", {}),),
-    "hardswish": (("hardswish", {}),),
-    "silu": (("silu", {}),),
-    "swish": (("silu", {}),),
-    "tanh": (("tanh", {}),),
-    "sigmoid": (("sigmoid", {}),),
-    "mish": (("mish", {}),),
-    "quick_gelu": (("quick_gelu", {}),),
-    "linear": (),
+ACTIVATIONS: Mapping[str, Activation] = {
+    "gelu": activations.GELU,
+    "gelu_python": activations.GELU,
+    "gelu_new": activations.GELU_TANH,
+    "gelu_fast": activations.GELU_TANH,
+    "gelu_pytorch_tanh": activations.GELU_TANH,
+    "gelu_python_tanh": activations.GELU_TANH,
+    "relu": activations.RELU,
+    "relu2": activations.RELU_SQUARED,
+    "relu6": activations.RELU6,
+    "leaky_relu": activations.LEAKY_RELU,
+    "hardswish": activations.HARDSWISH,
+    "silu": activations.SILU,
+    "swish": activations.SILU,
+    "tanh": activations.TANH,
+    "sigmoid": activations.SIGMOID,
+    "mish": activations.MISH,
+    "quick_gelu": activations.QUICK_GELU,
+    "linear": activations.IDENTITY,
 }
 
 
-class Net:
+class Net(NetBuilder):
     """What a family's `build` works with.
 
     Roles become the checkpoint's own names; every tensor's shape is what the config says, and `declared` collects them.
@@ -48,11 +49,10 @@ class Net:
 
     def __init__(self, family: Family, config: Config, held: Mapping[str, TensorSpec], name: str, *, take: Sequence[str],
                  cache: bool = False, prefix: str | None = None) -> None:
-        self.family, self.config, self.held, self.take, self.cache = family, config, held, tuple(take), cache
-        self.b = GraphBuilder(name)
+        super().__init__(name, held)
+        self.family, self.config, self.take, self.cache = family, config, tuple(take), cache
         self.declared: dict[str, TensorSpec] = {}
         self.aliases: dict[str, str] = {}
-        self.constants: dict[str, np.ndarray[Any, Any]] = {}
         self.notes: list[str] = []
         self.outputs: dict[str, Value] = {}
         self.flat: dict[str, Value] = {}
@@ -108,13 +108,6 @@ class Net:
         self.declared[name] = value.spec
         return value
 
-    def constant(self, name: str, values: np.ndarray[Any, Any]) -> Value:
-        """A tensor that no checkpoint holds; what has the name already is it."""
-        if name in self.constants:
-            return Value(name, self.b.specs[name])
-        self.constants[name] = values
-        return self.b.parameter(name, values.dtype, values.shape)
-
     @property
     def wide(self) -> DType:
         """The graph's dtype, float32 for the smaller floats: what norms, angles and states are computed in."""
@@ -167,44 +160,13 @@ class Net:
 
     # Layers --------------------------------------------------------------------------------------------------------------
 
-    def op(self, op: str, *inputs: BuilderOperand, name: str | None = None, **attributes: Any) -> Value:
-        return self.b.op(op, *inputs, name=name, **attributes)
-
-    def linear(self, x: Value, role: str, width: int, *, bias: bool = True, name: str | None = None, **places: Any) -> Value:
-        """x · weightᵀ + bias, the weight [width, in]."""
-        weight = self.tensor(role, (width, x.shape[-1]), **places)
-        return self.op("linear", x, weight, self.tensor(role, (width,), "bias", **places) if bias else None, name=name)
-
     def transposed_linear(self, x: Value, role: str, width: int, **places: Any) -> Value:
         """x · weight + bias, the weight [in, width]: GPT-2's Conv1D."""
         weight = self.tensor(role, (x.shape[-1], width), **places)
         return self.op("add", self.op("matmul", x, weight), self.tensor(role, (width,), "bias", **places))
 
-    def layer_norm(self, x: Value, role: str, eps: float, *, bias: bool = True, name: str | None = None, **places: Any) -> Value:
-        shape = (x.shape[-1],)
-        offset = self.tensor(role, shape, "bias", **places) if bias else None
-        return self.op("layer_norm", x, self.tensor(role, shape, **places), offset, name=name, normalized_shape=shape, eps=eps)
-
-    def rms_norm(self, x: Value, role: str, eps: float, **places: Any) -> Value:
-        shape = (x.shape[-1],)
-        return self.op("rms_norm", x, self.tensor(role, shape, **places), normalized_shape=shape, eps=eps)
-
     def embedding(self, indices: Value, role: str, rows: int, width: int, **places: Any) -> Value:
         return self.op("embedding", indices, self.tensor(role, (rows, width), **places))
-
-    def activation(self, x: Value, kind: tuple[tuple[str, Mapping[str, Any]], ...]) -> Value:
-        """One of `ACTIVATIONS`."""
-        for op, attributes in kind:
-            if op == "quick_gelu":
-                x = self.op("multiply", x, self.op("sigmoid", self.op("multiply", x, 1.702)))
-            else:
-                x = self.op(op, x, **attributes)
-        return x
-
-    def cast(self, x: Value, dtype: DType | None = None) -> Value:
-        """x in a dtype, by default the graph's."""
-        dtype = dtype or self.dtype
-        return x if x.dtype is dtype else self.op("astype", x, dtype=dtype)
 
     def first(self, x: Value) -> Value:
         """[batch, time, width] at time 0."""

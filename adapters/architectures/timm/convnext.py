@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.architectures.net import divisible
 from adapters.architectures.timm.net import Kind, Net
-from adapters.architectures.torchvision.layers import make_divisible, size
+from adapters.architectures.torchvision.layers import size
 from converter.builder import Value
 
 STEMS = ("patch", "overlap", "overlap_tiered", "overlap_act")
@@ -57,7 +58,7 @@ def _stem(net: Net, blocks: Blocks, width: int) -> tuple[Value, int]:
     if kind == "patch":
         x = net.convolution(x, "stem.0", width, patch, patch, 0, bias=blocks.bias)
         return net.norm(x, "stem.1", blocks.norm, 1), patch
-    x = net.convolution(x, "stem.0", make_divisible(width // 2) if kind == "overlap_tiered" else width, 3, 2, bias=blocks.bias)
+    x = net.convolution(x, "stem.0", divisible(width // 2) if kind == "overlap_tiered" else width, 3, 2, bias=blocks.bias)
     place = 1
     if kind == "overlap_act":
         x, place = net.activate(x, blocks.activation), 2

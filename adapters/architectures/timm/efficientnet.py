@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.architectures.net import divisible
 from adapters.architectures.timm.net import Kind, Net
-from adapters.architectures.torchvision.layers import make_divisible, size
+from adapters.architectures.torchvision.layers import size
 from converter.builder import Value
 from converter.errors import UnsupportedError
 
@@ -80,7 +81,7 @@ def _convolution(net: Net, x: Value, name: str, out: int, kernel: int | Sequence
     padding = (stride - 1 + dilation * (kernel - 1)) // 2
     if blocks.same and (stride > 1 or dilation * (kernel - 1) % 2):
         x, padding = net.same(x, kernel, stride, dilation), 0
-    return net.convolution(x, name, out, kernel, stride, padding, groups, bias, dilation)
+    return net.convolution(x, name, out, kernel, stride, padding, groups=groups, bias=bias, dilation=dilation)
 
 
 def _normed(net: Net, x: Value, name: str, blocks: Blocks, activation: str = "") -> Value:
@@ -110,8 +111,8 @@ def _gated(net: Net, x: Value, name: str, block: Block, blocks: Blocks, activati
     rule = bound.get("rd_round_fn")
     wanted = size(x, 1) * ratio
     hidden = rounded(wanted, rule[1] if isinstance(rule, list) else {}) if rule else round(wanted)
-    return net.gate(x, name, hidden, str(bound.get("force_act_layer") or activation), str(bound.get("gate_layer", "sigmoid")),
-                    ("conv_reduce", "conv_expand"))
+    return net.gate(x, (f"{name}.conv_reduce", f"{name}.conv_expand"), hidden, net.kind(str(bound.get("force_act_layer") or activation)),
+                    net.kind(str(bound.get("gate_layer", "sigmoid"))))
 
 
 def _plain(net: Net, x: Value, block: Block, blocks: Blocks, place: Place) -> Value:
@@ -128,7 +129,7 @@ def _separable(net: Net, x: Value, block: Block, blocks: Blocks, place: Place) -
 
 
 def _inverted(net: Net, x: Value, block: Block, blocks: Blocks, place: Place) -> Value:
-    name, middle = place.name, make_divisible(size(x, 1) * block["exp_ratio"])
+    name, middle = place.name, divisible(size(x, 1) * block["exp_ratio"])
     y = _convolution(net, x, f"{name}.conv_pw", middle, block.get("exp_kernel_size", 1), blocks)
     y = _normed(net, y, f"{name}.bn1", blocks, place.activation)
     y = _spread(net, y, f"{name}.conv_dw", f"{name}.bn2", middle, block["dw_kernel_size"], blocks, place, block.get("group_size", 1),
@@ -140,7 +141,7 @@ def _inverted(net: Net, x: Value, block: Block, blocks: Blocks, place: Place) ->
 
 def _edge(net: Net, x: Value, block: Block, blocks: Blocks, place: Place) -> Value:
     name, forced = place.name, block.get("force_in_chs")
-    middle = make_divisible((rounded(forced, blocks.rounding) if forced else size(x, 1)) * block["exp_ratio"])
+    middle = divisible((rounded(forced, blocks.rounding) if forced else size(x, 1)) * block["exp_ratio"])
     y = _spread(net, x, f"{name}.conv_exp", f"{name}.bn1", middle, block["exp_kernel_size"], blocks, place, block.get("group_size", 0),
                 place.activation)
     y = _gated(net, y, f"{name}.se", block, blocks, place.activation)
@@ -157,7 +158,7 @@ def _universal(net: Net, x: Value, block: Block, blocks: Blocks, place: Place) -
     if first:
         where = still if middle else place
         y = _spread(net, y, f"{name}.dw_start.conv", f"{name}.dw_start.bn", size(y, 1), first, blocks, where, group, "")
-    inner = make_divisible(size(x, 1) * block["exp_ratio"])
+    inner = divisible(size(x, 1) * block["exp_ratio"])
     y = _normed(net, _convolution(net, y, f"{name}.pw_exp.conv", inner, 1, blocks), f"{name}.pw_exp.bn", blocks, place.activation)
     if middle:
         y = _spread(net, y, f"{name}.dw_mid.conv", f"{name}.dw_mid.bn", inner, middle, blocks, place, group, place.activation)

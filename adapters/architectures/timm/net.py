@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from adapters.architectures import activations
+from adapters.architectures.activations import Activation
+from adapters.architectures.net import Pair, pair
 from adapters.architectures.timm.arguments import OTHERWISE, Arguments
-from adapters.architectures.torchvision.layers import Layers, Pair, pair, size
+from adapters.architectures.torchvision.layers import Layers, size
 from converter.builder import Value
 from converter.dims import Dim, maximum
 from converter.errors import UnsupportedError
@@ -16,10 +19,24 @@ from converter.ir import TensorSpec
 
 Kind = tuple[str, Mapping[str, Any]]
 
-ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "relu": ("relu", {}), "relu6": ("hardtanh", {"min_val": 0.0, "max_val": 6.0}), "silu": ("silu", {}), "swish": ("silu", {}),
-    "gelu": ("gelu", {}), "gelutanh": ("gelu", {"approximate": "tanh"}), "hardswish": ("hardswish", {}), "hardsigmoid": ("hardsigmoid", {}),
-    "sigmoid": ("sigmoid", {}), "tanh": ("tanh", {}), "mish": ("mish", {}), "leakyrelu": ("leaky_relu", {}), "elu": ("elu", {}),
+# timm's names of activations, without underscores.
+ACTIVATIONS: Mapping[str, Activation] = {
+    "": activations.IDENTITY,
+    "identity": activations.IDENTITY,
+    "relu": activations.RELU,
+    "relu6": activations.RELU6,
+    "leakyrelu": activations.LEAKY_RELU,
+    "elu": activations.ELU,
+    "gelu": activations.GELU,
+    "gelutanh": activations.GELU_TANH,
+    "quickgelu": activations.QUICK_GELU,
+    "silu": activations.SILU,
+    "swish": activations.SILU,
+    "mish": activations.MISH,
+    "tanh": activations.TANH,
+    "sigmoid": activations.SIGMOID,
+    "hardswish": activations.HARDSWISH,
+    "hardsigmoid": activations.HARDSIGMOID,
 }
 POOLS = ("avg", "max", "avgmax", "catavgmax", "")
 NORM_EPS = {"batchnorm2d": 1e-5, "groupnorm": 1e-5, "layernorm": 1e-6, "layernorm2d": 1e-6, "rmsnorm": 1e-6, "rmsnorm2d": 1e-6,
@@ -27,40 +44,33 @@ NORM_EPS = {"batchnorm2d": 1e-5, "groupnorm": 1e-5, "layernorm": 1e-6, "layernor
 
 
 class Net(Layers):
-    """A timm model's graph being built. `constants` are tensors that no checkpoint holds."""
+    """A timm model's graph being built."""
 
     def __init__(self, name: str, specs: Mapping[str, TensorSpec], prefix: str, arguments: Arguments) -> None:
         super().__init__(name, specs, prefix)
         self.arguments = arguments
-        self.constants: dict[str, np.ndarray[Any, Any]] = {}
 
     def unknown(self, what: str, kind: str, expected: str) -> UnsupportedError:
         """The error for a kind of layer that is not known."""
         return UnsupportedError(f"a kind of {what} that is not known", where=self.arguments.where, expected=expected,
                                 received=repr(kind)[:200], fix=OTHERWISE)
 
-    def constant(self, name: str, values: np.ndarray[Any, Any]) -> Value:
-        """A tensor that no checkpoint holds; the same name twice is the same one."""
-        self.constants[name] = values
-        return self.builder.parameter(name, values.dtype, values.shape)
-
     def picture(self, height: Dim | str = "height", width: Dim | str = "width") -> Value:
         """The graph's input: images of `in_chans` channels."""
-        return self.builder.input("x", self.dtype, ["batch", self.arguments.size("in_chans", 3), height, width])
+        return self.b.input("x", self.dtype, ["batch", self.arguments.size("in_chans", 3), height, width])
 
     # Layers -------------------------------------------------------------------------------------------------------------
 
-    def activate(self, x: Value, kind: str) -> Value:
-        """One of timm's activations; none for ""."""
-        kind = kind.replace("_", "").lower()
-        if kind in ("", "identity"):
-            return x
-        if kind == "quickgelu":
-            return self.op("multiply", x, self.op("sigmoid", self.op("multiply", x, 1.702)))
-        if kind not in ACTIVATIONS:
-            raise self.unknown("activation", kind, ", ".join(ACTIVATIONS))
-        op, attributes = ACTIVATIONS[kind]
-        return self.op(op, x, **attributes)
+    def kind(self, name: str) -> Activation:
+        """What one of timm's names of activations stands for; "" for none."""
+        name = name.replace("_", "").lower()
+        if name not in ACTIVATIONS:
+            raise self.unknown("activation", name, ", ".join(name for name in ACTIVATIONS if name))
+        return ACTIVATIONS[name]
+
+    def activate(self, x: Value, name: str) -> Value:
+        """One of timm's activations, by its name."""
+        return self.activation(x, self.kind(name))
 
     def norm(self, x: Value, name: str, kind: Kind, axis: int = -1) -> Value:
         """A norm over the axis of the channels: 1 for images, -1 for rows of features."""
@@ -70,21 +80,21 @@ class Net(Layers):
         eps = float(bound.get("eps", NORM_EPS[what]))
         channels = size(x, axis)
         if what == "batchnorm2d":
-            vectors = [self.parameter(f"{name}.{part}", channels) for part in ("running_mean", "running_var", "weight", "bias")]
-            return self.op("batch_norm", x, *vectors, eps=eps)
-        weight = self.parameter(f"{name}.weight", channels)
+            return self.batch_norm(x, name, eps)
         if what == "groupnorm":
             groups = int(bound.get("num_groups", 32))
+            weight = self.parameter(f"{name}.weight", channels)
             return self.op("group_norm", x, weight, self.parameter(f"{name}.bias", channels), num_groups=groups, eps=eps)
         if axis == 1:
             x = self.op("permute_dims", x, axes=(0, 2, 3, 1))
         if what.startswith("layernorm"):
-            y = self.op("layer_norm", x, weight, self.parameter(f"{name}.bias", channels), normalized_shape=(channels,), eps=eps)
+            y = self.layer_norm(x, name, eps)
         elif what.startswith("rmsnorm"):
-            y = self.op("rms_norm", x, weight, normalized_shape=(channels,), eps=eps)
+            y = self.rms_norm(x, name, eps)
         else:
             spread = self.op("var", x, axis=(-1,), correction=1, keepdims=True)
-            y = self.op("multiply", self.op("multiply", x, self.op("rsqrt", self.op("add", spread, eps))), weight)
+            y = self.op("multiply", x, self.op("rsqrt", self.op("add", spread, eps)))
+            y = self.op("multiply", y, self.parameter(f"{name}.weight", channels))
         return self.op("permute_dims", y, axes=(0, 3, 1, 2)) if axis == 1 else y
 
     def same(self, x: Value, kernel: Pair, stride: Pair, dilation: int = 1) -> Value:
@@ -123,13 +133,6 @@ class Net(Layers):
         if what in ("blur", "blurpool2d", "blurpc") and bound in ({}, {"pad_mode": "constant"}):
             return self.blur(x, stride, "constant" if bound or what == "blurpc" else "reflect")
         raise self.unknown("anti-aliasing", str(kind), "avg, blur, blurpc")
-
-    def gate(self, x: Value, name: str, hidden: int, activation: str = "relu", gate: str = "sigmoid",
-             parts: tuple[str, str] = ("fc1", "fc2")) -> Value:
-        """Squeeze and excitation: every channel times a factor that all channels' means give."""
-        y = self.op("mean", x, axis=(2, 3), keepdims=True)
-        y = self.activate(self.convolution(y, f"{name}.{parts[0]}", hidden, 1, bias=True), activation)
-        return self.op("multiply", x, self.activate(self.convolution(y, f"{name}.{parts[1]}", size(x, 1), 1, bias=True), gate))
 
     def linear_gate(self, x: Value, name: str) -> Value:
         """Efficient channel attention (Wang et al. 2020): a convolution along the channels' means."""

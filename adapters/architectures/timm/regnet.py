@@ -79,10 +79,10 @@ def _joined(net: Net, y: Value, x: Value, name: str, blocks: Blocks, step: Step)
 def _block(net: Net, x: Value, name: str, blocks: Blocks, step: Step) -> Value:
     inner = round(step.width * blocks.ratio)
     y = _normed(net, net.convolution(x, f"{name}.conv1.conv", inner, 1), f"{name}.conv1.bn", blocks)
-    y = net.convolution(y, f"{name}.conv2.conv", inner, 3, step.stride, step.first, inner // step.group, dilation=step.first)
+    y = net.convolution(y, f"{name}.conv2.conv", inner, 3, step.stride, step.first, groups=inner // step.group, dilation=step.first)
     y = _normed(net, y, f"{name}.conv2.bn", blocks)
     if blocks.squeeze:
-        y = net.gate(y, f"{name}.se", round(size(x, 1) * blocks.squeeze), blocks.activation)
+        y = net.gate(y, (f"{name}.se.fc1", f"{name}.se.fc2"), round(size(x, 1) * blocks.squeeze), net.kind(blocks.activation))
     y = _normed(net, net.convolution(y, f"{name}.conv3.conv", step.width, 1), f"{name}.conv3.bn", blocks, active=False)
     y = _joined(net, y, x, f"{name}.downsample", blocks, step)
     return y if blocks.linear else net.activate(y, blocks.activation)

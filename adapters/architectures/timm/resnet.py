@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.timm.net import Kind, Net, squeezed
 from adapters.architectures.torchvision.layers import size
 from converter.builder import Value
@@ -43,14 +44,15 @@ def _attention(net: Net, x: Value, name: str, kind: Kind) -> Value:
     if what in ("eca", "ecamodule") and not bound:
         return net.linear_gate(x, f"{name}.se")
     if what in ATTENTIONS and set(bound) <= {"rd_ratio"}:
-        return net.gate(x, f"{name}.se", squeezed(size(x, 1) * float(bound.get("rd_ratio", 1 / 16))))
+        hidden = squeezed(size(x, 1) * float(bound.get("rd_ratio", 1 / 16)))
+        return net.gate(x, (f"{name}.se.fc1", f"{name}.se.fc2"), hidden, RELU)
     raise net.arguments.refuse("block_args", ", ".join(ATTENTIONS))
 
 
 def _spread(net: Net, x: Value, name: str, norm: str, out: int, blocks: Blocks, step: Step, groups: int = 1) -> Value:
     """The 3x3 convolution with a block's stride, its norm and activation, and what smooths in the stride's place."""
     smooth = blocks.smooth[0] and (step.stride == 2 or step.first != step.dilation)
-    y = net.convolution(x, name, out, 3, 1 if smooth else step.stride, step.first, groups, dilation=step.first)
+    y = net.convolution(x, name, out, 3, 1 if smooth else step.stride, step.first, groups=groups, dilation=step.first)
     y = net.activate(net.norm(y, norm, blocks.norm, 1), blocks.activation)
     return net.anti_aliased(y, blocks.smooth, step.stride) if smooth else y
 

@@ -7,16 +7,13 @@ windows then; torchvision's is completed first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
+from adapters.architectures.activations import RELU
 from adapters.architectures.timm.net import Net
-from adapters.architectures.torchvision.families.swin import EPS, POSITION_WIDTH, Windows, in_windows, mask_of, merge, padded
-from adapters.architectures.torchvision.layers import relu, size
+from adapters.architectures.torchvision.families.swin import EPS, POSITION_WIDTH, in_windows, narrow
+from adapters.architectures.torchvision.layers import size
+from adapters.architectures.windows import Windows, complete, crop, distances, mask_of, offsets, pairs, roll
 from converter.builder import Value
-
-FURTHEST = 8  # distances within a window go from -8 to 8 before their logarithm is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +31,17 @@ def _position_bias(net: Net, name: str, sides: tuple[int, int], heads: int, bloc
     """What each head adds for two tokens' places in a window: `[heads, tokens, tokens]`."""
     (high, wide), tokens = sides, sides[0] * sides[1]
     span = (2 * high - 1) * (2 * wide - 1)
-    rows, columns = np.divmod(np.arange(tokens), wide)
-    down, right = (place[:, None] - place[None, :] + side - 1 for place, side in ((rows, high), (columns, wide)))
-    index = net.constant(f"relative_position_index_{high}_{wide}", (down * (2 * wide - 1) + right).reshape(-1).astype(np.int64))
+    index = net.constant(f"relative_position_index_{high}_{wide}", pairs(sides).reshape(-1))
     net.unused(f"{name}.relative_position_index")
     if blocks.second:
-        table = net.linear(net.constant(f"relative_coords_table_{high}_{wide}_{trained}", _distances(net, sides, trained)),
-                           f"{name}.cpb_mlp.0", POSITION_WIDTH)
+        apart = distances(sides, trained)[None].astype(net.dtype.numpy)
+        table = net.linear(net.constant(f"relative_coords_table_{high}_{wide}_{trained}", apart), f"{name}.cpb_mlp.0", POSITION_WIDTH)
         net.unused(f"{name}.relative_coords_table")
-        table = net.op("reshape", net.linear(relu(net, table), f"{name}.cpb_mlp.2", heads, bias=False), shape=(span, heads))
+        table = net.op("reshape", net.linear(net.activation(table, RELU), f"{name}.cpb_mlp.2", heads, bias=False), shape=(span, heads))
         table = net.op("multiply", net.op("sigmoid", table), 16.0)
     else:
         table = net.parameter(f"{name}.relative_position_bias_table", span, heads)
-    bias = net.op("reshape", net.op("embedding", index, table), shape=(tokens, tokens, heads))
-    return net.op("permute_dims", bias, axes=(2, 0, 1))
-
-
-def _distances(net: Net, sides: tuple[int, int], trained: int) -> np.ndarray[Any, Any]:
-    """Of two tokens of a window, by rows and columns, in logarithms: `[1, 2 · height - 1, 2 · width - 1, 2]`, as float32 gives them."""
-    axes = [np.arange(1 - side, side, dtype=np.float32) / np.float32(max((trained or side) - 1, 1)) * np.float32(FURTHEST)
-            for side in sides]
-    table = np.stack(np.meshgrid(*axes, indexing="ij"), -1)[None]
-    # NumPy's own logarithm in float32 differs from machine to machine; PyTorch's is the nearest float32.
-    logarithms = np.log2(np.abs(table) + np.float32(1), dtype=np.float64).astype(np.float32)
-    return (np.sign(table) * logarithms / np.float32(3)).astype(net.dtype.numpy)
+    return offsets(net, table, index, tokens)
 
 
 def _query_key_value(net: Net, x: Value, name: str, blocks: Blocks) -> Value:
@@ -75,13 +59,11 @@ def _query_key_value(net: Net, x: Value, name: str, blocks: Blocks) -> Value:
 
 
 def _attention(net: Net, x: Value, name: str, blocks: Blocks, heads: int, windows: Windows, bias: Value, mask: Value | None) -> Value:
-    height, width = x.shape[1:3]
     moved = any(windows.shifts)
-    x = net.op("roll", x, shift=tuple(-shift for shift in windows.shifts), axis=(1, 2)) if moved else x
-    qkv = _query_key_value(net, padded(net, x, windows), name, blocks)
-    y = in_windows(net, qkv, name, heads, windows, bias, mask, blocks.second)
-    y = net.op("slice", y, axes=(1, 2), starts=(0, 0), stops=(height, width), steps=(1, 1))
-    return net.op("roll", y, shift=windows.shifts, axis=(1, 2)) if moved else y
+    x = roll(net, x, windows) if moved else x
+    qkv = _query_key_value(net, complete(net, x, windows), name, blocks)
+    y = crop(net, in_windows(net, qkv, name, heads, windows, bias, mask, blocks.second), windows)
+    return roll(net, y, windows, back=True) if moved else y
 
 
 def _block(net: Net, x: Value, name: str, blocks: Blocks, heads: int, windows: Windows, mask: Value | None, trained: int) -> Value:
@@ -126,7 +108,7 @@ def build(net: Net, built: str) -> Value:
     x = net.layer_norm(net.op("permute_dims", x, axes=(0, 2, 3, 1)), "patch_embed.norm", EPS)
     for stage, (depth, count, target) in enumerate(zip(depths, heads, targets, strict=True)):
         if stage:
-            x = merge(net, x, f"layers.{stage}.downsample", second)
+            x = narrow(net, x, f"layers.{stage}.downsample", second)
         if size(x, -1) % count:
             raise arguments.refuse("num_heads", f"divisors of {width}, {2 * width}, …")
         height, across = size(x, 1), size(x, 2)

@@ -56,7 +56,7 @@ def mlp(net: Net, x: Value, name: str, blocks: Blocks) -> Value:
         if set(bound) - {"act_layer", "gate_last"} or hidden % 2:
             raise net.arguments.refuse("mlp_layer", "act_layer and gate_last")
         both = net.linear(x, f"{name}.fc1", hidden, bias=bias)
-        first, second = net.builder.add("split", (both,), {"sizes": (hidden // 2,) * 2, "axis": -1})
+        first, second = net.b.add("split", (both,), {"sizes": (hidden // 2,) * 2, "axis": -1})
         if not bound.get("gate_last", kind == "glumlp"):
             first, second = second, first
         y = net.op("multiply", first, net.activate(second, blocks.activation))
@@ -100,7 +100,7 @@ def latent_pool(net: Net, x: Value, name: str, heads: int, hidden: int, norm: Ki
     query = net.linear(net.parameter(f"{name}.latent", 1, 1, width), f"{name}.q", width)
     query = net.op("broadcast_to", net.op("reshape", query, shape=(1, heads, 1, width // heads)), shape=(batch, heads, 1, width // heads))
     kv = net.op("reshape", net.linear(x, f"{name}.kv", 2 * width), shape=(batch, length, 2, heads, width // heads))
-    key, value = net.builder.add("unstack", (net.op("permute_dims", kv, axes=(2, 0, 3, 1, 4)),), {"axis": 0})
+    key, value = net.b.add("unstack", (net.op("permute_dims", kv, axes=(2, 0, 3, 1, 4)),), {"axis": 0})
     y = net.op("scaled_dot_product_attention", query, key, value)
     y = net.linear(net.op("reshape", y, shape=(batch, width)), f"{name}.proj", width)
     inner = net.activate(net.linear(net.norm(y, f"{name}.norm", norm), f"{name}.mlp.fc1", hidden), activation)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers import causal, decoders, encoders
@@ -48,7 +49,6 @@ ENDINGS = {**TASKS, "pretraining": "ForPreTraining", "next-sentence": "ForNextSe
 WITH_TYPES = ("input_ids", "attention_mask", "token_type_ids")
 WITHOUT_TYPES = ("position_ids", "token_type_ids")
 
-Activation = tuple[tuple[str, Mapping[str, Any]], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers import decoders
@@ -70,7 +71,7 @@ class Sizes:
     groups: int
     size: int
     inner: int
-    activation: tuple[tuple[str, Mapping[str, Any]], ...]
+    activation: Activation
 
 
 @dataclass(frozen=True, slots=True)

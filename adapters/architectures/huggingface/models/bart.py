@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import CACHED, Family, Inputs
 from adapters.architectures.huggingface.layers.decoders import INPUTS, Sequence, attend, rows_of, sequence
@@ -119,7 +120,7 @@ class Stack:
     layers: int
     heads: int
     inner: int
-    activation: tuple[tuple[str, Mapping[str, Any]], ...]
+    activation: Activation
     before: bool
     key_bias: bool = True
 

@@ -10,6 +10,7 @@ from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import TASKS, image, layer, patches, pixels, sizes, with_tokens
 from adapters.architectures.huggingface.models.vit import NAMES as VIT
 from adapters.architectures.huggingface.net import Net
+from adapters.architectures.windows import offsets, pairs
 from converter.builder import Value
 
 TABLE = "relative_position_bias.relative_position_bias_table"
@@ -67,20 +68,16 @@ def build(net: Net, task: str) -> None:
 def _pairs(net: Net, side: int) -> Value:
     """Which row of a table of offsets each pair of words has; the last three are of the class token. int64 [words²]."""
     count = (2 * side - 1)**2
-    rows, columns = np.divmod(np.arange(side * side), side)
-    down, right = (item[:, None] - item[None, :] + side - 1 for item in (rows, columns))
     found = np.full((side * side + 1,) * 2, count, np.int64)
     found[:, 0] = count + 1
     found[0, 0] = count + 2
-    found[1:, 1:] = down * (2 * side - 1) + right
+    found[1:, 1:] = pairs((side, side))
     return net.constant("relative_position_index", found.reshape(-1))
 
 
 def _offsets(net: Net, near: Value, role: str, side: int, heads: int, **places: int) -> Value:
     """What is added to each head's scores: [heads, words, words]."""
-    words = side * side + 1
-    table = net.tensor(role, ((2 * side - 1)**2 + 3, heads), "", **places)
-    return net.op("permute_dims", net.op("reshape", net.op("embedding", near, table), shape=(words, words, heads)), axes=(2, 0, 1))
+    return offsets(net, net.tensor(role, ((2 * side - 1)**2 + 3, heads), "", **places), near, side * side + 1)
 
 
 BEIT = Family(

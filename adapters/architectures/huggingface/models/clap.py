@@ -12,7 +12,7 @@ from adapters.architectures.huggingface.layers.encoders import sizes as text_siz
 from adapters.architectures.huggingface.layers.vision import pair
 from adapters.architectures.huggingface.models import bert
 from adapters.architectures.huggingface.models.clip import part, text_words, tower_of, unit
-from adapters.architectures.huggingface.models.convolutional import COUNTERS, batch_norm, convolution
+from adapters.architectures.huggingface.models.convolutional import COUNTERS
 from adapters.architectures.huggingface.models.swin import EPS, layout_of, stages
 from adapters.architectures.huggingface.models.swin import NAMES as SWIN
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
@@ -79,7 +79,7 @@ def _sound(net: Net, config: Config, prefix: str, batch: str = "batch") -> tuple
         raise config.refuse("patch_embed_input_channels", "1 where crops are joined to the whole", channels)
     net.b.dims.update({batch: DimRange(1), "frames": DimRange(1, side * ratio)})
     x = net.b.input("input_features", net.dtype, [batch, 4 if fused else channels, "frames", bins])
-    x = net.op("permute_dims", batch_norm(tower, net.op("permute_dims", x, axes=(0, 3, 2, 1)), "bins_norm"), axes=(0, 3, 2, 1))
+    x = net.op("permute_dims", tower.batch_norm(net.op("permute_dims", x, axes=(0, 3, 2, 1)), "bins_norm"), axes=(0, 3, 2, 1))
     x = net.op("interpolate", x, size=(side * ratio, bins), mode="cubic", align_corners=True)
     count, many = x.shape[0], x.shape[1]
     # Stretches of the sound, one above another.
@@ -122,9 +122,9 @@ def _fused(net: Net, tower: Net, whole: Value, crops: Value) -> Value:
     both, inner = net.op("add", whole, crops), width // tower.config.size("aff_block_r", 4)
 
     def weighed(x: Value, role: str) -> Value:
-        x = convolution(tower, x, f"{role}_in", inner, 1, bias=True)
-        x = convolution(tower, net.op("relu", batch_norm(tower, x, f"{role}_in_norm")), f"{role}_out", width, 1, bias=True)
-        return batch_norm(tower, x, f"{role}_out_norm")
+        x = tower.convolution(x, f"{role}_in", inner, 1, bias=True)
+        x = tower.convolution(net.op("relu", tower.batch_norm(x, f"{role}_in_norm")), f"{role}_out", width, 1, bias=True)
+        return tower.batch_norm(x, f"{role}_out_norm")
 
     share = net.op("sigmoid", net.op("add", weighed(both, "local"), weighed(net.op("mean", both, axis=(2, 3), keepdims=True), "whole")))
     kept, added = (net.op("multiply", net.op("multiply", x, 2.0), part) for x, part in (

@@ -20,7 +20,6 @@ from adapters.architectures.huggingface.models.clip import (
     text_and_end,
     unit,
 )
-from adapters.architectures.huggingface.models.convolutional import convolution
 from adapters.architectures.huggingface.net import Net
 from converter.builder import Value
 from converter.dims import fixed, symbol
@@ -90,7 +89,7 @@ def _painted(net: Net, images: Config, states: list[Value], asked: Value) -> Val
     x = net.op("slice", x, axes=(1,), starts=(1,), stops=(None,))
     x = as_map(net, x, (symbol("size") // patch,) * 2)
     if config.flag("use_complex_transposed_convolution", False):
-        x = net.op("relu", convolution(tower, x, "paint_part", width, 3, bias=True, layer=0))
+        x = net.op("relu", tower.convolution(x, "paint_part", width, 3, bias=True, layer=0))
         x = net.op("relu", _grown(tower, x, "paint_part", width // 2, patch // 4, layer=2))
         x = _grown(tower, x, "paint_part", 1, patch // 4, layer=4)
     else:

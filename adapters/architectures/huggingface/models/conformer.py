@@ -15,7 +15,6 @@ import numpy as np
 
 from adapters.architectures.huggingface.layers.distances import LARGEST_DISTANCE
 from adapters.architectures.huggingface.layers.rotary import angles_of, plain_rotary, rotate
-from adapters.architectures.huggingface.models.convolutional import batch_norm
 from adapters.architectures.huggingface.models.wav2vec2 import EPS, FAMILY, MASK, Convolutions, Kind, build, finish, hidden, start, visible
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
@@ -116,7 +115,7 @@ def _convolved(net: Net, kind: Conformer, x: Value, mask: Value | None, eps: flo
         x = net.layer_norm(net.op("permute_dims", x, axes=(0, 2, 1)), "mixed_inner_norm", eps, layer=layer)
         x = net.op("permute_dims", x, axes=(0, 2, 1))
     else:
-        x = batch_norm(net, x, "mixed_inner_norm", layer=layer)
+        x = net.batch_norm(x, "mixed_inner_norm", layer=layer)
     x = net.activation(x, net.config.choice("hidden_act", ACTIVATIONS, kind.activation))
     x = net.op("convolution", x, net.tensor("mixed_out", (width, width, 1), layer=layer), None)
     return net.op("permute_dims", x, axes=(0, 2, 1))

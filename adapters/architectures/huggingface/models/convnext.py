@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import TASKS, depths, image, pair, pixels, several
@@ -37,22 +37,9 @@ EPS = 1e-6
 class Block:
     """What all blocks share. `competing`: ConvNeXt V2's norm of responses; `scaled`: a learned factor for each channel."""
 
-    activation: tuple[tuple[str, Mapping[str, Any]], ...]
+    activation: Activation
     competing: bool
     scaled: bool
-
-
-def _convolution(net: Net, x: Value, role: str, width: int, kernel: tuple[int, int], groups: int = 1, padding: int = 0, stride: bool = True,
-                 **places: Any) -> Value:
-    weight = net.tensor(role, (width, fixed(x.shape[1]) // groups, *kernel), **places)
-    return net.op("convolution", x, weight, net.tensor(role, (width,), "bias", **places), stride=kernel if stride else (),
-                  padding=(padding, padding) if padding else (), groups=groups)
-
-
-def _norm_channels(net: Net, x: Value, role: str, **places: Any) -> Value:
-    """A norm of each pixel's channels: [batch, channels, height, width]."""
-    last = net.layer_norm(net.op("permute_dims", x, axes=(0, 2, 3, 1)), role, EPS, **places)
-    return net.op("permute_dims", last, axes=(0, 3, 1, 2))
 
 
 def build(net: Net, task: str) -> None:
@@ -69,10 +56,11 @@ def build(net: Net, task: str) -> None:
     net.b.dims.update(height=DimRange(smallest[0]), width=DimRange(smallest[1]))
     given = image(Config({"image_size": smallest, "patch_size": list(kernel), "num_channels": config.get("num_channels", 3)}, config.where))
     x = pixels(net, given, height=symbol("height"), width=symbol("width"))
-    x = _norm_channels(net, _convolution(net, x, "patches", widths[0], kernel), "first_norm")
+    x = net.channel_norm(net.convolution(x, "patches", widths[0], kernel, kernel, 0, bias=True), "first_norm", EPS)
     for stage in range(stages):
         if stage:
-            x = _convolution(net, _norm_channels(net, x, "shrink_norm", stage=stage), "shrink", widths[stage], (2, 2), stage=stage)
+            x = net.channel_norm(x, "shrink_norm", EPS, stage=stage)
+            x = net.convolution(x, "shrink", widths[stage], 2, 2, 0, bias=True, stage=stage)
         for index in range(layers[stage]):
             x = _block(net, x, widths[stage], kind, stage=stage, layer=index)
     pooled = net.layer_norm(net.op("mean", x, axis=(2, 3)), "norm", config.number("layer_norm_eps", 1e-12))
@@ -84,7 +72,7 @@ def build(net: Net, task: str) -> None:
 
 
 def _block(net: Net, x: Value, width: int, kind: Block, **places: Any) -> Value:
-    spread = _convolution(net, x, "depthwise", width, (7, 7), groups=width, padding=3, stride=False, **places)
+    spread = net.convolution(x, "depthwise", width, 7, groups=width, bias=True, **places)
     normed = net.layer_norm(net.op("permute_dims", spread, axes=(0, 2, 3, 1)), "block_norm", EPS, **places)
     inner = net.activation(net.linear(normed, "inner", 4 * width, **places), kind.activation)
     part = net.linear(_competing(net, inner, **places) if kind.competing else inner, "outer", width, **places)

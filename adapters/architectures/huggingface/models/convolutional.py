@@ -5,19 +5,19 @@ Images are of any size at which every map of the network has a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from adapters.architectures.activations import RELU, Activation
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import TASKS, depths, several
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
+from adapters.architectures.net import divisible
 from converter.builder import Value
 from converter.dims import Dim, fixed
 from converter.ir import DimRange
 
-Activation = tuple[tuple[str, Mapping[str, Any]], ...]
 IGNORED = ("stage_names", "out_features", "out_indices", "image_size", "drop_path_rate")
 COUNTERS = "*.num_batches_tracked"
 UNIT = {f"{role}{norm}": f"{{at}}.{name}" for role in ("unit", "stem", "shortcut")
@@ -41,34 +41,11 @@ def finish(net: Net, task: str, x: Value, pooled: Value, flat: bool = True) -> N
         net.output("logits", net.linear(pooled, "classifier", net.config.labels()))
 
 
-def convolution(net: Net, x: Value, role: str, width: int, kernel: int, stride: int = 1, padding: int | None = None, *, groups: int = 1,
-                bias: bool = False, dilation: int = 1, **places: Any) -> Value:
-    """`padding` None: what keeps the size at stride 1."""
-    padding = kernel // 2 if padding is None else padding
-    weight = net.tensor(role, (width, fixed(x.shape[1]) // groups, kernel, kernel), **places)
-    return net.op("convolution", x, weight, net.tensor(role, (width,), "bias", **places) if bias else None, stride=(stride, stride),
-                  padding=(padding, padding), dilation=(dilation, dilation), groups=groups)
-
-
-def batch_norm(net: Net, x: Value, role: str, eps: float = 1e-5, **places: Any) -> Value:
-    channels = x.shape[1]
-    vectors = (net.tensor(role, (channels,), ending, **places) for ending in ("running_mean", "running_var", "weight", "bias"))
-    return net.op("batch_norm", x, *vectors, eps=eps)
-
-
-def gate(net: Net, x: Value, width: int, activation: Activation, roles: tuple[str, str], **places: Any) -> Value:
-    """Each channel times a number from 0 to 1 that all channels' means give."""
-    y = net.op("mean", x, axis=(2, 3), keepdims=True)
-    y = net.activation(convolution(net, y, roles[0], width, 1, bias=True, **places), activation)
-    y = convolution(net, y, roles[1], fixed(x.shape[1]), 1, bias=True, **places)
-    return net.op("multiply", x, net.op("sigmoid", y))
-
-
 def unit(net: Net, x: Value, at: str, width: int, kernel: int, stride: int = 1, *, activation: Activation = (), groups: int = 1,
          dilation: int = 1, role: str = "unit", **places: Any) -> Value:
     """A convolution, a norm and an activation."""
-    x = convolution(net, x, role, width, kernel, stride, kernel // 2 * dilation, groups=groups, dilation=dilation, at=at, **places)
-    return net.activation(batch_norm(net, x, f"{role}_norm", at=at, **places), activation)
+    x = net.convolution(x, role, width, kernel, stride, kernel // 2 * dilation, groups=groups, dilation=dilation, at=at, **places)
+    return net.activation(net.batch_norm(x, f"{role}_norm", at=at, **places), activation)
 
 
 def ignore(config: Config, *names: str) -> None:
@@ -159,7 +136,7 @@ def build_regnet(net: Net, task: str) -> None:
         y = unit(net, x, f"{at}.0", layer.width, 1, activation=activation)
         y = unit(net, y, f"{at}.1", layer.width, 3, layer.stride, activation=activation, groups=groups)
         if gated:
-            y = gate(net, y, round(layer.before / 4), ACTIVATIONS["relu"], ("squeeze", "excite"), at=f"{at}.2")
+            y = net.gate(y, ("squeeze", "excite"), round(layer.before / 4), RELU, at=f"{at}.2")
         y = unit(net, y, f"{at}.{2 + gated}", layer.width, 1)
         x = _added(net, x, y, layer, activation)
     finish(net, task, x, net.op("mean", x, axis=(2, 3)), flat=False)
@@ -178,8 +155,8 @@ def _mobile(net: Net, x: Value, at: str, width: int, kernel: int, stride: int = 
             total = ((size + stride - 1) // stride - 1) * stride + kernel - size
             pads.append((total // 2 * dilation, (total - total // 2) * dilation))
         x, padding = net.op("pad", x, pads=tuple(pads)) if kernel > 1 else x, 0
-    x = convolution(net, x, "unit", width, kernel, stride, padding, groups=groups, dilation=dilation, at=at)
-    x = batch_norm(net, x, "unit_norm", config.number("layer_norm_eps", 0.001), at=at)
+    x = net.convolution(x, "unit", width, kernel, stride, padding, groups=groups, dilation=dilation, at=at)
+    x = net.batch_norm(x, "unit_norm", config.number("layer_norm_eps", 0.001), at=at)
     return net.activation(x, config.choice("hidden_act", ACTIVATIONS, "relu6") if active else ())
 
 
@@ -195,12 +172,6 @@ def build_mobilenet_v1(net: Net, task: str) -> None:
         x = _mobile(net, x, f"layer.{2 * index}", before, 3, stride, groups=before)
         x = _mobile(net, x, f"layer.{2 * index + 1}", max(int(depth * factor), least), 1)
     finish(net, task, x, net.op("mean", x, axis=(2, 3)))
-
-
-def divisible(value: float, divisor: int, least: int) -> int:
-    """The multiple of a divisor nearest to a number of channels, not less than nine tenths of it."""
-    found = max(least, int(value + divisor / 2) // divisor * divisor)
-    return found + divisor if found < 0.9 * value else found
 
 
 def build_mobilenet_v2(net: Net, task: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import as_map, several
-from adapters.architectures.huggingface.models.convolutional import batch_norm, convolution
 from adapters.architectures.huggingface.models.dinov2 import NAMES as BACKBONE
 from adapters.architectures.huggingface.models.dinov2 import states
 from adapters.architectures.huggingface.net import Net
@@ -89,9 +88,9 @@ def grown(net: Net, x: Value, layer: int, width: int) -> Value:
     smaller = int(1 / factor) if type(factor) is float and 1 / 64 <= factor < 1 else 0
     if not smaller and (type(factor) is not int or not 0 < factor < 64):
         raise config.refuse("reassemble_factors", "for each layer a whole number, or one from 1/64 to 1", factors)
-    x = convolution(net, x, "project", width, 1, bias=True, layer=layer)
+    x = net.convolution(x, "project", width, 1, bias=True, layer=layer)
     if smaller:
-        return convolution(net, x, "resize", width, 3, smaller, bias=True, layer=layer)
+        return net.convolution(x, "resize", width, 3, smaller, bias=True, layer=layer)
     if factor == 1:
         return x
     weight = net.tensor("resize", (width, width, factor, factor), layer=layer)
@@ -101,7 +100,7 @@ def grown(net: Net, x: Value, layer: int, width: int) -> Value:
 def _joined(net: Net, maps: list[Value]) -> list[Value]:
     """From the last map to the first, each added to what is made of those before."""
     width = net.config.size("fusion_hidden_size", 64)
-    maps = [convolution(net, x, "gather", width, 3, layer=layer) for layer, x in enumerate(maps)][::-1]
+    maps = [net.convolution(x, "gather", width, 3, layer=layer) for layer, x in enumerate(maps)][::-1]
     net.leaves(f"{FUSION.format(layer=0)}.residual_layer1.*")
     found: list[Value] = []
     for layer, x in enumerate(maps):
@@ -110,7 +109,7 @@ def _joined(net: Net, maps: list[Value]) -> list[Value]:
         _, _, rows, columns = x.shape
         size = maps[layer + 1].shape[2:] if layer + 1 < len(maps) else (2 * rows, 2 * columns)
         y = net.op("interpolate", y, size=size, mode="linear", align_corners=True)
-        found.append(convolution(net, y, "fused", width, 1, bias=True, layer=layer))
+        found.append(net.convolution(y, "fused", width, 1, bias=True, layer=layer))
     return found
 
 
@@ -118,8 +117,8 @@ def residual(net: Net, x: Value, width: int, layer: int, part: str, *, bias: boo
     """A map with what two convolutions make of it, each with a batch norm after it where `normed`."""
     y = x
     for role in ("first", "second"):
-        y = convolution(net, net.op("relu", y), role, width, 3, bias=bias, layer=layer, part=part)
-        y = batch_norm(net, y, f"{role}_norm", layer=layer, part=part) if normed else y
+        y = net.convolution(net.op("relu", y), role, width, 3, bias=bias, layer=layer, part=part)
+        y = net.batch_norm(y, f"{role}_norm", layer=layer, part=part) if normed else y
     return net.op("add", y, x)
 
 
@@ -131,10 +130,10 @@ def _depth(net: Net, maps: list[Value], grid: tuple[Dim, Dim], patch: int) -> Va
         raise config.refuse("head_in_index", f"an index of {len(maps)} maps", index)
     width = config.size("fusion_hidden_size", 64)
     last = config.choice("depth_estimation_type", {"relative": "relu", "metric": "sigmoid"}, "relative")
-    x = convolution(net, maps[index], "head_first", width // 2, 3, bias=True)
+    x = net.convolution(maps[index], "head_first", width // 2, 3, bias=True)
     x = net.op("interpolate", x, size=tuple(size * patch for size in grid), mode="linear", align_corners=True)
-    x = net.op("relu", convolution(net, x, "head_second", config.size("head_hidden_size", 32), 3, bias=True))
-    x = net.op(last, convolution(net, x, "head_last", 1, 1, bias=True))
+    x = net.op("relu", net.convolution(x, "head_second", config.size("head_hidden_size", 32), 3, bias=True))
+    x = net.op(last, net.convolution(x, "head_last", 1, 1, bias=True))
     return net.op("squeeze", net.op("multiply", x, config.number("max_depth", 1)), axis=(1,))
 
 

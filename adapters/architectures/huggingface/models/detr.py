@@ -13,7 +13,7 @@ from typing import Any
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import flat
-from adapters.architectures.huggingface.models.convolutional import COUNTERS, UNIT, convolution, picture, resnet
+from adapters.architectures.huggingface.models.convolutional import COUNTERS, UNIT, picture, resnet
 from adapters.architectures.huggingface.models.vit_kin import DETECTION, perceptron
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
@@ -71,7 +71,7 @@ def build(net: Net, task: str) -> None:
         given = net.b.input(MASK, DType.INT64, ["batch", symbol("height"), symbol("width")])
         shown = net.op("interpolate", net.op("expand_dims", net.cast(given), axis=(1,)), size=found.shape[2:], mode="nearest")
         mask = net.op("squeeze", net.cast(shown, DType.BOOL), axis=(1,))
-    x, places = flat(net, convolution(net, found, "projection", width, 1, bias=True)), _places(net, found, mask, width)
+    x, places = flat(net, net.convolution(found, "projection", width, 1, bias=True)), _places(net, found, mask, width)
     batch, count, _ = x.shape
     seen = None if mask is None else net.op("reshape", mask, shape=(batch, 1, 1, count))
 

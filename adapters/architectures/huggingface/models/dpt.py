@@ -16,7 +16,7 @@ from adapters.architectures.huggingface.layers.vision import (
     with_tokens,
 )
 from adapters.architectures.huggingface.models import vit
-from adapters.architectures.huggingface.models.convolutional import COUNTERS, batch_norm, convolution
+from adapters.architectures.huggingface.models.convolutional import COUNTERS
 from adapters.architectures.huggingface.models.depth_anything import FUSION, NAMES, grown, of_backbone, residual
 from adapters.architectures.huggingface.models.segformer import SEGMENTATION
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
@@ -114,7 +114,7 @@ def _joined(net: Net, maps: list[Value]) -> list[Value]:
     normed = config.flag("use_batch_norm_in_fusion_residual", False)
     bias = config.get("use_bias_in_fusion_residual")
     bias = not normed if bias is None else config.flag("use_bias_in_fusion_residual")
-    maps = [convolution(net, x, "gather", width, 3, layer=index) for index, x in enumerate(maps)][::-1]
+    maps = [net.convolution(x, "gather", width, 3, layer=index) for index, x in enumerate(maps)][::-1]
     net.leaves(f"{FUSION.format(layer=0)}.residual_layer1.*")
     found: list[Value] = []
     for index, x in enumerate(maps):
@@ -122,7 +122,7 @@ def _joined(net: Net, maps: list[Value]) -> list[Value]:
             x = net.op("interpolate", x, size=found[-1].shape[2:], mode="linear")
             x = net.op("add", found[-1], residual(net, x, width, index, "residual_layer1", bias=bias, normed=normed))
         x = residual(net, x, width, index, "residual_layer2", bias=bias, normed=normed)
-        found.append(convolution(net, _twice(net, x), "fused", width, 1, bias=True, layer=index))
+        found.append(net.convolution(_twice(net, x), "fused", width, 1, bias=True, layer=index))
     return found
 
 
@@ -134,16 +134,16 @@ def _twice(net: Net, x: Value) -> Value:
 def _depth(net: Net, x: Value) -> Value:
     width = net.config.size("fusion_hidden_size", 256)
     if net.config.flag("add_projection", False):
-        x = net.op("relu", convolution(net, x, "before", 256, 3, bias=True))
-    x = _twice(net, convolution(net, x, "head", width // 2, 3, bias=True, layer=0))
-    x = net.op("relu", convolution(net, x, "head", 32, 3, bias=True, layer=2))
-    return net.op("squeeze", net.op("relu", convolution(net, x, "head", 1, 1, bias=True, layer=4)), axis=(1,))
+        x = net.op("relu", net.convolution(x, "before", 256, 3, bias=True))
+    x = _twice(net, net.convolution(x, "head", width // 2, 3, bias=True, layer=0))
+    x = net.op("relu", net.convolution(x, "head", 32, 3, bias=True, layer=2))
+    return net.op("squeeze", net.op("relu", net.convolution(x, "head", 1, 1, bias=True, layer=4)), axis=(1,))
 
 
 def _classes(net: Net, x: Value) -> Value:
-    x = convolution(net, x, "head", net.config.size("fusion_hidden_size", 256), 3, layer=0)
-    x = net.op("relu", batch_norm(net, x, "head", layer=1))
-    return _twice(net, convolution(net, x, "head", net.config.labels(), 1, bias=True, layer=4))
+    x = net.convolution(x, "head", net.config.size("fusion_hidden_size", 256), 3, layer=0)
+    x = net.op("relu", net.batch_norm(x, "head", layer=1))
+    return _twice(net, net.convolution(x, "head", net.config.labels(), 1, bias=True, layer=4))
 
 
 FAMILY = Family(

@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import MOST_LAYERS, Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import TASKS, depths, several
 from adapters.architectures.huggingface.models.convolutional import (
     COUNTERS,
-    Activation,
-    batch_norm,
-    convolution,
-    divisible,
     finish,
-    gate,
     ignore,
     picture,
 )
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
+from adapters.architectures.net import divisible
 from converter.builder import Value
 from converter.ir import DimRange
 
@@ -87,8 +84,8 @@ def build(net: Net, task: str) -> None:
     share, even = config.number("squeeze_expansion_ratio", 0.25), several(config, "depthwise_padding", [], least=0)
     pool = config.choice("pooling_type", {"mean": "mean", "max": "max"}, "mean")
     x = net.op("pad", picture(net), pads=((0, 0), (0, 0), (0, 1), (0, 1)))
-    x = convolution(net, x, "stem", divisible(32 * factor, divisor, divisor), 3, 2, 0)
-    x = net.activation(batch_norm(net, x, "stem_norm", eps), activation)
+    x = net.convolution(x, "stem", divisible(32 * factor, divisor, divisor), 3, 2, 0)
+    x = net.activation(net.batch_norm(x, "stem_norm", eps), activation)
     layer = 0
     for stage in _stages(config, factor, divisor):
         for index in range(stage.repeats):
@@ -96,7 +93,7 @@ def build(net: Net, task: str) -> None:
             x = net.op("add", y, x) if index else y
             layer += 1
     width = config.size("hidden_dim", 2560)
-    x = net.activation(batch_norm(net, convolution(net, x, "top", width, 1), "top_norm", eps), activation)
+    x = net.activation(net.batch_norm(net.convolution(x, "top", width, 1), "top_norm", eps), activation)
     finish(net, task, x, net.op(pool, x, axis=(2, 3)))
 
 
@@ -105,15 +102,15 @@ def _block(net: Net, x: Value, stage: Stage, index: int, activation: Activation,
     before, stride, kernel = (stage.width, 1, stage.kernel) if index else (stage.before, stage.stride, stage.kernel)
     inner = before * stage.ratio
     if stage.ratio != 1:
-        x = batch_norm(net, convolution(net, x, "expand", inner, 1, layer=layer), "expand_norm", eps, layer=layer)
+        x = net.batch_norm(net.convolution(x, "expand", inner, 1, layer=layer), "expand_norm", eps, layer=layer)
         x = net.activation(x, activation)
     # Halves as Keras does, one pixel less before than after; else what keeps the size, of an even kernel less before.
     first, last = (kernel // 2 - adjusted, kernel // 2) if stride == 2 else ((kernel - 1) // 2, kernel // 2)
     x = net.op("pad", x, pads=((0, 0), (0, 0), (first, last), (first, last)))
-    x = convolution(net, x, "depthwise", inner, kernel, stride, 0, groups=inner, layer=layer)
-    x = net.activation(batch_norm(net, x, "depthwise_norm", eps, layer=layer), activation)
-    x = gate(net, x, max(1, int(before * share)), activation, ("squeeze", "excite"), layer=layer)
-    return batch_norm(net, convolution(net, x, "project", stage.width, 1, layer=layer), "project_norm", eps, layer=layer)
+    x = net.convolution(x, "depthwise", inner, kernel, stride, 0, groups=inner, layer=layer)
+    x = net.activation(net.batch_norm(x, "depthwise_norm", eps, layer=layer), activation)
+    x = net.gate(x, ("squeeze", "excite"), max(1, int(before * share)), activation, layer=layer)
+    return net.batch_norm(net.convolution(x, "project", stage.width, 1, layer=layer), "project_norm", eps, layer=layer)
 
 
 # PoolFormer --------------------------------------------------------------------------------------------------------------
@@ -131,14 +128,14 @@ def build_pooled(net: Net, task: str) -> None:
     activation, scaled = config.choice("hidden_act", ACTIVATIONS, "gelu"), config.flag("use_layer_scale", True)
     x = picture(net)
     for stage, width in enumerate(widths):
-        x = convolution(net, x, "patches", width, kernels[stage], strides[stage], paddings[stage], bias=True, stage=stage)
+        x = net.convolution(x, "patches", width, kernels[stage], strides[stage], paddings[stage], bias=True, stage=stage)
         for layer in range(layers[stage]):
             places = {"stage": stage, "layer": layer}
             normed = _group(net, x, "before", **places)
             mean = net.op("avg_pool", normed, kernel=(side, side), stride=(1, 1), padding=(side // 2,) * 2, count_include_pad=False)
             x = net.op("add", x, _scaled(net, net.op("subtract", mean, normed), "before_scale", scaled, **places))
-            inner = convolution(net, _group(net, x, "after", **places), "inner", int(width * ratio), 1, bias=True, **places)
-            y = convolution(net, net.activation(inner, activation), "outer", width, 1, bias=True, **places)
+            inner = net.convolution(_group(net, x, "after", **places), "inner", int(width * ratio), 1, bias=True, **places)
+            y = net.convolution(net.activation(inner, activation), "outer", width, 1, bias=True, **places)
             x = net.op("add", x, _scaled(net, y, "after_scale", scaled, **places))
     if task == "image-feature-extraction":
         for name in ("height", "width"):

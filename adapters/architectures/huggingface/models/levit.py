@@ -11,7 +11,7 @@ import numpy as np
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import TASKS, depths, flat, image, pixels, several
-from adapters.architectures.huggingface.models.convolutional import COUNTERS, batch_norm, convolution, ignore
+from adapters.architectures.huggingface.models.convolutional import COUNTERS, ignore
 from adapters.architectures.huggingface.models.vit import two_classifiers
 from adapters.architectures.huggingface.net import Net
 from converter.builder import Value
@@ -47,8 +47,8 @@ def build(net: Net, task: str) -> None:
     grid = side // config.size("patch_size", 16)
     x = pixels(net, image(config, side))
     for layer in range(CONVOLUTIONS):
-        x = convolution(net, x, "convolution", widths[0] // 2**(CONVOLUTIONS - 1 - layer), kernel, stride, padding, layer=layer + 1)
-        x = batch_norm(net, x, "convolution_norm", layer=layer + 1)
+        x = net.convolution(x, "convolution", widths[0] // 2**(CONVOLUTIONS - 1 - layer), kernel, stride, padding, layer=layer + 1)
+        x = net.batch_norm(x, "convolution_norm", layer=layer + 1)
         x = net.op("hardswish", x) if layer < CONVOLUTIONS - 1 else x
     if tuple(x.shape[2:]) != (grid, grid):
         raise config.refuse("patch_size", f"the one that the convolutions make, {x.shape[2]} patches of {side}", config.get("patch_size"))
@@ -73,9 +73,9 @@ def build(net: Net, task: str) -> None:
         net.output("last_hidden_state", x)
         net.output("pooler_output", pooled)
     elif task == "image-classification":
-        net.output("logits", net.linear(batch_norm(net, pooled, "classifier_norm"), "classifier", config.labels()))
+        net.output("logits", net.linear(net.batch_norm(pooled, "classifier_norm"), "classifier", config.labels()))
     else:
-        two_classifiers(net, *(net.linear(batch_norm(net, pooled, f"{role}_norm"), role, config.labels())
+        two_classifiers(net, *(net.linear(net.batch_norm(pooled, f"{role}_norm"), role, config.labels())
                                for role in ("class_classifier", "distillation_classifier")))
 
 
@@ -97,7 +97,7 @@ def _linear(net: Net, x: Value, role: str, out: int, **places: Any) -> Value:
     """A map without a bias, and a batch norm of all words."""
     batch, time, width = x.shape
     y = net.op("linear", x, net.tensor(role, (out, width), **places))
-    y = batch_norm(net, net.op("reshape", y, shape=(batch * time, out)), f"{role}_norm", **places)
+    y = net.batch_norm(net.op("reshape", y, shape=(batch * time, out)), f"{role}_norm", **places)
     return net.op("reshape", y, shape=(batch, time, out))
 
 

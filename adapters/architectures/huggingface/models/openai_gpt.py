@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.family import Family
-from adapters.architectures.huggingface.layers.bidirectional import Activation
 from adapters.architectures.huggingface.layers.decoders import attend, head, head_size, learned_positions, sequence
 from adapters.architectures.huggingface.models.gpt2 import fused_heads
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net

@@ -6,7 +6,7 @@ from typing import Any
 
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import TASKS, as_map, depths, flat, image, pixels, several, with_tokens
-from adapters.architectures.huggingface.models.convolutional import convolution, ignore
+from adapters.architectures.huggingface.models.convolutional import ignore
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
 from converter.dims import fixed
@@ -46,7 +46,7 @@ def build(net: Net, task: str) -> None:
     side = config.size("image_size", 224)
     x = shape = pixels(net, image(config, side, 1))
     for stage, width in enumerate(widths):
-        shape = convolution(net, shape, "patches", width, kernels[stage], steps[stage], 0, bias=True, stage=stage)
+        shape = net.convolution(shape, "patches", width, kernels[stage], steps[stage], 0, bias=True, stage=stage)
         x = net.layer_norm(flat(net, shape), "patch_norm", eps, stage=stage)
         # The table is of the size that the library takes the map to have.
         rows = (side if stage == 0 else side // 2**(stage + 1)) // steps[stage]
@@ -69,7 +69,7 @@ def _layer(net: Net, x: Value, shape: Value, heads: int, ratio: int, inner: int,
     width, bias = fixed(x.shape[-1]), net.config.flag("qkv_bias", True)
     normed = source = net.layer_norm(x, "attention_norm", eps, **places)
     if ratio > 1:
-        smaller = convolution(net, as_map(net, normed, shape.shape[2:]), "reduce", width, ratio, ratio, 0, bias=True, **places)
+        smaller = net.convolution(as_map(net, normed, shape.shape[2:]), "reduce", width, ratio, ratio, 0, bias=True, **places)
         source = net.layer_norm(flat(net, smaller), "reduce_norm", eps, **places)
     query, key, value = (net.split_heads(net.linear(words, role, width, bias=bias, **places), heads)
                          for role, words in (("query", normed), ("key", source), ("value", source)))

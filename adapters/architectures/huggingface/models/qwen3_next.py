@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import Config
-from adapters.architectures.huggingface.layers.bidirectional import Activation
 from adapters.architectures.huggingface.layers.causal import Sizes, Style, Usual, family, rms_from_one
 from adapters.architectures.huggingface.layers.decoders import Sequence as Words
 from adapters.architectures.huggingface.layers.recurrent import convolved, keep, masked, scanned, state_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import TASKS, as_map, depths, flat, several
-from adapters.architectures.huggingface.models.convolutional import COUNTERS, batch_norm, convolution, ignore, picture
+from adapters.architectures.huggingface.models.convolutional import COUNTERS, ignore, picture
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
 from converter.builder import Value
 from converter.dims import fixed
@@ -70,7 +70,7 @@ def _stages(net: Net) -> tuple[list[Value], Value]:
         raise config.refuse("num_attention_heads", f"divisors of {widths}", heads)
     shape, maps = picture(net), []
     for stage, width in enumerate(widths):
-        shape = convolution(net, shape, "patches", width, kernels[stage], strides[stage], bias=True, stage=stage)
+        shape = net.convolution(shape, "patches", width, kernels[stage], strides[stage], kernels[stage] // 2, bias=True, stage=stage)
         x = net.layer_norm(flat(net, shape), "patch_norm", EPS, stage=stage)
         for layer in range(layers[stage]):
             x = _layer(net, x, shape, heads[stage], ratios[stage], width * inner[stage], stage=stage, layer=layer)
@@ -86,14 +86,14 @@ def _layer(net: Net, x: Value, shape: Value, heads: int, ratio: int, inner: int,
     normed = net.layer_norm(x, "attention_norm", EPS, stage=stage, layer=layer)
     source = normed
     if ratio > 1:
-        smaller = convolution(net, as_map(net, normed, shape.shape[2:]), "reduce", width, ratio, ratio, 0, bias=True, **places)
+        smaller = net.convolution(as_map(net, normed, shape.shape[2:]), "reduce", width, ratio, ratio, 0, bias=True, **places)
         source = net.layer_norm(flat(net, smaller), "reduce_norm", EPS, stage=stage, layer=layer)
     query, key, value = (net.split_heads(net.linear(words, role, width, stage=stage, layer=layer), heads)
                          for role, words in (("query", normed), ("key", source), ("value", source)))
     seen = net.join_heads(net.op("scaled_dot_product_attention", query, key, value))
     x = net.op("add", net.linear(seen, "attention_out", width, stage=stage, layer=layer), x)
     y = net.linear(net.layer_norm(x, "inner_norm", EPS, stage=stage, layer=layer), "inner", inner, stage=stage, layer=layer)
-    y = flat(net, convolution(net, as_map(net, y, shape.shape[2:]), "depthwise", inner, 3, groups=inner, bias=True, **places))
+    y = flat(net, net.convolution(as_map(net, y, shape.shape[2:]), "depthwise", inner, 3, groups=inner, bias=True, **places))
     y = net.linear(net.activation(y, activation), "outer", width, stage=stage, layer=layer)
     return net.op("add", y, x, name=f"stage_{stage}_layer_{layer}")
 
@@ -104,8 +104,8 @@ def _painted(net: Net, maps: list[Value]) -> Value:
     for stage, shape in enumerate(maps):
         part = as_map(net, net.linear(flat(net, shape), "project", width, stage=stage), shape.shape[2:])
         parts.append(net.op("interpolate", part, size=maps[0].shape[2:], mode="linear"))
-    x = convolution(net, net.op("concat", *reversed(parts), axis=1), "fuse", width, 1)
-    return convolution(net, net.op("relu", batch_norm(net, x, "fuse_norm")), "pixel_classifier", net.config.labels(), 1, bias=True)
+    x = net.convolution(net.op("concat", *reversed(parts), axis=1), "fuse", width, 1)
+    return net.convolution(net.op("relu", net.batch_norm(x, "fuse_norm")), "pixel_classifier", net.config.labels(), 1, bias=True)
 
 
 FAMILY = Family(

@@ -1,25 +1,24 @@
 """Swin (Liu et al. 2021): attention within windows of an image of any size, every second time of windows moved by half.
 
-The map is padded to whole windows. Moving rolls it; words that the roll made neighbours must not see each other, which a
-mask of -100 sees to. A map that is one window high or wide is not moved, along neither axis.
+The map is padded to whole windows, and moved then. A map that is one window high or wide is not moved, along neither axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.vision import TASKS, Image, depths, image, pixels, several
 from adapters.architectures.huggingface.net import ACTIVATIONS, Net
+from adapters.architectures.windows import Windows, complete, crop, join, mask_of, merge, offsets, pairs, roll
 from converter.builder import Value
 from converter.dims import Dim, fixed, minimum, symbol
-from converter.ir import DimRange, DType
+from converter.ir import DimRange
 
 BLOCK = "encoder.layers.{stage}.blocks.{layer}"
 NAMES = {
@@ -51,7 +50,6 @@ LEGACY = (*((f"{ours}.{end}", f"{newer}.{end}") for ours, newer in {
 
 # The norms of patches and of merged words have PyTorch's own number, whatever the config says.
 EPS = 1e-5
-APART = -100.0
 LARGEST_WINDOW = 64
 
 
@@ -74,34 +72,11 @@ class Layout:
     ratio: float
     eps: float
     bias: tuple[bool, bool, bool]
-    activation: tuple[tuple[str, Mapping[str, Any]], ...]
+    activation: Activation
     attend: Attend
     after: bool = False
     sides: list[int] | None = None
     shifts: list[int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """A map of `height` · `width` words in windows of `side`: `rows` · `columns` of them, moved by `shift`."""
-
-    height: Dim
-    width: Dim
-    side: int
-    moved: int | None = None
-
-    @property
-    def rows(self) -> Dim:
-        return (self.height + self.side - 1) // self.side
-
-    @property
-    def columns(self) -> Dim:
-        return (self.width + self.side - 1) // self.side
-
-    @property
-    def shift(self) -> Dim:
-        """Half a window; nothing where the map's shorter side is one window; or what is `moved`."""
-        return self.moved if self.moved is not None else minimum(self.side // 2, (minimum(self.height, self.width) - self.side) * self.side)
 
 
 def layout_of(config: Config) -> Layout:
@@ -139,8 +114,10 @@ def stages(net: Net, x: Value, layout: Layout) -> Value:
         if fixed(x.shape[-1]) % layout.heads[stage]:
             raise net.config.refuse("num_heads", f"divisors of the widths, at this stage {x.shape[-1]}", layout.heads)
         side = layout.window if layout.sides is None else layout.sides[stage]
-        windows = Windows(x.shape[1], x.shape[2], side, None if layout.shifts is None else layout.shifts[stage])
-        mask = _mask(net, windows) if depth > 1 and side > 1 and windows.moved != 0 else None
+        # Half a window; nothing where the map's shorter side is one window.
+        shift = minimum(side // 2, (minimum(x.shape[1], x.shape[2]) - side) * side) if layout.shifts is None else layout.shifts[stage]
+        windows = Windows(x.shape[1], x.shape[2], (side, side), (shift, shift))
+        mask = mask_of(net, windows) if depth > 1 and side > 1 and shift != 0 else None
         for index in range(depth):
             x = _block(net, x, layout, windows, mask if index % 2 else None, stage=stage, layer=index)
     return x
@@ -171,29 +148,6 @@ def _embed(net: Net, given: Image, layout: Layout, width: int) -> Value:
     return x
 
 
-def _neighbours(net: Net, side: int, name: str) -> Value:
-    """Which row of a table of offsets two words of a window have, row by row: int64 [side⁴]."""
-    rows, columns = np.divmod(np.arange(side * side), side)
-    down, right = (item[:, None] - item[None, :] + side - 1 for item in (rows, columns))
-    return net.constant(name, (down * (2 * side - 1) + right).reshape(-1).astype(np.int64))
-
-
-def _regions(net: Net, count: Dim, windows: Windows) -> Value:
-    """0 for the positions at the end of an axis of `count` windows that a roll by `shift` brings there; -1 for the others."""
-    shift = windows.shift
-    return net.op("clip", net.op("arange", start=shift - count * windows.side, stop=shift, dtype=DType.INT64), -1, 0)
-
-
-def _mask(net: Net, windows: Windows) -> Value:
-    """-100 between words of a moved window that are no neighbours in the image: [windows, 1, words, words]."""
-    side, words, count = windows.side, windows.side**2, windows.rows * windows.columns
-    rows = net.op("reshape", _regions(net, windows.rows, windows), shape=(windows.rows, 1, side, 1))
-    columns = net.op("reshape", _regions(net, windows.columns, windows), shape=(1, windows.columns, 1, side))
-    region = net.op("add", net.op("multiply", rows, 2), columns)
-    query, key = (net.op("reshape", region, shape=(count, 1, *shape)) for shape in ((words, 1), (1, words)))
-    return net.op("multiply", net.cast(net.op("not_equal", query, key)), APART)
-
-
 def _block(net: Net, x: Value, layout: Layout, windows: Windows, mask: Value | None, **places: Any) -> Value:
     width = fixed(x.shape[-1])
 
@@ -209,30 +163,26 @@ def _block(net: Net, x: Value, layout: Layout, windows: Windows, mask: Value | N
 
 def _attention(net: Net, x: Value, layout: Layout, windows: Windows, mask: Value | None, **places: Any) -> Value:
     """What the words of each window see of each other: [batch, height, width, width of a word], as given."""
-    batch, height, across, width = x.shape
-    rows, columns, side, heads = windows.rows, windows.columns, windows.side, layout.heads[places["stage"]]
-    x = net.op("pad", x, pads=((0, 0), (0, rows * side - height), (0, columns * side - across), (0, 0)))
+    batch, width = x.shape[0], x.shape[-1]
+    rows, columns, (side, _), heads = windows.rows, windows.columns, windows.sides, layout.heads[places["stage"]]
+    x = complete(net, x, windows)
     if mask is not None:
-        x = net.op("roll", x, shift=(-windows.shift, -windows.shift), axis=(1, 2))
+        x = roll(net, x, windows)
     parts = []
     for role, bias in zip(("query", "key", "value"), layout.bias, strict=True):
         part = net.linear(x, role, fixed(width), bias=bias, **places)
         part = net.op("reshape", part, shape=(batch, rows, side, columns, side, heads, width // heads))
         part = net.op("permute_dims", part, axes=(0, 1, 3, 5, 2, 4, 6))
         parts.append(net.op("reshape", part, shape=(batch, rows * columns, heads, side * side, width // heads)))
-    y = layout.attend(net, *parts, side, mask, **places)
-    y = net.op("reshape", y, shape=(batch, rows, columns, heads, side, side, width // heads))
-    y = net.op("reshape", net.op("permute_dims", y, axes=(0, 1, 4, 2, 5, 3, 6)), shape=(batch, rows * side, columns * side, width))
-    y = net.linear(y, "attention_out", fixed(width), **places)
+    y = net.linear(join(net, layout.attend(net, *parts, side, mask, **places), windows), "attention_out", fixed(width), **places)
     if mask is not None:
-        y = net.op("roll", y, shift=(windows.shift, windows.shift), axis=(1, 2))
-    return net.op("slice", y, axes=(1, 2), starts=(0, 0), stops=(height, across), steps=(1, 1))
+        y = roll(net, y, windows, back=True)
+    return crop(net, y, windows)
 
 
 def offsets_of(net: Net, table: Value, side: int, name: str = "relative_position_index") -> Value:
     """What is added to the scores of two words of a window, by their distance: [heads, words, words]. table: [distances, heads]."""
-    found = net.op("reshape", net.op("embedding", _neighbours(net, side, name), table), shape=(side * side, side * side, table.shape[-1]))
-    return net.op("permute_dims", found, axes=(2, 0, 1))
+    return offsets(net, table, net.constant(name, pairs((side, side)).reshape(-1)), side * side)
 
 
 def _attend(net: Net, query: Value, key: Value, value: Value, side: int, mask: Value | None, **places: Any) -> Value:
@@ -242,14 +192,11 @@ def _attend(net: Net, query: Value, key: Value, value: Value, side: int, mask: V
 
 
 def _merge(net: Net, x: Value, layout: Layout, **places: Any) -> Value:
-    """Four words to one of twice the width; an odd row or column is completed with zeros."""
-    batch, height, across, width = x.shape
-    rows, columns = (height + 1) // 2, (across + 1) // 2
-    x = net.op("pad", x, pads=((0, 0), (0, 2 * rows - height), (0, 2 * columns - across), (0, 0)))
-    x = net.op("permute_dims", net.op("reshape", x, shape=(batch, rows, 2, columns, 2, width)), axes=(0, 1, 3, 4, 2, 5))
-    x = net.op("reshape", x, shape=(batch, rows, columns, 4 * width))
+    """Four words to one of twice the width."""
+    width = fixed(x.shape[-1])
+    x = merge(net, x)
     x = x if layout.after else net.layer_norm(x, "merge_norm", EPS, **places)
-    x = net.linear(x, "merge", 2 * fixed(width), bias=False, **places)
+    x = net.linear(x, "merge", 2 * width, bias=False, **places)
     return net.layer_norm(x, "merge_norm", EPS, **places) if layout.after else x
 
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.layers.vision import image, several
 from adapters.architectures.huggingface.models.swin import BLOCK, FAMILY, Layout, build, layout_of, offsets_of
 from adapters.architectures.huggingface.net import Net
+from adapters.architectures.windows import distances
 from converter.builder import Value
 from converter.dims import fixed
 
@@ -39,25 +38,16 @@ def _layout(config: Config) -> Layout:
 
 def _attend(trained: list[int], net: Net, query: Value, key: Value, value: Value, side: int, mask: Value | None, **places: Any) -> Value:
     heads = fixed(query.shape[2])
-    query, key = (net.op("divide", x, net.op("maximum", net.op("vector_norm", x, axis=(-1,), keepdims=True), 1e-12)) for x in (query, key))
+    query, key = net.directions(query), net.directions(key)
     scale = net.op("exp", net.op("minimum", net.tensor("scale", (heads, 1, 1), "", **places), math.log(1 / 0.01)))
-    distances = net.constant(f"relative_coords_table_{side}_{trained[places['stage']]}", _distances(side, trained[places["stage"]]))
-    inner = net.op("relu", net.linear(net.cast(distances), "offsets_in", INNER, **places))
+    before = trained[places["stage"]]
+    apart = net.constant(f"relative_coords_table_{side}_{before}", distances((side, side), before).reshape(-1, 2))
+    inner = net.op("relu", net.linear(net.cast(apart), "offsets_in", INNER, **places))
     table = net.linear(inner, "offsets_out", heads, bias=False, **places)
     bias = net.op("multiply", net.op("sigmoid", offsets_of(net, table, side, f"relative_position_index_{side}")), 16.0)
     if mask is not None:
         bias = net.op("add", bias, net.op("multiply", mask, 2.0))  # the library adds it twice
     return net.op("scaled_dot_product_attention", net.op("multiply", query, scale), key, value, bias, scale=1.0)
-
-
-def _distances(side: int, trained: int) -> np.ndarray[Any, Any]:
-    """How far apart words of a window are along each axis, by a logarithm: float32 [(2 · side - 1)², 2]."""
-    across: np.ndarray[Any, Any] = np.arange(1 - side, side, dtype=np.float32)
-    if trained or side > 1:
-        across = across / np.float32((trained or side) - 1)
-    across = across * np.float32(8)
-    across = np.sign(across) * np.log2(np.abs(across) + np.float32(1)) / np.float32(3)
-    return np.stack(np.meshgrid(across, across, indexing="ij"), -1).reshape(-1, 2).astype(np.float32)
 
 
 SECOND = replace(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from adapters.architectures.activations import Activation
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.family import Family
 from adapters.architectures.huggingface.layers.encoders import taken
@@ -72,7 +73,7 @@ class Convolutions:
     strides: list[int]
     bias: bool
     norm: str
-    activation: tuple[tuple[str, Mapping[str, Any]], ...]
+    activation: Activation
 
     def shortest(self, words: int = 1) -> int:
         """The least samples of so many words."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, relu
+from adapters.architectures.torchvision.layers import Layers
 from converter.builder import Value
 
 # The convolution's place, channels, kernel, stride, padding, and whether a max pool follows.
@@ -15,12 +16,12 @@ def build(net: Layers, variant: None) -> Value:
     """The class scores, `[batch, classes]`."""
     x = net.image("features.0")
     for place, out, kernel, stride, padding, pooled in CONVOLUTIONS:
-        x = relu(net, net.convolution(x, f"features.{place}", out, kernel, stride, padding, bias=True))
+        x = net.activation(net.convolution(x, f"features.{place}", out, kernel, stride, padding, bias=True), RELU)
         if pooled:
             x = net.max_pool(x, 3, 2)
     x = net.flatten(net.op("adaptive_avg_pool", x, size=(6, 6)))
-    x = relu(net, net.linear(x, "classifier.1", 4096))
-    x = relu(net, net.linear(x, "classifier.4", 4096))
+    x = net.activation(net.linear(x, "classifier.1", 4096), RELU)
+    x = net.activation(net.linear(x, "classifier.4", 4096), RELU)
     return net.linear(x, "classifier.6")
 
 

@@ -27,11 +27,6 @@ VARIANTS = {
 }
 
 
-def _channel_norm(net: Layers, x: Value, name: str) -> Value:
-    x = net.layer_norm(net.op("permute_dims", x, axes=(0, 2, 3, 1)), name, EPS)
-    return net.op("permute_dims", x, axes=(0, 3, 1, 2))
-
-
 def _block(net: Layers, x: Value, name: str, width: int) -> Value:
     y = net.convolution(x, f"{name}.block.0", width, 7, groups=width, bias=True)
     y = net.layer_norm(net.op("permute_dims", y, axes=(0, 2, 3, 1)), f"{name}.block.2", EPS)
@@ -43,10 +38,10 @@ def _block(net: Layers, x: Value, name: str, width: int) -> Value:
 def build(net: Layers, variant: ConvNeXt) -> Value:
     """The class scores, `[batch, classes]`."""
     x = net.convolution(net.image("features.0.0"), "features.0.0", variant.widths[0], 4, 4, 0, bias=True)
-    x = _channel_norm(net, x, "features.0.1")
+    x = net.channel_norm(x, "features.0.1", EPS)
     for stage, (depth, width) in enumerate(zip(variant.depths, variant.widths, strict=True)):
         if stage:
-            x = _channel_norm(net, x, f"features.{2 * stage}.0")
+            x = net.channel_norm(x, f"features.{2 * stage}.0", EPS)
             x = net.convolution(x, f"features.{2 * stage}.1", width, 2, 2, 0, bias=True)
         for block in range(depth):
             x = _block(net, x, f"features.{2 * stage + 1}.{block}", width)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, relu, size
+from adapters.architectures.torchvision.layers import Layers, size
 from converter.builder import Value
 
 BOTTLENECK = 4  # channels of a layer's first convolution, over its growth
@@ -32,21 +33,21 @@ def features(net: Layers, variant: DenseNet, image: Value) -> Value:
     """The last map of features, before the pool."""
     # Published files, made before names could hold no dots, say norm.1 where the module says norm1.
     dot = "." if net.has("features.denseblock1.denselayer1.norm.1.weight") else ""
-    x = net.conv_norm(image, "features.conv0", "features.norm0", variant.first, 7, 2, activation=relu)
+    x = net.conv_norm(image, "features.conv0", "features.norm0", variant.first, 7, 2, activation=RELU)
     x = net.max_pool(x, 3, 2, 1)
     for block, layers in enumerate(variant.layers, 1):
         for layer in range(1, layers + 1):
             name = f"features.denseblock{block}.denselayer{layer}"
-            y = relu(net, net.batch_norm(x, f"{name}.norm{dot}1"))
+            y = net.activation(net.batch_norm(x, f"{name}.norm{dot}1"), RELU)
             y = net.convolution(y, f"{name}.conv{dot}1", BOTTLENECK * variant.growth, 1)
-            y = relu(net, net.batch_norm(y, f"{name}.norm{dot}2"))
+            y = net.activation(net.batch_norm(y, f"{name}.norm{dot}2"), RELU)
             x = net.op("concat", x, net.convolution(y, f"{name}.conv{dot}2", variant.growth, 3), axis=1)
         if block < len(variant.layers):
             name = f"features.transition{block}"
-            y = relu(net, net.batch_norm(x, f"{name}.norm"))
+            y = net.activation(net.batch_norm(x, f"{name}.norm"), RELU)
             channels = size(y, 1)
             x = net.avg_pool(net.convolution(y, f"{name}.conv", channels // 2, 1), 2, 2)
-    return relu(net, net.batch_norm(x, "features.norm5"))
+    return net.activation(net.batch_norm(x, "features.norm5"), RELU)
 
 
 def build(net: Layers, variant: DenseNet) -> Value:

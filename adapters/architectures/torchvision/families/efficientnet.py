@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from adapters.architectures.activations import SILU
+from adapters.architectures.net import divisible
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, make_divisible, silu, size
+from adapters.architectures.torchvision.layers import Layers, size
 from converter.builder import Value
 
 # Whether expansion and depthwise convolution are fused in one; expansion, kernel, stride of the first, channels, repeats.
@@ -42,9 +44,9 @@ V2_L: tuple[Stage, ...] = (
 
 
 def _scaled(width: float, depth: float, eps: float) -> EfficientNet:
-    stages = tuple((fused, expansion, kernel, stride, make_divisible(out * width), math.ceil(repeats * depth))
+    stages = tuple((fused, expansion, kernel, stride, divisible(out * width), math.ceil(repeats * depth))
                    for fused, expansion, kernel, stride, out, repeats in B)
-    return EfficientNet(make_divisible(32 * width), stages, 4 * stages[-1][4], eps)
+    return EfficientNet(divisible(32 * width), stages, 4 * stages[-1][4], eps)
 
 
 VARIANTS = {
@@ -65,18 +67,18 @@ VARIANTS = {
 def _block(net: Layers, x: Value, name: str, stage: Stage, stride: int) -> Value:
     fused, expansion, kernel, _, out, _ = stage
     channels = size(x, 1)
-    hidden, y, place = make_divisible(channels * expansion), x, 0
+    hidden, y, place = divisible(channels * expansion), x, 0
     if fused and hidden == channels:
-        y = net.conv_block(y, f"{name}.block.0", out, kernel, stride, activation=silu)
+        y = net.conv_block(y, f"{name}.block.0", out, kernel, stride, activation=SILU)
     elif fused:
-        y = net.conv_block(y, f"{name}.block.0", hidden, kernel, stride, activation=silu)
+        y = net.conv_block(y, f"{name}.block.0", hidden, kernel, stride, activation=SILU)
         y = net.conv_block(y, f"{name}.block.1", out, 1)
     else:
         if hidden != channels:
-            y = net.conv_block(y, f"{name}.block.0", hidden, 1, activation=silu)
+            y = net.conv_block(y, f"{name}.block.0", hidden, 1, activation=SILU)
             place = 1
-        y = net.conv_block(y, f"{name}.block.{place}", hidden, kernel, stride, groups=hidden, activation=silu)
-        y = net.squeeze_excitation(y, f"{name}.block.{place + 1}", max(1, channels // 4), silu)
+        y = net.conv_block(y, f"{name}.block.{place}", hidden, kernel, stride, groups=hidden, activation=SILU)
+        y = net.squeeze_excitation(y, f"{name}.block.{place + 1}", max(1, channels // 4), SILU)
         y = net.conv_block(y, f"{name}.block.{place + 2}", out, 1)
     return net.op("add", y, x) if stride == 1 and channels == out else y
 
@@ -84,11 +86,11 @@ def _block(net: Layers, x: Value, name: str, stage: Stage, stride: int) -> Value
 def build(net: Layers, variant: EfficientNet) -> Value:
     """The class scores, `[batch, classes]`."""
     net.eps = variant.eps
-    x = net.conv_block(net.image("features.0.0"), "features.0", variant.first, 3, 2, activation=silu)
+    x = net.conv_block(net.image("features.0.0"), "features.0", variant.first, 3, 2, activation=SILU)
     for position, stage in enumerate(variant.stages, 1):
         for repeat in range(stage[5]):
             x = _block(net, x, f"features.{position}.{repeat}", stage, 1 if repeat else stage[3])
-    x = net.conv_block(x, f"features.{len(variant.stages) + 1}", variant.last, 1, activation=silu)
+    x = net.conv_block(x, f"features.{len(variant.stages) + 1}", variant.last, 1, activation=SILU)
     return net.linear(net.global_pool(x), "classifier.1")
 
 

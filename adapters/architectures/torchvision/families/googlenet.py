@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, relu
+from adapters.architectures.torchvision.layers import Layers
 from converter.builder import Value
 
 # Channels of the four branches: 1x1; 1x1 then 3x3; 1x1 then 3x3; max pool then 1x1. A number: a max pool of that kernel.
@@ -43,7 +44,7 @@ def normalized(net: Layers, x: Value) -> Value:
 
 
 def _convolution(net: Layers, x: Value, name: str, out: int, kernel: int, stride: int = 1) -> Value:
-    return net.conv_norm(x, f"{name}.conv", f"{name}.bn", out, kernel, stride, activation=relu)
+    return net.conv_norm(x, f"{name}.conv", f"{name}.bn", out, kernel, stride, activation=RELU)
 
 
 def _inception(net: Layers, x: Value, name: str, widths: tuple[int, ...]) -> Value:

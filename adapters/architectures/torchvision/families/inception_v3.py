@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
+from adapters.architectures.activations import RELU
+from adapters.architectures.net import Pair
 from adapters.architectures.torchvision.families.googlenet import TRANSFORMS, normalized
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, Pair, relu
+from adapters.architectures.torchvision.layers import Layers
 from converter.builder import Value
 
 # A branch is a row of convolutions, each (its name, channels, kernel, stride, padding, None for what keeps the size), with
@@ -56,7 +58,7 @@ MIXED = {"Mixed_5b": _a(32), "Mixed_5c": _a(64), "Mixed_5d": _a(64), "Mixed_6a":
 
 def _convolution(net: Layers, x: Value, prefix: str, conv: Conv) -> Value:
     name, out, kernel, stride, padding = conv
-    return net.conv_norm(x, f"{prefix}{name}.conv", f"{prefix}{name}.bn", out, kernel, stride, padding, activation=relu)
+    return net.conv_norm(x, f"{prefix}{name}.conv", f"{prefix}{name}.bn", out, kernel, stride, padding, activation=RELU)
 
 
 def _row(net: Layers, x: Value, prefix: str, row: Row) -> list[Value]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from adapters.architectures.activations import RELU6
+from adapters.architectures.net import divisible
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, make_divisible, relu6, size
+from adapters.architectures.torchvision.layers import Layers, size
 from converter.builder import Value
 
 # Expansion, channels, repeats, stride of the first.
@@ -18,22 +20,22 @@ def _block(net: Layers, x: Value, name: str, expansion: int, out: int, stride: i
     channels = size(x, 1)
     hidden, y = channels * expansion, x
     if expansion != 1:
-        y = net.conv_block(y, f"{name}.conv.0", hidden, 1, activation=relu6)
+        y = net.conv_block(y, f"{name}.conv.0", hidden, 1, activation=RELU6)
     place = int(expansion != 1)
-    y = net.conv_block(y, f"{name}.conv.{place}", hidden, 3, stride, groups=hidden, activation=relu6)
+    y = net.conv_block(y, f"{name}.conv.{place}", hidden, 3, stride, groups=hidden, activation=RELU6)
     y = net.conv_norm(y, f"{name}.conv.{place + 1}", f"{name}.conv.{place + 2}", out, 1)
     return net.op("add", x, y) if stride == 1 and channels == out else y
 
 
 def build(net: Layers, width: float) -> Value:
     """The class scores, `[batch, classes]`."""
-    x = net.conv_block(net.image("features.0.0"), "features.0", make_divisible(32 * width), 3, 2, activation=relu6)
+    x = net.conv_block(net.image("features.0.0"), "features.0", divisible(32 * width), 3, 2, activation=RELU6)
     position = 1
     for expansion, out, repeats, stride in BLOCKS:
         for repeat in range(repeats):
-            x = _block(net, x, f"features.{position}", expansion, make_divisible(out * width), 1 if repeat else stride)
+            x = _block(net, x, f"features.{position}", expansion, divisible(out * width), 1 if repeat else stride)
             position += 1
-    x = net.conv_block(x, f"features.{position}", make_divisible(1280 * max(1.0, width)), 1, activation=relu6)
+    x = net.conv_block(x, f"features.{position}", divisible(1280 * max(1.0, width)), 1, activation=RELU6)
     return net.linear(net.global_pool(x), "classifier.1")
 
 

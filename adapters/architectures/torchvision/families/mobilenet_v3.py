@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from adapters.architectures.activations import HARDSIGMOID, HARDSWISH, RELU
+from adapters.architectures.net import divisible
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, hardswish, make_divisible, relu
+from adapters.architectures.torchvision.layers import Layers
 from converter.builder import Value
 
 # Kernel, hidden channels, channels, squeeze and excitation, hard swish (else relu), stride.
@@ -30,7 +32,7 @@ VARIANTS = {"mobilenet_v3_small": (SMALL, 1024), "mobilenet_v3_large": (LARGE, 1
 
 def _block(net: Layers, x: Value, name: str, block: Block) -> Value:
     kernel, hidden, out, squeezed, swish, stride = block
-    activation = hardswish if swish else relu
+    activation = HARDSWISH if swish else RELU
     channels, y, place = x.shape[1], x, 0
     if hidden != channels:
         y = net.conv_block(y, f"{name}.block.0", hidden, 1, activation=activation)
@@ -38,7 +40,7 @@ def _block(net: Layers, x: Value, name: str, block: Block) -> Value:
     y = net.conv_block(y, f"{name}.block.{place}", hidden, kernel, stride, groups=hidden, activation=activation)
     if squeezed:
         place += 1
-        y = net.squeeze_excitation(y, f"{name}.block.{place}", make_divisible(hidden // 4), relu, "hardsigmoid")
+        y = net.squeeze_excitation(y, f"{name}.block.{place}", divisible(hidden // 4), RELU, HARDSIGMOID)
     y = net.conv_block(y, f"{name}.block.{place + 1}", out, 1)
     return net.op("add", y, x) if stride == 1 and channels == out else y
 
@@ -47,11 +49,11 @@ def build(net: Layers, variant: tuple[tuple[Block, ...], int]) -> Value:
     """The class scores, `[batch, classes]`."""
     blocks, last = variant
     net.eps = 0.001
-    x = net.conv_block(net.image("features.0.0"), "features.0", 16, 3, 2, activation=hardswish)
+    x = net.conv_block(net.image("features.0.0"), "features.0", 16, 3, 2, activation=HARDSWISH)
     for position, block in enumerate(blocks, 1):
         x = _block(net, x, f"features.{position}", block)
-    x = net.conv_block(x, f"features.{len(blocks) + 1}", 6 * blocks[-1][2], 1, activation=hardswish)
-    x = hardswish(net, net.linear(net.global_pool(x), "classifier.0", last))
+    x = net.conv_block(x, f"features.{len(blocks) + 1}", 6 * blocks[-1][2], 1, activation=HARDSWISH)
+    x = net.activation(net.linear(net.global_pool(x), "classifier.0", last), HARDSWISH)
     return net.linear(x, "classifier.3")
 
 

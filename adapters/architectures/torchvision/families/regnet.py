@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, relu, size
+from adapters.architectures.torchvision.layers import Layers, size
 from converter.builder import Value
 
 FIRST = 32
@@ -42,19 +43,19 @@ VARIANTS = {
 
 def _block(net: Layers, x: Value, name: str, variant: RegNet, width: int, stride: int) -> Value:
     channels = size(x, 1)
-    y = net.conv_block(x, f"{name}.f.a", width, 1, activation=relu)
-    y = net.conv_block(y, f"{name}.f.b", width, 3, stride, groups=width // min(variant.group, width), activation=relu)
+    y = net.conv_block(x, f"{name}.f.a", width, 1, activation=RELU)
+    y = net.conv_block(y, f"{name}.f.b", width, 3, stride, groups=width // min(variant.group, width), activation=RELU)
     if variant.squeezed:
-        y = net.squeeze_excitation(y, f"{name}.f.se", round(0.25 * channels), relu)
+        y = net.squeeze_excitation(y, f"{name}.f.se", round(0.25 * channels), RELU)
     y = net.conv_block(y, f"{name}.f.c", width, 1)
     if stride != 1 or channels != width:
         x = net.conv_block(x, f"{name}.proj", width, 1, stride)
-    return relu(net, net.op("add", x, y))
+    return net.activation(net.op("add", x, y), RELU)
 
 
 def build(net: Layers, variant: RegNet) -> Value:
     """The class scores, `[batch, classes]`."""
-    x = net.conv_block(net.image("stem.0"), "stem", FIRST, 3, 2, activation=relu)
+    x = net.conv_block(net.image("stem.0"), "stem", FIRST, 3, 2, activation=RELU)
     for stage, (depth, width) in enumerate(zip(variant.depths, variant.widths, strict=True), 1):
         for block in range(depth):
             x = _block(net, x, f"trunk_output.block{stage}.block{stage}-{block}", variant, width, 1 if block else 2)

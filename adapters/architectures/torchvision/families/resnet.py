@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, relu
+from adapters.architectures.torchvision.layers import Layers
 from converter.builder import Value
 
 
@@ -38,20 +39,20 @@ def _block(net: Layers, x: Value, name: str, variant: ResNet, planes: int, strid
     # The stride is the 3x3 convolution's, not the first one's: "ResNet V1.5".
     if variant.bottleneck:
         width = planes * variant.width // 64 * variant.groups
-        y = net.conv_norm(x, f"{name}.conv1", f"{name}.bn1", width, 1, activation=relu)
-        y = net.conv_norm(y, f"{name}.conv2", f"{name}.bn2", width, 3, stride, groups=variant.groups, activation=relu)
+        y = net.conv_norm(x, f"{name}.conv1", f"{name}.bn1", width, 1, activation=RELU)
+        y = net.conv_norm(y, f"{name}.conv2", f"{name}.bn2", width, 3, stride, groups=variant.groups, activation=RELU)
         y = net.conv_norm(y, f"{name}.conv3", f"{name}.bn3", out, 1)
     else:
-        y = net.conv_norm(x, f"{name}.conv1", f"{name}.bn1", out, 3, stride, activation=relu)
+        y = net.conv_norm(x, f"{name}.conv1", f"{name}.bn1", out, 3, stride, activation=RELU)
         y = net.conv_norm(y, f"{name}.conv2", f"{name}.bn2", out, 3)
     if stride != 1 or x.shape[1] != out:
         x = net.conv_block(x, f"{name}.downsample", out, 1, stride)
-    return relu(net, net.op("add", y, x))
+    return net.activation(net.op("add", y, x), RELU)
 
 
 def build(net: Layers, variant: ResNet) -> Value:
     """The class scores, `[batch, classes]`."""
-    x = net.conv_norm(net.image("conv1"), "conv1", "bn1", 64, 7, 2, activation=relu)
+    x = net.conv_norm(net.image("conv1"), "conv1", "bn1", 64, 7, 2, activation=RELU)
     x = net.max_pool(x, 3, 2, 1)
     for stage, blocks in enumerate(variant.layers):
         for block in range(blocks):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, relu
+from adapters.architectures.torchvision.layers import Layers
 from converter.builder import Value
 
 
@@ -25,15 +26,15 @@ FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 25
 
 
 def _fire(net: Layers, x: Value, name: str, squeeze: int, expand: int) -> Value:
-    x = relu(net, net.convolution(x, f"{name}.squeeze", squeeze, 1, bias=True))
-    one = relu(net, net.convolution(x, f"{name}.expand1x1", expand, 1, bias=True))
-    three = relu(net, net.convolution(x, f"{name}.expand3x3", expand, 3, bias=True))
+    x = net.activation(net.convolution(x, f"{name}.squeeze", squeeze, 1, bias=True), RELU)
+    one = net.activation(net.convolution(x, f"{name}.expand1x1", expand, 1, bias=True), RELU)
+    three = net.activation(net.convolution(x, f"{name}.expand3x3", expand, 3, bias=True), RELU)
     return net.op("concat", one, three, axis=1)
 
 
 def build(net: Layers, variant: SqueezeNet) -> Value:
     """The class scores, `[batch, classes]`."""
-    x = relu(net, net.convolution(net.image("features.0"), "features.0", variant.first, variant.kernel, 2, 0, bias=True))
+    x = net.activation(net.convolution(net.image("features.0"), "features.0", variant.first, variant.kernel, 2, 0, bias=True), RELU)
     position = 2
     for squeeze, expand in FIRES:
         while position in variant.pools:
@@ -41,7 +42,7 @@ def build(net: Layers, variant: SqueezeNet) -> Value:
             position += 1
         x = _fire(net, x, f"features.{position}", squeeze, expand)
         position += 1
-    return net.global_pool(relu(net, net.convolution(x, "classifier.1", None, 1, bias=True)))
+    return net.global_pool(net.activation(net.convolution(x, "classifier.1", None, 1, bias=True), RELU))
 
 
 FAMILY = Family("SqueezeNet", ("features.0.weight", "features.3.squeeze.weight", "classifier.1.weight"), VARIANTS, build)

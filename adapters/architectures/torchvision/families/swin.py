@@ -1,22 +1,22 @@
 """Swin transformer, v1 and v2 (torchvision.models.swin_transformer), for images of any size.
 
-The map is padded to whole windows. Every second block rolls it by half a window, and by nothing along an axis that is one
-window long; tokens that the roll made neighbours must not see each other, which a mask of -100 sees to.
+The map is padded to whole windows. Every second block moves it by half a window, and by nothing along an axis that is one window long.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, relu, size
+from adapters.architectures.torchvision.layers import Layers, size
+from adapters.architectures.windows import Windows, complete, crop, join, mask_of, merge, offsets, roll
 from converter.builder import Value
 from converter.dims import Dim, minimum
 from converter.ir import DType
 
 EPS = 1e-5
 PATCH = 4
-APART = -100.0
 POSITION_WIDTH = 512
 
 
@@ -41,61 +41,24 @@ VARIANTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """A stage's map of `height` x `width` tokens in windows of `sides`: `rows` x `columns` of them, moved by `shifts`."""
-
-    height: Dim
-    width: Dim
-    sides: tuple[int, int]
-    shifts: tuple[Dim, Dim]
-
-    @property
-    def rows(self) -> Dim:
-        return (self.height + self.sides[0] - 1) // self.sides[0]
-
-    @property
-    def columns(self) -> Dim:
-        return (self.width + self.sides[1] - 1) // self.sides[1]
-
-
 def _windows(height: Dim, width: Dim, side: int) -> Windows:
     """Windows that are moved by half of one down and right, by 0 where there is one window only."""
     down, right = (minimum(side // 2, ((length + side - 1) // side - 1) * side) for length in (height, width))
     return Windows(height, width, (side, side), (down, right))
 
 
-def _regions(net: Layers, count: Dim, shift: Dim, side: int) -> Value:
-    """0 for the last `shift` of `count` windows' positions along an axis, which the roll brought there; -1 for the others."""
-    return net.op("clip", net.op("arange", start=shift - count * side, stop=shift, dtype=DType.INT64), -1, 0)
-
-
-def mask_of(net: Layers, windows: Windows) -> Value:
-    """-100 between tokens of a window that are no neighbours in the image: `[windows, 1, tokens, tokens]`."""
-    high, wide = windows.sides
-    tokens, count = high * wide, windows.rows * windows.columns
-    down, right = windows.shifts
-    rows = net.op("reshape", _regions(net, windows.rows, down, high), shape=(windows.rows, 1, high, 1))
-    columns = net.op("reshape", _regions(net, windows.columns, right, wide), shape=(1, windows.columns, 1, wide))
-    region = net.op("add", net.op("multiply", rows, 2), columns)
-    query, key = (net.op("reshape", region, shape=(count, 1, *shape)) for shape in ((tokens, 1), (1, tokens)))
-    apart = net.op("not_equal", query, key)
-    return net.op("multiply", net.op("astype", apart, dtype=net.dtype), APART)
-
-
 def _position_bias(net: Layers, name: str, variant: Swin, heads: int) -> Value:
     """What each head adds for two tokens' places in a window: `[heads, tokens, tokens]`."""
-    side, span, tokens = variant.window, 2 * variant.window - 1, variant.window**2
+    side, span = variant.window, 2 * variant.window - 1
     if variant.second:
         table = net.linear(net.parameter(f"{name}.relative_coords_table", 1, span, span, 2), f"{name}.cpb_mlp.0", POSITION_WIDTH)
-        table = net.linear(relu(net, table), f"{name}.cpb_mlp.2", heads, bias=False)
+        table = net.linear(net.activation(table, RELU), f"{name}.cpb_mlp.2", heads, bias=False)
         table = net.op("multiply", net.op("sigmoid", table), 16.0)
         table = net.op("reshape", table, shape=(span * span, heads))
     else:
         table = net.parameter(f"{name}.relative_position_bias_table", span * span, heads)
     index = net.parameter(f"{name}.relative_position_index", side**4, dtype=DType.INT64)
-    bias = net.op("reshape", net.op("embedding", index, table), shape=(tokens, tokens, heads))
-    return net.op("permute_dims", bias, axes=(2, 0, 1))
+    return offsets(net, table, index, side**2)
 
 
 def _query_key_value(net: Layers, x: Value, name: str, variant: Swin) -> Value:
@@ -110,21 +73,12 @@ def _query_key_value(net: Layers, x: Value, name: str, variant: Swin) -> Value:
 
 
 def _attention(net: Layers, x: Value, name: str, variant: Swin, heads: int, windows: Windows, mask: Value | None) -> Value:
-    height, width = x.shape[1:3]
-    x = padded(net, x, windows)
+    x = complete(net, x, windows)
     if mask is not None:
-        x = net.op("roll", x, shift=tuple(-shift for shift in windows.shifts), axis=(1, 2))
+        x = roll(net, x, windows)
     y = in_windows(net, _query_key_value(net, x, name, variant), name, heads, windows, _position_bias(net, name, variant, heads), mask,
                    variant.second)
-    if mask is not None:
-        y = net.op("roll", y, shift=windows.shifts, axis=(1, 2))
-    return net.op("slice", y, axes=(1, 2), starts=(0, 0), stops=(height, width), steps=(1, 1))
-
-
-def padded(net: Layers, x: Value, windows: Windows) -> Value:
-    """The map, completed with zeros to whole windows."""
-    below, beside = windows.rows * windows.sides[0] - windows.height, windows.columns * windows.sides[1] - windows.width
-    return net.op("pad", x, pads=((0, 0), (0, below), (0, beside), (0, 0)))
+    return crop(net, y if mask is None else roll(net, y, windows, back=True), windows)
 
 
 def in_windows(net: Layers, qkv: Value, name: str, heads: int, windows: Windows, bias: Value, mask: Value | None, cosine: bool) -> Value:
@@ -137,23 +91,16 @@ def in_windows(net: Layers, qkv: Value, name: str, heads: int, windows: Windows,
     qkv = net.op("reshape", qkv, shape=(batch, rows, high, columns, wide, 3, heads, depth))
     qkv = net.op("permute_dims", qkv, axes=(5, 0, 1, 3, 6, 2, 4, 7))
     qkv = net.op("reshape", qkv, shape=(3, batch, rows * columns, heads, high * wide, depth))
-    query, key, value = net.builder.add("unstack", (qkv,), {"axis": 0})
+    query, key, value = net.b.add("unstack", (qkv,), {"axis": 0})
     scale = None
     if cosine:
         # Cosine attention: the angle between query and key, times a learned factor of at most 100.
         factor = net.op("exp", net.op("clip", net.parameter(f"{name}.logit_scale", heads, 1, 1), None, 4.605170185988092))
-        query, key, scale = net.op("multiply", _unit(net, query), factor), _unit(net, key), 1.0
+        query, key, scale = net.op("multiply", net.directions(query), factor), net.directions(key), 1.0
     if mask is not None:
         bias = net.op("add", bias, mask)
     y = net.op("scaled_dot_product_attention", query, key, value, bias, scale=scale)
-    y = net.op("reshape", y, shape=(batch, rows, columns, heads, high, wide, depth))
-    y = net.op("permute_dims", y, axes=(0, 1, 4, 2, 5, 3, 6))
-    return net.linear(net.op("reshape", y, shape=(batch, rows * high, columns * wide, channels)), f"{name}.proj", channels)
-
-
-def _unit(net: Layers, x: Value) -> Value:
-    norm = net.op("vector_norm", x, axis=(-1,), keepdims=True)
-    return net.op("divide", x, net.op("maximum", norm, 1e-12))
+    return net.linear(join(net, y, windows), f"{name}.proj", channels)
 
 
 def _mlp(net: Layers, x: Value, name: str) -> Value:
@@ -171,14 +118,9 @@ def _block(net: Layers, x: Value, name: str, variant: Swin, heads: int, windows:
     return net.op("add", x, _mlp(net, net.layer_norm(x, f"{name}.norm2", EPS), f"{name}.mlp"))
 
 
-def merge(net: Layers, x: Value, name: str, second: bool) -> Value:
-    """Four tokens to one of twice the channels; an odd row or column is completed with zeros."""
-    batch, height, width, channels = *x.shape[:3], size(x, -1)
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    x = net.op("pad", x, pads=((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
-    x = net.op("reshape", x, shape=(batch, rows, 2, columns, 2, channels))
-    x = net.op("permute_dims", x, axes=(0, 1, 3, 4, 2, 5))
-    x = net.op("reshape", x, shape=(batch, rows, columns, 4 * channels))
+def narrow(net: Layers, x: Value, name: str, second: bool) -> Value:
+    """Four tokens to one of twice the channels."""
+    channels, x = size(x, -1), merge(net, x)
     if second:
         return net.layer_norm(net.linear(x, f"{name}.reduction", 2 * channels, bias=False), f"{name}.norm", EPS)
     return net.linear(net.layer_norm(x, f"{name}.norm", EPS), f"{name}.reduction", 2 * channels, bias=False)
@@ -190,7 +132,7 @@ def build(net: Layers, variant: Swin) -> Value:
     x = net.layer_norm(net.op("permute_dims", x, axes=(0, 2, 3, 1)), "features.0.2", EPS)
     for stage, depth in enumerate(variant.depths):
         if stage:
-            x = merge(net, x, f"features.{2 * stage}", variant.second)
+            x = narrow(net, x, f"features.{2 * stage}", variant.second)
         windows = _windows(x.shape[1], x.shape[2], variant.window)
         mask = mask_of(net, windows)
         for block in range(depth):

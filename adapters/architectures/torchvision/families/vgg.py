@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.architectures.activations import RELU
 from adapters.architectures.torchvision.family import Family
-from adapters.architectures.torchvision.layers import Layers, relu
+from adapters.architectures.torchvision.layers import Layers
 from converter.builder import Value
 
 # The 3x3 convolutions between two max pools: how many, of how many channels.
@@ -33,13 +34,13 @@ def build(net: Layers, variant: VGG) -> Value:
             x = net.convolution(x, f"features.{position}", width, 3, bias=True)
             if variant.norms:
                 x = net.batch_norm(x, f"features.{position + 1}")
-            x = relu(net, x)
+            x = net.activation(x, RELU)
             position += 3 if variant.norms else 2
         x = net.max_pool(x, 2, 2)
         position += 1
     x = net.flatten(net.op("adaptive_avg_pool", x, size=(7, 7)))
-    x = relu(net, net.linear(x, "classifier.0", 4096))
-    x = relu(net, net.linear(x, "classifier.3", 4096))
+    x = net.activation(net.linear(x, "classifier.0", 4096), RELU)
+    x = net.activation(net.linear(x, "classifier.3", 4096), RELU)
     return net.linear(x, "classifier.6")
 
 
