@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from converter.conditions import Condition
-from converter.dims import Dim, Expr
+from converter.dims import Dim, Expr, fixed
 from converter.errors import GraphError
 from converter.size_text import parse
 
@@ -127,6 +127,11 @@ class TensorSpec:
     def rank(self) -> int:
         return len(self.shape)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape of a tensor whose sizes are numbers, as a parameter's. Raises `GraphError` for one that is free."""
+        return tuple(map(fixed, self.shape))
+
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
@@ -174,6 +179,14 @@ class Node:
     outputs: tuple[str | None, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
+
+    @property
+    def output(self) -> str:
+        """Its first output. Raises `GraphError` where nothing uses that."""
+        name = self.outputs[0]
+        if name is None:
+            raise GraphError("nothing uses the first output", where=str(self))
+        return name
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ than when it was opened is refused by every read, and by sessions before and aft
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import threading
@@ -47,7 +48,7 @@ class OpenFile:
 
     def read_into(self, out: Array, offset: int) -> None:
         """Fills uint8 data from `offset` on. Raises `FormatError` where the file is no longer what it was."""
-        done, data = 0, memoryview(out)  # type: ignore[arg-type]
+        done, data = 0, out.data
         while done < len(data):
             count = _read_at(self._number, data[done:], offset + done)
             if not count:
@@ -131,7 +132,7 @@ class MappedFile:
         for start in range(0, size, step):
             piece = buffer[:min(step, size - start)]
             self.file.read_into(piece, self.start + offset + start)
-            yield memoryview(piece)  # type: ignore[arg-type]
+            yield piece.data
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,7 @@ class FileRange:
 
 def usable_range(file: MappedFile, offset: int, spec: TensorSpec) -> FileRange | None:
     """The range of a tensor that lies at `offset`, little-endian and in C order; None where its values have to be checked or moved."""
-    size = spec.dtype.itemsize
-    for axis in spec.shape:
-        size *= int(axis)  # type: ignore[arg-type]
+    size = spec.dtype.itemsize * math.prod(spec.sizes)
     checked = spec.dtype is DType.BOOL or spec.dtype.bits < 8
     if checked or not size or not np.little_endian or (file.start + offset) % spec.dtype.numpy.alignment:
         return None

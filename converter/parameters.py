@@ -12,10 +12,8 @@ import numpy as np
 
 from converter.dims import fixed
 from converter.errors import ParameterError
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.mapped import FileRange
-
-Array = np.ndarray[Any, Any]
 
 
 class ParameterStore(ABC):
@@ -112,7 +110,7 @@ class ParameterStore(ABC):
         for name in self.names():
             if self.alias_of(name) is None:
                 spec = self.spec(name)
-                total += spec.dtype.itemsize * math.prod(int(size) for size in spec.shape)  # type: ignore[arg-type,misc]
+                total += spec.dtype.itemsize * math.prod(spec.sizes)
         return total
 
 
@@ -213,7 +211,7 @@ def as_bytes(values: Array) -> memoryview:
     values = np.ascontiguousarray(values)
     if values.dtype.byteorder == ">" or (values.dtype.byteorder == "=" and not np.little_endian):
         values = values.astype(values.dtype.newbyteorder("<"))
-    return memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    return values.reshape(-1).view(np.uint8).data
 
 
 _MASKS = {dtype.numpy: np.uint8((1 << dtype.bits) - 1) for dtype in DType if dtype.bits < 8}

@@ -52,6 +52,13 @@ class ResolvedNode:
         """The dtype that numbers among the operands take: that of the last tensor beside them."""
         return next((specs[item].dtype for item in reversed(self.operands) if isinstance(item, str) and item in specs), None)
 
+    def number_dtype(self, specs: Specs) -> DType:
+        """`literal_dtype` of a node that has a number among its operands, beside which stands a tensor."""
+        found = self.literal_dtype(specs)
+        if found is None:
+            raise GraphError("a number with no tensor beside it", where=str(self.node))
+        return found
+
     def bind(self, results: Sequence[Any], bindings: MutableMapping[str, int]) -> None:
         """Tells `bindings` the sizes that a run's results have given a value."""
         for symbol, output, axis in self.binds:

@@ -102,9 +102,8 @@ class Lowering:
         found = [held(_sized(spec, sizes)) for spec in inferred]
         for spec in found:
             ctype(spec.dtype)
-        dtype = resolved.literal_dtype(specs)
         operands: list[Value | None] = [
-            None if item is None else values[item] if isinstance(item, str) else Number(item, dtype)  # type: ignore[arg-type]
+            None if item is None else values[item] if isinstance(item, str) else Number(item, resolved.number_dtype(specs))
             for item in resolved.operands
         ]
         attributes = {name: replace_sizes(value, lambda size: substitute(size, sizes)) for name, value in resolved.filled.items()}

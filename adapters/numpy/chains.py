@@ -25,14 +25,13 @@ def make_chain(nodes: Sequence[ResolvedNode], specs: Mapping[str, TensorSpec], h
     operands: Operands = [name for name in (held, shift) if name is not None]
     known = {*operands, *(node.node.outputs[0] for node in nodes)}
     for node in nodes:
-        dtype = node.literal_dtype(specs)
         for operand in node.operands:
             if isinstance(operand, str):
                 if operand not in known:
                     operands.append(operand)
                     known.add(operand)
             elif operand is not None:
-                operands.append(np.asarray(operand, dtype.numpy))  # type: ignore[union-attr]
+                operands.append(np.asarray(operand, node.number_dtype(specs).numpy))
     places: dict[Any, int] = {operand: place for place, operand in enumerate(operands) if isinstance(operand, str)}
     numbers = iter([place for place, operand in enumerate(operands) if not isinstance(operand, str)])
     links = []

@@ -26,7 +26,9 @@ class Group:
 
     @property
     def last(self) -> int:
-        return self.chain[-1] if self.chain else self.layer  # type: ignore[return-value]
+        (last,) = self.chain[-1:] or (self.layer,)
+        assert last is not None
+        return last
 
 
 def is_fixed(node: ResolvedNode) -> bool:
@@ -58,9 +60,11 @@ def groups(graph: Graph, nodes: Sequence[ResolvedNode], specs: Mapping[str, Tens
     def joins(index: int) -> int | None:
         """The chain in which alone the node's result is read, in its shape."""
         name = nodes[index].node.outputs[0]
-        roots = {member.get(reader) for reader in readers.get(name, ())} if name is not None and name not in given else set()
+        if name is None or name in given:
+            return None
+        roots = {member.get(reader) for reader in readers.get(name, ())}
         root = roots.pop() if len(roots) == 1 else None
-        return root if root is not None and specs[name].shape == _result(nodes[root], specs).shape else None  # type: ignore[index]
+        return root if root is not None and specs[name].shape == _result(nodes[root], specs).shape else None
 
     for index in reversed(range(len(nodes))):
         node = nodes[index]

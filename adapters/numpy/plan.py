@@ -74,8 +74,7 @@ class Plan:
         """The slot of a value, or of a number, which becomes a constant; `node`: the one that takes it."""
         if operand is None or isinstance(operand, str):
             return ABSENT if operand is None else self._slot(operand)
-        dtype = node.literal_dtype(self._specs)
-        return self._constant(np.asarray(operand, dtype.numpy))  # type: ignore[union-attr]
+        return self._constant(np.asarray(operand, node.number_dtype(self._specs).numpy))
 
     def _constant(self, array: Array) -> int:
         place = self._slot(f"\0{len(self._slots)}")

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from adapters.torch.dtypes import from_torch_dtype, to_numpy
 from adapters.torch.quantized.packed import unpacked
 from converter.errors import UnsupportedError
-from converter.ir import Graph, TensorSpec
+from converter.ir import Array, Graph, TensorSpec
 from converter.parameters import ParameterStore
-
-Array = np.ndarray[Any, Any]
 
 
 class TorchParameters(ParameterStore):

@@ -41,18 +41,18 @@ class Stack:
 
 def stack(specs: Mapping[str, TensorSpec]) -> Stack | None:
     """What the tensors of one module are, by their names within it; None where they are no RNN, LSTM or GRU."""
-    if not specs or not all(LEAF.fullmatch(leaf) for leaf in specs):
+    leaves = [LEAF.fullmatch(leaf) for leaf in specs]
+    if not specs or not all(leaves):
         return None
-    shapes = {leaf: spec.shape for leaf, spec in specs.items()}
+    shapes = {leaf: spec.sizes for leaf, spec in specs.items()}
     first, state, projection = (shapes.get(f"weight_{part}_l0", ()) for part in ("ih", "hh", "hr"))
     if len(first) != 2 or len(state) != 2 or projection and len(projection) != 2:
         return None
-    hidden = int(projection[1] if projection else state[1])  # type: ignore[arg-type]
-    rows = fixed(state[0])
+    hidden, rows = projection[1] if projection else state[1], state[0]
     kind = BLOCKS.get(rows // hidden) if hidden and rows % hidden == 0 else None
     if kind is None or projection and kind != "LSTM":
         return None
-    layers = 1 + max(int(LEAF.fullmatch(leaf)[3]) for leaf in specs)  # type: ignore[index]
+    layers = 1 + max(int(leaf[3]) for leaf in leaves if leaf)
     bidirectional, bias = "weight_ih_l0_reverse" in specs, "bias_ih_l0" in specs
     parts = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if bias else ()), *(("weight_hr",) if projection else ()))
     order = tuple(f"{part}_l{index}{direction}" for index in range(min(layers, len(specs)))

@@ -70,7 +70,7 @@ def eps_of(dtype: np.dtype[Any]) -> float:
 
 
 def _finfo(dtype: np.dtype[Any]) -> Any:
-    return ml_dtypes.finfo(_real(dtype))  # type: ignore[no-untyped-call]
+    return ml_dtypes.finfo(_real(dtype))
 
 
 def _real(dtype: np.dtype[Any]) -> np.dtype[Any]:

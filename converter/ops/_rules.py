@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from converter.dims import Dim
 from converter.equal_sizes import differ
 from converter.errors import GraphError
 from converter.ir import DType, TensorSpec
-
-Array = np.ndarray[Any, Any]
 
 # The annotation of an attribute that is a size: an expression in a graph, an integer by the time a kernel gets it.
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from converter.dims import Dim, Expr, floor_divide, maximum
+from converter.dims import Dim, Expr, fixed, floor_divide, maximum
 from converter.facts import moves
 from converter.formulas import Formula, Space, Term, counted, nothing
 from converter.ir import DType, TensorSpec
@@ -60,7 +60,7 @@ def _arange(*, start: Number, stop: Number, step: Number, dtype: DType) -> Tenso
 @op(infer=_arange)
 def arange(*, start: Number = 0, stop: Number, step: Number = 1, dtype: DType) -> Array:
     """start, start + step, … up to and without stop: ⌈(stop - start) / step⌉ numbers, computed in float64 unless all are integers."""
-    count = max(0, int(steps(start, stop, step)))  # type: ignore[arg-type]
+    count = max(0, fixed(steps(start, stop, step)))
     return (np.arange(count) * step + start).astype(dtype.numpy)  # type: ignore[operator]
 
 
@@ -91,7 +91,7 @@ def _eye(*, rows: Dim, columns: Dim, dtype: DType) -> TensorSpec:
     formula=lambda f, *, rows, columns, dtype: f.astype(f.equal(counted(f, rows, 0, 2), counted(f, columns, 1, 2)), dtype=dtype))
 def eye(*, rows: Dim, columns: Dim, dtype: DType) -> Array:
     """[rows, columns] with 1 on the diagonal and 0 elsewhere."""
-    return np.eye(rows, columns).astype(dtype.numpy)  # type: ignore[arg-type]
+    return np.eye(fixed(rows), fixed(columns)).astype(dtype.numpy)
 
 
 def _triangle(x: TensorSpec, *, k: Dim = 0) -> TensorSpec:

@@ -304,7 +304,7 @@ def nan_to_num(x: Array, *, nan: float = 0.0, posinf: float | None = None, negin
     """
     if x.dtype.kind in "biu":
         return x
-    limit = float(ml_dtypes.finfo(x.dtype).max)  # type: ignore[no-untyped-call]
+    limit = float(ml_dtypes.finfo(x.dtype).max)
     y = np.where(np.isnan(x), np.asarray(nan, x.dtype), x)
     y = np.where(x == np.inf, np.asarray(limit if posinf is None else posinf, x.dtype), y)
     return np.where(x == -np.inf, np.asarray(-limit if neginf is None else neginf, x.dtype), y)

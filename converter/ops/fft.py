@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.ir import TensorSpec
 from converter.ops import _fourier
 from converter.ops._rules import Array, axis_of, require, require_rank, require_size, same_dtype
@@ -39,6 +39,10 @@ def _transform(real_in: bool, real_out: bool) -> Callable[..., TensorSpec]:
     return infer
 
 
+def _numbers(sizes: tuple[Dim, ...] | None) -> tuple[int, ...] | None:
+    return None if sizes is None else tuple(map(fixed, sizes))
+
+
 @op(infer=_transform(False, False), formula=_fourier.whole(-1))
 def fftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """The discrete Fourier transform over `axes`: Y_k = Σ_j x_j exp(-2πi jk/n), complex in and out.
@@ -46,25 +50,25 @@ def fftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = Non
     sizes: what each axis is first cut or filled with zeros to. norm: "backward" divides nothing, "ortho" by √n,
     "forward" by n, n the product of the transformed sizes.
     """
-    return np.fft.fftn(x, sizes, axes, norm).astype(x.dtype, copy=False)  # type: ignore[arg-type]
+    return np.fft.fftn(x, _numbers(sizes), axes, norm).astype(x.dtype, copy=False)
 
 
 @op(infer=_transform(False, False), formula=_fourier.whole(1))
 def ifftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """The inverse of `fftn`: "backward" divides by n, "ortho" by √n, "forward" nothing."""
-    return np.fft.ifftn(x, sizes, axes, norm).astype(x.dtype, copy=False)  # type: ignore[arg-type]
+    return np.fft.ifftn(x, _numbers(sizes), axes, norm).astype(x.dtype, copy=False)
 
 
 @op(infer=_transform(True, False), formula=_fourier.of_real)
 def rfftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """`fftn` of a real x without the half of the last axis that the other half mirrors: it has size n // 2 + 1."""
-    return np.fft.rfftn(x, sizes, axes, norm).astype(np.result_type(x.dtype, np.complex64), copy=False)  # type: ignore[arg-type]
+    return np.fft.rfftn(x, _numbers(sizes), axes, norm).astype(np.result_type(x.dtype, np.complex64), copy=False)
 
 
 @op(infer=_transform(False, True), formula=_fourier.to_real)
 def irfftn(x: Array, *, axes: tuple[int, ...], sizes: tuple[Dim, ...] | None = None, norm: Norm = "backward") -> Array:
     """The inverse of `rfftn`. The last of `axes` has size 2 (n - 1) for a null `sizes`."""
-    return np.fft.irfftn(x, sizes, axes, norm).astype(x.real.dtype, copy=False)  # type: ignore[arg-type]
+    return np.fft.irfftn(x, _numbers(sizes), axes, norm).astype(x.real.dtype, copy=False)
 
 
 # Short-time transforms ---------------------------------------------------------------------------------------------------

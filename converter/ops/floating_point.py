@@ -45,7 +45,7 @@ def nextafter(x: Array, y: Array) -> Array:
     if x.dtype.kind == "f":
         return np.nextafter(x, y)
     # ml_dtypes has none for bfloat16: a float's bits, read as an integer, ascend with its size.
-    limits = ml_dtypes.finfo(x.dtype)  # type: ignore[no-untyped-call]
+    limits = ml_dtypes.finfo(x.dtype)
     x, y = np.broadcast_arrays(x, y)
     bits = x.copy().view(np.int16)
     away = (y > x) == (x > 0)

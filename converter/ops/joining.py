@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.equal_sizes import differ
 from converter.facts import moves
 from converter.formulas import Space, Term, swapped
@@ -89,11 +89,11 @@ MAX_PARTS = 1 << 14
 
 def _unstack(x: TensorSpec, axis: int) -> tuple[TensorSpec, ...]:
     place = axis_of(axis, x.rank)
-    count = x.shape[place]
-    require(isinstance(count, int) and count > 0, "the number of outputs must be fixed", expected="an integer size of 1 and up",
-            received=count)
-    require(count <= MAX_PARTS, "too many slices", expected=f"at most {MAX_PARTS}", received=count)  # type: ignore[operator]
-    return (TensorSpec(x.dtype, x.shape[:place] + x.shape[place + 1:]),) * count  # type: ignore[operator]
+    require(isinstance(x.shape[place], int) and x.shape[place] != 0, "the number of outputs must be fixed",
+            expected="an integer size of 1 and up", received=x.shape[place])
+    count = fixed(x.shape[place])
+    require(count <= MAX_PARTS, "too many slices", expected=f"at most {MAX_PARTS}", received=count)
+    return (TensorSpec(x.dtype, x.shape[:place] + x.shape[place + 1:]),) * count
 
 
 @op(infer=_unstack, outputs=None,

@@ -180,7 +180,7 @@ def repeat_interleave(x: Array, *, repeats: Size, axis: int) -> Array:
 def _repeat_indices(repeats: TensorSpec, size: Dim | None = None, length: Dim | None = None) -> TensorSpec:
     require(repeats.rank == 1 and repeats.dtype.is_integer, "wrong repeats", expected="a vector of integers", received=repeats)
     require((size is None) != (length is None), "one of `size` and `length` is needed", expected="a new symbol, or a size")
-    return TensorSpec(DType.INT64, (length if size is None else size,))  # type: ignore[arg-type]
+    return TensorSpec(DType.INT64, tuple(item for item in (size, length) if item is not None))
 
 
 def _repeated(f: Space, repeats: Term, *, size: Dim | None, length: Dim | None) -> Term:

@@ -69,7 +69,7 @@ def _batch_norm(x: TensorSpec, running_mean: TensorSpec | None, running_var: Ten
 @widened
 def _of_batch(f: Space, x: Term, *vectors: Term | None, eps: float) -> Term:
     mean, variance, weight, bias = (_along_channels(f, vector, x) for vector in vectors)
-    y = _standard(f, x, (0, *range(2, x.ndim)), eps) if mean is None else (x - mean) / f.sqrt(variance + eps)  # type: ignore[operator]
+    y = _standard(f, x, (0, *range(2, x.ndim)), eps) if mean is None or variance is None else (x - mean) / f.sqrt(variance + eps)
     return _scaled(y, weight, bias)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from converter.dims import Dim
+from converter.dims import Dim, fixed
 from converter.formulas import Space, Term, widened
 from converter.ir import TensorSpec
 from converter.ops._rules import broadcast_dims, require, require_float, require_size, same_dtype
@@ -17,7 +17,7 @@ def _rotary_embedding(x: TensorSpec, cosine: TensorSpec, sine: TensorSpec, *, in
     size, half = x.shape[-1], cosine.shape[-1]
     require(isinstance(size, int) and isinstance(half, int), "a size of the last axis that is not fixed", received=f"{x} and {cosine}")
     require_size(sine.shape[-1], half, "the last axis of the sines")
-    require(2 * half <= size, "too many angles", expected=f"at most {size // 2}", received=half)  # type: ignore[operator]
+    require(2 * fixed(half) <= fixed(size), "too many angles", expected=f"at most {size // 2}", received=half)
     for angles in (cosine, sine):
         places: tuple[Dim, ...] = broadcast_dims(x.shape[:-1], angles.shape[:-1])
         require(places == x.shape[:-1], "angles for other places than the input's", expected=str(x), received=angles)

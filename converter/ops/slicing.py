@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from converter.dims import Dim, maximum, minimum
+from converter.dims import Dim, fixed, maximum, minimum
 from converter.facts import moves
 from converter.formulas import Space, Term, counted, nothing, spec_of
 from converter.ir import DType, TensorSpec
@@ -38,7 +38,7 @@ def bounds(size: Dim, start: Dim, stop: Dim | None) -> tuple[Dim, Dim]:
 def _key(x: Array, axis: int, start: int, stop: int | None, step: int) -> tuple[Any, ...]:
     """The index that selects a slice. Raises `ValueError` for bounds outside the axis: none is clamped."""
     size = x.shape[axis]
-    begin, end = map(int, bounds(size, start, stop))  # type: ignore[arg-type]
+    begin, end = map(fixed, bounds(size, start, stop))
     if not 0 <= begin <= end <= size or step < 1:
         raise ValueError(f"the slice {begin}:{end}:{step} leaves an axis of size {size}")
     return (*(builtins.slice(None),) * (axis % x.ndim), builtins.slice(begin, end, step))

@@ -157,9 +157,8 @@ class Lowering(Emitter):
             for name in filter(None, node.outputs):
                 self._define(name, self._empty(name))
             return
-        dtype = resolved.literal_dtype(self.specs)
-        operands = [self.values[item] if isinstance(item, str) else item if item is None else self.constant(item, dtype)  # type: ignore[arg-type]
-                    for item in resolved.operands]
+        operands = [self.values[item] if isinstance(item, str) else item if item is None
+                    else self.constant(item, resolved.number_dtype(self.specs)) for item in resolved.operands]
         result = lowering(self, *operands, **resolved.filled)
         results = result if isinstance(result, tuple) else (result,)
         if len(results) < len(node.outputs):

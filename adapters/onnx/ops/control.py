@@ -62,9 +62,9 @@ def _limit(condition: Graph, body: Graph, carried: int) -> int | None:
 
 def _rounds(g: Lowering, start: Tensor, limit: Tensor) -> Tensor:
     """How often a loop counts; more steps than are allowed are looked up at a place that is not there: an error."""
-    known = (literal(g, start), literal(g, limit))
-    if None not in known and int(known[1]) - int(known[0]) <= control.MAX_STEPS:  # type: ignore[arg-type]
-        return g.constant(int(known[1]) - int(known[0]))  # type: ignore[arg-type]
+    first, last = literal(g, start), literal(g, limit)
+    if first is not None and last is not None and int(last) - int(first) <= control.MAX_STEPS:
+        return g.constant(int(last) - int(first))
     rounds = apply(g, "Sub", limit, start)
     over = g.cast(apply(g, "Greater", rounds, g.constant(control.MAX_STEPS), dtype=DType.BOOL), DType.INT64)
     return g.node("Gather", g.node("Unsqueeze", rounds, g.constant([0]), spec=TensorSpec(DType.INT64, (1,))), over, spec=COUNT)

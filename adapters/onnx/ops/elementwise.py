@@ -301,7 +301,7 @@ def round(g: Lowering, x: Tensor, *, decimals: int = 0) -> Tensor:
 def nan_to_num(g: Lowering, x: Tensor, *, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     if not x.dtype.is_float:
         return x
-    limit = float(ml_dtypes.finfo(x.dtype.numpy).max)  # type: ignore[no-untyped-call]
+    limit = float(ml_dtypes.finfo(x.dtype.numpy).max)
     y = select(g, apply(g, "IsNaN", x, dtype=DType.BOOL), number(g, nan, x), x)
     if posinf is None and neginf is None and np.isfinite(nan):
         return compute(g, "Clip", y, number(g, -limit, x), number(g, limit, x), spec=like(x))

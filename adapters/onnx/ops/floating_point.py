@@ -53,7 +53,7 @@ def frexp(g: Lowering, x: Tensor) -> tuple[Tensor, Tensor]:
 @lowers("nextafter")
 def nextafter(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     """x ± the distance of its neighbours, which is half as wide below a power of two."""
-    limits = ml_dtypes.finfo(x.dtype.numpy)  # type: ignore[no-untyped-call]
+    limits = ml_dtypes.finfo(x.dtype.numpy)
     digits, lowest = int(limits.nmant) + 1, int(limits.minexp) - int(limits.nmant)
     here, there = g.cast(x, DType.FLOAT64), g.cast(y, DType.FLOAT64)
     irregular = _irregular(g, here)

@@ -9,7 +9,7 @@ import numpy as np
 from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.ops.indices import ascending
 from adapters.onnx.registry import lowers
-from converter.dims import Dim, Expr
+from converter.dims import Dim, Expr, fixed
 from converter.ir import DType, TensorSpec
 
 END = 2**63 - 1  # clamped to the axis by ONNX's Slice
@@ -58,7 +58,7 @@ def _bound(bound: Dim | None, size: Dim) -> Dim:
 def arange(g: Lowering, start: Dim, stop: Dim, step: Dim, length: Dim) -> Tensor:
     """int64 start, start + step, … below stop, [length]: a constant where all is known."""
     if not any(isinstance(item, Expr) for item in (start, stop, step)):
-        return g.constant(np.arange(start, stop, step))  # type: ignore[arg-type]
+        return g.constant(np.arange(fixed(start), fixed(stop), fixed(step)))
     return g.node("Range", g.scalar_size(start), g.scalar_size(stop), g.scalar_size(step), spec=TensorSpec(DType.INT64, (length,)))
 
 

@@ -59,7 +59,7 @@ def log1p(g: Lowering, x: Tensor) -> Tensor:
     """log(u) + (x - (u - 1)) / u for the rounded u = 1 + x. Clipping u in the correction keeps it defined at -1 and at infinity."""
     one = number(g, 1, x)
     u = apply(g, "Add", x, one)
-    limits = ml_dtypes.finfo(x.dtype.numpy)  # type: ignore[no-untyped-call]
+    limits = ml_dtypes.finfo(x.dtype.numpy)
     safe = compute(g, "Clip", u, number(g, float(limits.tiny), x), number(g, float(limits.max), x), spec=like(x))
     lost = apply(g, "Sub", x, apply(g, "Sub", safe, one))
     return apply(g, "Add", apply(g, "Log", u), apply(g, "Div", lost, safe))
@@ -157,7 +157,7 @@ def atan2(g: Lowering, y: Tensor, x: Tensor) -> Tensor:
 
     At x = -0 the ratio has the other infinity's sign, which the half turn makes up for.
     """
-    limit = float(ml_dtypes.finfo(x.dtype.numpy).max)  # type: ignore[no-untyped-call]
+    limit = float(ml_dtypes.finfo(x.dtype.numpy).max)
     clipped = [compute(g, "Clip", item, number(g, -limit, item), number(g, limit, item), spec=like(item)) for item in (y, x)]
     zero = number(g, 0, x)
     level = apply(g, "Equal", y, zero, dtype=DType.BOOL)
@@ -174,7 +174,7 @@ def hypot(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
         squares = [apply(g, "Mul", wide, wide) for wide in (g.cast(item, DType.FLOAT64) for item in (x, y))]
         return g.cast(apply(g, "Sqrt", apply(g, "Add", *squares)), x.dtype)
     sizes = [apply(g, "Abs", item) for item in (x, y)]
-    limits = ml_dtypes.finfo(x.dtype.numpy)  # type: ignore[no-untyped-call]
+    limits = ml_dtypes.finfo(x.dtype.numpy)
     scale = compute(g, "Clip", apply(g, "Max", *sizes), number(g, float(limits.tiny), x), number(g, float(limits.max), x), spec=like(x, y))
     parts = [apply(g, "Div", size, scale) for size in sizes]
     return apply(g, "Mul", scale, apply(g, "Sqrt", apply(g, "Add", *(apply(g, "Mul", part, part) for part in parts))))

@@ -38,7 +38,7 @@ def bit_cast(g: Reader, x: Item, *, to: int) -> Value:
 
 def _format(dtype: DType) -> tuple[int, int]:
     """The bits of a fraction, the one before the point not among them, and the exponent of 1 as it is stored."""
-    limits = ml_dtypes.finfo(dtype.numpy)  # type: ignore[no-untyped-call]
+    limits = ml_dtypes.finfo(dtype.numpy)
     return int(limits.nmant), 1 - int(limits.minexp)
 
 

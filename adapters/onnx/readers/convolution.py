@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -61,9 +62,9 @@ def conv(g: Reader, x: Item | Value, weight: Item | Value, bias: Item | Value | 
 
 
 @reads("ConvInteger")
-def conv_integer(g: Reader, x: Item, weight: Item, x_zero: Item | None = None, w_zero: Item | None = None, **options: object) -> Value:
+def conv_integer(g: Reader, x: Item, weight: Item, x_zero: Item | None = None, w_zero: Item | None = None, **options: Any) -> Value:
     """In int32. The padding is of zero points, which are zero once they are taken away."""
-    return conv(g, centred(g, x, x_zero, None), centred(g, weight, w_zero, 0), **options)  # type: ignore[arg-type]
+    return conv(g, centred(g, x, x_zero, None), centred(g, weight, w_zero, 0), **options)
 
 
 @reads("ConvTranspose")
@@ -197,7 +198,7 @@ def _past_the_end(size: int, kernel: int, stride: int, dilation: int, before: in
     return max(0, count * stride - room)
 
 
-def _whole(op: str):  # type: ignore[no-untyped-def]
+def _whole(op: str) -> Callable[..., Value]:
     def read(g: Reader, x: Item) -> Value:
         return g.op(op, x, axis=tuple(range(2, g.rank(x))), keepdims=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import reduce
 
 import ml_dtypes
@@ -31,13 +32,13 @@ VARIADIC = {"Max": "maximum", "Min": "minimum", "Sum": "add"}
 
 
 def _register_tables() -> None:
-    def unary(op: str):  # type: ignore[no-untyped-def]
+    def unary(op: str) -> Callable[..., Value]:
         return lambda g, x: g.op(op, x)
 
-    def binary(op: str):  # type: ignore[no-untyped-def]
+    def binary(op: str) -> Callable[..., Value]:
         return lambda g, x, y: g.op(op, x, y)
 
-    def variadic(op: str):  # type: ignore[no-untyped-def]
+    def variadic(op: str) -> Callable[..., Value]:
         return lambda g, *items: reduce(lambda x, y: g.op(op, x, y), map(g.tensor, items))
 
     for table, make in ((UNARY, unary), (BINARY, binary), (VARIADIC, variadic)):
@@ -112,8 +113,9 @@ def clip(g: Reader, x: Item, low: Item | None = None, high: Item | None = None, 
          max: float | None = None) -> Value:
     """Bounds were attributes up to version 6; the upper one wins where they cross."""
     bounds = [None if item is None else g.known(item) for item in (low, high)]
-    if g.dtype(x).is_float and all(item is not None and item.size == 1 for item in bounds):
-        min, max = (float(item.reshape(-1)[0]) for item in bounds)  # type: ignore[union-attr]
+    numbers = [float(item.reshape(-1)[0]) for item in bounds if item is not None and item.size == 1] if g.dtype(x).is_float else []
+    if len(numbers) == 2:
+        min, max = numbers
     if min is not None and max is not None and -math.inf < min < max < math.inf and g.dtype(x).is_float:
         return g.op("hardtanh", x, min_val=min, max_val=max)
     least = low if low is not None else None if min is None else g.like(min, x)
@@ -154,7 +156,7 @@ def converted(g: Reader, x: Item | Value, dtype: DType, saturate: bool, round_mo
         return _power_of_two(g, value, saturate, round_mode)
     if not saturate:
         return g.cast(value, dtype)
-    most = float(ml_dtypes.finfo(dtype.numpy).max)  # type: ignore[no-untyped-call]
+    most = float(ml_dtypes.finfo(dtype.numpy).max)
     return g.cast(g.op("clip", value, g.like(-most, value), g.like(most, value)), dtype)
 
 

@@ -19,7 +19,7 @@ from converter.ir import DType
 # Normalizations ------------------------------------------------------------------------------------------------------------
 
 
-def _skipped(op: str):  # type: ignore[no-untyped-def]
+def _skipped(op: str) -> Callable[..., tuple[Value | None, ...]]:
     def read(g: Reader, x: Item, skip: Item, gamma: Item, *more: Item | None, epsilon: float = 1e-12) -> tuple[Value | None, ...]:
         """The normalization of x + skip + bias, and that sum as the last output."""
         own, bias = ((*more, None, None)[:2] if op == "layer_norm" else (None, (*more, None)[0]))

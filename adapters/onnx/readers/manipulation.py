@@ -39,10 +39,10 @@ def constant_of_shape(g: Reader, shape: Item, *, value: Array | None = None) -> 
 
 @reads("Range")
 def arange(g: Reader, start: Item, limit: Item, delta: Item) -> Value:
-    ends = [g.known(item) for item in (start, limit, delta)]
-    if any(item is None for item in ends):
+    ends = [known.reshape(-1)[0] for item in (start, limit, delta) if (known := g.known(item)) is not None]
+    if len(ends) < 3:
         return _counted(g, start, limit, delta)
-    first, last, step = (item.reshape(-1)[0] for item in ends)  # type: ignore[union-attr]
+    first, last, step = ends
     numbers = [item if isinstance(item, Expr) else item.item() if hasattr(item, "item") else item for item in (first, last, step)]
     return g.op("arange", start=numbers[0], stop=numbers[1], step=numbers[2], dtype=g.dtype(start))
 

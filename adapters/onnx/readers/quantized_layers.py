@@ -6,7 +6,7 @@ by one step where the exact one lies half-way between two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from adapters.onnx.readers.convolution import average_pool
@@ -43,7 +43,7 @@ def _scaled(g: Reader, total: Value, *scales: Item | Value) -> Value:
 # Arithmetic ----------------------------------------------------------------------------------------------------------------
 
 
-def _of_two(op: str):  # type: ignore[no-untyped-def]
+def _of_two(op: str) -> Callable[..., Value]:
     def read(g: Reader, a: Item, a_scale: Item, a_zero: Item | None, b: Item, b_scale: Item, b_zero: Item | None, scale: Item,
              zero: Item | None = None) -> Value:
         left, right = _floats(g, a, a_scale, a_zero), _floats(g, b, b_scale, b_zero)

@@ -22,7 +22,8 @@ def axes_of(g: Reader, x: Item, axes: Item | None, given: Sequence[int] | None, 
     return tuple(sorted({g.axis(int(axis), g.rank(x)) for axis in found}))
 
 
-def _reducer(function: Callable[[Reader, Value, dict[str, Any]], Value], before: Callable[[Reader, Value], Value] | None = None):  # type: ignore[no-untyped-def]
+def _reducer(function: Callable[[Reader, Value, dict[str, Any]], Value],
+             before: Callable[[Reader, Value], Value] | None = None) -> Callable[..., Value]:
     def reduce(g: Reader, x: Item, axes: Item | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0,
                axes_attribute: Sequence[int] | None = None) -> Value:
         places = axes_of(g, x, axes, axes_attribute, noop_with_empty_axes)
@@ -32,18 +33,18 @@ def _reducer(function: Callable[[Reader, Value, dict[str, Any]], Value], before:
             return value if before is None else function(g, value, {"axis": (), "keepdims": True})
         return function(g, value, {"axis": places, "keepdims": bool(keepdims)})
 
-    def read(g: Reader, x: Item, places: Item | None = None, **attributes: object) -> Value:
+    def read(g: Reader, x: Item, places: Item | None = None, **attributes: Any) -> Value:
         attributes["axes_attribute"] = attributes.pop("axes", None)
-        return reduce(g, x, places, **attributes)  # type: ignore[arg-type]
+        return reduce(g, x, places, **attributes)
 
     return read
 
 
-def _plain(op: str):  # type: ignore[no-untyped-def]
+def _plain(op: str) -> Callable[..., Value]:
     return _reducer(lambda g, x, where: g.op(op, x, **where))
 
 
-def _largest(op: str):  # type: ignore[no-untyped-def]
+def _largest(op: str) -> Callable[..., Value]:
     """An extreme; that of nothing is what every other number takes the place of."""
 
     def reduce(g: Reader, x: Value, where: dict[str, Any]) -> Value:
@@ -70,7 +71,7 @@ def lowest(dtype: DType, most: bool) -> float:
     return dtype.limits[most]
 
 
-def _of_each(op: str, each: str):  # type: ignore[no-untyped-def]
+def _of_each(op: str, each: str) -> Callable[..., Value]:
     return _reducer(lambda g, x, where: g.op(op, g.op(each, x), **where), lambda g, x: g.op(each, x))
 
 
@@ -94,7 +95,7 @@ reads("ReduceLogSum")(_reducer(lambda g, x, where: g.op("log", g.op("sum", x, **
 reads("ReduceLogSumExp")(_reducer(lambda g, x, where: g.op("logsumexp", x, **where), lambda g, x: x))
 
 
-def _extreme(op: str):  # type: ignore[no-untyped-def]
+def _extreme(op: str) -> Callable[..., Value]:
     def read(g: Reader, x: Item, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Value:
         place = g.axis(axis, g.rank(x))
         if not select_last_index:
@@ -110,7 +111,7 @@ reads("ArgMax")(_extreme("argmax"))
 reads("ArgMin")(_extreme("argmin"))
 
 
-def _running(op: str, start: int):  # type: ignore[no-untyped-def]
+def _running(op: str, start: int) -> Callable[..., Value]:
     def read(g: Reader, x: Item, axis: Item, *, exclusive: int = 0, reverse: int = 0) -> Value:
         place = g.axis(g.integers(axis, "an axis")[0], g.rank(x))
         value = g.op("flip", x, axis=(place,)) if reverse else g.tensor(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from adapters.onnx.load import FROM_ONNX
 from adapters.onnx.reading.items import Item
@@ -61,7 +62,7 @@ def stft(g: Reader, signal: Item, step: Item, window: Item | None = None, length
     return g.op("view_as_real", g.op("permute_dims", found, axes=(0, 2, 1)))
 
 
-def _window(parts: tuple[float, ...]):  # type: ignore[no-untyped-def]
+def _window(parts: tuple[float, ...]) -> Callable[..., Value]:
     """a0 - a1 · cos(2πn / N) + a2 · cos(4πn / N); N is one less where the window is no period."""
 
     def read(g: Reader, size: Item, *, output_datatype: int = 1, periodic: int = 1) -> Value:

@@ -20,8 +20,8 @@ def evaluate_constants(node: onnx.NodeProto, inputs: Sequence[Item | None], vers
 
     if not _stays_small(node.op_type, [item.known.shape for item in inputs if item is not None and item.known is not None]):
         return None
-    feeds = {name: as_numbers(item.known, item.dtype) for name, item in zip(node.input, inputs, strict=True)  # type: ignore[arg-type]
-             if name and item is not None}
+    feeds = {name: as_numbers(item.known, item.dtype) for name, item in zip(node.input, inputs, strict=True)
+             if name and item is not None and item.known is not None}
     try:
         graph = onnx.helper.make_graph([node], "constant", [onnx.helper.make_empty_tensor_value_info(name) for name in feeds],
                                        [onnx.helper.make_empty_tensor_value_info(node.output[0])])

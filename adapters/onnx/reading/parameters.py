@@ -96,7 +96,7 @@ class ForeignParameters(ParameterStore):
         if found is None or self._initializers is None:
             raise self.unknown(name)
         spec = self._initializers.spec(found[0])
-        return TensorSpec(spec.dtype, arrange(np.broadcast_to(np.int8(0), tuple(spec.shape)), found[1]).shape)  # type: ignore[arg-type]
+        return TensorSpec(spec.dtype, arrange(np.broadcast_to(np.int8(0), spec.sizes), found[1]).shape)
 
     def file_range(self, name: str) -> FileRange | None:
         return self._initializers.file_range(name) if name in self.plain and self._initializers is not None else None

@@ -19,7 +19,7 @@ from adapters.onnx.reading.known import evaluate
 from adapters.onnx.reading.parameters import MADE_UP, ForeignParameters, Step, arrange
 from adapters.onnx.registry import readers
 from converter.builder import GraphBuilder, Value
-from converter.dims import Dim, Expr
+from converter.dims import Dim, Expr, fixed
 from converter.errors import ConverterError, FormatError, GraphError, UnsupportedError
 from converter.ir import Array, DType
 from converter.ports.importing import GraphImporter
@@ -98,7 +98,7 @@ class Reader(GraphImporter):
             if item.make is not None:
                 item.value = item.make()
             elif is_numeric(item.known):
-                item.value = self.constant(as_numbers(item.known, item.dtype))  # type: ignore[arg-type]
+                item.value = self.constant(as_numbers(item.known, item.dtype))
             else:
                 item.value = self._sizes_as_tensor(item)
         return item.value
@@ -138,7 +138,7 @@ class Reader(GraphImporter):
             name = stem if stem and (sure or MADE_UP.search(item.initializer)) else item.initializer
             self.store.arranged[key] = name if name not in self.builder.specs else self.builder.unique(f"{name}.arranged")
         name = self.store.arranged[key]
-        return self.builder.parameter(name, item.dtype, arrange(np.broadcast_to(np.int8(0), item.shape), steps).shape)  # type: ignore[arg-type]
+        return self.builder.parameter(name, item.dtype, arrange(np.broadcast_to(np.int8(0), tuple(map(fixed, item.shape))), steps).shape)
 
     def constant_item(self, values: Array, name: str | None = None) -> Item:
         """A constant: looked into where it is small, and a tensor of the graph where a node needs it."""

@@ -95,7 +95,7 @@ def rebuild_while_loop(*values: Any, carried: int, condition: Body, body: Body) 
     if _tracing():
         from torch._higher_order_ops.while_loop import while_loop as loop
 
-        return tuple(loop(lambda *now: condition(*now, *rest)[0], lambda *now: body(*now, *rest), values[:carried]))  # type: ignore[no-untyped-call]
+        return tuple(loop(lambda *now: condition(*now, *rest)[0], lambda *now: body(*now, *rest), values[:carried]))
     now = values[:carried]
     with counted_steps() as count:
         while condition(*now, *rest)[0]:

@@ -47,7 +47,7 @@ def convolve(g: Importer, input: Value, weight: Value, bias: Value | None = None
     stride, dilation = fixed(g, stride, axes, "the stride"), fixed(g, dilation, axes, "the dilation")
     if padding == "same":
         # An odd number of zeros in all: the one more stands at the end.
-        totals = [d * (int(k) - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]  # type: ignore[arg-type]
+        totals = [d * (k - 1) for d, k in zip(dilation, weight.spec.sizes[2:], strict=True)]
         before = tuple(total // 2 for total in totals)
         after = tuple(total - total // 2 for total in totals)
         pads = before if before == after else before + after

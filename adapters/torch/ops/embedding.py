@@ -81,8 +81,8 @@ def _size(g: Importer, item: object) -> Dim | None:
 def _unflattened(g: Importer, indices: Value, shape: tuple[Dim, Dim]) -> Value:
     """Flat indices as the matrix they were: the matrix itself where a reshape made them."""
     last = next((node for node in reversed(g.builder._nodes) if indices.name in node.outputs), None)
-    if last is not None and last.op == "reshape" and g.builder.specs[last.inputs[0]].shape == shape:  # type: ignore[index]
-        return Value(last.inputs[0], g.builder.specs[last.inputs[0]])  # type: ignore[arg-type,index]
+    if last is not None and last.op == "reshape" and g.builder.specs[last.names[0]].shape == shape:
+        return Value(last.names[0], g.builder.specs[last.names[0]])
     return reshaped(g, indices, shape)
 
 

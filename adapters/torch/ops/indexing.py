@@ -102,7 +102,7 @@ def index(g: Importer, self: Value, indices: list[Value | None]) -> Value:
         return self
     first = indices[given[0]]
     shape = g.result_shape()
-    if given == [0] and first.dtype is DType.BOOL and first.rank > 0:  # type: ignore[union-attr]
+    if given == [0] and first is not None and first.dtype is DType.BOOL and first.rank > 0:
         return g.op("masked_select", self, first, size=data_size(g, shape[0]))
     if any(item is not None and item.dtype is DType.BOOL for item in indices):
         indices = without_masks(g, indices, picked_size(indices, shape))

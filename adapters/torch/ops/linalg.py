@@ -199,7 +199,7 @@ def matrix_rank(g: Importer, x: Value, atol: float | None, rtol: float | None, h
     if rtol is not None or atol:
         bound = g.op("multiply", largest, rtol or 0.0)
     else:
-        eps = float(ml_dtypes.finfo(s.dtype.numpy).eps)  # type: ignore[no-untyped-call]
+        eps = float(ml_dtypes.finfo(s.dtype.numpy).eps)
         bound = g.op("multiply", g.op("multiply", largest, eps), g.tensor(maximum(*x.shape[-2:]), s.dtype))
     if atol:
         bound = g.op("maximum", bound, float(atol))

@@ -84,8 +84,8 @@ def index_put(g: Importer, self: Value, indices: list[Value | None], values: Val
         total = g.op("add", self, values) if accumulate else values
         return broadcasted(g, total, self.shape)
     mask = indices[given[0]]
-    if len(given) == 1 and mask.dtype is DType.BOOL and not (accumulate and self.dtype is DType.BOOL):  # type: ignore[union-attr]
-        filled = _where(g, self, given[0], mask, values, accumulate)  # type: ignore[arg-type]
+    if mask is not None and len(given) == 1 and mask.dtype is DType.BOOL and not (accumulate and self.dtype is DType.BOOL):
+        filled = _where(g, self, given[0], mask, values, accumulate)
         if filled is not None:
             return filled
     if any(item is not None and item.dtype is DType.BOOL for item in indices):

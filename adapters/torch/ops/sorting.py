@@ -23,7 +23,7 @@ from converter.ir import DType
 Tensor = torch.Tensor
 
 
-class StableOrder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class StableOrder(TorchDispatchMode):
     """While active, equal elements are ordered as the format orders them, where torch promises nothing: one of the outcomes it may give.
 
     So no tie tells a module from its graph, however far what was chosen is used. Bodies of torch's control flow are not reached.
@@ -72,7 +72,7 @@ def stable_order(traced: torch.fx.GraphModule) -> Iterator[None]:
     if not any(node.target in OPEN_ORDER for part in parts for node in part.graph.nodes):
         yield
         return
-    with torch.compiler.set_stance("force_eager"), StableOrder():  # type: ignore[no-untyped-call]
+    with torch.compiler.set_stance("force_eager"), StableOrder():
         yield
 
 

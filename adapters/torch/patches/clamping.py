@@ -73,11 +73,11 @@ def _is_negative(bound: Any) -> bool:
 
 
 def _not_above(bound: Any, size: Any) -> Any:
-    return bound if known(bound <= size) else size if known(bound >= size) else torch.sym_min(bound, size)  # type: ignore[no-untyped-call]
+    return bound if known(bound <= size) else size if known(bound >= size) else torch.sym_min(bound, size)
 
 
 def _not_below(bound: Any, least: Any) -> Any:
-    return bound if known(bound >= least) else least if known(bound <= least) else torch.sym_max(bound, least)  # type: ignore[no-untyped-call]
+    return bound if known(bound >= least) else least if known(bound <= least) else torch.sym_max(bound, least)
 
 
 def _index(bound: Any, size: Any) -> Any:

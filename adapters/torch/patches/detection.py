@@ -20,7 +20,7 @@ def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """
     from torch._higher_order_ops.while_loop import while_loop
 
-    torch._check(dets.shape[0] == scores.shape[0])  # type: ignore[no-untyped-call]
+    torch._check(dets.shape[0] == scores.shape[0])
     order = torch.argsort(scores, descending=True, stable=True)
     boxes = dets[order]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -38,7 +38,7 @@ def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         return ~(struck & stays[:, None]).any(0), stays.clone()
 
     start = torch.ones_like(order, dtype=torch.bool)
-    stays, _ = while_loop(lambda a, b: differs(a, b, struck), lambda a, b: round_(a, b, struck), (start, torch.zeros_like(start)))  # type: ignore[no-untyped-call]
+    stays, _ = while_loop(lambda a, b: differs(a, b, struck), lambda a, b: round_(a, b, struck), (start, torch.zeros_like(start)))
     return order[stays]
 
 

@@ -13,11 +13,13 @@ from typing import Any
 from torch.distributions import Distribution
 from torch.distributions.utils import lazy_property
 
+from adapters.torch.patches.exchanging import exchanged
+
 
 @contextmanager
 def unchecked_distributions() -> Iterator[None]:
     """While active, distributions take their arguments as they are, `validate_args=True` or not."""
-    init, get, default = Distribution.__init__, lazy_property.__get__, Distribution._validate_args
+    init, get = Distribution.__init__, lazy_property.__get__
 
     def __init__(self: Any, batch_shape: Any = (), event_shape: Any = (), validate_args: Any = None) -> None:
         init(self, batch_shape, event_shape, False)
@@ -25,12 +27,5 @@ def unchecked_distributions() -> Iterator[None]:
     def __get__(self: Any, instance: Any, obj_type: Any = None) -> Any:
         return get(self, None, obj_type) if instance is None else self.wrapped(instance)
 
-    Distribution.__init__ = __init__  # type: ignore[method-assign]
-    Distribution._validate_args = False
-    lazy_property.__get__ = __get__  # type: ignore[method-assign]
-    try:
+    with exchanged((Distribution, "__init__", __init__), (Distribution, "_validate_args", False), (lazy_property, "__get__", __get__)):
         yield
-    finally:
-        Distribution.__init__ = init  # type: ignore[method-assign]
-        Distribution._validate_args = default
-        lazy_property.__get__ = get  # type: ignore[method-assign]

@@ -19,6 +19,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
+from adapters.torch.patches.exchanging import exchanged
 from adapters.torch.state.memory import unchanged
 from adapters.torch.tracing.inputs import call
 
@@ -35,12 +36,10 @@ def as_in_evaluation(module: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(False)
         for part in marked:
             part.__dict__[MARK] = True
-        nn.TransformerEncoder.forward, nn.TransformerEncoderLayer.forward = _encoder, _layer  # type: ignore[method-assign]
-        nn.MultiheadAttention.forward = _attention  # type: ignore[method-assign]
-        yield
+        with exchanged((nn.TransformerEncoder, "forward", _encoder), (nn.TransformerEncoderLayer, "forward", _layer),
+                       (nn.MultiheadAttention, "forward", _attention)):
+            yield
     finally:
-        nn.TransformerEncoder.forward, nn.TransformerEncoderLayer.forward = ENCODER, LAYER  # type: ignore[method-assign]
-        nn.MultiheadAttention.forward = ATTENTION  # type: ignore[method-assign]
         for part in marked:
             part.__dict__.pop(MARK, None)
         torch.backends.mha.set_fastpath_enabled(enabled)

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapters.torch.patches.exchanging import exchanged
+
 MULTILABEL = F.multilabel_margin_loss
 GAUSSIAN = F.gaussian_nll_loss
 CTC = F.ctc_loss
@@ -60,7 +62,7 @@ def _ctc(log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengt
 @_ctc.register_fake
 def _fake(log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
     for item in (targets, input_lengths, target_lengths):
-        torch._check(item.shape[0] == log_probs.shape[1])  # type: ignore[no-untyped-call]
+        torch._check(item.shape[0] == log_probs.shape[1])
     return log_probs.new_empty((log_probs.shape[1],))
 
 
@@ -92,19 +94,14 @@ def _ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_len
 def _linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, **options: Any) -> Tensor:
     assert LINEAR is not None
     if input.dim() == 2 and target.dim():
-        torch._check(target.shape[0] == input.shape[0])  # type: ignore[no-untyped-call]
+        torch._check(target.shape[0] == input.shape[0])
     return LINEAR(input, linear_weight, target, **options)
 
 
 @contextmanager
 def traceable_losses() -> Iterator[None]:
     """While active, the losses are traced as what they compute."""
-    F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = _gaussian_nll_loss, _multilabel_margin_loss, _ctc_loss  # type: ignore[assignment]
-    if LINEAR is not None:
-        F.linear_cross_entropy = _linear_cross_entropy
-    try:
+    newer = [(F, "linear_cross_entropy", _linear_cross_entropy)] if LINEAR is not None else []
+    with exchanged((F, "gaussian_nll_loss", _gaussian_nll_loss), (F, "multilabel_margin_loss", _multilabel_margin_loss),
+                   (F, "ctc_loss", _ctc_loss), *newer):
         yield
-    finally:
-        F.gaussian_nll_loss, F.multilabel_margin_loss, F.ctc_loss = GAUSSIAN, MULTILABEL, CTC
-        if LINEAR is not None:
-            F.linear_cross_entropy = LINEAR

@@ -18,6 +18,7 @@ import torch.nn.modules.rnn as layers
 import torch.nn.utils.rnn as sequences
 from torch import _VF, Tensor
 
+from adapters.torch.patches.exchanging import exchanged
 from adapters.torch.patches.recurrent import NAMESPACE, ORIGINALS, packed_call, quiet_projections
 
 PAD_ROWS = torch._C._nn.pad_sequence
@@ -92,7 +93,7 @@ def _traced_pack(x: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor,
     if lengths.dim() != 1 or lengths.shape[0] != batch:
         raise RuntimeError(f"Expected `len(lengths)` to be equal to batch_size, but got {lengths.shape[0]} (batch_size={batch})")
     data, batch_sizes = torch.ops.neutral_model.pack_padded_sequence(x, lengths, batch_first)
-    torch._check(batch_sizes.shape[0] <= time)  # type: ignore[no-untyped-call]
+    torch._check(batch_sizes.shape[0] <= time)
     setattr(batch_sizes, BATCH, batch)
     return data, batch_sizes
 
@@ -113,7 +114,7 @@ def _traced_pad(data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_va
 def _traced_rows(rows: Sequence[Tensor], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> Tensor:
     for row in rows[1:]:
         for size, first in zip(row.shape[1:], rows[0].shape[1:], strict=True):
-            torch._check(size == first)  # type: ignore[no-untyped-call]
+            torch._check(size == first)
     padded: Tensor = torch.ops.neutral_model.pad_sequence(list(rows), batch_first, padding_value, padding_side)
     return padded
 
@@ -143,7 +144,7 @@ def _forward(original: Any) -> Any:
     return forward
 
 
-def _paired_pack(input, lengths, batch_first=False, enforce_sorted=True):  # type: ignore[no-untyped-def]
+def _paired_pack(input: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True) -> Any:
     """`pack_padded_sequence` that takes a length for each row for granted where the example has them. torch leaves out the rows beyond."""
     if isinstance(lengths, torch.Tensor):
         lengths = lengths.to(dtype=torch.int64)
@@ -159,11 +160,11 @@ def _paired_pack(input, lengths, batch_first=False, enforce_sorted=True):  # typ
     return _packed_sequence_init(data, batch_sizes, order, None)  # type: ignore[name-defined] # noqa: F821
 
 
-def _bounded_pad(sequence, batch_first=False, padding_value=0.0, total_length=None):  # type: ignore[no-untyped-def]
+def _bounded_pad(sequence: Any, batch_first: bool = False, padding_value: float = 0.0, total_length: int | None = None) -> Any:
     """`pad_packed_sequence` that takes for granted that the longest sequence fits `total_length`."""
     max_seq_length = sequence.batch_sizes.size(0)
     if total_length is not None:
-        torch._check(max_seq_length <= total_length)  # type: ignore[no-untyped-call]
+        torch._check(max_seq_length <= total_length)
         max_seq_length = total_length
     padded_output, lengths = _VF._pad_packed_sequence(
         sequence.data, sequence.batch_sizes, batch_first, padding_value, max_seq_length)
@@ -175,23 +176,16 @@ def _bounded_pad(sequence, batch_first=False, padding_value=0.0, total_length=No
 @contextmanager
 def whole_packed_sequences() -> Iterator[None]:
     """While active, packing, unpacking and the layers between are traced as single operators."""
-    held: list[tuple[Any, str, Any]] = [(_VF, "_pack_padded_sequence", PACK), (_VF, "_pad_packed_sequence", PAD),
-                                        (torch._C._nn, "pad_sequence", PAD_ROWS)]
-    held += [(kind, "forward", kind.forward) for kind in (layers.LSTM, layers.GRU, layers.RNN)]
+    forwards = [(kind, "forward", _forward(kind.forward)) for kind in (layers.LSTM, layers.GRU, layers.RNN)]
     # Modules import these functions by name, so that only their code can be exchanged.
-    exchanged: list[tuple[Any, CodeType]] = [(sequences.pack_padded_sequence, _paired_pack.__code__),
-                                             (sequences.pad_packed_sequence, _bounded_pad.__code__)]
-    codes = [(function, function.__code__) for function, _ in exchanged]
-    _VF._pack_padded_sequence, _VF._pad_packed_sequence = _traced_pack, _traced_pad  # type: ignore[assignment]
-    torch._C._nn.pad_sequence = _traced_rows  # type: ignore[assignment]
-    for kind in (layers.LSTM, layers.GRU, layers.RNN):
-        kind.forward = _forward(kind.forward)  # type: ignore[method-assign]
-    for function, code in exchanged:
-        function.__code__ = code
-    try:
-        yield
-    finally:
-        for function, code in codes:
+    codes: list[tuple[Any, CodeType, CodeType]] = [(function, function.__code__, other.__code__) for function, other in (
+        (sequences.pack_padded_sequence, _paired_pack), (sequences.pad_packed_sequence, _bounded_pad))]
+    with exchanged((_VF, "_pack_padded_sequence", _traced_pack), (_VF, "_pad_packed_sequence", _traced_pad),
+                   (torch._C._nn, "pad_sequence", _traced_rows), *forwards):
+        for function, _, code in codes:
             function.__code__ = code
-        for owner, name, original in held:
-            setattr(owner, name, original)
+        try:
+            yield
+        finally:
+            for function, code, _ in codes:
+                function.__code__ = code

@@ -8,7 +8,7 @@ whose fake implementations keep batch and time symbolic. They compute what the o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,10 +70,10 @@ def packed_call(kind: str, data: Tensor, batch_sizes: Tensor, states: Any, param
 def whole_recurrent_layers() -> Iterator[None]:
     """While active, recurrent layers are traced as single operators."""
 
-    def replacement(kind: str):  # type: ignore[no-untyped-def]
+    def replacement(kind: str) -> Callable[..., tuple[Tensor, ...]]:
         operator = getattr(getattr(torch.ops, NAMESPACE), kind)
 
-        def call(x, states, params, *rest):  # type: ignore[no-untyped-def]
+        def call(x: Tensor, states: Any, params: Any, *rest: Any) -> tuple[Tensor, ...]:
             # The form for packed sequences takes (data, batch_sizes, states, params, bias, …): a list where bias stands here.
             if len(rest) != 6 or not isinstance(rest[0], bool):
                 return packed_call(kind, x, states, params, *rest)

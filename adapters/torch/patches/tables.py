@@ -36,7 +36,7 @@ def _finished(values: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _most(x: Any, y: Any) -> Any:
-    return torch.sym_max(x, y)  # type: ignore[no-untyped-call]
+    return torch.sym_max(x, y)
 
 
 def _counting(count: Any) -> Tensor:
@@ -130,7 +130,7 @@ def _fill_diagonal(x: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
 def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
     if not holds_sizes(*x1.shape, *x2.shape):
         return torch.cdist(x1, x2, p, compute_mode)
-    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])  # type: ignore[no-untyped-call]
+    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
     first, second = (item.expand(*batch, *item.shape[-2:]) for item in (x1, x2))
     return torch.ops.aten._cdist_forward(first, second, p, 2)
 
@@ -165,7 +165,7 @@ def _whole_affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) 
 @_whole_affine_grid.register_fake
 def _fake_affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     for found, wanted in zip(theta.shape, (size[0], len(size) - 2, len(size) - 1), strict=True):
-        torch._check(found == wanted)  # type: ignore[no-untyped-call]
+        torch._check(found == wanted)
     return theta.new_empty((size[0], *size[2:], len(size) - 2))
 
 
@@ -191,7 +191,7 @@ def _tensor_split(input: Tensor, *given: Any, **named: Any) -> tuple[Tensor, ...
     if not isinstance(count, int) or count < 2 or not holds_sizes(input.shape[dim]):
         return torch.tensor_split(input, *given, **named)
     size, axis = input.shape[dim], dim % input.dim()
-    edges = [place * (size // count) + torch.sym_min(place, size % count) for place in range(count)]  # type: ignore[no-untyped-call]
+    edges = [place * (size // count) + torch.sym_min(place, size % count) for place in range(count)]
     return tuple(input[(*[slice(None)] * axis, slice(start, stop))] for start, stop in itertools.pairwise([*edges, None]))
 
 

@@ -159,8 +159,8 @@ def _replaced(owner: torch.nn.Module, prefix: str, value: Any) -> Packed | Cell:
         way, _, _, numbers, packed = value.__getstate__()[0]
         if way != "quantized_dynamic":
             raise UnsupportedError("recurrent layers with packed float16 weights", where=type(owner).__name__, received=way)
-        inputs, states = (_replaced(owner, f"{prefix}{name}_", item) for name, item in zip(("ih", "hh"), packed, strict=True))
-        return Cell(inputs, states, bool(numbers[0]))  # type: ignore[arg-type]
+        parts: list[Any] = [_replaced(owner, f"{prefix}{name}_", item) for name, item in zip(("ih", "hh"), packed, strict=True)]
+        return Cell(*parts, bool(numbers[0]))
     weight, bias = _weights(value, kind)
     buffers: dict[str, Tensor | None] = {"bias": None if bias is None else bias.detach()}
     axis, shifted = None, False

@@ -31,7 +31,7 @@ def require(met: Any, condition: str) -> None:
     if isinstance(met, torch.fx.Proxy):
         met.tracer.create_proxy("call_function", require, (met, condition), {})
     elif isinstance(met, torch.SymBool):
-        torch._check(met, lambda: f"sizes that do not go together. Expected: {condition}")  # type: ignore[no-untyped-call]
+        torch._check(met, lambda: f"sizes that do not go together. Expected: {condition}")
     elif not met:
         raise RunError("sizes that do not go together", expected=condition)
 

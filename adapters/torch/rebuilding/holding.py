@@ -74,8 +74,8 @@ def hold(module: GraphModule, model: Model, names: Collection[str], *, held_as_b
         paths[name] = _register(module, name, tensors[first], name not in model.constants, own=f"parameter_{len(paths)}")
     renamed = {path: name for name, path in paths.items() if path != name}
     if renamed:
-        module.register_state_dict_post_hook(Renaming(renamed))  # type: ignore[no-untyped-call]
-        module.register_load_state_dict_pre_hook(Renaming({name: path for path, name in renamed.items()}))  # type: ignore[no-untyped-call]
+        module.register_state_dict_post_hook(Renaming(renamed))
+        module.register_load_state_dict_pre_hook(Renaming({name: path for path, name in renamed.items()}))
     return paths
 
 

@@ -192,7 +192,7 @@ class Emitter(SizeWriter[FxNode | int]):
     def _outputs(self, node: Node, result: FxNode, name: str) -> None:
         if len(node.outputs) == 1 and not self._gives_several(node):
             result._rename(name)
-            self.values[node.outputs[0]] = result  # type: ignore[index]
+            self.values[node.output] = result
             return
         for position, output in enumerate(node.outputs):
             if output is not None:

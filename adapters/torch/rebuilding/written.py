@@ -102,7 +102,7 @@ def _tensors(model: Model) -> dict[str, str]:
         spec, first = model.parameters.spec(name), model.parameters.alias_of(name)
         if first is None:
             kind = "constant" if name in model.constants else "buffer" if name in fixed else "parameter"
-            kinds[name] = f"({TO_TORCH[spec.dtype]}, {tuple(map(int, spec.shape))}, {kind!r})"  # type: ignore[arg-type]
+            kinds[name] = f"({TO_TORCH[spec.dtype]}, {spec.sizes}, {kind!r})"
     return kinds
 
 

@@ -118,7 +118,7 @@ def recorded() -> Iterator[Decisions]:
 
     def decided(self: Any) -> bool:
         node = self.node
-        answer: bool = as_bool(self)  # type: ignore[no-untyped-call]
+        answer: bool = as_bool(self)
         frame: FrameType | None = sys._getframe(1)
         if frame is not None and frame.f_code.co_name == "__bool__":  # a size taken as a condition asks whether it is 0
             frame = frame.f_back
@@ -127,12 +127,12 @@ def recorded() -> Iterator[Decisions]:
         return answer
 
     def counted(self: Any) -> int:  # `(time > 4) * 2.0`: torch computes with the answer
-        answer: int = as_number(self)  # type: ignore[no-untyped-call]
+        answer: int = as_number(self)
         decisions.add(self.node, bool(answer), outside(sys._getframe(1)))
         return answer
 
     def decided_float(self: Any) -> bool:
-        answer: bool = is_not_zero(self)  # type: ignore[no-untyped-call]
+        answer: bool = is_not_zero(self)
         decisions.add(self.node, answer, outside(sys._getframe(1)), sympy.Ne(self.node.expr, 0))
         return answer
 

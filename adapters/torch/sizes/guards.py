@@ -22,6 +22,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import adapters.torch.patches.views as views
 import adapters.torch.sizes.decisions as decisions
+from adapters.torch.patches.exchanging import exchanged
 from adapters.torch.sizes.decisions import HERE, Decision, users_line
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -52,19 +53,14 @@ _OTHERS = ("_dynamo/",)
 def places_kept() -> Iterator[None]:
     """While active, torch notes for each guard the function that asked, and not what records decisions on its way, and the line
     of the module's code."""
-    original, located = symbolic_shapes.uninteresting_files, ShapeEnv._get_sloc
-    files = original() | {decisions.__file__, __file__}
+    located = ShapeEnv._get_sloc
+    files = symbolic_shapes.uninteresting_files() | {decisions.__file__, __file__}
 
     def locate(self: ShapeEnv, framework_loc: str | None = None) -> Any:
         return replace(located(self, framework_loc), maybe_user_loc=users_line(sys._getframe(1)))
 
-    symbolic_shapes.uninteresting_files = lambda: files  # type: ignore[assignment]
-    ShapeEnv._get_sloc = locate  # type: ignore[method-assign]
-    try:
+    with exchanged((symbolic_shapes, "uninteresting_files", lambda: files), (ShapeEnv, "_get_sloc", locate)):
         yield
-    finally:
-        symbolic_shapes.uninteresting_files = original
-        ShapeEnv._get_sloc = located  # type: ignore[method-assign]
 
 
 def guards_of(exported: ExportedProgram) -> tuple[list[Decision], list[Decision]]:

@@ -15,6 +15,7 @@ from typing import Any
 import sympy
 from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
 
+from adapters.torch.patches.exchanging import exchanged
 from converter import dims
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError
@@ -78,14 +79,9 @@ class _Sympy(SizeWriter[Any]):
 @contextmanager
 def small_quotients() -> Iterator[None]:
     """While active, torch brings quotients and remainders of what holds such already to the normal form."""
-    floor, mod, python_mod = FloorDiv.__dict__["eval"], Mod.__dict__["eval"], PythonMod.__dict__["eval"]
-    FloorDiv.eval = classmethod(_quick(floor.__func__, _floor))  # type: ignore[method-assign,assignment]
-    Mod.eval = classmethod(_quick(mod.__func__, _mod))  # type: ignore[method-assign,assignment]
-    PythonMod.eval = classmethod(_quick(python_mod.__func__, _mod))  # type: ignore[method-assign,assignment]
-    try:
+    normal = ((FloorDiv, _floor), (Mod, _mod), (PythonMod, _mod))
+    with exchanged(*((kind, "eval", classmethod(_quick(kind.__dict__["eval"].__func__, function))) for kind, function in normal)):
         yield
-    finally:
-        FloorDiv.eval, Mod.eval, PythonMod.eval = floor, mod, python_mod  # type: ignore[method-assign]
 
 
 def _quick(original: Callable[..., Any], normal: Callable[[Any, int], Any]) -> Callable[..., Any]:

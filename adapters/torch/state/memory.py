@@ -332,7 +332,7 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
 def _surroundings() -> Iterator[None]:
     """Random states, the default dtype and the switches that a conversion, or a forward, may turn."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
     dtype = torch.get_default_dtype()
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fast = torch.backends.mha.get_fastpath_enabled()

@@ -64,7 +64,7 @@ def load_script(path: str | Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            return torch.jit.load(str(path), map_location="cpu")
     except MemoryError:
         raise
     except Exception as error:  # torch.jit.load raises anything on files that are none

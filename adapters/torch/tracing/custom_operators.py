@@ -17,6 +17,7 @@ import torch
 from torch._ops import OpOverload, OpOverloadPacket
 
 import adapters.torch.patches.detection as detection
+from adapters.torch.patches.exchanging import exchanged
 from adapters.torch.registry import importers
 from adapters.torch.tracing.importer import TORCHS_OWN, WAY_OUT, target_name
 from converter.errors import UnsupportedError
@@ -86,12 +87,9 @@ def traceable_bodies() -> Iterator[None]:
                                        items=[{"operator": target_name(operator), "reason": reason}]) from error
 
     def call_packet(packet: OpOverloadPacket, /, *args: Any, **kwargs: Any) -> Any:
-        names = packet.overloads()  # type: ignore[no-untyped-call]
+        names = packet.overloads()
         single = len(names) == 1 and packet._qualified_op_name.partition("::")[0] not in TORCHS_OWN
         return call(getattr(packet, names[0]), *args, **kwargs) if single else overloaded(packet, *args, **kwargs)
 
-    OpOverload.__call__, OpOverloadPacket.__call__ = call, call_packet  # type: ignore[method-assign]
-    try:
+    with exchanged((OpOverload, "__call__", call), (OpOverloadPacket, "__call__", call_packet)):
         yield
-    finally:
-        OpOverload.__call__, OpOverloadPacket.__call__ = whole, overloaded  # type: ignore[method-assign]

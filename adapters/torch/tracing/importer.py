@@ -33,7 +33,7 @@ ITEMS = frozenset({"aten.item.default", "aten._local_scalar_dense.default"})
 def target_name(target: Any) -> str:
     """`aten.add.Tensor` for an ATen overload, `higher_order.cond` for control flow, else the function's qualified name."""
     if isinstance(target, torch._ops.HigherOrderOperator):
-        return f"higher_order.{target.name()}"  # type: ignore[no-untyped-call]
+        return f"higher_order.{target.name()}"
     if isinstance(target, torch._ops.OpOverload):
         namespace, _, name = target._schema.name.partition("::")
         return f"{namespace}.{name}.{target._overloadname}"

@@ -14,6 +14,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from adapters.torch.patches.exchanging import exchanged
 from adapters.torch.sizes.decisions import frames_within, place_in
 
 Axis = tuple[str, int]
@@ -99,8 +100,5 @@ def recorded_places() -> Iterator[Specializations]:
         if before is not None and after is not None and before.upper != after.upper:
             found.add(self, symbol)
 
-    ShapeEnv._set_replacement, ShapeEnv._update_var_to_range = replaced, narrowed  # type: ignore[method-assign]
-    try:
+    with exchanged((ShapeEnv, "_set_replacement", replaced), (ShapeEnv, "_update_var_to_range", narrowed)):
         yield found
-    finally:
-        ShapeEnv._set_replacement, ShapeEnv._update_var_to_range = replace, narrow  # type: ignore[method-assign]

@@ -92,6 +92,7 @@ def _positions(r: Rewriter, operand: Operand, axis: int, size: object) -> bool:
         return False
     inner = r.maker(operand, *RESHAPES)
     source = operand if inner is None else inner.inputs[0]
-    return counts_from(r, source) == 0 and r.maker(source, "arange").attributes.get("step", 1) == 1  # type: ignore[union-attr]
+    counted = r.maker(source, "arange")
+    return counted is not None and counts_from(r, source) == 0 and counted.attributes.get("step", 1) == 1
 
 

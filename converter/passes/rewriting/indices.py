@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from converter.dims import Expr
 from converter.ir import Node, Operand
@@ -18,7 +18,7 @@ def _counted_from_the_front(r: Rewriter, node: Node) -> str | None:
     if test is None or other is None or test.inputs[0] != other.inputs[0] or r.uniform(test.inputs[1]) != 0:
         return None
     index, wide = test.inputs[0], r.maker(test.inputs[0], "broadcast_to")
-    if not isinstance(index, str) or r.specs[index] != r.specs[node.outputs[0]]:  # type: ignore[index]
+    if not isinstance(index, str) or r.specs[index] != r.specs[node.output]:
         return None
     same = node.inputs[2] in (index, wide.inputs[0] if wide is not None else None)
     return index if same and _never_negative(r, index) else None
@@ -28,7 +28,7 @@ def _never_negative(r: Rewriter, operand: Operand, depth: int = 0) -> bool:
     if not isinstance(operand, str) or depth > 20:
         return isinstance(operand, (int, float)) and operand >= 0
     if operand in r.constants:
-        size = int(np.prod([int(item) for item in r.shape(operand)], dtype=np.int64))  # type: ignore[arg-type]
+        size = math.prod(r.specs[operand].sizes)
         return size <= SMALL and r.specs[operand].dtype.is_integer and bool((r.parameters.read(operand) >= 0).all())
     node = r.makers.get(operand)
     if node is None:

@@ -20,7 +20,7 @@ def _rearranged_uniform(r: Rewriter, node: Node) -> Node | None:
     value = r.uniform(node.inputs[0])
     if value is None:
         return None
-    spec = r.specs[node.outputs[0]]  # type: ignore[index]
+    spec = r.specs[node.output]
     return r.like(node, "full", (), {"shape": spec.shape, "fill_value": value, "dtype": spec.dtype})
 
 
@@ -67,7 +67,7 @@ def _where_known(r: Rewriter, node: Node) -> str | None:
     if not isinstance(condition, bool):
         return None
     chosen = node.inputs[1] if condition else node.inputs[2]
-    return chosen if isinstance(chosen, str) and r.specs[chosen] == r.specs[node.outputs[0]] else None  # type: ignore[index]
+    return chosen if isinstance(chosen, str) and r.specs[chosen] == r.specs[node.output] else None
 
 
 @rule("add", "subtract", "multiply", "divide")
@@ -77,7 +77,7 @@ def _neutral_arithmetic(r: Rewriter, node: Node) -> str | None:
     if node.op in ("add", "multiply"):
         operands.append((node.inputs[1], node.inputs[0]))
     for x, other in operands:
-        if isinstance(x, str) and not isinstance(other, str) and r.specs[x] == r.specs[node.outputs[0]]:  # type: ignore[index]
+        if isinstance(x, str) and not isinstance(other, str) and r.specs[x] == r.specs[node.output]:
             additive = node.op in ("add", "subtract")
             if other == (0 if additive else 1) and not isinstance(other, bool) and (not additive or r.specs[x].dtype.is_integer):
                 return x

@@ -48,7 +48,7 @@ def _reciprocal_root(r: Rewriter, node: Node) -> Node | None:
 def _times_one(r: Rewriter, node: Node) -> str | None:
     for x, other in _both(node) if node.op == "multiply" else [(node.inputs[0], node.inputs[1])]:
         one = r.uniform(other)
-        if isinstance(x, str) and one == 1 and not isinstance(one, bool) and r.specs[x] == r.specs[node.outputs[0]]:  # type: ignore[index]
+        if isinstance(x, str) and one == 1 and not isinstance(one, bool) and r.specs[x] == r.specs[node.output]:
             return x
     return None
 

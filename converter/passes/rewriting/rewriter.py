@@ -82,7 +82,8 @@ class Rewriter:
             for function in self.rules.get(node.op, ()):
                 answer = function(self, node)
                 if isinstance(answer, str):
-                    self.same[node.outputs[0]] = answer  # type: ignore[index]
+                    if node.outputs[0] is not None:
+                        self.same[node.outputs[0]] = answer
                     return
                 if answer is not None:
                     node = answer

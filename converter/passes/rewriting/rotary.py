@@ -50,13 +50,13 @@ def _rotated_apart(r: Rewriter, node: Node) -> Node | None:
         return None
     ac, bs = (r.maker(item, "multiply") for item in first.inputs)
     sums = [r.maker(item, "multiply") for item in second.inputs]
-    if ac is None or bs is None or None in sums:
+    if ac is None or bs is None:
         return None
     for a, cosine in _orders(ac):
         for b, sine in _orders(bs):
             x = _both(r, a, b)
             wanted = [{b, cosine}, {a, sine}]
-            if x is not None and x[1] == HALVES and [set(item.inputs) for item in sums] in (wanted, wanted[::-1]):  # type: ignore[union-attr]
+            if x is not None and x[1] == HALVES and [set(item.inputs) for item in sums if item] in (wanted, wanted[::-1]):
                 return r.like(node, "rotary_embedding", (x[0], cosine, sine))
     return None
 
@@ -160,12 +160,13 @@ def _find_once(r: Rewriter, operand: Operand, way: str) -> str | None:
     node = r.maker(operand, "concat", "repeat_interleave", "expand_dims", "reshape", *ALONE, *SCALED)
     if node is None:
         return None
+    first = node.inputs[0] if isinstance(node.inputs[0], str) else None
     if node.op == "concat":
-        same = len(node.inputs) == 2 and node.inputs[0] == node.inputs[1]
-        return node.inputs[0] if same and way == HALVES and _is_last(r, node, operand) else None  # type: ignore[return-value]
+        same = len(node.inputs) == 2 and first == node.inputs[1]
+        return first if same and way == HALVES and _is_last(r, node, operand) else None
     if node.op == "repeat_interleave":
         doubled = way == PAIRS and node.attributes["repeats"] == 2 and _is_last(r, node, operand)
-        return node.inputs[0] if doubled else None  # type: ignore[return-value]
+        return first if doubled else None
     attributes = dict(node.attributes)
     if node.op == "expand_dims":
         rank = len(r.shape(operand))

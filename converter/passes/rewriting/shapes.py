@@ -18,16 +18,16 @@ def _reshape_once(r: Rewriter, node: Node) -> str | Node | None:
     inner = r.maker(source, *RESHAPES)
     if inner is not None:
         source = inner.inputs[0]
-    if r.shape(source) == shape:
-        return source  # type: ignore[return-value]
+    if isinstance(source, str) and r.shape(source) == shape:
+        return source
     return r.like(node, "reshape", (source,), {"shape": shape}) if inner is not None else None
 
 
 @rule("permute_dims")
 def _permute_once(r: Rewriter, node: Node) -> str | Node | None:
     axes = node.attributes["axes"]
-    if axes == tuple(range(len(axes))):
-        return node.inputs[0]  # type: ignore[return-value]
+    if isinstance(node.inputs[0], str) and axes == tuple(range(len(axes))):
+        return node.inputs[0]
     inner = r.maker(node.inputs[0], "permute_dims")
     if inner is None:
         return None
@@ -36,15 +36,16 @@ def _permute_once(r: Rewriter, node: Node) -> str | Node | None:
 
 @rule("broadcast_to")
 def _broadcast_once(r: Rewriter, node: Node) -> str | Node | None:
-    if r.shape(node.inputs[0]) == r.shape(node.outputs[0]):
-        return node.inputs[0]  # type: ignore[return-value]
+    if isinstance(node.inputs[0], str) and r.shape(node.inputs[0]) == r.shape(node.outputs[0]):
+        return node.inputs[0]
     inner = r.maker(node.inputs[0], "broadcast_to")
     return replace(node, inputs=inner.inputs) if inner is not None else None
 
 
 @rule("astype")
 def _cast_once(r: Rewriter, node: Node) -> str | None:
-    return node.inputs[0] if r.specs[node.inputs[0]] == r.specs[node.outputs[0]] else None  # type: ignore[index,return-value]
+    x = node.inputs[0]
+    return x if isinstance(x, str) and r.specs[x] == r.specs[node.output] else None
 
 
 @rule(*operators_that(lambda operator: operator.facts.elementwise and len(operator.operands) > 1), "scaled_dot_product_attention")

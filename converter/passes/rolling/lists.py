@@ -60,8 +60,8 @@ def _runs(items: Sequence[tuple[str, Element | None]]) -> list[list[tuple[str, E
         last = runs[-1] if runs else []
         before = last[-1][1] if last else None
         if element is not None and before is not None and (before.sequence, before.axis) == (element.sequence, element.axis):
-            step = element.index - before.index
-            if step in (1, -1) and (len(last) == 1 or step == before.index - last[-2][1].index):  # type: ignore[union-attr]
+            step, earlier = element.index - before.index, last[-2][1] if len(last) > 1 else None
+            if step in (1, -1) and (earlier is None or step == before.index - earlier.index):
                 last.append((name, element))
                 continue
         runs.append([(name, element)])

@@ -152,7 +152,7 @@ class _Scan:
     def _element(self, found: Sequence[Element | None]) -> str:
         if found[0] is None or any(item is None or (item.sequence, item.axis) != (found[0].sequence, found[0].axis) for item in found):
             raise NotALoop("another value at each step")
-        moving = progression([item.index for item in found])  # type: ignore[union-attr]
+        moving = progression([item.index for item in found if item is not None])
         if moving is None or moving[1] not in (1, -1):
             raise NotALoop("elements in no order")
         key = (found[0].sequence, found[0].axis, *moving)
