@@ -26,7 +26,7 @@ from adapters.torch.dtypes import FROM_TORCH, to_numpy
 from adapters.torch.tracing.trace import Program, trace
 from campaigns.suite_cases import Call, SuiteCase, orders
 from converter import reference
-from converter.equivalence.compare import FACTOR, SLICE, compare, is_exact, peak, structure, ulps, within
+from converter.equivalence.compare import FACTOR, SLICE, compare, compare_within, is_exact, peak, structure, ulps
 from converter.errors import ConverterError, UnsupportedError
 from converter.format import load_json, save_json
 from converter.ir import Model
@@ -145,7 +145,8 @@ def judge(case: SuiteCase, program: Program, run: Callable[[Mapping[str, Array]]
             else:
                 comparison = compare(output, wanted, mine)
                 if not comparison and mine.dtype.kind not in "biu" and mine.size < SLICE:
-                    comparison = within(output, wanted, pooled(case, program, inputs, index, mine, wanted), dtype=mine.dtype, own=mine)
+                    comparison = compare_within(output, wanted, pooled(case, program, inputs, index, mine, wanted), dtype=mine.dtype,
+                                                own=mine)
                 verdict = (bool(comparison), comparison.reason)
             if not verdict[0]:
                 return WRONG, f"output {index}: {verdict[1]}{place}"

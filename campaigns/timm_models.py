@@ -119,7 +119,7 @@ def whole(name: str) -> tuple[str | None, int]:
     """Why the graph over the names and shapes of the whole module is refused, None where it is not; and its number of parameters."""
     import torch
 
-    from adapters.architectures.timm.folder import described
+    from adapters.architectures.timm.folder import read_description
     from adapters.architectures.timm.recognise import BUILDERS, graph_of
     from converter.errors import ConverterError
     from converter.ir import TensorSpec
@@ -127,7 +127,7 @@ def whole(name: str) -> tuple[str | None, int]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config(name)), encoding="utf-8")
         try:
-            said = described(Path(folder), BUILDERS)
+            said = read_description(Path(folder), BUILDERS)
             if said is None:
                 return "not timm's", 0
             with torch.device("meta"):

@@ -15,7 +15,7 @@ from converter.errors import FormatError, UnsafePickleError
 from converter.kinds import SHARD, kind_of_folder, names_in
 from converter.naming import NameOptions, PartedParameters
 from converter.parameters import ParameterStore, ParameterView, places_in
-from converter.paths import existing, format_of_file, refuse_json
+from converter.paths import format_of_file, refuse_json, require_readable
 from converter.side_files import is_regular, parse_json, read_small
 from converter.state_dict import SeveralStateDicts, some
 
@@ -53,7 +53,7 @@ def load_parameters(path: str | Path, key: str | None = None, *, allow_pickle: b
         MissingDependencyError: the format's library is not installed.
     """
     try:
-        store = _load(existing(path), key, allow_pickle)
+        store = _load(require_readable(path), key, allow_pickle)
     except SeveralStateDicts as error:
         if not parts or len(error.keys) > MOST_PARTS:
             raise
@@ -76,7 +76,7 @@ def _load(path: Path, key: str | None, allow_pickle: bool) -> ParameterStore:
 
 
 def _load_file(path: Path, key: str | None) -> ParameterStore:
-    existing(path)
+    require_readable(path)
     found = format_of_file(path)
     if found.holds != "parameters":
         raise FormatError(f"a {found.title}, not a checkpoint", where=str(path), fix=f"load it with converter.load({path.name!r})",
@@ -96,7 +96,7 @@ def _load_file(path: Path, key: str | None) -> ParameterStore:
 
 def checkpoint_files(path: str | Path) -> list[Path]:
     """The files that a checkpoint's tensors come from. Raises `FormatError` as `load_parameters` does."""
-    path = existing(path)
+    path = require_readable(path)
     if not path.is_dir():
         return [path]
     index = _index(path)
@@ -232,9 +232,9 @@ class SelectedParameters(ParameterView):
 # Where it came from ------------------------------------------------------------------------------------------------------
 
 
-def source_of(path: str | Path) -> Source:
+def origin_of(path: str | Path) -> Origin:
     """`source_metadata`, worked out meanwhile."""
-    return Source(checkpoint_files(path), Path(path))
+    return Origin(checkpoint_files(path), Path(path))
 
 
 def source_metadata(path: str | Path) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def _name_in(file: Path, root: Path) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-class Source(Mapping[str, Any]):
+class Origin(Mapping[str, Any]):
     """Where a model came from: what is known at once, and `file_metadata`, which a thread works out meanwhile.
 
     Reading a file's digest waits for it. The files' bytes are hashed while tensors are read, hashed and written, which
@@ -282,9 +282,9 @@ class Source(Mapping[str, Any]):
         except BaseException as error:
             self._digests.set_exception(error)
 
-    def beside(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> Source:
+    def beside(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> Origin:
         """The same with more facts, those of the files and `after` standing above those of the same name in `before`."""
-        made = object.__new__(Source)
+        made = object.__new__(Origin)
         made._names, made._digests = self._names, self._digests
         made._before, made._after = {**before, **self._before}, {**self._after, **after}
         return made

@@ -10,14 +10,14 @@ from typing import Any
 
 from converter import discovery
 from converter.checking import check
-from converter.checkpoint import SelectedParameters, Source, load_parameters, source_of
+from converter.checkpoint import Origin, SelectedParameters, load_parameters, origin_of
 from converter.discovery import format_of, requiring, resolve
 from converter.errors import ConversionWarning, ConverterError, FormatError, ParameterError
 from converter.ir import Array, Graph, Model, TensorSpec
 from converter.matching import fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import InMemoryParameters, ParameterStore
-from converter.paths import existing, format_of_file, model_format, refuse_model
+from converter.paths import format_of_file, model_format, refuse_model, require_readable
 from converter.ports import Incoming, Rebuilder, Saver, Session, SessionFactory, Tracer
 
 OPEN_SHOWN = 24
@@ -244,7 +244,7 @@ def open_checkpoint(path: PathLike, architecture: Graph | PathLike | None = None
     if given:
         raise ConverterError(f"{given[0]!r} is for checkpoints without a graph", where=str(path), fix="leave it or the architecture out")
     store = load_parameters(path, key, allow_pickle=allow_pickle, names=names, parts=True)
-    return bind(store, architecture, source_of(path), str(path), allow_extra=names.allow_extra, narrow=narrow)
+    return bind(store, architecture, origin_of(path), str(path), allow_extra=names.allow_extra, narrow=narrow)
 
 
 def from_recognised(path: PathLike, *, key: str | None = None, allow_pickle: bool = False, graphs: PathLike | None = None,
@@ -252,7 +252,7 @@ def from_recognised(path: PathLike, *, key: str | None = None, allow_pickle: boo
     """`from_checkpoint` without a graph."""
     from converter.recognition import Checkpoint, model_of, nearest_graph, recognise
 
-    checkpoint = Checkpoint(existing(path), key, allow_pickle=allow_pickle, names=names or NameOptions())
+    checkpoint = Checkpoint(require_readable(path), key, allow_pickle=allow_pickle, names=names or NameOptions())
     found = recognise(checkpoint, graphs, **options)
     if found is None:
         # A file that cannot be read is told before one that is not recognised.
@@ -280,7 +280,7 @@ def refuse_open(path: PathLike, store: ParameterStore) -> ConverterError:
                            "(--architecture graph.json); or give the code that builds the module (--module PKG.MOD:CALLABLE)")
 
 
-def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, where: str, *, allow_extra: bool = False,
+def bind(store: ParameterStore, architecture: Graph | PathLike, source: Origin, where: str, *, allow_extra: bool = False,
          narrow: bool = False) -> Model:
     """A model of a graph and a store of its parameters. Raises as `from_checkpoint` does."""
     from converter.drafting import graph_of_file
@@ -288,7 +288,7 @@ def bind(store: ParameterStore, architecture: Graph | PathLike, source: Source, 
     from converter.recognition import model_from
 
     if not isinstance(architecture, Graph):
-        found = graph_of_file(existing(architecture))
+        found = graph_of_file(require_readable(architecture))
     try:
         if isinstance(architecture, Graph):
             matched = match_names(store, architecture.uses, allow_extra=allow_extra)

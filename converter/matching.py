@@ -12,7 +12,7 @@ from converter.ir import Graph, TensorSpec
 from converter.naming import PartedParameters, left_out
 from converter.opset import lookup
 from converter.parameters import ParameterStore
-from converter.state_dict import RenamedParameters, SeveralStateDicts, some, unwrapped, wrappers_of
+from converter.state_dict import RenamedParameters, SeveralStateDicts, find_wrappers, some, strip_wrappers
 
 if TYPE_CHECKING:
     from converter.format import Architecture
@@ -73,9 +73,9 @@ def match_names(store: ParameterStore, wanted: Collection[str], *, needed: Colle
         return Matched(store)
     training = [name for name in names if _is_training(name, wanted)]
     kept = [name for name in names if name not in set(training)] or list(names)
-    parts = wrappers_of(kept)
+    parts = find_wrappers(kept)
     views: list[tuple[dict[str, str], tuple[str, ...]]] = [({name: name for name in kept}, ())]
-    bare = {unwrapped(name, parts): name for name in kept}
+    bare = {strip_wrappers(name, parts): name for name in kept}
     if parts and len(bare) == len(kept):
         views.append((bare, parts))
     # The names as they are first; under a prefix without the wrappers' parts, where that is possible.
@@ -170,7 +170,7 @@ def _fix(store: ParameterStore, specs: Mapping[str, TensorSpec]) -> str:
     return (f"{ADVICE}; --dtype float32 (in Python: dtype=) casts the floats" if dtypes else ADVICE)
 
 
-def without_training(store: ParameterStore, wanted: Collection[str] = ()) -> ParameterStore:
+def drop_training(store: ParameterStore, wanted: Collection[str] = ()) -> ParameterStore:
     """A store without what a training run keeps beside its model, where there is a model beside it; `wanted`: names of the model's own."""
     training = [name for name in store.names() if _is_training(name, wanted)]
     kept = {name: name for name in store.names() if name not in set(training)}
@@ -179,8 +179,8 @@ def without_training(store: ParameterStore, wanted: Collection[str] = ()) -> Par
 
 def unwrap(store: ParameterStore) -> tuple[ParameterStore, tuple[str, ...]]:
     """A store without what wrappers add to its names, and what they added."""
-    parts = wrappers_of(store.names())
-    places = {unwrapped(name, parts): name for name in store.names()}
+    parts = find_wrappers(store.names())
+    places = {strip_wrappers(name, parts): name for name in store.names()}
     return (RenamedParameters(store, places), parts) if parts and len(places) == len(store.names()) else (store, ())
 
 

@@ -14,7 +14,7 @@ LONGEST = 500
 """Characters of a path that are told."""
 
 
-def existing(path: str | Path) -> Path:
+def require_readable(path: str | Path) -> Path:
     """`path`, of something that may be read.
 
     Raises `FormatError` when nothing is there, or what can have no end (a device, or a pipe for what is not JSON), or a file of
@@ -84,8 +84,8 @@ class Opened:
 
 
 def open_path(path: str | Path) -> Opened:
-    """What a path is. Raises as `existing` and `format_of_file` do."""
-    path = existing(path)
+    """What a path is. Raises as `require_readable` and `format_of_file` do."""
+    path = require_readable(path)
     if path.is_dir():
         return Opened(path, "parameters")
     if holds_program(path):

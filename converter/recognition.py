@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.checkpoint import Source, checkpoint_files, load_parameters
+from converter.checkpoint import Origin, checkpoint_files, load_parameters
 from converter.discovery import Recogniser, recognisers, requiring, resolve
 from converter.errors import ConverterError, FormatError
 from converter.ir import Model
@@ -98,7 +98,7 @@ def _ask(item: Recogniser, checkpoint: Checkpoint, given: Mapping[str, Any], ans
         answers[item.name] = answer
 
 
-def bound(checkpoint: Checkpoint, found: Recognised) -> tuple[ParameterStore, Matched]:
+def bind_checkpoint(checkpoint: Checkpoint, found: Recognised) -> tuple[ParameterStore, Matched]:
     """A recognised checkpoint's tensors as the graph's parameters, and what had to be done to their names for that.
 
     Raises `ParameterError` for tensors that do not fit, all of them listed.
@@ -113,12 +113,12 @@ def bound(checkpoint: Checkpoint, found: Recognised) -> tuple[ParameterStore, Ma
 
 def model_of(checkpoint: Checkpoint, found: Recognised) -> Model:
     """The model of a recognised checkpoint. Raises `ParameterError` for tensors that do not fit, all of them listed."""
-    parameters, matched = bound(checkpoint, found)
+    parameters, matched = bind_checkpoint(checkpoint, found)
     files = found.files or tuple(checkpoint_files(checkpoint.path))
-    return model_from(found.architecture, parameters, matched, Source(files, checkpoint.path))
+    return model_from(found.architecture, parameters, matched, Origin(files, checkpoint.path))
 
 
-def model_from(architecture: Architecture, parameters: ParameterStore, matched: Matched, source: Source) -> Model:
+def model_from(architecture: Architecture, parameters: ParameterStore, matched: Matched, source: Origin) -> Model:
     """A graph with its parameters, and where they came from beside what the graph says of itself."""
     own = architecture.metadata.get("source")
     found_out = origin(matched.store, matched.wrappers, matched.notes)

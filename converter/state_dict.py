@@ -275,14 +275,14 @@ WRAPPERS: Mapping[str, str] = {
 """The part that a wrapper adds to names, and the wrapper. Those that begin with `_` may stand anywhere in a name."""
 
 
-def wrappers_of(names: Collection[str]) -> tuple[str, ...]:
+def find_wrappers(names: Collection[str]) -> tuple[str, ...]:
     """The parts in the names of a state_dict that wrappers of the module have added, `("module", "_orig_mod")`."""
     parts = [part for part in WRAPPERS if part.startswith("_") and any(part in name.split(".")[:-1] for name in names)]
     plain = [_without(name, frozenset(parts)) for name in names]
     return ("module", *parts) if plain and all(name.startswith("module.") for name in plain) else tuple(parts)
 
 
-def said(parts: Collection[str]) -> str:
+def describe_wrappers(parts: Collection[str]) -> str:
     """What the wrappers' parts tell, for a person."""
     return ", ".join(f"'{part}.' as {WRAPPERS[part]} adds it" if part in WRAPPERS else f"'{part}.' before each"
                      for part in dict.fromkeys(parts))
@@ -294,7 +294,7 @@ def origin(store: ParameterStore, wrappers: Collection[str] = (), notes: Sequenc
     return {name: value for name, value in facts.items() if value}
 
 
-def unwrapped(name: str, parts: Collection[str]) -> str:
+def strip_wrappers(name: str, parts: Collection[str]) -> str:
     """A name without the parts that wrappers have added."""
     name = _without(name, frozenset(part for part in parts if part.startswith("_")))
     return name.removeprefix("module.") if "module" in parts else name

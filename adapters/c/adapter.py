@@ -21,7 +21,7 @@ ADAPTER = Adapter(
                 Option("flash", str, "What the parameters may take: 256K. More is refused."),
                 Option("no_selftest", bool, "Leave out the function that tries the model on inputs of known results.", False),
             ),
-            told="adapters.c.report:told",
+            told="adapters.c.report:read_table",
         ),
     ),
     runtimes=(

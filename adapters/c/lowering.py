@@ -11,7 +11,7 @@ import numpy as np
 from adapters.c.elementwise import NAMES
 from adapters.c.fusion import Number, Pending, Value, pending, placed
 from adapters.c.registry import lowerings
-from adapters.c.types import all_types, ctype, held
+from adapters.c.types import all_types, ctype, spec_in_memory
 from adapters.c.views import View, row_major
 from adapters.c.writer import Lowered, Writer
 from converter.attributes import attribute_symbols, replace_sizes
@@ -68,7 +68,7 @@ class Lowering:
                     self.g.bind(name, 1)
                 sizes.setdefault(name, symbol(name))
             for name in filter(None, node.outputs):
-                spec = held(_sized(specs[name], sizes))
+                spec = spec_in_memory(_sized(specs[name], sizes))
                 values[name] = View(
                     self.g.buffer("refused", spec.dtype if spec.dtype in _ALL else _ANY, 1), spec.shape, row_major(spec.shape)
                 )
@@ -99,7 +99,7 @@ class Lowering:
         inferred = infer_node(node, specs)
         if node.op not in PAIRED and any(spec.dtype.is_complex for spec in (*inferred, *(specs[name] for name in node.names))):
             raise UnsupportedError("no code in C for complex numbers")
-        found = [held(_sized(spec, sizes)) for spec in inferred]
+        found = [spec_in_memory(_sized(spec, sizes)) for spec in inferred]
         for spec in found:
             ctype(spec.dtype)
         operands: list[Value | None] = [

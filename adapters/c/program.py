@@ -13,7 +13,7 @@ from adapters.c.lowering import Lowering, in_known_operators
 from adapters.c.names import cleaned
 from adapters.c.planning import plan
 from adapters.c.source import Port, Program
-from adapters.c.types import ctype, held
+from adapters.c.types import ctype, spec_in_memory
 from adapters.c.views import Buffer, View, row_major
 from adapters.c.writer import BAD_SIZE, Writer
 from converter.checking import bound_sizes, check
@@ -97,7 +97,7 @@ def _refuse_dtypes(graph: Graph) -> None:
     refusals = Refusals()
     for spec in (*(port.spec for port in graph.inputs), *(port.spec for port in graph.outputs)):
         try:
-            ctype(held(spec).dtype)
+            ctype(spec_in_memory(spec).dtype)
         except UnsupportedError as error:
             refusals.add(error, "graph")
     if refusals:
@@ -154,7 +154,7 @@ def _constants(g: Writer, graph: Graph, store: ParameterStore, refusals: Refusal
         target = store.alias_of(item) or item
         try:
             if target not in loaded:
-                spec = held(store.spec(target))
+                spec = spec_in_memory(store.spec(target))
                 ctype(spec.dtype)
                 array = np.ascontiguousarray(store.mapped(target))
                 loaded[target] = array if spec.dtype.numpy == array.dtype else array.view(spec.dtype.numpy).reshape(*array.shape, 2)
@@ -176,7 +176,7 @@ def _maxima(g: Writer, prefix: str, buffers: Sequence[Buffer], arguments: Sequen
 
 def _whole(g: Writer, name: str, spec: TensorSpec, sizes: Mapping[str, Dim], kind: str) -> View:
     """An argument that points to a tensor."""
-    spec = held(spec)
+    spec = spec_in_memory(spec)
     shape = tuple(substitute(size, sizes) for size in spec.shape)
     return View(g.buffer(name, spec.dtype, product(shape), kind), shape, row_major(shape))
 

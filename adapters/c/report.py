@@ -98,7 +98,7 @@ def refuse_beyond(program: Program, budget: Budget) -> None:
             )
 
 
-def told(path: str | Path) -> list[str]:
+def read_table(path: str | Path) -> list[str]:
     """The table at the top of a file that was written."""
     found: list[str] = []
     with open(path, encoding="ascii") as file:

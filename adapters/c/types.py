@@ -43,7 +43,7 @@ _TYPES = {
 }
 
 
-def held(spec: TensorSpec) -> TensorSpec:
+def spec_in_memory(spec: TensorSpec) -> TensorSpec:
     """What a value is in memory: a complex one has real numbers, in pairs along a last axis."""
     return TensorSpec(REAL_OF[spec.dtype], (*spec.shape, 2)) if spec.dtype.is_complex else spec
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from adapters.onnx.lowering.border import bordered
+from adapters.onnx.lowering.border import spec_at_border
 from adapters.onnx.lowering.context import Lowering, Tensor
 from adapters.onnx.origin import PRODUCER, describe
 from adapters.onnx.registry import lowerings
@@ -68,8 +68,8 @@ def build(model: Model, opset: int = DEFAULT_OPSET) -> tuple[onnx.ModelProto, Lo
     _name_outputs(lowering, outputs)
     graph = onnx.helper.make_graph(
         lowering.nodes, model.graph.name,
-        [_value_info(lowering, port.name, bordered(port.spec)) for port in model.graph.inputs],
-        [_value_info(lowering, output.name, bordered(output.spec)) for output in model.graph.outputs],
+        [_value_info(lowering, port.name, spec_at_border(port.spec)) for port in model.graph.inputs],
+        [_value_info(lowering, output.name, spec_at_border(output.spec)) for output in model.graph.outputs],
         initializer=[onnx.numpy_helper.from_array(values, name) for name, values in lowering.constants.items()])
     proto = onnx.helper.make_model(graph, producer_name=PRODUCER, ir_version=IR_VERSIONS[opset],
                                    opset_imports=[onnx.helper.make_opsetid("", opset)])

@@ -54,7 +54,7 @@ def describe(proto: onnx.ModelProto, model: Model) -> None:
         entry.key, entry.value = key, value
 
 
-def told(proto: onnx.ModelProto) -> bytes:
+def encode_metadata(proto: onnx.ModelProto) -> bytes:
     """The metadata as a file's last bytes, with the copy of what `describe` added."""
     notes = {entry.key: entry.value for entry in proto.metadata_props}
     tail = onnx.ModelProto(metadata_props=proto.metadata_props)

@@ -20,7 +20,7 @@ import onnx
 
 from adapters.onnx.lowering.context import Lowering
 from adapters.onnx.lowering.layouts import Initializer, Layout
-from adapters.onnx.origin import told
+from adapters.onnx.origin import encode_metadata
 from converter.dims import fixed
 from converter.mapped import LARGE, FileRange
 from converter.parameters import Array, as_bytes
@@ -63,7 +63,7 @@ def write_model(file: BinaryIO, proto: onnx.ModelProto, lowering: Lowering, desc
         _write_inline(file, unread, lowering)
     if described is not None:
         described()
-    file.write(told(proto))
+    file.write(encode_metadata(proto))
 
 
 def write_external(file: BinaryIO, data: BinaryIO, name: Callable[[str], str], proto: onnx.ModelProto, lowering: Lowering,
@@ -89,7 +89,7 @@ def write_external(file: BinaryIO, data: BinaryIO, name: Callable[[str], str], p
         file.write(_unread_head(sum(map(len, unread))))
         for entry in unread:
             file.write(entry)
-    file.write(told(proto))
+    file.write(encode_metadata(proto))
 
 
 def _write_inline(file: BinaryIO, entries: Iterable[tuple[Initializer, bytes]], lowering: Lowering) -> None:

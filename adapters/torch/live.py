@@ -28,7 +28,7 @@ from converter.matching import ADVICE, COUNTERS, match_names
 from converter.parameters import ParameterStore
 from converter.passes.casting import SOURCES, fit_dtypes
 from converter.ports import Incoming
-from converter.state_dict import said
+from converter.state_dict import describe_wrappers
 
 CASES = 3
 STATES = ("initial", "explicit")
@@ -130,7 +130,7 @@ def convert_checkpoint(module: Any, store: ParameterStore | None, arrays: Mappin
         store, cast = with_dtypes(module, matched.store, {dtype for dtype in floats if dtype.is_float}, narrow)
         load_into(module, store)
         if matched.wrappers:
-            notes.append(f"names in the checkpoint hold {said(matched.wrappers)}: read without")
+            notes.append(f"names in the checkpoint hold {describe_wrappers(matched.wrappers)}: read without")
         notes += [*matched.notes, *cast]
     module.eval()
     if arrays is None:

@@ -8,7 +8,7 @@ from typing import Any
 from converter.ir import DType
 
 
-def changed(content: Any, notes: Sequence[str], *, dtype: str | None, fold: bool, core: bool) -> tuple[Any, Sequence[str]]:
+def apply_changes(content: Any, notes: Sequence[str], *, dtype: str | None, fold: bool, core: bool) -> tuple[Any, Sequence[str]]:
     """The model or the parameters as the options want them, and what to say of it."""
     if fold:
         content, notes = _fold(content, notes)

@@ -172,7 +172,7 @@ def _graph_options(target: Format) -> list[Callable[[Any], Any]]:
 def convert(conversion: Conversion, *, source: str | None, output: str, quiet: bool, **given: Any) -> None:
     """One conversion, from the command line's arguments to the line that says what was written."""
     from converter.checkpoint import SelectedParameters
-    from converter.cli.changes import changed
+    from converter.cli.changes import apply_changes
     from converter.cli.console import Watched, progress, warn
     from converter.cli.outcome import print_json, summary
     from converter.ir import Model
@@ -192,7 +192,7 @@ def convert(conversion: Conversion, *, source: str | None, output: str, quiet: b
         content, notes = read(replace(conversion, target=target), source, update, given)
         if target.holds == "parameters" and isinstance(content, Model):
             content = SelectedParameters(content.parameters, content.constants)
-        content, notes = changed(content, notes, dtype=given.get("dtype"), fold=bool(given.get("fold")),
+        content, notes = apply_changes(content, notes, dtype=given.get("dtype"), fold=bool(given.get("fold")),
                                  core=bool(given.get("core")))
         for text in notes:
             warn(text, quiet)

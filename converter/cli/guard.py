@@ -106,7 +106,7 @@ def failures(debug: bool, as_json: bool) -> Iterator[None]:
 
             traceback.print_exc()
         elif as_json:
-            click.echo(json.dumps({"error": described(error)}, indent=2))
+            click.echo(json.dumps({"error": describe_error(error)}, indent=2))
         message = str(error) if isinstance(error, ConverterError) else explain(error)
         complain(f"Error: {message}")
         sys.exit(BAD_INPUT)
@@ -157,7 +157,7 @@ def explain(error: Exception) -> str:
             "--debug shows where; please report it.")
 
 
-def described(error: Exception) -> dict[str, Any]:
+def describe_error(error: Exception) -> dict[str, Any]:
     """An error as data: its kind, its parts, and every unsupported item."""
     if not isinstance(error, ConverterError):
         return {"kind": type(error).__name__, "message": explain(error)}

@@ -98,12 +98,12 @@ def _plan(file: str, check: bool) -> list[dict[str, Any]]:
 
 def _recognised(checkpoint: Checkpoint) -> tuple[Recognised | None, str | None]:
     """What a checkpoint would be converted as without more being said, or why it would not be."""
-    from converter.recognition import bound, recognise
+    from converter.recognition import bind_checkpoint, recognise
 
     try:
         found = recognise(checkpoint)
         if found is not None:
-            bound(checkpoint, found)
+            bind_checkpoint(checkpoint, found)
         return found, None
     except ConverterError as error:
         return None, _in_one_line(error)

@@ -53,9 +53,9 @@ def read(conversion: Conversion, source: str | None, update: Callable[[str], Non
 
 def _floats(source: str, store: ParameterStore) -> ParameterStore:
     """A folder's tensors, those that are quantised as the floats that they stand for."""
-    from converter.paths import existing
+    from converter.paths import require_readable
 
-    folder = existing(source)
+    folder = require_readable(source)
     for item in recognisers().values():
         if item.floats is not None and any((folder / name).is_file() for name in item.markers):
             with requiring(item.extra):
@@ -67,10 +67,10 @@ def _floats(source: str, store: ParameterStore) -> ParameterStore:
 
 def _foreign_tensors(conversion: Conversion, source: str) -> ParameterStore | None:
     """The parameters of a model's file of another origin; None where the model itself can be read."""
-    from converter.paths import existing
+    from converter.paths import require_readable
 
     form = conversion.source
-    if form.tensors is None or conversion.target.holds != "parameters" or source == STREAM or existing(source).is_dir():
+    if form.tensors is None or conversion.target.holds != "parameters" or source == STREAM or require_readable(source).is_dir():
         return None
     with requiring(form.extra):
         found: ParameterStore | None = resolve(form.tensors, form.extra)(source)
@@ -89,11 +89,11 @@ def name_options(given: Mapping[str, Any]) -> NameOptions:
 
 def _read_model(conversion: Conversion, source: str, check: bool) -> Incoming:
     from converter.loading import read as read_model
-    from converter.paths import existing
+    from converter.paths import require_readable
 
     form = conversion.source
     if source != STREAM:
-        path = existing(source)
+        path = require_readable(source)
         if path.is_dir():
             raise FormatError("a folder, where a file is needed", where=source, expected=f"a {form.title}")
         named = next((item for item in formats().values() if path.suffix.lower() in item.suffixes), None)
@@ -236,16 +236,16 @@ def _entry_notes(store: Any) -> list[str]:
 
 def _found_in(store: Any) -> list[str]:
     """What was found out about a checkpoint: where its state_dict lies, and the wrappers that its names tell of."""
-    from converter.state_dict import said, wrappers_of
+    from converter.state_dict import describe_wrappers, find_wrappers
 
-    parts = wrappers_of(store.names())
-    return _entry_notes(store) + [f"names hold {said(parts)}, and are kept"] * bool(parts)
+    parts = find_wrappers(store.names())
+    return _entry_notes(store) + [f"names hold {describe_wrappers(parts)}, and are kept"] * bool(parts)
 
 
 def _bound_notes(model: Any) -> list[str]:
-    from converter.state_dict import said
+    from converter.state_dict import describe_wrappers
 
     source = model.metadata.get("source", {})
     key, parts = source.get("key"), source.get("wrappers") or ()
-    wrapped = [f"names in the checkpoint hold {said(parts)}: read without"] * bool(parts)
+    wrapped = [f"names in the checkpoint hold {describe_wrappers(parts)}: read without"] * bool(parts)
     return [*([_entry_note(key)] if key else []), *(source.get("notes") or ()), *wrapped]

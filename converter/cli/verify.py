@@ -14,14 +14,14 @@ import click
 
 from converter import discovery
 from converter.cli.console import progress, say, warn
-from converter.cli.guard import DIFFERENT, complain, described, guarded, told
+from converter.cli.guard import DIFFERENT, complain, describe_error, guarded, told
 from converter.cli.sources import name_options
 from converter.errors import DigestError, FormatError, UnsupportedError
 from converter.ir import Model
 from converter.loading import file_session
 from converter.memory import parse_bytes
 from converter.naming import NameOptions
-from converter.paths import existing
+from converter.paths import require_readable
 
 if TYPE_CHECKING:
     from converter.equivalence.variants import Variant
@@ -104,7 +104,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
     with progress("reading", quiet) as update:
         try:
             for file in files:
-                existing(file)
+                require_readable(file)
             update(f"running {module}" if module else "reading")
             origin = _source(source, key, names, module, inputs, fix, state or "initial", quiet)
             dumps = named_dumps(dumped)
@@ -113,7 +113,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
                                  {"seconds": timeout, "memory": limit})
         except DigestError as error:
             if as_json:
-                click.echo(json.dumps({"equivalent": False, "error": described(error)}, indent=2))
+                click.echo(json.dumps({"equivalent": False, "error": describe_error(error)}, indent=2))
             else:
                 say(f"NOT equivalent: {error}", lines=True)
             raise SystemExit(DIFFERENT) from None

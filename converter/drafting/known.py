@@ -16,7 +16,7 @@ from converter.drafting.recurrent import TAKES, Stack, stack
 from converter.errors import FormatError
 from converter.ir import TensorSpec
 from converter.parameters import ParameterStore
-from converter.state_dict import unwrapped, wrappers_of
+from converter.state_dict import find_wrappers, strip_wrappers
 
 MOST_LAYERS = 2000
 SPATIAL = (("length",), ("height", "width"), ("depth", "height", "width"))
@@ -63,8 +63,8 @@ def draft(store: ParameterStore, name: str = "Sequential") -> Draft | None:
     document["output"] = "output"
     tied = {name: target for name in store.names() if (target := store.alias_of(name)) is not None}
     if tied:
-        parts = wrappers_of(store.names())
-        document["tied"] = {unwrapped(name, parts): unwrapped(target, parts) for name, target in tied.items()}
+        parts = find_wrappers(store.names())
+        document["tied"] = {strip_wrappers(name, parts): strip_wrappers(target, parts) for name, target in tied.items()}
     if any(item["layer"] == OPEN and "tensors" not in item for item in items):
         document["layers_without_tensors"] = _signatures()
     return Draft(document)
@@ -79,8 +79,8 @@ def undraftable(store: ParameterStore) -> list[str]:
 
 
 def _specs(store: ParameterStore) -> Specs:
-    parts = wrappers_of(store.names())
-    found = {unwrapped(name, parts): store.spec(name) for name in store.names()}
+    parts = find_wrappers(store.names())
+    found = {strip_wrappers(name, parts): store.spec(name) for name in store.names()}
     if len(found) < len(store.names()):
         raise FormatError("two tensors have one name but for the parts that wrappers add")
     return found

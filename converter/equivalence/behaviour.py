@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from converter.equivalence.bisect import Clock, ending_with
-from converter.equivalence.compare import is_exact, structure, within
+from converter.equivalence.compare import compare_within, is_exact, structure
 from converter.equivalence.dumped import locate_in_arrays
 from converter.equivalence.inputs import COUNT
 from converter.equivalence.preparing import prepare
@@ -74,7 +74,7 @@ def _difference(judge: Judge, item: Prepared, outputs: Mapping[str, Array]) -> s
         found = structure(actual, truth, {}, ties=judge.excused(item, name, actual, None), typical=judge.typical_in(item, name))
         if not found and not is_exact(dtype) and actual.shape == truth.shape:
             with np.errstate(all="ignore"):
-                found = within(actual.astype(dtype), truth, {}, dtype=dtype, typical=judge.typical_in(item, name),
+                found = compare_within(actual.astype(dtype), truth, {}, dtype=dtype, typical=judge.typical_in(item, name),
                                moves=judge.moves(item, name))
         if not found:
             return f"{name}, {item.case.label}: {found.reason}"

@@ -15,8 +15,8 @@ import numpy as np
 
 from converter import reference
 from converter.checking import check
-from converter.equivalence.compare import Comparison, compare, is_exact, within
-from converter.equivalence.conditioning import moves
+from converter.equivalence.compare import Comparison, compare, compare_within, is_exact
+from converter.equivalence.conditioning import measure_moves
 from converter.errors import GraphError
 from converter.ir import Array, Graph, GraphOutput, Model, Node, TensorSpec
 from converter.opset import lookup
@@ -139,10 +139,10 @@ def _conditioned(model: Model, inputs: Mapping[str, Array], specs: Mapping[str, 
     dtype = specs[step.value].dtype.numpy
     if is_exact(dtype) or step.actual.shape != step.truth.shape or not np.isfinite(step.comparison.error):
         return step.comparison
-    moved = moves(ending_with(model, [step.value], specs), inputs, {step.value: step.truth}, clock.check).get(step.value)
+    moved = measure_moves(ending_with(model, [step.value], specs), inputs, {step.value: step.truth}, clock.check).get(step.value)
     if moved is None:
         return step.comparison
-    verdict = within(step.actual, step.truth, {}, dtype=dtype, moves=moved)
+    verdict = compare_within(step.actual, step.truth, {}, dtype=dtype, moves=moved)
     return verdict if verdict else step.comparison
 
 

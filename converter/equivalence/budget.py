@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.equivalence.compare import FACTOR, floor_of, lost, peak, ulps
+from converter.equivalence.compare import FACTOR, find_lost, floor_of, peak, ulps
 from converter.equivalence.inputs import EXTREME, PLAIN
 from converter.ir import Array
 
@@ -80,7 +80,7 @@ class Budget:
         if own.shape != truth.shape or own.dtype != self.dtype or not own.size:
             return
         typical = self.typical.get(profile, 0.0)
-        gone = lost(own, truth, self.dtype, typical)
+        gone = find_lost(own, truth, self.dtype, typical)
         for name, errors in ulps(own, truth, self.dtype, typical).items():
             for pools, kept in ((self.pools, ~gone), (self.losses, gone)):
                 pool = pools.setdefault(profile, {})

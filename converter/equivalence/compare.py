@@ -51,7 +51,7 @@ class Comparison:
 
     `error` and `allowed` are in ulps, or relative for float64 structure, or counts of values for integers and booleans;
     they are those of the scale that comes nearest to its limit. `compared` counts the values that were judged: nothing is
-    learnt where truth and output are both not finite, or where an allowance is so wide that zeros would do (`shows`).
+    learnt where truth and output are both not finite, or where an allowance is so wide that zeros would do (`tells_from_zeros`).
     """
 
     error: float
@@ -138,7 +138,7 @@ def ulps(actual: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0
     return {name: error / (eps * scale) for name, scale in scales(truth, dtype, typical).items()}
 
 
-def lost(own: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> Array:
+def find_lost(own: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> Array:
     """Where a finite value has no digit of the truth left: it is half its scale away, or more, as across a jump of a function."""
     gap = distances(own, truth, dtype)
     with np.errstate(over="ignore"):  # twice the distance of the largest numbers is beyond any scale
@@ -172,7 +172,7 @@ def compare(actual: Array, truth: Array, budget: Array | None, *, factor: float 
     allowed: dict[str, float] = {}
     if own is not None and own.shape == truth.shape and not is_exact(own.dtype):
         allowed = {name: factor * peak(errors) for name, errors in ulps(own, truth, own.dtype).items()}
-    return within(actual, truth, allowed, dtype=actual.dtype if own is None else own.dtype, own=own, floor=floor)
+    return compare_within(actual, truth, allowed, dtype=actual.dtype if own is None else own.dtype, own=own, floor=floor)
 
 
 def peak(errors: Array) -> float:
@@ -180,7 +180,7 @@ def peak(errors: Array) -> float:
     return float(np.max(errors, where=np.isfinite(errors), initial=0.0))
 
 
-def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: np.dtype[Any], own: Array | None = None,
+def compare_within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: np.dtype[Any], own: Array | None = None,
            floor: float = FLOOR, ties: Array | None = None, typical: float = 0.0, moves: Array | None = None,
            telling: bool = False) -> Comparison:
     """Compares an output with the truth under given allowances.
@@ -191,13 +191,13 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
         dtype: what `actual` must have.
         own: PyTorch's output. Where it is not finite although the truth is (it overflowed), or the other way, and for an
             integer or boolean where it differs from the truth (a tie that rounding decided), its value is right as well.
-            Where it has no digit of the truth left (`lost`), an element may stray `FACTOR` times as far as any such one did.
+            Where it has no digit of the truth left (`find_lost`), an element may stray `FACTOR` times as far as any such one did.
         floor: ulps that are always allowed; `ROUNDINGS` for float64.
         ties: for integers and booleans, where a difference is a tie.
         typical: as for `scales`.
         moves: how far each element moves when the data move by an ulp (see `conditioning`); an element may stray `FACTOR`
             times as far, where that is more than `allowed`.
-        telling: whether elements do not count as compared whose allowance is so wide that it tells nothing (`shows`).
+        telling: whether elements do not count as compared whose allowance is so wide that it tells nothing (`tells_from_zeros`).
     """
     wrong = refuse_form(actual, truth, dtype)
     if wrong is not None:
@@ -216,7 +216,7 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
     if own is not None:
         gaps = distances(own, truth, dtype)
         excused = ~np.isfinite(gaps) & agrees(actual, own)
-        gone = lost(own, truth, dtype, typical)
+        gone = find_lost(own, truth, dtype, typical)
         furthest = float(np.max(gaps, where=gone, initial=0.0))
     worst = Comparison(0.0, floor)
     nearest = -1.0
@@ -230,7 +230,7 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
         if furthest:
             limits = np.where(gone, np.maximum(limits, FACTOR * furthest / (eps_of(dtype) * own_scales[name]) + floor), limits)
         limits = np.broadcast_to(limits, values.shape)
-        told |= shows(limits - floor, dtype)
+        told |= tells_from_zeros(limits - floor, dtype)
         with np.errstate(all="ignore"):
             shares = np.where(values > 0, values / limits, 0.0)
         place = np.unravel_index(int(np.argmax(shares)), shares.shape)
@@ -243,7 +243,7 @@ def within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: 
     return replace(worst, compared=int(np.count_nonzero(np.isfinite(_wide(truth)) & ~excused & told)))
 
 
-def shows(allowed: Array, dtype: np.dtype[Any]) -> Array:
+def tells_from_zeros(allowed: Array, dtype: np.dtype[Any]) -> Array:
     """Where an allowance, in ulps and the floor not counted, tells an output from zeros: what it is beyond that of one rounding is less
     than the output's own size."""
     return np.asarray((allowed - FACTOR / 2) * eps_of(dtype) < 1.0)

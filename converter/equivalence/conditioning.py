@@ -28,7 +28,7 @@ from converter.sizes import check_inputs, promote
 PROBES = 4
 
 
-def moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], check_time: Callable[[], None] = lambda: None,
+def measure_moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], check_time: Callable[[], None] = lambda: None,
           dtype: DType | None = None) -> dict[str, Array]:
     """For each float output how far, at most, each row (axis 0) moves in `PROBES` runs of either kind with random directions.
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from converter.checking import check
 from converter.equivalence.bisect import Clock, Divergence, OutOfTime, statistics
-from converter.equivalence.compare import Comparison, compare, is_exact, within
-from converter.equivalence.conditioning import moves
+from converter.equivalence.compare import Comparison, compare, compare_within, is_exact
+from converter.equivalence.conditioning import measure_moves
 from converter.equivalence.inputs import Case, given
 from converter.equivalence.preparing import prepare
 from converter.equivalence.reduction import Reduced, between, nodes_behind, write
@@ -239,8 +239,8 @@ def _conditioned(part: Model, inputs: Mapping[str, Array], name: str, actual: Ar
     kind = promote(part.graph.outputs[0].spec.dtype, dtype).numpy
     if is_exact(kind) or actual.shape != truth.shape or not np.isfinite(verdict.error):
         return verdict
-    moved = moves(part, inputs, {name: truth}, clock.check, dtype).get(name)
-    wider = None if moved is None else within(actual, truth, {}, dtype=kind, moves=moved)
+    moved = measure_moves(part, inputs, {name: truth}, clock.check, dtype).get(name)
+    wider = None if moved is None else compare_within(actual, truth, {}, dtype=kind, moves=moved)
     return wider if wider else verdict
 
 

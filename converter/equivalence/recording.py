@@ -54,7 +54,7 @@ def sample_verdict(found: Comparison, sample: Sample, truth: Array, kernels: Arr
     return found
 
 
-def settled(recorded: Array, truth: Array) -> Array:
+def settle_infinities(recorded: Array, truth: Array) -> Array:
     """A recorded output with the truth where it is NaN and the truth an infinity.
 
     Whether arithmetic on infinities comes to one or to NaN depends on how an operator is computed, which in PyTorch differs between

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from converter.equivalence.budget import MIN_SAMPLES, Budget, factor_of
-from converter.equivalence.compare import FACTOR, WHOLE, Comparison, floor_of, is_exact, structure, ulps, within
+from converter.equivalence.compare import FACTOR, WHOLE, Comparison, compare_within, floor_of, is_exact, structure, ulps
 from converter.equivalence.inputs import RECORDED
-from converter.equivalence.recording import sample_verdict, settled
+from converter.equivalence.recording import sample_verdict, settle_infinities
 from converter.equivalence.report import Report, Row, Stage, failure, row
 from converter.equivalence.truth import DESCRIBED, Judge, Outputs, Prepared, first_line
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsupportedError
@@ -139,7 +139,7 @@ def _recorded(judge: Judge, report: Report, recorded: list[Prepared], allowances
         report.add(_names("recorded", "recording", item, outputs, judge))
         for name in judge.dtypes:
             if name in outputs:
-                found = _compare(judge, recorded, item, name, settled(outputs[name], item.truth[name]), None, allowances)
+                found = _compare(judge, recorded, item, name, settle_infinities(outputs[name], item.truth[name]), None, allowances)
                 if name in item.samples and found:
                     found = _sampled(judge, item, name, found, allowances)
                 report.add([row("recorded", "recording", name, item.case.label, item.case.sizes, found)])
@@ -241,7 +241,7 @@ def _compare(judge: Judge, prepared: list[Prepared], item: Prepared, name: str, 
     """The verdict on an output. `own` is what PyTorch gave; where that is None, the reference in the model's own dtypes stands in."""
     dtype, truth = judge.dtypes[name], item.truth[name]
     # With a source the structure is shown already. Without one, an allowance that zeros would pass shows nothing.
-    judged = partial(within, actual, truth, dtype=dtype, typical=judge.typical_in(item, name), telling=judge.source is None)
+    judged = partial(compare_within, actual, truth, dtype=dtype, typical=judge.typical_in(item, name), telling=judge.source is None)
     first = {} if is_exact(dtype) else allowances.first(item, name)
     if first is not None:
         found = judged(first, own=None if own is None else own.get(name))

@@ -15,7 +15,7 @@ from converter.attributes import graphs_in
 from converter.checking import check
 from converter.equivalence.budget import Budget, typical_size
 from converter.equivalence.compare import FACTOR, FLOOR, ROUNDINGS, STRUCTURE, WHOLE, eps_of, is_exact, scales
-from converter.equivalence.conditioning import moves
+from converter.equivalence.conditioning import measure_moves
 from converter.equivalence.inputs import PLAIN, Case
 from converter.equivalence.memory import MEMORY, groups
 from converter.equivalence.ties import TieRule, tie_rules
@@ -256,7 +256,7 @@ class Judge:
         key = id(item)
         if key not in self._moves:
             try:
-                self._moves[key] = self._timed("conditioning", lambda: moves(self.model, item.case.inputs, item.graph,
+                self._moves[key] = self._timed("conditioning", lambda: measure_moves(self.model, item.case.inputs, item.graph,
                                                                              dtype=self.float_dtype))
             except ConverterError:
                 self._moves[key] = {}

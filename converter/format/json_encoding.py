@@ -40,11 +40,11 @@ ENCODINGS = ("auto", "values", "base64", "file")
 READABLE = 200_000
 """The number of parameter elements up to which `auto` writes digits."""
 
-Source = str | os.PathLike[str] | BinaryIO
-Target = Source
+Readable = str | os.PathLike[str] | BinaryIO
+Writable = Readable
 
 
-def save_json(model: Model, target: Target, *, encoding: str = "auto", progress: Progress | None = None) -> tuple[Path, ...]:
+def save_json(model: Model, target: Writable, *, encoding: str = "auto", progress: Progress | None = None) -> tuple[Path, ...]:
     """Writes a model as JSON and returns the files.
 
     Parameters are read, written and forgotten one at a time. A path is written atomically.
@@ -83,7 +83,7 @@ def save_json(model: Model, target: Target, *, encoding: str = "auto", progress:
     return written_files(target)
 
 
-def _save_beside(model: Model, target: Target, digest: ModelDigest, progress: Progress | None,
+def _save_beside(model: Model, target: Writable, digest: ModelDigest, progress: Progress | None,
                  text: Callable[[Iterable[tuple[str, Pieces]]], Pieces]) -> tuple[Path, ...]:
     from converter.format.hdf5_values import ValueWriter
 
@@ -106,7 +106,7 @@ def _save_beside(model: Model, target: Target, digest: ModelDigest, progress: Pr
     return written_files(target, pair.place)
 
 
-def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Target, *, aliases: Mapping[str, str] | None = None,
+def save_graph(graph: Graph, specs: Mapping[str, TensorSpec], target: Writable, *, aliases: Mapping[str, str] | None = None,
                metadata: Mapping[str, Any] | None = None, constants: ParameterStore | None = None) -> tuple[Path, ...]:
     """Writes a graph with its parameters' dtypes and shapes, and without their values. Returns the files.
 
@@ -153,7 +153,7 @@ def _hash_declared(graph: Graph, specs: Mapping[str, TensorSpec], aliases: Mappi
 
 
 @contextlib.contextmanager
-def _open_target(target: Target) -> Iterator[BinaryIO]:
+def _open_target(target: Writable) -> Iterator[BinaryIO]:
     if not isinstance(target, (str, os.PathLike)):
         yield target
         return
@@ -214,7 +214,7 @@ class JsonParameters(ParameterStore):
         return array
 
 
-def load_json(source: Source, *, verify: bool | None = None) -> Model:
+def load_json(source: Readable, *, verify: bool | None = None) -> Model:
     """The model in a JSON file. Parameters stay in the file until they are read; one that was changed by then is an error.
 
     Args:
@@ -279,7 +279,7 @@ class Architecture:
     constants: ParameterStore
 
 
-def load_architecture(source: Source) -> Architecture:
+def load_architecture(source: Readable) -> Architecture:
     """The graph of a file, with or without values. Raises what `load_json` does, but for missing values.
 
     Raises:
@@ -302,7 +302,7 @@ def load_architecture(source: Source) -> Architecture:
     return Architecture(parts.graph, parts.specs, parts.aliases, parts.metadata, held)
 
 
-def load_graph(source: Source) -> tuple[Graph, dict[str, TensorSpec], dict[str, str], dict[str, Any]]:
+def load_graph(source: Readable) -> tuple[Graph, dict[str, TensorSpec], dict[str, str], dict[str, Any]]:
     """The graph of a file, with or without values: (graph, parameters' specs, aliases, metadata).
 
     Raises what `load_architecture` does, which gives the constants too.
@@ -311,7 +311,7 @@ def load_graph(source: Source) -> tuple[Graph, dict[str, TensorSpec], dict[str, 
     return found.graph, found.specs, found.aliases, found.metadata
 
 
-def _read(source: Source) -> tuple[DocumentParts, Any, str, Path | None]:
+def _read(source: Readable) -> tuple[DocumentParts, Any, str, Path | None]:
     scanned, data, label, directory = _opened(source)
     try:
         return read_document(scanned), data, label, directory
@@ -321,7 +321,7 @@ def _read(source: Source) -> tuple[DocumentParts, Any, str, Path | None]:
         raise FormatError("lists and objects within each other, too deep", where=label) from error
 
 
-def _opened(source: Source) -> tuple[Any, Any, str, Path | None]:
+def _opened(source: Readable) -> tuple[Any, Any, str, Path | None]:
     """The text of a source, to scan and to read values from, with a name for errors and the directory that it lies in."""
     if isinstance(source, (str, os.PathLike)) and os.fspath(source) != STDOUT:
         path = Path(source)

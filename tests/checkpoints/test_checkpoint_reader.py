@@ -29,7 +29,7 @@ from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsafePickleError, UnsupportedError
 from converter.format import save_graph
 from converter.matching import match_names
-from converter.state_dict import unwrapped, wrappers_of
+from converter.state_dict import find_wrappers, strip_wrappers
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,7 +171,7 @@ def test_hyper_parameters_are_plain_values(tmp_path: Path) -> None:
 def test_wrappers_prefixes(tmp_path: Path, prefix: str) -> None:
     torch.save({f"{prefix}{name}": value for name, value in nn.Linear(2, 2).state_dict().items()}, tmp_path / "w.pt")
     store = load_parameters(tmp_path / "w.pt")
-    assert {unwrapped(name, wrappers_of(store.names())) for name in store.names()} == {"weight", "bias"}
+    assert {strip_wrappers(name, find_wrappers(store.names())) for name in store.names()} == {"weight", "bias"}
     matched = match_names(store, {"weight", "bias"})
     found, parts = matched.store, matched.wrappers
     assert found.names() == ("weight", "bias")
@@ -181,10 +181,10 @@ def test_wrappers_prefixes(tmp_path: Path, prefix: str) -> None:
 
 
 def test_compiled_parts_and_names_that_only_look_wrapped() -> None:
-    assert wrappers_of(["encoder._orig_mod.weight", "head.weight"]) == ("_orig_mod",)
-    assert unwrapped("encoder._orig_mod.weight", ("_orig_mod",)) == "encoder.weight"
-    assert wrappers_of(["module.weight", "head.weight"]) == ()
-    assert wrappers_of([]) == ()
+    assert find_wrappers(["encoder._orig_mod.weight", "head.weight"]) == ("_orig_mod",)
+    assert strip_wrappers("encoder._orig_mod.weight", ("_orig_mod",)) == "encoder.weight"
+    assert find_wrappers(["module.weight", "head.weight"]) == ()
+    assert find_wrappers([]) == ()
 
 
 # Byte order ----------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from adapters.architectures.huggingface.config import read_object
-from adapters.architectures.timm.folder import described
+from adapters.architectures.timm.folder import read_description
 from converter.checkpoint import load_parameters
 from converter.drafting.document import load_draft
 from converter.errors import FormatError
@@ -24,7 +24,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     assert parse_json(MARK + '{"a": "é"}'.encode()) == parse_json('{"a": "é"}'.encode()) == {"a": "é"}
     (tmp_path / "config.json").write_bytes(MARK + b'{"architecture": "resnet18"}')
     assert read_object(tmp_path / "config.json") == {"architecture": "resnet18"}
-    found = described(tmp_path, {"ResNet": None})
+    found = read_description(tmp_path, {"ResNet": None})
     assert found is not None
     assert found.name == "resnet18"
     save_file({"w": np.ones(2, np.float32)}, tmp_path / "a.safetensors")
@@ -46,7 +46,7 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
 
 
 def test_what_stands_in_the_place_of_json_is_named(tmp_path: Path) -> None:
-    for name, read in (("config.json", read_object), ("config.json", lambda path: described(path.parent, {})),
+    for name, read in (("config.json", read_object), ("config.json", lambda path: read_description(path.parent, {})),
                        ("model.safetensors.index.json", lambda path: load_parameters(path.parent))):
         (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
         with pytest.raises(FormatError, match="Git LFS pointer") as caught:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 import converter
-from converter.checkpoint import Source, file_metadata, source_of
+from converter.checkpoint import Origin, file_metadata, origin_of
 from converter.cli.main import cli
 from converter.format import save_graph
 from converter.loading import open_checkpoint
@@ -45,7 +45,7 @@ def convert(folder: Path, output: str) -> Result:
 def test_a_source_is_the_mapping_that_it_stands_for(folder: Path) -> None:
     digest = hashlib.sha256((folder / "w.pt").read_bytes()).hexdigest()
     plain = {"framework": "mine", "file": "w.pt", "sha256": digest, "key": "model"}
-    source = source_of(folder / "w.pt").beside({"framework": "mine", "file": "other"}, {"key": "model"})
+    source = origin_of(folder / "w.pt").beside({"framework": "mine", "file": "other"}, {"key": "model"})
     assert source == plain
     assert plain == source
     assert dict(source) == plain
@@ -61,8 +61,8 @@ def test_several_files(folder: Path) -> None:
     (folder / "part").mkdir()
     (folder / "part" / "b.bin").write_bytes(b"b")
     files = [folder / "w.pt", folder / "part" / "b.bin"]
-    assert Source(files, folder) == file_metadata(files, folder)
-    assert set(Source(files, folder)["files"]) == {"w.pt", "part/b.bin"}
+    assert Origin(files, folder) == file_metadata(files, folder)
+    assert set(Origin(files, folder)["files"]) == {"w.pt", "part/b.bin"}
 
 
 def test_facts_are_there_before_the_digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter.equivalence.budget import Budget, factor_of, independent
-from converter.equivalence.compare import FACTOR, FLOOR, STRUCTURE, compare, eps_of, scales, structure, within
+from converter.equivalence.compare import FACTOR, FLOOR, STRUCTURE, compare, compare_within, eps_of, scales, structure
 from converter.equivalence.inputs import EXTREME, PLAIN
 
 EPS = 2.0**-23
@@ -173,9 +173,9 @@ def test_a_single_value_is_not_its_own_measure() -> None:
     """A loss that cancelled to nearly nothing: its error is measured by the losses' usual size."""
     truth = np.float64(1e-9)
     actual = np.asarray(3e-8, np.float32)
-    assert not within(actual, truth, {}, dtype=actual.dtype)
-    assert within(actual, truth, {}, dtype=actual.dtype, typical=1.0)
-    assert not within(np.asarray(3e-4, np.float32), truth, {}, dtype=actual.dtype, typical=1.0)
+    assert not compare_within(actual, truth, {}, dtype=actual.dtype)
+    assert compare_within(actual, truth, {}, dtype=actual.dtype, typical=1.0)
+    assert not compare_within(np.asarray(3e-4, np.float32), truth, {}, dtype=actual.dtype, typical=1.0)
 
 
 def test_huge_values_have_a_scale() -> None:
@@ -240,19 +240,19 @@ def test_an_element_without_digits_says_nothing_of_the_others() -> None:
     allowed = budget.allowed(PLAIN)
     assert allowed["output"] < 4
     assert budget.worst(PLAIN)["output"] > 1e6
-    assert within(own, truth, allowed, dtype=own.dtype, own=own)
+    assert compare_within(own, truth, allowed, dtype=own.dtype, own=own)
     right = truth.astype(np.float32)
-    assert within(right, truth, allowed, dtype=own.dtype, own=own)
+    assert compare_within(right, truth, allowed, dtype=own.dtype, own=own)
     right[2, 3] *= 1.001
-    assert not within(right, truth, allowed, dtype=own.dtype, own=own)
+    assert not compare_within(right, truth, allowed, dtype=own.dtype, own=own)
 
 
 def test_an_allowance_that_zeros_would_pass_compares_nothing() -> None:
     truth = np.ones((4, 16))
     zeros = np.zeros((4, 16), np.float32)
     wide = dict.fromkeys(("output", "axis 0", "axis 1"), 2.0 ** 24)
-    found = within(zeros, truth, wide, dtype=zeros.dtype, telling=True)
+    found = compare_within(zeros, truth, wide, dtype=zeros.dtype, telling=True)
     assert found
     assert found.compared == 0
-    assert within(zeros, truth, wide, dtype=zeros.dtype).compared == 64
-    assert within(truth.astype(np.float32), truth, {"output": 4.0}, dtype=zeros.dtype, telling=True).compared == 64
+    assert compare_within(zeros, truth, wide, dtype=zeros.dtype).compared == 64
+    assert compare_within(truth.astype(np.float32), truth, {"output": 4.0}, dtype=zeros.dtype, telling=True).compared == 64

@@ -20,7 +20,7 @@ from converter import reference
 from converter.builder import GraphBuilder
 from converter.equivalence import verify
 from converter.equivalence.inputs import Drawn, Planner
-from converter.equivalence.recording import recorded_again, settled
+from converter.equivalence.recording import recorded_again, settle_infinities
 from converter.equivalence.stages import NO_VALUE
 from converter.errors import ConverterError, FormatError
 from converter.ir import DType, Example, Model
@@ -235,11 +235,11 @@ def test_a_recorded_nan_beside_an_infinity() -> None:
     """What arithmetic on infinities comes to is the operator's affair; beside numbers, and the other way round, NaN is a difference."""
     recorded = np.array([np.nan, np.nan, np.inf, 1.0], np.float32)
     truth = np.array([-np.inf, 1.0, np.nan, 1.0])
-    found = settled(recorded, truth)
+    found = settle_infinities(recorded, truth)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, np.array([-np.inf, np.nan, np.inf, 1.0], np.float32))
     integers = np.array([1, 2])
-    assert settled(integers, integers) is integers
+    assert settle_infinities(integers, integers) is integers
 
 
 def test_a_graph_that_rounds_its_recording_away_is_not_proven_by_it() -> None:

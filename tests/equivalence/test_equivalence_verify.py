@@ -16,7 +16,7 @@ from converter import reference
 from converter.builder import GraphBuilder
 from converter.equivalence import generate, print_report, verify
 from converter.equivalence.bisect import first_divergence
-from converter.equivalence.conditioning import moves
+from converter.equivalence.conditioning import measure_moves
 from converter.errors import ConverterError
 from converter.ir import GraphOutput, Model
 from converter.parameters import InMemoryParameters
@@ -236,7 +236,7 @@ def test_moves_are_of_an_ulp_and_leave_the_model_alone() -> None:
     before = {name: base.parameters.read(name).copy() for name in base.parameters.names()}
     given = inputs["x"].copy()
     truth = reference.run(base, inputs, float_dtype="float64")
-    found = moves(base, inputs, truth)
+    found = measure_moves(base, inputs, truth)
     assert found.keys() == {"scores"}
     assert found["scores"].shape == (len(given), 1)
     assert (found["scores"] > 0).all()

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from adapters.torch.tracing.trace import trace
-from adapters.torch.tracing.unions import size_symbol, united
+from adapters.torch.tracing.unions import size_symbol, unite
 from converter import reference
 from converter.errors import RunError
 
@@ -97,7 +97,7 @@ def test_what_either_trace_shows() -> None:
     size = size_symbol("time")
     short, long = ("here", size <= 20), ("here", size > 20)
     exception = ("inside", sympy.Ne(size, 3))
-    held, doubtful = united([long], {"time": 9}, [short, exception])
+    held, doubtful = unite([long], {"time": 9}, [short, exception])
     assert doubtful == [long[1]]
     assert held == [("here", sympy.Or(long[1], exception[1]))]
 
@@ -105,7 +105,7 @@ def test_what_either_trace_shows() -> None:
 def test_a_decision_that_the_first_trace_never_came_to() -> None:
     size = size_symbol("time")
     odd = ("deeper", sympy.Eq(sympy.Mod(size, 2), 1))
-    held, doubtful = united([("here", size > 20), odd], {"time": 10}, [("here", size <= 20)])
+    held, doubtful = unite([("here", size > 20), odd], {"time": 10}, [("here", size <= 20)])
     assert len(doubtful) == 2
     assert held == [("deeper", sympy.Or(odd[1], size <= 20))]
 

@@ -40,7 +40,7 @@ def adapter_file(folder: Path) -> Path | None:
     return next((folder / name for name in FILES if (folder / name).is_file()), folder / FILES[0])
 
 
-def merged(base: ParameterStore, folder: Path, *, transposed: bool) -> ParameterStore:
+def merge_adapter(base: ParameterStore, folder: Path, *, transposed: bool) -> ParameterStore:
     """A base's tensors with an adapter's merged into them.
 
     Args:

@@ -10,18 +10,18 @@ from typing import Any
 from adapters.architectures.huggingface.config import Config, read_object
 from adapters.architectures.huggingface.families import MODULES, family_of
 from adapters.architectures.huggingface.family import Family, Inputs
-from adapters.architectures.huggingface.lora import adapter_file, merged
+from adapters.architectures.huggingface.lora import adapter_file, merge_adapter
 from adapters.architectures.huggingface.net import Net
 from adapters.architectures.huggingface.quantized.weights import FIELD, as_floats
 from converter.checkpoint import checkpoint_files, load_parameters
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.format import Architecture
 from converter.ir import TensorSpec
-from converter.matching import unwrap, without_training
+from converter.matching import drop_training, unwrap
 from converter.parameters import InMemoryParameters, ParameterStore
-from converter.paths import existing
+from converter.paths import require_readable
 from converter.recognition import Checkpoint, Recognised
-from converter.state_dict import said
+from converter.state_dict import describe_wrappers
 
 OTHERWISE = "convert the module itself: --module PKG.MOD:CALLABLE, or converter.from_torch"
 
@@ -52,7 +52,7 @@ def recognise(checkpoint: Checkpoint, task: str | None = None, cache: bool = Fal
         raise FormatError("the folder does not say how sentences are pooled", where=str(checkpoint.path), expected="modules.json")
     store = as_floats(plain(checkpoint.store, checkpoint.path, model_type), checkpoint.path, dequantize)
     net, title = network(checkpoint.path, store, task, take, cache, model_type=model_type)
-    return recognised(net, title, store)
+    return join_checkpoint(net, title, store)
 
 
 def _adapted(checkpoint: Checkpoint, base: str | None, task: str | None, take: str | None, cache: bool,
@@ -66,23 +66,23 @@ def _adapted(checkpoint: Checkpoint, base: str | None, task: str | None, take: s
         of_it = f"its base, {named[:200]}" if isinstance(named, str) else "its base"
         raise FormatError("a PEFT adapter (LoRA), which is no model by itself", where=str(checkpoint.path),
                           fix=f"give the folder of {of_it}: --base FOLDER (in Python: base=)")
-    folder = existing(base)
+    folder = require_readable(base)
     if not (folder / "config.json").is_file():
         raise FormatError("the base is no folder with a config.json", where=base)
     transposed = (model_type or read_object(folder / "config.json").get("model_type")) == "gpt2"
     held = as_floats(plain(load_parameters(folder), folder, model_type), folder, dequantize)
-    store = merged(held, checkpoint.path, transposed=transposed)
+    store = merge_adapter(held, checkpoint.path, transposed=transposed)
     net, title = network(folder, store, task, take, cache, model_type=model_type)
-    return recognised(net, title, store, (*checkpoint_files(folder), file))
+    return join_checkpoint(net, title, store, (*checkpoint_files(folder), file))
 
 
 def plain(store: ParameterStore, folder: Path, model_type: str | None = None) -> ParameterStore:
     """A folder's tensors without what wrappers add to their names, and without what a training run keeps beside them."""
     own = model_type or read_object(folder / "config.json").get("model_type")
     families = [family_of(name) for name in ([own] if isinstance(own, str) and own in MODULES else MODULES)]
-    store, parts = unwrap(without_training(store, {name for family in families for name in family.heads.values()}))
+    store, parts = unwrap(drop_training(store, {name for family in families for name in family.heads.values()}))
     if parts:
-        store.notes = (*store.notes, f"names in the checkpoint hold {said(parts)}: read without")
+        store.notes = (*store.notes, f"names in the checkpoint hold {describe_wrappers(parts)}: read without")
     return store
 
 
@@ -135,7 +135,7 @@ def network(folder: Path, store: ParameterStore, task: str | None, take: str | N
     return net, f"{title} ({task})"
 
 
-def recognised(net: Net, title: str, store: ParameterStore, files: tuple[Path, ...] = ()) -> Recognised:
+def join_checkpoint(net: Net, title: str, store: ParameterStore, files: tuple[Path, ...] = ()) -> Recognised:
     """What a finished graph and the checkpoint's tensors make together."""
     leftovers = net.leftovers()
     notes = list(net.notes)

@@ -13,7 +13,7 @@ from adapters.architectures.huggingface.config import Config, read_json, read_ob
 from adapters.architectures.huggingface.layers.encoders import taken
 from adapters.architectures.huggingface.net import Net
 from adapters.architectures.huggingface.quantized.weights import as_floats
-from adapters.architectures.huggingface.recognise import OTHERWISE, network, plain, recognised
+from adapters.architectures.huggingface.recognise import OTHERWISE, join_checkpoint, network, plain
 from converter.builder import Value
 from converter.checkpoint import checkpoint_files, load_parameters
 from converter.errors import FormatError, UnsupportedError
@@ -88,7 +88,7 @@ def sentence_encoder(checkpoint: Checkpoint, take: str | None = None, dequantize
             files += checkpoint_files(path)
         MODULES[kind](net, vectors, path)
     net.outputs = {SENTENCE: _held(vectors, SENTENCE, where)}
-    return recognised(net, f"{title.partition(' ')[0]} ({TASK})", ParameterView(places) if len(places) > len(store) else store,
+    return join_checkpoint(net, f"{title.partition(' ')[0]} ({TASK})", ParameterView(places) if len(places) > len(store) else store,
                       tuple(files))
 
 

@@ -35,7 +35,7 @@ def table() -> Mapping[str, Mapping[str, Any]]:
     return held
 
 
-def described(path: Path, known: Mapping[str, Any]) -> Described | None:
+def read_description(path: Path, known: Mapping[str, Any]) -> Described | None:
     """What the config.json of a folder, or beside a file, says; None where there is none, or one that is not timm's.
 
     `known`: the classes whose graphs can be built. Arguments are merged as `timm.create_model` does for a folder.

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from adapters.architectures.timm.arguments import OTHERWISE
-from adapters.architectures.timm.folder import Described, described
+from adapters.architectures.timm.folder import Described, read_description
 from adapters.architectures.timm.net import Net
 from adapters.architectures.torchvision.layers import Mismatch
 from converter.errors import ConverterError, FormatError, UnsupportedError
@@ -63,7 +63,7 @@ def timm_model(path: Path, specs: Mapping[str, TensorSpec], variant: str | None 
         FormatError: a config.json that is not well-formed, or says another architecture than `variant`.
         UnsupportedError: an architecture or an argument that is not known, or tensors that are not the architecture's.
     """
-    said = described(path, BUILDERS)
+    said = read_description(path, BUILDERS)
     if said is None:
         return None
     if variant not in (None, said.name):

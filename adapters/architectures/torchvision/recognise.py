@@ -12,10 +12,10 @@ from adapters.architectures.torchvision import families as package
 from adapters.architectures.torchvision.family import Family, Fit, Specs, fits
 from converter.errors import FormatError, UnsupportedError
 from converter.format import Architecture
-from converter.matching import without_training
+from converter.matching import drop_training
 from converter.parameters import InMemoryParameters
 from converter.recognition import Checkpoint, Recognised
-from converter.state_dict import unwrapped, wrappers_of
+from converter.state_dict import find_wrappers, strip_wrappers
 
 
 @cache
@@ -58,9 +58,9 @@ def recognise(checkpoint: Checkpoint, variant: str | None = None) -> Recognised 
         UnsupportedError: a family's names, and shapes of none of its published architectures.
         FormatError: several architectures fit, or one that needs to be confirmed, and none was named; or another was.
     """
-    store = without_training(checkpoint.store)
-    parts = wrappers_of(store.names())
-    specs = {unwrapped(name, parts): store.spec(name) for name in store.names()}
+    store = drop_training(checkpoint.store)
+    parts = find_wrappers(store.names())
+    specs = {strip_wrappers(name, parts): store.spec(name) for name in store.names()}
     where = str(checkpoint.path)
     said = timm_model(checkpoint.path, specs, variant)
     if said is not None:

@@ -16,7 +16,7 @@ from converter.ir import TensorSpec
 from converter.ops.control import MAX_STEPS
 
 
-def settled(g: Writer, values: Sequence[Value], held: Sequence[Buffer]) -> list[Value]:
+def settle(g: Writer, values: Sequence[Value], held: Sequence[Buffer]) -> list[Value]:
     """Values that are to be written over `held`, none of which reads it any more."""
     found: list[Value] = []
     for value in values:
@@ -37,7 +37,7 @@ def _carry(g: Writer, states: Sequence[View], values: Sequence[Value]) -> None:
         for state, value in zip(states, values, strict=True)
         if not (isinstance(value, View) and value.buffer is state.buffer and value == state)
     ]
-    following = settled(g, [value for _, value in changed], held)
+    following = settle(g, [value for _, value in changed], held)
     for (state, _), value in zip(changed, following, strict=True):
         store(g, value, state)
 

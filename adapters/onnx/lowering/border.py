@@ -12,14 +12,14 @@ from converter.ir import Array, DType, TensorSpec
 from converter.ops.complex_numbers import REAL_OF
 
 
-def held(spec: TensorSpec) -> TensorSpec:
+def spec_within(spec: TensorSpec) -> TensorSpec:
     """What a value is within the file: real with a last axis of 2 for a complex one."""
     return TensorSpec(REAL_OF[spec.dtype], (*spec.shape, 2)) if spec.dtype.is_complex else spec
 
 
-def bordered(spec: TensorSpec) -> TensorSpec:
+def spec_at_border(spec: TensorSpec) -> TensorSpec:
     """What an input or an output of the file is: bytes for narrower integers, too."""
-    return TensorSpec(BYTES[spec.dtype], spec.shape) if spec.dtype in BYTES else held(spec)
+    return TensorSpec(BYTES[spec.dtype], spec.shape) if spec.dtype in BYTES else spec_within(spec)
 
 
 def to_border(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx
 
-from adapters.onnx.lowering.border import bordered, held
+from adapters.onnx.lowering.border import spec_at_border, spec_within
 from adapters.onnx.lowering.emitter import CONVERTED, ONNX_DTYPES, Emitter, Tensor, once
 from adapters.onnx.lowering.layouts import BYTES, Initializer, Layout
 from adapters.onnx.registry import lowerings
@@ -77,15 +77,15 @@ class Lowering(Emitter):
         Raises `UnsupportedError` that lists every node that has no lowering.
         """
         for port in self.graph.inputs:
-            self._define(port.name, Tensor(port.name, bordered(port.spec)))
+            self._define(port.name, Tensor(port.name, spec_at_border(port.spec)))
         for name in self.parameters.names():
             target = self.parameters.alias_of(name)
             spec = self.specs[name]
             if target is None or self.graph.uses[name]:
                 if target is None:
                     steps = (("pairs", -1),) if spec.dtype.is_complex else (("bytes", str(spec.dtype)),) if spec.dtype in BYTES else ()
-                    self.initializers[name] = Initializer(name, bordered(spec), (name,), Layout(steps))
-                self.values[name] = Tensor(target or name, held(spec))
+                    self.initializers[name] = Initializer(name, spec_at_border(spec), (name,), Layout(steps))
+                self.values[name] = Tensor(target or name, spec_within(spec))
         self._lower_nodes()
         results: dict[str, Tensor] = {}
         for output in self.graph.outputs:
@@ -115,7 +115,7 @@ class Lowering(Emitter):
                     inner._symbol_sources.pop(size.symbol, None)
                     inner._memo, inner.made = {}, {}
         for port, operand in zip(graph.inputs, operands, strict=True):
-            inner._define(port.name, Tensor(operand.name, held(port.spec)))
+            inner._define(port.name, Tensor(operand.name, spec_within(port.spec)))
         inner._lower_nodes()
         return [inner.values[output.value] for output in graph.outputs]
 
@@ -128,7 +128,7 @@ class Lowering(Emitter):
 
     def _stand_in(self, node: Node) -> None:
         for name in filter(None, node.outputs):
-            self._define(name, Tensor(name, held(self.specs[name])))
+            self._define(name, Tensor(name, spec_within(self.specs[name])))
 
     def _drop_unused(self, needed: set[str]) -> None:
         """Removes nodes and constants that no output needs, and sets initializers apart that none needs."""
@@ -165,7 +165,7 @@ class Lowering(Emitter):
             raise self.refuse(f"output {len(results)} of this operator is not available in ONNX")
         for output, tensor in zip(node.outputs, results, strict=False):
             if output is not None:
-                self._define(output, Tensor(tensor.name, held(self.specs[output])))
+                self._define(output, Tensor(tensor.name, spec_within(self.specs[output])))
         for symbol, place, axis in resolved.binds:
             if axis is None:
                 self._symbol_sources.setdefault(symbol, (results[place], None))
@@ -175,7 +175,7 @@ class Lowering(Emitter):
 
     def _empty(self, name: str) -> Tensor:
         """A tensor without elements, whatever it is computed from: many of ONNX Runtime's kernels get those wrong."""
-        spec = held(self.specs[name])
+        spec = spec_within(self.specs[name])
         if all(isinstance(size, int) for size in spec.shape):
             return self.constant(np.zeros([fixed(size) for size in spec.shape]), spec.dtype)
         zero = onnx.helper.make_tensor("value", self.onnx_dtype(DType.FLOAT32), [1], [0.0])

@@ -19,20 +19,20 @@ def linear(g: Lowering, x: Tensor, weight: Tensor, bias: Tensor | None = None) -
     if x.rank == 2 and weight.rank == 2 and x.dtype.is_float:
         return g.node("Gemm", x, weight, bias, transB=1)
     if weight.rank == 1:
-        y = multiplied(g, x, weight)
+        y = multiply_matrices(g, x, weight)
     else:
         # A weight with other uses is transposed at run time, which ONNX Runtime folds into the product.
         flipped = g.rearranged([weight], Layout((("transpose", (1, 0)),)), weight.name) or g.transpose(weight, (1, 0))
-        y = multiplied(g, x, flipped)
+        y = multiply_matrices(g, x, flipped)
     return y if bias is None else g.node("Add", y, bias, spec=y.spec)
 
 
 @lowers("matmul")
 def matmul(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
-    return multiplied(g, x, y)
+    return multiply_matrices(g, x, y)
 
 
-def multiplied(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
+def multiply_matrices(g: Lowering, x: Tensor, y: Tensor) -> Tensor:
     """x · y by one MatMul, in a dtype that ONNX Runtime multiplies."""
     rows, columns = x.shape[-2:-1], y.shape[-1:] if y.rank > 1 else ()
     shape = (*broadcast_dims(x.shape[:-2], y.shape[:-2]), *rows, *columns)

@@ -21,7 +21,7 @@ from adapters.torch.sizes.decisions import Decisions
 from adapters.torch.sizes.envelopes import holds_by_planes
 from adapters.torch.sizes.intervals import interval
 from adapters.torch.sizes.requirements import failing, fails_seldom, plain, requirements, tester
-from adapters.torch.tracing.unions import Condition, size_symbol, united
+from adapters.torch.tracing.unions import Condition, size_symbol, unite
 from converter.conditions import Condition as Requirement
 from converter.conditions import strongest
 from converter.dims import symbol as size
@@ -72,7 +72,7 @@ def domain_of(decisions: Decisions, names: Mapping[str, str], traced: Mapping[st
         others: where `kept` is given, the conditions of a trace made there, over the graph's symbols.
     """
     own_conditions = list(conditions_of(decisions, names, traced))
-    wanted, doubtful = (own_conditions, []) if kept is None else united(own_conditions, kept, others)
+    wanted, doubtful = (own_conditions, []) if kept is None else unite(own_conditions, kept, others)
     found = dict(ranges)
     for item in (item for condition in doubtful for item in condition.free_symbols):
         if kept is not None and kept[str(item)] not in found[str(item)]:  # the tracer's own range follows from that decision

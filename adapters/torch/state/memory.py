@@ -285,7 +285,7 @@ CONVERTING = threading.RLock()
 _HELD: ContextVar[tuple[Memory, ...]] = ContextVar("held", default=())
 
 
-def held(module: torch.nn.Module) -> Memory | None:
+def find_memory(module: torch.nn.Module) -> Memory | None:
     """The memory of a module inside of `evaluation`."""
     return next((memory for memory in reversed(_HELD.get()) if module in memory), None)
 
@@ -297,7 +297,7 @@ def evaluation(module: torch.nn.Module, own: bool = False) -> Iterator[Memory]:
     Conversions in other threads wait, as parts of torch are replaced while one goes on. Inside of another for the same
     module it does nothing.
     """
-    there = held(module)
+    there = find_memory(module)
     if there is not None:
         yield there
         return
@@ -321,7 +321,7 @@ def evaluation(module: torch.nn.Module, own: bool = False) -> Iterator[Memory]:
 @contextmanager
 def unchanged(module: torch.nn.Module) -> Iterator[None]:
     """A block after which the module is what it was before, even where forward changes it."""
-    memory = held(module) or Memory(module)
+    memory = find_memory(module) or Memory(module)
     try:
         yield
     finally:

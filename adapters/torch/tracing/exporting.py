@@ -26,7 +26,7 @@ from adapters.torch.ops.control import casts
 from adapters.torch.patches.quantization import traceable_quantization
 from adapters.torch.registry import importers
 from adapters.torch.state.kept import begin_with_copies
-from adapters.torch.state.memory import held, unchanged
+from adapters.torch.state.memory import find_memory, unchanged
 from adapters.torch.tracing.custom_operators import decompositions
 from adapters.torch.tracing.importer import CHECKS, needed, target_name
 from adapters.torch.tracing.inplace import without_inplace
@@ -64,7 +64,7 @@ def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, s
                 call = _call(module, example, shapes)
                 with unchanged(module), traceable_quantization(module):
                     _name_keywords(module, example)
-                    begin_with_copies(module, getattr(held(module), "state", ()))
+                    begin_with_copies(module, getattr(find_memory(module), "state", ()))
                     return _exported(module, *call, strict), example
             except Exception as error:  # torch.export raises anything, from any depth
                 failures.append(error)

@@ -12,7 +12,7 @@ import torch.utils._pytree as pytree
 
 from adapters.torch.state.memory import evaluation, unchanged
 from adapters.torch.tracing.exporting import quiet
-from adapters.torch.tracing.inputs import Unnamed, call, call_arguments, resized
+from adapters.torch.tracing.inputs import Unnamed, call, call_arguments, resize_arguments
 from adapters.torch.tracing.retracing import sizes_of
 from adapters.torch.tracing.specializing import Axis
 from converter.dims import Dim, Expr, evaluate, symbols
@@ -127,7 +127,7 @@ class Changes:
         own = {**sizes_of(arguments, graph, names), **self.symbols}
         wanted = {(port.name, axis): evaluate(size, own) for port in graph.inputs for axis, size in enumerate(port.spec.shape)
                   if isinstance(size, Expr) and symbols(size) <= own.keys()}
-        return resized(arguments, names, {**wanted, **self.axes})
+        return resize_arguments(arguments, names, {**wanted, **self.axes})
 
 
 def takes(module: torch.nn.Module, arguments: Mapping[str, Any]) -> bool:

@@ -104,7 +104,8 @@ def enlarge(tree: Any, sizes: Mapping[int, int], named: Mapping[str, Sequence[An
     return pytree.tree_map(grow, tree)
 
 
-def resized(example: Mapping[str, Any], names: Sequence[str | None], sizes: Mapping[tuple[str, int], int]) -> dict[str, Any] | None:
+def resize_arguments(example: Mapping[str, Any], names: Sequence[str | None],
+                     sizes: Mapping[tuple[str, int], int]) -> dict[str, Any] | None:
     """Arguments with other sizes on some axes, by input and axis, their elements taken again from the front where there are too few.
 
     `names` are those of the flattened arguments, None for what is no tensor. None where an axis would be without elements.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from adapters.torch.sizes.requirements import tester
 from adapters.torch.tracing.effort import require_time
 from adapters.torch.tracing.free_sizes import Names, Shortfall, takes
-from adapters.torch.tracing.inputs import Unnamed, identifier, resized
+from adapters.torch.tracing.inputs import Unnamed, identifier, resize_arguments
 from adapters.torch.tracing.programs import Roll, Traced
 from adapters.torch.tracing.specializing import Axis
 from adapters.torch.tracing.trials import agrees_at
@@ -100,7 +100,7 @@ def _symbol(items: Sequence[Shortfall]) -> str:
 def _examples(module: Any, arguments: dict[str, Any], names: Names, axes: set[Axis]) -> list[tuple[int, dict[str, Any]]] | None:
     """The arguments at lengths that the module takes."""
     for lengths in LENGTHS:
-        examples = [(length, resized(arguments, names, dict.fromkeys(axes, length))) for length in lengths]
+        examples = [(length, resize_arguments(arguments, names, dict.fromkeys(axes, length))) for length in lengths]
         if all(example is not None and takes(module, example) for _, example in examples):
             return examples  # type: ignore[return-value]
     return None

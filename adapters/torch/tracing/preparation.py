@@ -24,7 +24,7 @@ WRAPPERS: Mapping[str, str] = {"DataParallel": "module", "DistributedDataParalle
 LAYOUTS = {torch.sparse_coo: "COO", torch.sparse_csr: "CSR", torch.sparse_csc: "CSC", torch.sparse_bsr: "BSR", torch.sparse_bsc: "BSC"}
 
 
-def unwrapped(module: torch.nn.Module, notes: list[str]) -> torch.nn.Module:
+def take_off_wrappers(module: torch.nn.Module, notes: list[str]) -> torch.nn.Module:
     """The module inside wrappers that compute nothing of their own; its parameters' names are without the wrapper's."""
     while type(module).__name__ in WRAPPERS and type(module).__module__.startswith("torch."):
         notes.append(f"{type(module).__name__} was taken off: the module inside it is what was traced")
@@ -69,7 +69,7 @@ def initialized(module: torch.nn.Module, args: Any, kwargs: Any, notes: list[str
     notes.append(f"lazy layers were initialised by running the example, with random values: {', '.join(lazy[:8])}")
 
 
-def distinct(arguments: Any) -> Any:
+def copy_repeated(arguments: Any) -> Any:
     """The arguments with a tensor that stands there twice copied: the tracer would take both for one input."""
     seen: set[int] = set()
 
@@ -177,7 +177,7 @@ def _parameters(function: Any) -> Any:
     return inspect.signature(function).parameters
 
 
-def bound(module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
+def bind_call(module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
     """`bind_arguments`, where a module without a signature is refused in words."""
     try:
         return bind_arguments(module, args, kwargs)

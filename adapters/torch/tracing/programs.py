@@ -24,7 +24,7 @@ from adapters.torch.tracing.importer import Importer
 from adapters.torch.tracing.inputs import flat_names, identifier
 from adapters.torch.tracing.refusals import axes_of_refused
 from adapters.torch.tracing.specializing import Axis, Place
-from adapters.torch.tracing.trials import Trials, agrees_at, require_agreement, tried
+from adapters.torch.tracing.trials import Trials, agrees_at, require_agreement, try_ones
 from adapters.torch.tracing.unions import Axes, axes_of, over
 from converter.builder import GraphBuilder, Value
 from converter.checking import bound_sizes, check
@@ -75,7 +75,7 @@ class Traced:
 Roll = Callable[[GraphBuilder], tuple[Graph, dict[str, TensorSpec]]]
 
 
-def imported(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
+def import_program(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
             notes: list[str], decided: Decisions, kept: Traced | None = None, roll: Roll | None = None) -> Traced:
     """The neutral graph of a program.
 
@@ -248,7 +248,7 @@ def _settle(emitted: _Emitted, sizes: _Sizes, domain: Domain, given: dict[str, A
               for condition in requires if condition not in domain.requires]
     domain = replace(domain, requires={item: place for item, place in domain.requires.items() if item in requires})
     emitted = emitted.changed(dims=dict(domain.ranges), requires=requires)
-    emitted = emitted.changed(dims=tried(domain, emitted.model, module, example, inputs, outputs, notes))
+    emitted = emitted.changed(dims=try_ones(domain, emitted.model, module, example, inputs, outputs, notes))
     if kept is not None:
         require_agreement(domain, emitted.model, module, kept.example, inputs, outputs)
     return domain, emitted.changed(dims=with_empty(emitted.graph, given, sizes.names))

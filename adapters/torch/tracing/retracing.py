@@ -13,7 +13,7 @@ from typing import Any
 import torch.utils._pytree as pytree
 
 from adapters.torch.sizes.domains import Domain
-from adapters.torch.tracing.inputs import resized
+from adapters.torch.tracing.inputs import resize_arguments
 from adapters.torch.tracing.unions import holds_at
 from converter.conditions import unmet
 from converter.dims import Expr, evaluate
@@ -79,7 +79,7 @@ def at_sizes(example: Mapping[str, Any], graph: Graph, input_names: tuple[str | 
 
     None where an axis would be without elements.
     """
-    return resized(example, input_names, {(port.name, axis): evaluate(size, sizes) for port in graph.inputs
+    return resize_arguments(example, input_names, {(port.name, axis): evaluate(size, sizes) for port in graph.inputs
                                           for axis, size in enumerate(port.spec.shape) if isinstance(size, Expr)})
 
 

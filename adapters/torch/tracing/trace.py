@@ -25,7 +25,7 @@ from adapters.torch.tracing.asked import named_dims
 from adapters.torch.tracing.effort import FIRST, LAST, LEAST, SECOND, SECONDS, Effort, bounded, budget, current, require_time
 from adapters.torch.tracing.exporting import exported_at, prepare, quiet
 from adapters.torch.tracing.inputs import Unnamed, flat_names, identifier
-from adapters.torch.tracing.programs import Program, Roll, Traced, imported
+from adapters.torch.tracing.programs import Program, Roll, Traced, import_program
 from adapters.torch.tracing.specializing import recorded_places
 from converter.errors import ConverterError, UnsupportedError
 from converter.ir import DimRange
@@ -72,9 +72,9 @@ class Prepared:
 def prepared(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Prepared:
     """Takes wrappers off, and makes TorchScript a plain module. Raises `UnsupportedError` for what cannot be carried."""
     notes: list[str] = []
-    module = preparation.unwrapped(module, notes)
+    module = preparation.take_off_wrappers(module, notes)
     preparation.refuse_uncarried(module)
-    positional, keyword = preparation.distinct((tuple(args), dict(kwargs or {})))
+    positional, keyword = preparation.copy_repeated((tuple(args), dict(kwargs or {})))
     preparation.register_dataclasses((positional, keyword))
     if isinstance(module, torch.jit.ScriptModule):
         with evaluation(module):
@@ -95,7 +95,7 @@ def traced(ready: Prepared, *, dims: Any = "auto", name: str | None = None) -> P
             state = find_state(module, ready.args, ready.kwargs, memory)
             notes += describe_state(state, module)
             memory.state = state.kept
-        arguments = preparation.bound(module, ready.args, ready.kwargs)
+        arguments = preparation.bind_call(module, ready.args, ready.kwargs)
         preparation.note_frozen(arguments, notes)
         program = _program_or_fewer(module, arguments, dims, name, notes)
         return program if memory.own else with_copies(program, memory)
@@ -183,11 +183,11 @@ def from_exported(exported: ExportedProgram, *, name: str | None = None) -> Prog
         raise UnsupportedError("the exported program has no example inputs", expected="what torch.export.export was given",
                                fix="export the module again, or set program.example_inputs to (args, kwargs)")
     exported = _copied(exported)
-    args, kwargs = preparation.distinct(exported.example_inputs)
+    args, kwargs = preparation.copy_repeated(exported.example_inputs)
     module = preparation.as_module(exported, name or "ExportedProgram")
-    arguments = preparation.bound(module, args, kwargs)
+    arguments = preparation.bind_call(module, args, kwargs)
     with CONVERTING, quiet(), torch.no_grad(), batching.free_batches(), decisions.recorded() as decided:
-        return imported(module, prepare(exported), arguments, arguments, "given", name or "ExportedProgram", [], decided).program
+        return import_program(module, prepare(exported), arguments, arguments, "given", name or "ExportedProgram", [], decided).program
 
 
 def _copied(exported: ExportedProgram) -> ExportedProgram:
@@ -243,5 +243,5 @@ def _traced(module: torch.nn.Module, arguments: dict[str, Any], given: dict[str,
         places = given_up.places(exported, flat_names(example))
         exported = prepare(exported)
         told = [*notes, *unsteady.concerns(found)]
-        traced = imported(module, exported, example, given, dims, name or type(module).__name__, told, decided, kept, roll)
+        traced = import_program(module, exported, example, given, dims, name or type(module).__name__, told, decided, kept, roll)
         return replace(traced, places=places)

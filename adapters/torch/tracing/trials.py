@@ -109,7 +109,7 @@ def _close(wanted: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> bool:
     return bool(np.all(np.abs(wanted[finite] - found[finite]) <= CLOSE * scale))
 
 
-def tried(domain: Domain, model: Model, module: torch.nn.Module, example: Mapping[str, Any], input_names: tuple[str | None, ...],
+def try_ones(domain: Domain, model: Model, module: torch.nn.Module, example: Mapping[str, Any], input_names: tuple[str | None, ...],
            output_names: tuple[str | None, ...], notes: list[str]) -> dict[str, DimRange]:
     """The domain's ranges, without each 1 at which the module was found to compute something else."""
     ranges = dict(model.graph.dims)

@@ -63,7 +63,7 @@ def over(axes: Axes, other: Axes, conditions: Sequence[Condition]) -> list[Condi
     return [item for item in dict.fromkeys(found) if item[1] is not sympy.true]
 
 
-def united(found: Sequence[Condition], kept: Mapping[str, int], others: Sequence[Condition]) -> tuple[list[Condition], list[Any]]:
+def unite(found: Sequence[Condition], kept: Mapping[str, int], others: Sequence[Condition]) -> tuple[list[Condition], list[Any]]:
     """What has to hold at a size for one of two traces to hold there.
 
     A decision of the second that fails at the sizes `kept` is doubtful. Most often the first trace has its opposite, or
