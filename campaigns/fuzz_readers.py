@@ -77,7 +77,7 @@ def read_arrays(path: Path) -> Any:
 
 
 def read_program(path: Path) -> Any:
-    from adapters.checkpoint.program import program_facts
+    from adapters.torch_files.program import program_facts
 
     return program_facts(path)
 

@@ -138,7 +138,7 @@ def test_frameworks_stay_in_their_adapters() -> None:
     """h5py, which encodes the format, is the one library that `converter` may import at all."""
     wrong = [f"{path.relative_to(ROOT)} imports {module}" for path in files("converter") for module in imports(path)
              if module.split(".")[0] in HEAVY and not (module.startswith("h5py") and path.name.startswith("hdf5_"))]
-    frameworks = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "numpy": (), "safetensors": (), "checkpoint": ()}
+    frameworks = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "numpy": (), "safetensors": (), "torch_files": ()}
     for path in files("adapters"):
         own = path.relative_to(ROOT / "adapters").parts[0]
         wrong += [f"{path.relative_to(ROOT)} imports {module}" for module in imports(path)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import converter
-from adapters.checkpoint.read import CheckpointParameters
+from adapters.torch_files.read import CheckpointParameters
 from converter.checkpoint import SelectedParameters, load_parameters, source_metadata
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.parameters import InMemoryParameters

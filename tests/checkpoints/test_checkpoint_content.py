@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapters.checkpoint.read import load_checkpoint
+from adapters.torch_files.read import load_checkpoint
 from converter.errors import FormatError, UnsafePickleError
 from converter.state_dict import SeveralStateDicts
 

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from adapters.checkpoint.read import load_checkpoint
+from adapters.torch_files.read import load_checkpoint
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsafePickleError
 from tests.checkpoints.test_checkpoint_reader_hostile import name, text, write

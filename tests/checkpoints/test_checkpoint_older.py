@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from adapters.checkpoint.legacy import MAGIC
-from adapters.checkpoint.read import load_checkpoint
+from adapters.torch_files.legacy import MAGIC
+from adapters.torch_files.read import load_checkpoint
 from converter.checkpoint import load_parameters
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from tests.checkpoints.test_checkpoint_reader import DTYPES, bits, line, same_as_torch, without_torch  # noqa: F401

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from torch import nn
 
 import converter
-from adapters.checkpoint.read import CheckpointParameters, load_checkpoint
+from adapters.torch_files.read import CheckpointParameters, load_checkpoint
 from converter.checkpoint import load_parameters
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, MissingDependencyError, UnsafePickleError, UnsupportedError
@@ -276,7 +276,7 @@ def test_conversions_where_torch_was_never_installed(line: Path) -> None:
 def test_tar_files_need_torch_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(tmp_path / "old.pt", "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"))
-    monkeypatch.delitem(sys.modules, "adapters.torch.checkpoint", raising=False)
+    monkeypatch.delitem(sys.modules, "adapters.torch.unpickling", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"before 0\.2.*model-converter\[torch\]"):
         load_checkpoint(tmp_path / "old.pt")

@@ -18,9 +18,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from adapters.checkpoint import archive as archive_module
-from adapters.checkpoint.program import program_facts
-from adapters.checkpoint.read import load_checkpoint
+from adapters.torch_files import archive as archive_module
+from adapters.torch_files.program import program_facts
+from adapters.torch_files.read import load_checkpoint
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsafePickleError
 
@@ -204,7 +204,7 @@ def test_few_bytes_stay_few(tmp_path: Path, pickle: bytes) -> None:
 
 def test_steps_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each makes a value, so that a long pickle of short opcodes would take many times its length."""
-    monkeypatch.setattr("adapters.checkpoint.unpickle.MAX_OPCODES", 1000)
+    monkeypatch.setattr("adapters.torch_files.unpickle.MAX_OPCODES", 1000)
     load_checkpoint(write(tmp_path / "few.pt", b"\x80\x02" + b"]0" * 400 + state_dict(w=tensor([2], [1]))[2:]))
     refused(write(tmp_path / "many.pt", b"\x80\x02" + b"]0" * 600 + state_dict(w=tensor([2], [1]))[2:]), "more than 1000 steps")
 
@@ -215,7 +215,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         state_dict(w=tensor([1 << 32], [0])), state_dict(w=tensor([2], [1], held=storage(count=1 << 40))),
         b"\x80\x02\x8b\xff\xff\xff\x7f.", b"\x80\x02r\xff\xff\xff\xff.", b"\x80\x02Nr\xff\xff\xff\xff0N.",
         b"\x80\x02\x8e" + struct.pack("<Q", 1 << 40) + b".", b"\x80\x02" + b"(" * (30 << 20) + b"."])]
-    program = ("import resource, sys\nfrom adapters.checkpoint.read import load_checkpoint\nfrom converter.errors import ConverterError\n"
+    program = ("import resource, sys\nfrom adapters.torch_files.read import load_checkpoint\nfrom converter.errors import ConverterError\n"
                "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
                "resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)\n"
                "for path in sys.argv[1:]:\n    try:\n        load_checkpoint(path)\n    except ConverterError:\n        print('refused')\n")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from adapters.checkpoint.read import CheckpointParameters
+from adapters.torch_files.read import CheckpointParameters
 from converter.checkpoint import checkpoint_files, load_parameters
 from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsupportedError

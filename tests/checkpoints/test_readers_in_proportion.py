@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.checkpoint.unpickle import unpickle
 from adapters.safetensors.read import load_safetensors
 from adapters.safetensors.write import save_safetensors
+from adapters.torch_files.unpickle import unpickle
 from converter.errors import FormatError, UnsupportedError
 from converter.format import bind_parameters
 from converter.generator import BLOCK, Generator
@@ -95,7 +95,7 @@ def test_words_of_safetensors_as_names(tmp_path: Path, names: tuple[str, ...]) -
 
 @pytest.mark.parametrize("mark", ["neg", "conj"])
 def test_marks_that_a_dtype_cannot_have(mark: str) -> None:
-    from adapters.checkpoint.content import Malformed, Storage, _v2
+    from adapters.torch_files.content import Malformed, Storage, _v2
     from converter.ir import DType
 
     with pytest.raises(Malformed, match="a mark"):

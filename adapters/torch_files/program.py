@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adapters.checkpoint.archive import Archive
+from adapters.torch_files.archive import Archive
 from converter.errors import ConverterError, FormatError
 from converter.ir import DType, TensorSpec
 from converter.mapped import MappedFile

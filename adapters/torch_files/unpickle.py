@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
-from adapters.checkpoint.arrays import ARRAYS, ArrayType
-from adapters.checkpoint.content import (
+from adapters.torch_files.arrays import ARRAYS, ArrayType
+from adapters.torch_files.content import (
     TABLE,
     Foreign,
     Function,

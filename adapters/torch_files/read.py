@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from adapters.checkpoint.archive import COPY, MAGIC, PICKLE, RESAVE, SAVE_ARRAYS, Archive
-from adapters.checkpoint.arrays import ArrayRecord, HeldArray, array_of, in_memory, load_npz
-from adapters.checkpoint.content import OtherTensor, TensorRef, refuse_others
-from adapters.checkpoint.legacy import LegacyFile, is_legacy
-from adapters.checkpoint.modules import Unfolding
-from adapters.checkpoint.script import CLASSES, script_state_dict
-from adapters.checkpoint.unpickle import INERT, unpickle
+from adapters.torch_files.archive import COPY, MAGIC, PICKLE, RESAVE, SAVE_ARRAYS, Archive
+from adapters.torch_files.arrays import ArrayRecord, HeldArray, array_of, in_memory, load_npz
+from adapters.torch_files.content import OtherTensor, TensorRef, refuse_others
+from adapters.torch_files.legacy import LegacyFile, is_legacy
+from adapters.torch_files.modules import Unfolding
+from adapters.torch_files.script import CLASSES, script_state_dict
+from adapters.torch_files.unpickle import INERT, unpickle
 from converter.discovery import formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, MissingDependencyError
 from converter.ir import DType, TensorSpec

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adapters.checkpoint.content import OtherTensor, Record, TensorRef
+from adapters.torch_files.content import OtherTensor, Record, TensorRef
 from converter.errors import FormatError
 from converter.state_dict import DEEPEST, TOLD, some
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from adapters.checkpoint.archive import COPY
-from adapters.checkpoint.content import Function, Kind, Malformed, OtherTensor, Record, refuse_others, require_span, sizes, text
+from adapters.torch_files.archive import COPY
+from adapters.torch_files.content import Function, Kind, Malformed, OtherTensor, Record, refuse_others, require_span, sizes, text
 from converter.errors import FormatError
 from converter.ir import DType
 from converter.npz import read_npz

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapters.checkpoint.archive import COPY, MAX_PICKLE
-from adapters.checkpoint.unpickle import unpickle
+from adapters.torch_files.archive import COPY, MAX_PICKLE
+from adapters.torch_files.unpickle import unpickle
 from converter.errors import FormatError
 from converter.mapped import MappedFile
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from adapters.checkpoint.archive import COPY, MAX_PICKLE, Archive
-from adapters.checkpoint.assembled import AssembledParameters, Piece
-from adapters.checkpoint.content import (
+from adapters.torch_files.archive import COPY, MAX_PICKLE, Archive
+from adapters.torch_files.assembled import AssembledParameters, Piece
+from adapters.torch_files.content import (
     MAX_KEY,
     WIDEST,
     Kind,
@@ -31,8 +31,8 @@ from adapters.checkpoint.content import (
     sizes,
     text,
 )
-from adapters.checkpoint.read import CheckpointParameters, content_of
-from adapters.checkpoint.unpickle import unpickle
+from adapters.torch_files.read import CheckpointParameters, content_of
+from adapters.torch_files.unpickle import unpickle
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec
 from converter.kinds import join_distributed, names_in

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.checkpoint.archive import COPY
-from adapters.checkpoint.assembled import AssembledParameters, Piece, held
-from adapters.checkpoint.content import WIDEST, Malformed, TensorRef, require_span, sizes, text
-from adapters.checkpoint.read import CheckpointParameters, open_content
+from adapters.torch_files.archive import COPY
+from adapters.torch_files.assembled import AssembledParameters, Piece, held
+from adapters.torch_files.content import WIDEST, Malformed, TensorRef, require_span, sizes, text
+from adapters.torch_files.read import CheckpointParameters, open_content
 from converter.dims import fixed
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import DType, TensorSpec

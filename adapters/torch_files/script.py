@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.checkpoint.archive import Archive
-from adapters.checkpoint.content import OtherTensor, Record, TensorRef
-from adapters.checkpoint.modules import gather
+from adapters.torch_files.archive import Archive
+from adapters.torch_files.content import OtherTensor, Record, TensorRef
+from adapters.torch_files.modules import gather
 from converter.errors import FormatError, UnsupportedError
 from converter.state_dict import Found
 
