@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from converter.dims import fixed
+from converter.ir import Array
 from converter.matched_parameters import related
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore
 
 SKETCH = 48
 """The largest rank of a change that is looked for."""

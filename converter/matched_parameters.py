@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from converter.dims import fixed
-from converter.ir import DType, TensorSpec
-from converter.parameters import Array, ParameterStore, as_bytes, transposed_pieces
+from converter.ir import Array, DType, TensorSpec
+from converter.parameters import ParameterStore, as_bytes, transposed_pieces
 
 
 def _digest(values: Array) -> str:

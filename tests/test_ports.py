@@ -12,8 +12,8 @@ import converter
 from converter.checkpoint import SelectedParameters
 from converter.dims import Dim, evaluate, maximum, minimum, symbol
 from converter.errors import ConverterError, FormatError, ParameterError, UnsupportedError
-from converter.ir import Graph, Node
-from converter.parameters import Array, InMemoryParameters, ParameterView, places_in
+from converter.ir import Array, Graph, Node
+from converter.parameters import InMemoryParameters, ParameterView, places_in
 from converter.paths import open_path
 from converter.ports.refusals import Refusals, refuse_unknown
 from converter.ports.sizes import SizeWriter

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from adapters.onnx.load import FROM_ONNX, ExternalFiles, text_of
 from converter.errors import ConverterError, FormatError, UnsupportedError
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.mapped import FileRange, usable_range
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore
 
 FIELDS: Mapping[int, str] = {
     onnx.TensorProto.FLOAT: "float_data", onnx.TensorProto.COMPLEX64: "float_data", onnx.TensorProto.DOUBLE: "double_data",

@@ -22,8 +22,9 @@ from adapters.onnx.lowering.context import Lowering
 from adapters.onnx.lowering.layouts import Initializer, Layout
 from adapters.onnx.origin import encode_metadata
 from converter.dims import fixed
+from converter.ir import Array
 from converter.mapped import LARGE, FileRange
-from converter.parameters import Array, as_bytes
+from converter.parameters import as_bytes
 
 _GRAPH_FIELD = 7  # ModelProto.graph
 _TRAINING_FIELD = 20  # ModelProto.training_info

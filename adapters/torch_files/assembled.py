@@ -9,9 +9,9 @@ import numpy as np
 
 from converter.dims import fixed
 from converter.errors import ConverterError
-from converter.ir import TensorSpec
+from converter.ir import Array, TensorSpec
 from converter.mapped import FileRange
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore
 
 
 @dataclass(frozen=True, slots=True)

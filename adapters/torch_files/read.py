@@ -18,10 +18,10 @@ from adapters.torch_files.script import CLASSES, script_state_dict
 from adapters.torch_files.unpickle import INERT, unpickle
 from converter.discovery import formats, requiring, resolve
 from converter.errors import ConverterError, FormatError, MissingDependencyError
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.kinds import NPZ, PICKLED, is_pickle, kind_of_file
 from converter.mapped import FileRange, MappedFile, usable_range
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore
 from converter.state_dict import KEYS, Found, SeveralStateDicts, find_state_dict
 
 FORMAT = "torch"

@@ -13,9 +13,10 @@ import click
 
 from converter.cli.guard import end_if_asked
 from converter.errors import shown
+from converter.ir import Array
 from converter.mapped import FileRange
 from converter.memory import shown_bytes
-from converter.parameters import Array, ParameterStore, ParameterView, places_in
+from converter.parameters import ParameterStore, ParameterView, places_in
 
 
 def say(text: str, err: bool = False, *, lines: bool = False) -> None:

@@ -14,9 +14,9 @@ from converter.cli.console import plural, say, table
 from converter.cli.guard import guarded
 from converter.discovery import Format
 from converter.errors import ConverterError, FormatError, ParameterError, shown
-from converter.ir import Graph, Model, Node, TensorSpec
+from converter.ir import Array, Graph, Model, Node, TensorSpec
 from converter.memory import shown_bytes
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore
 
 if TYPE_CHECKING:
     from converter.recognition import Checkpoint, Recognised

@@ -23,9 +23,9 @@ from converter.errors import FormatError, MissingDependencyError
 from converter.format.hdf5_headers import root_headers
 from converter.format.hdf5_heaps import refuse_ring
 from converter.format.tensors import byte_count, from_bytes, integers
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.mapped import LARGE, FileRange, MappedFile, usable_range
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore
 
 try:
     import h5py

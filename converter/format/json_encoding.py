@@ -32,9 +32,9 @@ from converter.format.writing import (
     spec_text,
     string_text,
 )
-from converter.ir import Graph, Model, TensorSpec
+from converter.ir import Array, Graph, Model, TensorSpec
 from converter.mapped import file_text
-from converter.parameters import Array, ParameterStore
+from converter.parameters import ParameterStore
 
 ENCODINGS = ("auto", "values", "base64", "file")
 READABLE = 200_000

@@ -12,8 +12,8 @@ import numpy as np
 from converter.dims import Dim, minimum, product
 from converter.errors import GraphError
 from converter.formulas import Space, Term, counted
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import require
 
 
 def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from converter.facts import Facts
 from converter.formulas import Space, Term, dtype_of, largest, widened
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, axis_of, each, require, require_float, require_rank, require_size, same_dtype, unary
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import axis_of, each, require, require_float, require_rank, require_size, same_dtype, unary
 from converter.ops._spatial import wide
 from converter.opset import op
 

@@ -7,8 +7,8 @@ import numpy as np
 from converter.dims import Dim, fixed, maximum
 from converter.facts import Facts
 from converter.formulas import Space, Term, counted, dtype_of, widened
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require, require_float
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import require, require_float
 from converter.ops._spatial import Windows, largest_in, spatial_rank, totals_in, wide
 from converter.opset import op
 

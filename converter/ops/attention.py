@@ -8,8 +8,8 @@ import numpy as np
 
 from converter.dims import maximum
 from converter.formulas import Space, Term, counted, dtype_of, largest, widened
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, broadcast_dims, require, require_float, require_size, same_dtype
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import broadcast_dims, require, require_float, require_size, same_dtype
 from converter.opset import op
 
 

@@ -6,7 +6,7 @@ import math
 from math import factorial
 
 from converter.formulas import Formula, Space, Term, in_float64, polynomial
-from converter.ops._rules import Array
+from converter.ir import Array
 from converter.ops.special import real
 from converter.opset import ARRAYS, op
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from converter.facts import ALL, Facts
-from converter.ir import DType
-from converter.ops._rules import Array, elementwise
+from converter.ir import Array, DType
+from converter.ops._rules import elementwise
 from converter.opset import op
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from converter.facts import ALL, Facts
 from converter.formulas import Space, Term, dtype_of
-from converter.ir import DType
-from converter.ops._rules import Array, elementwise, unary
+from converter.ir import Array, DType
+from converter.ops._rules import elementwise, unary
 from converter.opset import op
 
 

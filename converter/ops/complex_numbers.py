@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from converter.formulas import Space, Term, dtype_of
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, broadcast_dims, each, require, require_size, same_dtype
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import broadcast_dims, each, require, require_size, same_dtype
 from converter.opset import op
 
 REAL_OF = {DType.COMPLEX64: DType.FLOAT32, DType.COMPLEX128: DType.FLOAT64}

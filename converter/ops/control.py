@@ -16,8 +16,8 @@ import numpy as np
 from converter.dims import Dim, Expr, substitute, symbols
 from converter.equal_sizes import differ
 from converter.errors import EndlessLoopError
-from converter.ir import DType, Graph, TensorSpec
-from converter.ops._rules import Array, require
+from converter.ir import Array, DType, Graph, TensorSpec
+from converter.ops._rules import require
 from converter.opset import lookup, op
 
 # The annotation of an attribute that is a graph: a kernel gets a function of arrays in its place.

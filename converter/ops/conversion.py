@@ -6,8 +6,8 @@ import numpy as np
 
 from converter.dims import Dim
 from converter.facts import Facts
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, Size, each, require
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import Size, each, require
 from converter.ops.indexing import require_symbol
 from converter.opset import op
 

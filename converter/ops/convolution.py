@@ -9,8 +9,8 @@ import numpy as np
 from converter.dims import Dim
 from converter.facts import Facts
 from converter.formulas import Space, Term
-from converter.ir import TensorSpec
-from converter.ops._rules import Array, require, require_rank, require_size, same_dtype
+from converter.ir import Array, TensorSpec
+from converter.ops._rules import require, require_rank, require_size, same_dtype
 from converter.ops._spatial import (
     filled,
     kernel_positions,

@@ -9,8 +9,8 @@ import numpy as np
 from converter.dims import Dim, Expr, fixed, floor_divide, maximum
 from converter.facts import moves
 from converter.formulas import Formula, Space, Term, counted, nothing
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import require
 from converter.opset import op
 
 Number = Dim | float

@@ -10,8 +10,8 @@ import numpy as np
 
 from converter.facts import ALL, Facts
 from converter.formulas import Formula, Space, Term, dtype_of, in_float64, may_be_empty
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, axis_of, require
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import axis_of, require
 from converter.ops.scattering import identity
 from converter.opset import ARRAYS, op
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from converter.facts import ALL, Facts, moves
 from converter.formulas import Formula, Space, Term, dtype_of, nothing
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, broadcast_dims, each, elementwise, require, same_dtype, unary
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import broadcast_dims, each, elementwise, require, same_dtype, unary
 from converter.opset import ARRAYS, op
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from converter.dims import maximum, product
 from converter.facts import Facts, Ids, moves
 from converter.formulas import Space, Term, counted, dtype_of, refuse
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require, require_rank, require_size, same_dtype
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import require, require_rank, require_size, same_dtype
 from converter.ops.indexing import require_indices
 from converter.opset import op
 

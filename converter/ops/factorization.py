@@ -7,10 +7,10 @@ import numpy as np
 from converter.dims import minimum
 from converter.facts import Facts
 from converter.formulas import Space, Term, dtype_of
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.ops import _elimination, _reflections
 from converter.ops._elimination import first, identity, in_double, lying, places, repeat, scaled, upright
-from converter.ops._rules import Array, require, require_size, same_dtype
+from converter.ops._rules import require, require_size, same_dtype
 from converter.ops.complex_numbers import COMPLEX_OF
 from converter.ops.linalg import matrix_rule, squares_rule
 from converter.opset import op

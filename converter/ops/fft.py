@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.dims import Dim, fixed
-from converter.ir import TensorSpec
+from converter.ir import Array, TensorSpec
 from converter.ops import _fourier
-from converter.ops._rules import Array, axis_of, require, require_rank, require_size, same_dtype
+from converter.ops._rules import axis_of, require, require_rank, require_size, same_dtype
 from converter.ops.complex_numbers import COMPLEX_OF, REAL_OF
 from converter.opset import op
 

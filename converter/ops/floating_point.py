@@ -5,8 +5,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, each, elementwise, require_float
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import each, elementwise, require_float
 from converter.opset import op
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from converter.formulas import Space, Term, counted, dtype_of, widened
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require, require_float, require_rank, require_size, same_dtype
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import require, require_float, require_rank, require_size, same_dtype
 from converter.ops._spatial import wide
 from converter.opset import op
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from converter.facts import Facts
 from converter.formulas import Formula, Space, Term, constants, in_float64, polynomial
-from converter.ir import DType
-from converter.ops._rules import Array, broadcast_dims, elementwise
+from converter.ir import Array, DType
+from converter.ops._rules import broadcast_dims, elementwise
 from converter.ops.gamma import NEAR, NEAR_TWO, STIRLING, lgamma_positive
 from converter.opset import ARRAYS, op
 

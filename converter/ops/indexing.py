@@ -11,8 +11,8 @@ from converter.equal_sizes import differ
 from converter.errors import GraphError
 from converter.facts import Facts, Ids, moves
 from converter.formulas import Space, Term, counted, refuse
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import Size, axis_of, broadcast_dims, require
 from converter.opset import op
 
 INDEX_DTYPES = (DType.INT32, DType.INT64)

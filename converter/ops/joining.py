@@ -8,8 +8,8 @@ from converter.dims import Dim, fixed
 from converter.equal_sizes import differ
 from converter.facts import moves
 from converter.formulas import Space, Term, swapped
-from converter.ir import TensorSpec
-from converter.ops._rules import Array, Size, axis_of, require, same_dtype
+from converter.ir import Array, TensorSpec
+from converter.ops._rules import Size, axis_of, require, same_dtype
 from converter.opset import op
 
 

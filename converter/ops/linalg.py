@@ -10,10 +10,10 @@ import numpy as np
 from converter.dims import Dim, maximum, minimum
 from converter.facts import Facts
 from converter.formulas import Space, Term, dtype_of
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.ops import _elimination, _reflections, _rotations
 from converter.ops._elimination import adjoint, identity, in_double, scaled
-from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_size, same_dtype
+from converter.ops._rules import axis_of, broadcast_dims, require, require_size, same_dtype
 from converter.ops.complex_numbers import REAL_OF
 from converter.opset import ARRAYS, op
 

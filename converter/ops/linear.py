@@ -12,9 +12,9 @@ from converter.dims import Dim
 from converter.facts import Facts
 from converter.formulas import Space, Term, dtype_of
 from converter.formulas import widened as in_float32
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.ops._contraction import contracted
-from converter.ops._rules import Array, axis_of, broadcast_dims, require, require_float, require_rank, require_size, same_dtype
+from converter.ops._rules import axis_of, broadcast_dims, require, require_float, require_rank, require_size, same_dtype
 from converter.opset import op
 
 

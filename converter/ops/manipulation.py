@@ -13,8 +13,8 @@ from converter.dims import Dim, maximum, product
 from converter.equal_sizes import differ
 from converter.facts import moves
 from converter.formulas import Space, Term, counted, refuse, spec_of, swapped
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, Size, axes_of, axis_of, broadcast_dims, require
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import Size, axes_of, axis_of, broadcast_dims, require
 from converter.opset import op
 
 

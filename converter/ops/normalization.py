@@ -9,8 +9,8 @@ import numpy as np
 from converter.dims import Dim
 from converter.facts import Facts
 from converter.formulas import Space, Term, dtype_of, widened
-from converter.ir import TensorSpec
-from converter.ops._rules import Array, axis_of, require, require_float, require_rank, require_size, same_dtype
+from converter.ir import Array, TensorSpec
+from converter.ops._rules import axis_of, require, require_float, require_rank, require_size, same_dtype
 from converter.ops._spatial import wide
 from converter.ops.complex_numbers import REAL_OF
 from converter.opset import op

@@ -9,8 +9,8 @@ import numpy as np
 from converter.dims import Dim, product
 from converter.facts import Facts
 from converter.formulas import Space, Term, counted, dtype_of, nothing, widened
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require, require_float, same_dtype
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import require, require_float, same_dtype
 from converter.ops._spatial import (
     Windows,
     filled,

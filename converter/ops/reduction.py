@@ -14,9 +14,9 @@ import numpy as np
 from converter.dims import Dim, product
 from converter.facts import ALL, Facts
 from converter.formulas import Space, Term, dtype_of, in_float64, largest, nothing
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.ops._elimination import repeat
-from converter.ops._rules import Array, Infer, axes_of, axis_of, require
+from converter.ops._rules import Infer, axes_of, axis_of, require
 from converter.ops.complex_numbers import REAL_OF
 from converter.opset import op
 

@@ -10,8 +10,8 @@ import numpy as np
 from converter.dims import Dim, maximum
 from converter.facts import Facts
 from converter.formulas import Space, Term, counted, dtype_of, widened
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, require
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import require
 from converter.ops._spatial import spatial_rank, wide
 from converter.opset import ARRAYS, op
 

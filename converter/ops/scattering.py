@@ -13,8 +13,8 @@ import numpy as np
 from converter.dims import Dim, product
 from converter.facts import Facts, Ids, moves
 from converter.formulas import Space, Term, dtype_of, nothing, refuse
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, Size, axis_of, broadcast_dims, require, require_rank, require_size, same_dtype
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import Size, axis_of, broadcast_dims, require, require_rank, require_size, same_dtype
 from converter.ops.indexing import index_key, index_shape, require_indices, require_symbol
 from converter.opset import op
 

@@ -10,8 +10,8 @@ import numpy as np
 from converter.dims import Dim, fixed, maximum, minimum
 from converter.facts import moves
 from converter.formulas import Space, Term, counted, nothing, spec_of
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, Size, axes_of, axis_of, require, require_size, same_dtype
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import Size, axes_of, axis_of, require, require_size, same_dtype
 from converter.opset import op
 
 

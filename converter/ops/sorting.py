@@ -9,9 +9,9 @@ import numpy as np
 from converter.dims import Dim, product
 from converter.facts import ALL, Facts
 from converter.formulas import Space, Term, counted, dtype_of
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.ops._elimination import repeat
-from converter.ops._rules import Array, Size, axis_of, require, require_size, same_dtype
+from converter.ops._rules import Size, axis_of, require, require_size, same_dtype
 from converter.ops.indexing import require_symbol
 from converter.opset import op
 

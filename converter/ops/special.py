@@ -11,8 +11,8 @@ import numpy as np
 
 from converter.facts import Facts
 from converter.formulas import Space, Term, in_float64, ratio
-from converter.ir import DType, TensorSpec
-from converter.ops._rules import Array, each, elementwise, require_float
+from converter.ir import Array, DType, TensorSpec
+from converter.ops._rules import each, elementwise, require_float
 from converter.opset import op
 
 

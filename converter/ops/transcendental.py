@@ -11,7 +11,8 @@ import numpy as np
 
 from converter.facts import Facts
 from converter.formulas import Space, Term, dtype_of, widened
-from converter.ops._rules import Array, elementwise, unary
+from converter.ir import Array
+from converter.ops._rules import elementwise, unary
 from converter.opset import op
 
 

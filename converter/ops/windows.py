@@ -8,8 +8,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from converter.dims import Dim, product
 from converter.facts import Facts, moves
 from converter.formulas import Space, Term, counted, dtype_of, nothing, widened
-from converter.ir import TensorSpec
-from converter.ops._rules import Array, Size, axis_of, require, require_rank, require_size
+from converter.ir import Array, TensorSpec
+from converter.ops._rules import Size, axis_of, require, require_rank, require_size
 from converter.opset import op
 
 Pair = tuple[int, int]

@@ -20,8 +20,8 @@ import numpy as np
 
 from converter.checking import check, infer_node
 from converter.errors import ConverterError, ParameterError, UnsupportedError
-from converter.ir import DType, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
-from converter.parameters import Array, ParameterStore, ParameterView, places_in
+from converter.ir import Array, DType, Graph, GraphInput, GraphOutput, Model, Node, TensorSpec
+from converter.parameters import ParameterStore, ParameterView, places_in
 
 TARGETS = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32)
 SOURCES = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32, DType.FLOAT64)

@@ -16,9 +16,9 @@ import numpy as np
 from converter.attributes import graphs_in
 from converter.checking import check
 from converter.format import model_digest
-from converter.ir import DType, Model, Node
+from converter.ir import Array, DType, Model, Node
 from converter.opset import facts_of
-from converter.parameters import Array, ParameterStore, ParameterView
+from converter.parameters import ParameterStore, ParameterView
 from converter.resolved import resolve
 
 DTYPES = frozenset({DType.FLOAT32, DType.FLOAT64})

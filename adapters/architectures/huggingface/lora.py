@@ -17,7 +17,8 @@ from adapters.architectures.huggingface.config import Config, read_object
 from converter.checkpoint import load_parameters
 from converter.dims import fixed
 from converter.errors import FormatError, ParameterError, UnsupportedError
-from converter.parameters import Array, ParameterStore, ParameterView
+from converter.ir import Array
+from converter.parameters import ParameterStore, ParameterView
 
 CONFIG = "adapter_config.json"
 MERGE = "merge it where peft is installed: model.merge_and_unload().save_pretrained('merged')"

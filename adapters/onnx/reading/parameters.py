@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from adapters.onnx.initializers import Initializers
-from converter.ir import DType, TensorSpec
+from converter.ir import Array, DType, TensorSpec
 from converter.mapped import FileRange
-from converter.parameters import Array, ParameterStore, transposed_pieces
+from converter.parameters import ParameterStore, transposed_pieces
 
 MADE_UP = re.compile(r"(onnx::|/|val_|_val|tensor_|const)|\A[\W\d_]*\Z|\A[A-Za-z]?_?\d+\Z")
 """Names that exporters make up for weights whose own are lost."""

@@ -16,8 +16,8 @@ from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.quantized.integers import packed
 from adapters.architectures.huggingface.quantized.parts import FLOATS, RESAVE, SCALES, Weight, Weights, ending_in, product, spec_of
 from converter.errors import FormatError, UnsupportedError
-from converter.ir import DType, TensorSpec
-from converter.parameters import Array, ParameterStore
+from converter.ir import Array, DType, TensorSpec
+from converter.parameters import ParameterStore
 
 STATE = ".quant_state.bitsandbytes__"
 LARGEST_STATE = 1 << 16

@@ -13,8 +13,8 @@ import numpy as np
 from adapters.architectures.huggingface.config import Config
 from adapters.architectures.huggingface.quantized.parts import RESAVE, SCALES, WORD, Weight, Weights, ending_in, product, spec_of, unpack
 from converter.errors import FormatError, UnsupportedError
-from converter.ir import DType, TensorSpec
-from converter.parameters import Array, ParameterStore
+from converter.ir import Array, DType, TensorSpec
+from converter.parameters import ParameterStore
 
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Where in a word AutoAWQ's GEMM layout keeps each of eight values."""

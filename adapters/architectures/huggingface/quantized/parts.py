@@ -9,8 +9,8 @@ import numpy as np
 
 from converter.dims import fixed
 from converter.errors import FormatError
-from converter.ir import DType, TensorSpec
-from converter.parameters import Array, ParameterStore
+from converter.ir import Array, DType, TensorSpec
+from converter.parameters import ParameterStore
 
 WORD = 32
 FLOATS = {name: DType(name) for name in ("float16", "bfloat16", "float32")}

@@ -16,8 +16,8 @@ from adapters.architectures.huggingface.quantized.floats import bitsandbytes, co
 from adapters.architectures.huggingface.quantized.integers import awq, gptq
 from adapters.architectures.huggingface.quantized.parts import FLOATS, RESAVE, Weight, Weights
 from converter.errors import FormatError, UnsupportedError
-from converter.ir import DType, TensorSpec
-from converter.parameters import Array, ParameterStore, ParameterView
+from converter.ir import Array, DType, TensorSpec
+from converter.parameters import ParameterStore, ParameterView
 
 FIELD = "quantization_config"
 
