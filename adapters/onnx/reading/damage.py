@@ -27,7 +27,7 @@ def damage_of(node: onnx.NodeProto, inputs: Sequence[Any], versions: Mapping[str
         if not isinstance(item, Item) or not name or any(name == port.name for port in ports):
             continue
         if is_numeric(item.known):
-            constants.append(numpy_helper.from_array(as_numbers(item.known, item.dtype), name))
+            constants.append(numpy_helper.from_array(as_numbers(item.known, item.dtype), name))  # type: ignore[arg-type]
         shape = [size if isinstance(size, int) else None for size in item.shape]
         ports.append(helper.make_tensor_value_info(name, _NUMBERS[item.dtype], shape))
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]

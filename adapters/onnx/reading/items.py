@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class Item:
         return cls(value.dtype, value.shape, value, known)
 
 
-def is_numeric(known: Array | None) -> TypeGuard[Array]:
+def is_numeric(known: Array | None) -> bool:
     """Whether elements are all numbers, none of them a size."""
     return known is not None and (known.dtype != object or not any(isinstance(item, Expr) for item in known.reshape(-1)))
 

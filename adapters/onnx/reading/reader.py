@@ -97,7 +97,7 @@ class Reader(GraphImporter):
         if item.value is None:
             if item.make is not None:
                 item.value = item.make()
-            elif is_numeric(item.known):
+            elif item.known is not None and is_numeric(item.known):
                 item.value = self.constant(as_numbers(item.known, item.dtype))
             else:
                 item.value = self._sizes_as_tensor(item)
