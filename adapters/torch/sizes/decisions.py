@@ -8,7 +8,7 @@ module's code made; `adapters.torch.sizes.ranges` then keeps the sizes to where 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,12 +113,14 @@ def outside(frame: FrameType | None) -> FrameType | None:
 def recorded() -> Iterator[Decisions]:
     """While active, decisions on symbolic sizes are collected."""
     decisions = Decisions()
-    as_bool, as_int, as_answer = torch.SymBool.__bool__, SymNode.guard_int, SymNode.guard_bool
-    as_number, as_float, is_not_zero = torch.SymBool.__int__, SymNode.guard_float, torch.SymFloat.__bool__
+    as_int, as_answer, as_float = SymNode.guard_int, SymNode.guard_bool, SymNode.guard_float
+    as_bool: Callable[[Any], bool] = torch.SymBool.__bool__
+    as_number: Callable[[Any], int] = torch.SymBool.__int__
+    is_not_zero: Callable[[Any], bool] = torch.SymFloat.__bool__
 
     def decided(self: Any) -> bool:
         node = self.node
-        answer: bool = as_bool(self)
+        answer = as_bool(self)
         frame: FrameType | None = sys._getframe(1)
         if frame is not None and frame.f_code.co_name == "__bool__":  # a size taken as a condition asks whether it is 0
             frame = frame.f_back
@@ -127,12 +129,12 @@ def recorded() -> Iterator[Decisions]:
         return answer
 
     def counted(self: Any) -> int:  # `(time > 4) * 2.0`: torch computes with the answer
-        answer: int = as_number(self)
+        answer = as_number(self)
         decisions.add(self.node, bool(answer), outside(sys._getframe(1)))
         return answer
 
     def decided_float(self: Any) -> bool:
-        answer: bool = is_not_zero(self)
+        answer = is_not_zero(self)
         decisions.add(self.node, answer, outside(sys._getframe(1)), sympy.Ne(self.node.expr, 0))
         return answer
 
