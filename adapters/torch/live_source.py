@@ -36,7 +36,7 @@ def run_live(program: Program, cases: Sequence[Mapping[str, Any]], target: DType
         own = replace(program, module=module)
         if target is None:
             return [run_module(own, program.unrolled or {}, inputs) for inputs in cases]
-        module._apply(lambda tensor: promoted(tensor, target))  # type: ignore[no-untyped-call]
+        module._apply(lambda tensor: promoted(tensor, target))
         torch.set_default_dtype(TO_TORCH[target])
         with Promoting(target):
             return [run_module(own, program.unrolled or {}, {name: _promoted(array, target) for name, array in inputs.items()})
@@ -57,11 +57,11 @@ def promoted(tensor: torch.Tensor, target: DType) -> torch.Tensor:
     return tensor.to(TO_TORCH[promote(from_torch_dtype(tensor.dtype), target)])
 
 
-class Promoting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Promoting(TorchDispatchMode):
     """While active, each operator takes floats, and the dtypes that it is given, as ones of the target."""
 
     def __init__(self, target: DType) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.target = target
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
