@@ -55,15 +55,17 @@ class Initializers(ParameterStore):
         self._path, self._beside = path, ExternalFiles(path)
         self._tensors: dict[str, onnx.TensorProto] = {}
         graph = proto.graph
-        for tensor in graph.initializer:
+        if sum(math.prod(item.dims) for item in graph.sparse_initializer) > MOST_SPARSE:
+            raise FormatError("sparse initializers of too many elements", expected=f"at most {MOST_SPARSE} in all, zeros among them",
+                              fix="make dense initializers of them, beside the file")
+        for tensor in (*graph.initializer, *map(_dense, graph.sparse_initializer)):
             if text_of(tensor.name) in self._tensors:
                 raise FormatError("two initializers have one name", received=repr(tensor.name[:80]))
             self._tensors[tensor.name] = tensor
         unfit = {name: f"it is of the dtype {onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in _KNOWN else '?'}"
                  for name, tensor in self._tensors.items() if tensor.data_type not in FROM_ONNX}
-        unfit |= {text_of(item.values.name): "it is sparse" for item in graph.sparse_initializer}
         if unfit:
-            raise UnsupportedError(f"{len(unfit)} initializers cannot be carried", expected="dense numbers",
+            raise UnsupportedError(f"{len(unfit)} initializers cannot be carried", expected="numbers",
                                    items=[{"operator": name, "reason": reason} for name, reason in list(unfit.items())[:100]])
         for name, tensor in self._tensors.items():
             _check_shape(tensor, f"initializer {name[:80]!r}")
@@ -114,6 +116,37 @@ class Initializers(ParameterStore):
             raise FormatError("the values do not fit the shape", where=f"initializer {tensor.name[:80]!r}", expected=f"{wanted} bytes",
                               received=f"{found.size} bytes")
         return found
+
+
+MOST_SPARSE = 1 << 26
+"""Elements of a file's sparse tensors, zeros among them: the file is as small as those are few that are not."""
+
+
+def sparse_array(item: onnx.SparseTensorProto) -> Array:
+    """A sparse tensor with its zeros. Raises `FormatError` for places outside of its shape, or too many elements."""
+    name, shape = text_of(item.values.name), tuple(item.dims)
+    where = f"sparse tensor {name[:80]!r}"
+    values, places = embedded_array(item.values), embedded_array(item.indices)
+    if any(size < 0 for size in shape) or not 1 <= len(shape) <= MAX_RANK or math.prod(shape) > MOST_SPARSE:
+        raise FormatError("a sparse tensor of too many elements, or of no shape", where=where, received=str(list(shape))[:120],
+                          expected=f"at most {MOST_SPARSE} elements, along 1 to {MAX_RANK} axes")
+    flat = places if places.ndim == 1 else np.zeros(len(values), np.int64)
+    if places.dtype != np.int64 or values.ndim != 1 or places.shape not in ((len(values),), (len(values), len(shape))):
+        raise FormatError("places that do not fit a sparse tensor's values", where=where, received=f"{places.dtype}{list(places.shape)}",
+                          expected=f"int64[{len(values)}] or int64[{len(values)}, {len(shape)}]")
+    if places.ndim == 2 and ((places < 0) | (places >= shape)).any() or ((flat < 0) | (flat >= math.prod(shape))).any():
+        raise FormatError("places outside of a sparse tensor", where=where, expected=f"places in {list(shape)}")
+    if places.ndim == 2:
+        flat = np.ravel_multi_index(tuple(places.T), shape) if len(values) else flat
+    found = np.zeros(math.prod(shape), values.dtype)
+    found[flat] = values
+    return found.reshape(shape)
+
+
+def _dense(item: onnx.SparseTensorProto) -> onnx.TensorProto:
+    if item.values.data_type not in FROM_ONNX:
+        return item.values
+    return onnx.TensorProto(name=item.values.name, data_type=item.values.data_type, dims=item.dims, raw_data=sparse_array(item).tobytes())
 
 
 def unpack(data: Array, dtype: DType, count: int) -> Array:

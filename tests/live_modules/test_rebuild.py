@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,3 +213,21 @@ def test_a_dilated_convolution_of_integers(dtype: str, axes: int, groups: int) -
     found = converter.session(model, "torch").run(given)["y"]
     assert found.dtype == wanted.dtype
     assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(("operator", "axes", "options"), [
+    ("avg_pool", 1, {"padding": (0, 1), "count_include_pad": False}), ("avg_pool", 2, {"padding": (0, 1, 1, 0)}),
+    ("avg_pool", 2, {"padding": (1, 0, 0, 1), "count_include_pad": False, "stride": (2, 1)}),
+    ("avg_pool", 1, {"padding": (1, 0), "divisor_override": 3}), ("avg_pool", 1, {"padding": (1,), "divisor_override": 3}),
+    ("max_pool", 1, {"padding": (0, 1)}), ("max_pool", 2, {"padding": (1, 0, 0, 1), "stride": (2, 1), "dilation": (1, 2)})])
+def test_pools_whose_padding_differs_between_the_two_sides(operator: str, axes: int, options: dict[str, Any]) -> None:
+    """As SAME_UPPER writes it; torch's own pools take one number."""
+    b = GraphBuilder("pools")
+    sizes = (9, 8)[:axes]
+    for place, value in enumerate(b.add(operator, (b.input("x", "float32", ("n", 3, *sizes)),), {"kernel": (2, 3)[:axes], **options})):
+        b.output(f"y_{place}", value)
+    model = Model(b.graph(), InMemoryParameters())
+    given = {"x": np.random.default_rng(0).standard_normal((2, 3, *sizes)).astype(np.float32)}
+    wanted, found = (converter.session(model, runtime).run(given) for runtime in ("reference", "torch"))
+    for name, values in wanted.items():
+        assert np.allclose(found[name], values, rtol=1e-6, atol=1e-7), name

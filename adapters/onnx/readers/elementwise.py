@@ -55,11 +55,11 @@ def identity(g: Reader, x: Item) -> Item:
 
 
 @reads("Dropout")
-def dropout(g: Reader, x: Item, ratio: Item | None = None, training_mode: Item | None = None, *, seed: int = 0,
-            is_test: int = 1) -> tuple[Item, Value]:
-    """As in inference: nothing is dropped."""
+def dropout(g: Reader, x: Item, *options: Item | None, ratio: float = 0.5, seed: int = 0, is_test: int = 1) -> tuple[Item, Value]:
+    """As in inference: nothing is dropped. The ratio was an attribute up to version 11."""
+    share, training_mode = (*options, None, None)[:2]
     training = training_mode is not None and bool(g.numbers(training_mode, "a training mode").any())
-    if training and (ratio is None or bool(g.numbers(ratio, "a ratio").any())):
+    if training and (share is None or bool(g.numbers(share, "a ratio").any())):
         raise g.refuse("random: dropout in training mode")
     return x, g.op("full", shape=g.shape(x), fill_value=True, dtype=DType.BOOL)
 

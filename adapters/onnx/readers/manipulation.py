@@ -18,8 +18,9 @@ from converter.ir import Array, DType
 
 
 @reads("Constant")
-def constant(g: Reader, *, value: Array | None = None, **given: Any) -> Item:
+def constant(g: Reader, *, value: Array | None = None, sparse_value: Array | None = None, **given: Any) -> Item:
     """A tensor, or numbers as a tensor."""
+    value = sparse_value if value is None else value
     if value is None:
         ((name, held),) = given.items()
         kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}

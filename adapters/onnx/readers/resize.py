@@ -17,7 +17,7 @@ from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
 from converter.dims import Dim, Expr
-from converter.ir import Array
+from converter.ir import Array, DType
 
 
 def coordinates(size: int, out: int, scale: float, mode: str, span: tuple[float, float]) -> Array:
@@ -199,16 +199,16 @@ def _interpolated(g: Reader, x: Item, changed: list[int], outs: dict[int, Dim], 
 
 
 @reads("Upsample")
-def upsample(g: Reader, x: Item, scales: Item | None = None, *, mode: str = "nearest", height_scale: float | None = None,
-             width_scale: float | None = None, **given: Any) -> Value:
-    """The older `Resize`: places over the scale, rounded down."""
-    if scales is None:
-        held = given.get("scales")
-        if held is None:
+def upsample(g: Reader, x: Item, operand: Item | None = None, *, mode: str = "nearest", scales: Sequence[float] | None = None) -> Value:
+    """The older `Resize`: places over the scale, rounded down. The scales were an attribute up to version 8."""
+    if operand is None:
+        if scales is None:
             raise g.refuse("scales that are not given")
-        scales = Item(g.dtype(x), (len(held),), None, np.asarray(held, np.float32))
-    return resize(g, x, None, scales, mode={"bilinear": "linear"}.get(mode, mode), coordinate_transformation_mode="asymmetric",
-                  nearest_mode="floor") if g.version >= 11 else resize(g, x, scales, mode={"bilinear": "linear"}.get(mode, mode))
+        operand = Item(DType.FLOAT32, (len(scales),), None, np.asarray(scales, np.float32))
+    kind = {"bilinear": "linear"}.get(mode, mode)
+    if g.version < 11:
+        return resize(g, x, operand, mode=kind)
+    return resize(g, x, None, operand, mode=kind, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
 
 
 @reads("GridSample")

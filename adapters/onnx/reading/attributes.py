@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from adapters.onnx.initializers import embedded_array
+from adapters.onnx.initializers import embedded_array, sparse_array
 from adapters.onnx.load import text_of
 from converter.errors import FormatError
 
@@ -51,6 +51,8 @@ def decode(attribute: onnx.AttributeProto) -> Any:
     value = onnx.helper.get_attribute_value(attribute)
     if attribute.type == onnx.AttributeProto.TENSOR:
         return embedded_array(value)
+    if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+        return sparse_array(value)
     if attribute.type == onnx.AttributeProto.STRING:
         return text_of(value.decode("utf-8", "replace"))
     if attribute.type == onnx.AttributeProto.STRINGS:

@@ -65,21 +65,45 @@ def max_unpool(g: Importer, self: Value, indices: Value, output_size: Any, strid
 @rebuilds("max_pool")
 def rebuild_max_pool(x: torch.Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
                      dilation: tuple[int, ...] = (), ceil_mode: bool = False) -> Any:
-    if len(padding) == 2 * len(kernel):
-        raise NotImplementedError("padding that differs between the two sides")
-    return MAX[len(kernel) - 1](x, kernel, stride or kernel, padding or 0, dilation or 1, ceil_mode, True)
+    axes = len(kernel)
+    if len(padding) < 2 * axes:
+        return MAX[axes - 1](x, kernel, stride or kernel, padding or 0, dilation or 1, ceil_mode, True)
+    lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
+    padded = padded_apart(x, padding, ceil_mode, lowest)
+    y, places = MAX[axes - 1](padded, kernel, stride or kernel, 0, dilation or 1, False, True)
+    found, step = torch.zeros_like(places), 1
+    for axis in range(-1, -axes - 1, -1):  # places in what is padded as places in x
+        found = found + step * (places % padded.shape[axis] - padding[axes + axis]).clamp(0, x.shape[axis] - 1)
+        places, step = places // padded.shape[axis], step * x.shape[axis]
+    return y, found
+
+
+def padded_apart(x: torch.Tensor, padding: tuple[int, ...], ceil_mode: bool, value: float = 0) -> torch.Tensor:
+    """x with what a window's padding adds before and after each axis, which torch's pools take as one number."""
+    if ceil_mode:
+        raise NotImplementedError("padding that differs between the two sides, where the last window may stick out")
+    axes = len(padding) // 2
+    return F.pad(x, [padding[place] for axis in range(axes - 1, -1, -1) for place in (axis, axes + axis)], value=value)
 
 
 @rebuilds("avg_pool")
 def rebuild_avg_pool(x: torch.Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
                      ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> torch.Tensor:
-    if len(padding) == 2 * len(kernel):
-        raise NotImplementedError("padding that differs between the two sides")
-    settings = () if len(kernel) == 1 else (divisor_override,)
-    if len(kernel) == 1 and divisor_override is not None:
-        x, pads = x.unsqueeze(-2), (0, *(padding or (0,)))
-        return F.avg_pool2d(x, (1, *kernel), (1, *(stride or kernel)), pads, ceil_mode, count_include_pad, divisor_override).squeeze(-2)
-    return AVERAGE[len(kernel) - 1](x, kernel, stride or kernel, padding or 0, ceil_mode, count_include_pad, *settings)
+    axes, counts = len(kernel), None
+    if len(padding) == 2 * axes:
+        if not count_include_pad and divisor_override is None:
+            counts, divisor_override = padded_apart(torch.ones_like(x), padding, ceil_mode), 1
+        x, padding = padded_apart(x, padding, ceil_mode), ()
+    kernel, stride, padding = tuple(kernel), tuple(stride or kernel), tuple(padding or (0,) * axes)
+    if axes == 1:  # torch's own takes no divisor
+        kernel, stride, padding = (1, *kernel), (1, *stride), (0, *padding)
+
+    def averaged(values: torch.Tensor) -> torch.Tensor:
+        values = values.unsqueeze(-2) if axes == 1 else values
+        found = AVERAGE[len(kernel) - 1](values, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        return found.squeeze(-2) if axes == 1 else found
+
+    return averaged(x) if counts is None else averaged(x) / averaged(counts)
 
 
 @rebuilds("max_unpool")
