@@ -35,7 +35,7 @@ def hoist_constants(graph: onnx.GraphProto) -> None:
         if node.op_type != "Constant" or len(node.output) != 1 or [item.name for item in node.attribute] != ["value"]:
             continue
         held = node.attribute[0].t
-        if held.data_type in floats and math.prod(held.dims) > 1:
+        if held.data_type in floats and math.prod(held.dims) > 1 and held.data_location != onnx.TensorProto.EXTERNAL:
             graph.initializer.add().CopyFrom(held)
             graph.initializer[-1].name = node.output[0]
             weights.append(place)

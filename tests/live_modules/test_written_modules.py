@@ -195,5 +195,11 @@ def test_standard_output_and_branches_are_refused() -> None:
     b.output("y", y)
     with pytest.raises(converter.ConverterError, match="branches and loops"):
         module_source(Model(b.graph(), InMemoryParameters()), "weights.pt")
+    loop, body = GraphBuilder("loop"), GraphBuilder("body")
+    body.output("s", body.op("add", body.input("s", "float32", [2]), body.input("x", "float32", [2])))
+    loop.output("y", loop.add("scan", (loop.input("s", "float32", [2]), loop.input("x", "float32", ["n", 2])),
+                              {"states": 1, "sequences": 1, "body": body.graph()})[0])
+    with pytest.raises(converter.ConverterError, match=r"branches and loops.*scan"):
+        module_source(Model(loop.graph(), InMemoryParameters()), "weights.pt")
     with pytest.raises(converter.ConverterError, match="two files"):
         save_module(Model(b.graph(), InMemoryParameters()), STDOUT)

@@ -25,7 +25,7 @@ from adapters.torch.registry import rebuilders
 from adapters.torch.save import save_state_dict
 from converter.errors import ConverterError, UnsupportedError
 from converter.format.atomic import STDOUT, atomic_path
-from converter.ir import Model
+from converter.ir import Graph, Model
 from converter.opset import lookup
 from converter.passes.decomposing import decompose
 from converter.ports.refusals import refuse_unknown
@@ -65,6 +65,10 @@ def save_module(model: Model, path: str | Path) -> tuple[Path, ...]:
 def module_source(model: Model, weights: str) -> str:
     """The file's text; `weights` is the name of the file of the weights. Raises as `save_module`."""
     refuse_unknown(model.graph, rebuilders(), "operators that PyTorch cannot run here", "no torch function")
+    within = sorted({node.op for node in model.graph.nodes if any(isinstance(value, Graph) for value in node.attributes.values())})
+    if within:
+        raise UnsupportedError("branches and loops cannot be written as code that needs PyTorch alone", received=", ".join(within),
+                               fix=ELSE)
     written, lacking = Written(), dict[str, str]()
     for name in sorted({node.op for node in model.graph.nodes} - SPELLINGS.keys()):
         try:
@@ -113,8 +117,6 @@ def _table(name: str, said: str, entries: Mapping[str, str]) -> str:
 
 def _forward(module: GraphModule) -> tuple[str, Written]:
     """The module's forward, and what it calls."""
-    if any(isinstance(getattr(module, str(node.target), None), torch.nn.Module) for node in module.graph.nodes if node.op == "get_attr"):
-        raise UnsupportedError("branches and loops cannot be written as code that needs PyTorch alone", fix=ELSE)
     found = module.graph.python_code("self")
     tree = ast.parse(found.src.strip())
     own = {item.arg for item in ast.walk(tree) if isinstance(item, ast.arg)}
