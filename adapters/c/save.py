@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,18 +24,18 @@ def save_c(
     model: Model,
     path: str | Path,
     *,
-    max: str | None = None,
-    weights: str | None = None,
-    ram: str | None = None,
-    flash: str | None = None,
+    max: str | Mapping[str, int] | None = None,
+    weights: str | Path | None = None,
+    ram: str | int | None = None,
+    flash: str | int | None = None,
     no_selftest: bool = False,
 ) -> tuple[Path, ...]:
     """Writes `model` as `path`, the header beside it, and gives the files.
 
     Args:
-        max: the largest size of each free axis, `"time=64,batch=1"`.
+        max: the largest size of each free axis, `"time=64,batch=1"` or `{"time": 64, "batch": 1}`.
         weights: a file for the parameters, in place of arrays in the source: `NAME_weights` is told where it lies in memory.
-        ram, flash: what the memory and the parameters may take, `"64K"`; more is refused before anything is written.
+        ram, flash: what the memory and the parameters may take, `"64K"` or a number of bytes; more is refused before anything is written.
         no_selftest: whether to leave out `NAME_selftest`.
 
     Raises:
@@ -45,7 +46,7 @@ def save_c(
     if str(path) == STDOUT:
         raise ConverterError("C source is two files, which do not fit into one stream", where="-", fix="name a file with -o")
     if weights is not None and Path(weights).resolve() in (path.resolve(), path.with_suffix(".h").resolve()):
-        raise ConverterError("the weights would be written over the source", where=weights, fix="give them another name")
+        raise ConverterError("the weights would be written over the source", where=str(weights), fix="give them another name")
     budget = Budget(_bytes("ram", ram), _bytes("flash", flash))
     program = program_of(model, maxima(max))
     refuse_beyond(program, budget)
@@ -64,10 +65,11 @@ def save_c(
     return (path, beside, *([Path(weights)] if weights is not None else []))
 
 
-def maxima(text: str | None) -> dict[str, int]:
+def maxima(stated: str | Mapping[str, int] | None) -> dict[str, int]:
     """Sizes by name. Raises `ConverterError` for what is no list of them."""
     found: dict[str, int] = {}
-    for part in (text or "").split(","):
+    text = stated or "" if not isinstance(stated, Mapping) else ",".join(f"{name}={size}" for name, size in stated.items())
+    for part in text.split(","):
         name, equals, size = (piece.strip() for piece in part.partition("="))
         if not part.strip():
             continue
@@ -82,9 +84,10 @@ def maxima(text: str | None) -> dict[str, int]:
     return found
 
 
-def _bytes(option: str, text: str | None) -> int | None:
-    if text is None:
+def _bytes(option: str, stated: str | int | None) -> int | None:
+    if stated is None:
         return None
+    text = str(stated)
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
     if not number.isdecimal() or unit not in UNITS or len(number) > 12:
         raise ConverterError(

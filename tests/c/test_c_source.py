@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused_with_the_layers(tmp_path: Path) -> None:
     with pytest.raises(ConverterError, match="more RAM"):
         converter.save(model, tmp_path / "m.c", max="batch=1000", ram="64K")
     assert list(tmp_path.iterdir()) == []
-    converter.save(model, tmp_path / "m.c", max="batch=1", flash="10K", ram="1K")
+    converter.save(model, tmp_path / "m.c", max={"batch": 1}, flash=10 << 10, ram="1K")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_compilers_and_sanitizers_have_nothing_to_say(tmp_path: Path, name: str)
                 if not isinstance(size, int) and size.symbol
             }
         )
-    converter.save(model, tmp_path / "m.c", max=",".join(f"{key}={value}" for key, value in sizes.items()))
+    converter.save(model, tmp_path / "m.c", max=sizes)
     program = program_of(model, sizes)
     arguments, declared = [], []
     for port in model.graph.inputs:
@@ -277,7 +277,7 @@ def test_the_command_says_what_the_model_takes(tmp_path: Path) -> None:
 
 def test_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
     model = converter.load(FIXTURES / "mlp_digits" / "model.json")
-    files = converter.save(model, tmp_path / "m.c", max="batch=2", weights=str(tmp_path / "m.bin"))
+    files = converter.save(model, tmp_path / "m.c", max={"batch": 2}, weights=tmp_path / "m.bin")
     assert [path.name for path in files] == ["m.c", "m.h", "m.bin"]
     code = """
 int main(int count, char **arguments) {
