@@ -22,8 +22,8 @@ from adapters.onnx.reading.reader import STANDARD, Reader
 from adapters.onnx.registry import readers
 from converter.builder import GraphBuilder
 from converter.checking import check
-from converter.conditions import compare
-from converter.dims import Dim, Expr, fixed, substitute, symbols
+from converter.conditions import Condition, compare
+from converter.dims import Dim, Expr, fixed, substitute
 from converter.equal_sizes import taken_as_equal
 from converter.errors import FormatError, UnsupportedError
 from converter.ir import DimRange, DType, Graph, GraphOutput, Model, Node
@@ -70,8 +70,10 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
             told = [f"{name} is {size}" for name, size in sorted(bound.items()) if isinstance(size, kind)]
             reader.notes.extend([text + ", ".join(told)] * bool(told))
     for pair, exact in equal.items():
-        if exact and any(isinstance(size, int) for size in pair) and symbols(pair[0] - pair[1]) <= reader.builder.dims.keys():
-            reader.builder.require(compare(pair[0], "==", pair[1]))
+        condition = compare(pair[0], "==", pair[1])
+        if exact and any(isinstance(size, int) for size in pair) and isinstance(condition, Condition) \
+                and condition.symbols <= reader.builder.dims.keys():
+            reader.builder.require(condition)
     notes, store = reader.notes, reader.store
     if moved:
         notes.append("the file has nodes before those that they read: they were sorted")

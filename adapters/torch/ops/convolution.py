@@ -136,7 +136,8 @@ def rebuild_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
         # torch has no dilated kernel for integers: zeros stand between the elements of this one.
         spread = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], dilation, strict=True)]
         held = weight.new_zeros((*weight.shape[:2], *spread))
-        held[(..., *(slice(None, None, step) for step in dilation))] = weight
+        places: tuple[Any, ...] = (..., *(slice(None, None, step) for step in dilation))
+        held[places] = weight
         weight, dilation = held, ()
     return CONVOLVE[axes - 1](x, weight, bias, stride or 1, padding or 0, dilation or 1, groups)
 
