@@ -18,7 +18,7 @@ from converter.attributes import attribute_symbols, replace_sizes
 from converter.checking import check, infer_node
 from converter.dims import Dim, Expr, substitute, symbol
 from converter.errors import UnsupportedError
-from converter.ir import Array, Graph, Node, TensorSpec
+from converter.ir import Array, DType, Graph, Node, TensorSpec
 from converter.parameters import ParameterStore
 from converter.passes.complex_numbers import without_complex
 from converter.passes.decomposing import decompose
@@ -103,7 +103,7 @@ class Lowering:
         for spec in found:
             ctype(spec.dtype)
         operands: list[Value | None] = [
-            None if item is None else values[item] if isinstance(item, str) else Number(item, resolved.number_dtype(specs))
+            None if item is None else values[item] if isinstance(item, str) else _number(item, resolved.number_dtype(specs))
             for item in resolved.operands
         ]
         attributes = {name: replace_sizes(value, lambda size: substitute(size, sizes)) for name, value in resolved.filled.items()}
@@ -169,6 +169,12 @@ def _array_of(value: Value) -> Array | None:
     if isinstance(value, Pending) or value.buffer.array is None or not value.is_whole:
         return None
     return value.buffer.array.reshape(value.shape)
+
+
+def _number(value: float | complex, dtype: DType) -> Number:
+    if isinstance(value, complex):
+        raise UnsupportedError("no code in C for complex numbers")
+    return Number(value, dtype)
 
 
 def _sized(spec: TensorSpec, sizes: Mapping[str, Dim]) -> TensorSpec:

@@ -61,7 +61,7 @@ class Promoting(TorchDispatchMode):
     """While active, each operator takes floats, and the dtypes that it is given, as ones of the target."""
 
     def __init__(self, target: DType) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.target = target
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

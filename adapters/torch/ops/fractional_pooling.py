@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+import converter.dims as dims
 from adapters.torch.ops.convolution import fixed
 from adapters.torch.registry import imports, rebuilds
 from adapters.torch.tracing.importer import Importer
@@ -14,7 +15,7 @@ from converter.builder import Value
 
 @imports("aten.fractional_max_pool2d.default", "aten.fractional_max_pool3d.default")
 def fractional_max_pool(g: Importer, self: Value, kernel_size: Any, output_size: Any, random_samples: Value) -> tuple[Value, ...]:
-    axes = fixed(random_samples.shape[2])
+    axes = dims.fixed(random_samples.shape[2])
     batch = self.shape[0] if self.rank == axes + 2 else 1
     if isinstance(batch, int) and random_samples.shape[0] != batch:  # of more samples than images the first count
         random_samples = g.op("slice", random_samples, axes=(0,), starts=(0,), stops=(batch,))

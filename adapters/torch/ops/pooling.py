@@ -14,7 +14,7 @@ from converter.builder import Value
 from converter.ir import DType
 
 MAX = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
-AVERAGE = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+AVERAGE = (F.avg_pool2d, F.avg_pool3d)
 
 
 def spatial_axes(g: Importer) -> int:
@@ -100,7 +100,7 @@ def rebuild_avg_pool(x: torch.Tensor, *, kernel: tuple[int, ...], stride: tuple[
 
     def averaged(values: torch.Tensor) -> torch.Tensor:
         values = values.unsqueeze(-2) if axes == 1 else values
-        found = AVERAGE[len(kernel) - 1](values, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        found = AVERAGE[len(kernel) - 2](values, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
         return found.squeeze(-2) if axes == 1 else found
 
     return averaged(x) if counts is None else averaged(x) / averaged(counts)

@@ -31,9 +31,6 @@ class StableOrder(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         return STABLE.get(func, func)(*args, **(kwargs or {}))
 
@@ -75,7 +72,7 @@ def stable_order(traced: torch.fx.GraphModule) -> Iterator[None]:
     if not any(node.target in OPEN_ORDER for part in parts for node in part.graph.nodes):
         yield
         return
-    with torch.compiler.set_stance("force_eager"), StableOrder():
+    with torch.compiler.set_stance("force_eager"), StableOrder():  # type: ignore[no-untyped-call]
         yield
 
 

@@ -159,8 +159,13 @@ def _replaced(owner: torch.nn.Module, prefix: str, value: Any) -> Packed | Cell:
         way, _, _, numbers, packed = value.__getstate__()[0]
         if way != "quantized_dynamic":
             raise UnsupportedError("recurrent layers with packed float16 weights", where=type(owner).__name__, received=way)
-        parts: list[Any] = [_replaced(owner, f"{prefix}{name}_", item) for name, item in zip(("ih", "hh"), packed, strict=True)]
-        return Cell(*parts, bool(numbers[0]))
+        inputs, states = packed
+        return Cell(_replaced_matrix(owner, f"{prefix}ih_", inputs), _replaced_matrix(owner, f"{prefix}hh_", states), bool(numbers[0]))
+    return _replaced_matrix(owner, prefix, value)
+
+
+def _replaced_matrix(owner: torch.nn.Module, prefix: str, value: Any) -> Packed:
+    kind = class_of(value)
     weight, bias = _weights(value, kind)
     buffers: dict[str, Tensor | None] = {"bias": None if bias is None else bias.detach()}
     axis, shifted = None, False
