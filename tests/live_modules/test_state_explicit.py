@@ -15,6 +15,7 @@ from torch import nn
 
 import converter
 from converter.cli.main import cli
+from converter.errors import UnsupportedError
 from tests.live_modules.stateful_modules import (
     RUNTIMES,
     Anew,
@@ -164,3 +165,29 @@ def test_state_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert runner.invoke(cli, ["verify", "explicit.json"]).exit_code == 0
     judged = runner.invoke(cli, ["verify", "explicit.json", *module, "--state", "explicit"])
     assert judged.exit_code == 0, judged.output
+
+
+class Normalized(nn.Module):
+    """Statistics of the batch, kept without a count of the batches."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.norm.num_batches_tracked = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.norm.train()
+        found: torch.Tensor = self.norm(x)
+        return found
+
+
+def test_running_statistics_are_state_though_no_operator_is_in_place() -> None:
+    x = torch.randn(4, 3, 5)
+    module = Normalized(nn.BatchNorm1d(3))
+    model = converter.from_torch(module, (x,), state="explicit")
+    found = converter.session(model).run({"x": x.numpy(), "state.norm.running_mean": np.zeros(3, np.float32),
+                                          "state.norm.running_var": np.ones(3, np.float32)})
+    np.testing.assert_allclose(found["next_state.norm.running_mean"], 0.1 * x.mean((0, 2)).numpy(), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found["next_state.norm.running_var"], 0.9 + 0.1 * x.var((0, 2)).numpy(), rtol=1e-5)
+    with pytest.raises(UnsupportedError, match="running statistics"):
+        converter.from_torch(Normalized(nn.InstanceNorm1d(3, track_running_stats=True)), (x,), state="explicit")

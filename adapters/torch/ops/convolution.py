@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+import converter.dims as dims
 from adapters.torch.ops.manipulation import reshaped
 from adapters.torch.registry import imports, rebuilds
 from adapters.torch.tracing.importer import Importer
@@ -47,7 +48,7 @@ def convolve(g: Importer, input: Value, weight: Value, bias: Value | None = None
     stride, dilation = fixed(g, stride, axes, "the stride"), fixed(g, dilation, axes, "the dilation")
     if padding == "same":
         # An odd number of zeros in all: the one more stands at the end.
-        totals = [d * (k - 1) for d, k in zip(dilation, weight.spec.sizes[2:], strict=True)]
+        totals = [d * (dims.fixed(k) - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
         before = tuple(total // 2 for total in totals)
         after = tuple(total - total // 2 for total in totals)
         pads = before if before == after else before + after

@@ -35,6 +35,9 @@ from converter.errors import ConverterError, UnsupportedError
 
 AUTO = ExportDim.AUTO
 STATIC = ExportDim.STATIC
+NORMALIZATIONS = ("aten.batch_norm.default", "aten.instance_norm.default")
+"""(input, weight, bias, running_mean, running_var, by the batch's own statistics, …)."""
+
 TRANSFORMS = ("torch._functorch.predispatch", "torch.amp.autocast_mode")
 """Where the calls are from that stand around what `torch.vmap` maps and `autocast` casts, until the graph is traced once more."""
 
@@ -266,6 +269,10 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
     for node in _nodes(exported):
         if node.op == "call_function" and node.target in refused:
             node.meta["refused"] = refused[node.target]
+        if node.op == "call_function" and _writes_statistics(node):
+            reason = "it writes running statistics that something else reads, which torch's trace does not hold"
+            raise UnsupportedError("running statistics are not traced", items=[{"operator": target_name(node.target), "reason": reason}],
+                                   fix="track_running_stats=False, or state='initial'")
     return exported
 
 
@@ -284,12 +291,19 @@ def _unknown(exported: ExportedProgram) -> tuple[set[Any], bool]:
             if node.op == "call_function" and target_name(node.target) == "higher_order.wrap_with_autocast":
                 transformed |= casts(str(node.args[0]), bool(node.args[2]))
             continue
-        if node.target._schema.is_mutable and target_name(node.target) not in known:
+        if node.target._schema.is_mutable and target_name(node.target) not in known or _writes_statistics(node):
             transformed = True
         elif target_name(node.target) not in known and target_name(node.target) not in CHECKS and isinstance(
                 node.meta.get("val"), (torch.Tensor, tuple, list)):
             unknown.add(node.target)
     return unknown, transformed
+
+
+def _writes_statistics(node: torch.fx.Node) -> bool:
+    """Whether a normalization by the batch writes running statistics that something else reads, of which its schema does not tell."""
+    if not isinstance(node.target, torch._ops.OpOverload) or target_name(node.target) not in NORMALIZATIONS or not node.args[5]:
+        return False
+    return any(isinstance(held, torch.fx.Node) and len(held.users) > 1 for held in node.args[3:5])
 
 
 @contextmanager
