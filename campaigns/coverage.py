@@ -101,8 +101,8 @@ def record(rows: list[dict[str, Any]]) -> None:
     from campaigns.architectures import NAMED, architectures
 
     order = [subject.name for subject in architectures(*NAMED)]
-    kept = ("name", "dims", "status", "reason", "frozen", "nodes", "onnx_nodes", "exporter")
-    held = {(row["name"], row["dims"]): {key: row[key] for key in kept} for row in rows}
+    kept = ("name", "dims", "status", "reason", "frozen", "nodes", "onnx_nodes", "exporter", "seconds")
+    held = {(row["name"], row["dims"]): {key: round(row[key], 1) if key == "seconds" else row[key] for key in kept} for row in rows}
     found = [held[name, dims] for name in order for dims in ("auto", "static") if (name, dims) in held]
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnxruntime", "onnxscript")}
     with atomic_path(RECORD) as temporary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 RECORD = Path(__file__).parent / "live_models.json"
@@ -46,6 +47,8 @@ def live_models_page() -> str:
         ours_all, theirs_all = (sum(column) for column in zip(*nodes, strict=True))
         lines += ["", f"ONNX nodes with free sizes, where both pass: {ours_all:,} here, {theirs_all:,} "
                   f"from the exporter (functions opened); no more here in {fewer} of {len(nodes)}."]
+    seconds = sorted(row["seconds"] for row in rows)
+    lines += ["", f"Processor seconds of a conversion: median {median(seconds):.1f}, most {seconds[-1]:.1f}."]
     left = [(row["name"], row["dims"], "here", row["status"], row["reason"]) for row in rows if row["status"] != "pass"]
     left += [(row["name"], row["dims"], "here", "frozen", row["frozen"][0]) for row in rows if row["status"] == "pass" and row["frozen"]]
     left += [(row["name"], row["dims"], "exporter", row["exporter"]["status"], row["exporter"]["reason"]) for row in rows
