@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch.utils._pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapters.torch.dtypes import TO_TORCH, from_torch_dtype
+from adapters.torch.state.memory import CONVERTING
 from adapters.torch.tracing.programs import Program
 from adapters.torch.tracing.record import run_module
 from converter.errors import RunError
@@ -29,7 +31,21 @@ def run_live(program: Program, cases: Sequence[Mapping[str, Any]], target: DType
 
     Raises `RunError` where the module cannot be copied, or fails.
     """
+    with CONVERTING, _default_dtype(target):  # one process has one default dtype
+        return _run(program, cases, target)
+
+
+@contextmanager
+def _default_dtype(target: DType | None) -> Iterator[None]:
     before = torch.get_default_dtype()
+    torch.set_default_dtype(before if target is None else TO_TORCH[target])
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _run(program: Program, cases: Sequence[Mapping[str, Any]], target: DType | None) -> list[dict[str, Array]]:
     try:
         module = copy.deepcopy(program.module)
         module.load_state_dict(program.exported.state_dict, strict=False)
@@ -37,15 +53,12 @@ def run_live(program: Program, cases: Sequence[Mapping[str, Any]], target: DType
         if target is None:
             return [run_module(own, program.unrolled or {}, inputs) for inputs in cases]
         module._apply(lambda tensor: promoted(tensor, target))
-        torch.set_default_dtype(TO_TORCH[target])
         with Promoting(target):
             return [run_module(own, program.unrolled or {}, {name: _promoted(array, target) for name, array in inputs.items()})
                     for inputs in cases]
     except Exception as error:  # a module may raise anything at a size that it does not allow
         raise RunError("the module fails", where=type(program.module).__name__,
                        received=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}") from error
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _promoted(array: Any, target: DType) -> Array:
