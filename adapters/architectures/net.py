@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def divisible(size: float, divisor: int = 8, least: int | None = None) -> int:
     return rounded + divisor if rounded < 0.9 * size else rounded
 
 
-class NetBuilder:
+class NetBuilder(ABC):
     """A graph being built. Values are images [batch, channels, height, width] or rows of features, their last axis.
 
     A layer's `role` is what the library's subclass makes a name of a tensor from, `places` what stands for the role's indices.
@@ -38,9 +39,9 @@ class NetBuilder:
         self.held = held
         self.constants: dict[str, Array] = {}
 
+    @abstractmethod
     def tensor(self, role: str, shape: Sequence[Dim], ending: str = "weight", **places: Any) -> Value:
         """A parameter of the graph's dtype."""
-        raise NotImplementedError
 
     def constant(self, name: str, values: Array) -> Value:
         """A tensor that no checkpoint holds; what has the name already is it."""
