@@ -78,7 +78,7 @@ def page() -> str:
     honest = summary["honest"]
     lines = [f"| honest models | {honest['subjects']} |", f"| reports | {honest['reports']} |", f"| sets of inputs | {honest['cases']} |",
              f"| **false alarms of `verify`** | **{honest['alarms']}** |",
-             f"| left open by `verify`: no drawn input gives a finite value | {honest.get('left open', 0)} |",
+             f"| left open by `verify`: no drawn input gives a finite value | {honest['left open']} |",
              f"| honest models that torch.onnx's verify takes | {honest['torch']} |",
              f"| false alarms of torch.onnx's verify | {honest['torch alarms']} |"]
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
