@@ -110,7 +110,7 @@ def _close(wanted: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> bool:
 
 
 def try_ones(domain: Domain, model: Model, module: torch.nn.Module, example: Mapping[str, Any], input_names: tuple[str | None, ...],
-           output_names: tuple[str | None, ...], notes: list[str]) -> dict[str, DimRange]:
+             output_names: tuple[str | None, ...], notes: list[str]) -> dict[str, DimRange]:
     """The domain's ranges, without each 1 at which the module was found to compute something else."""
     ranges = dict(model.graph.dims)
     for name, place in domain.reasons.items():
@@ -127,11 +127,12 @@ def try_ones(domain: Domain, model: Model, module: torch.nn.Module, example: Map
             continue
         verdicts: list[bool | None] = []
         for sizes in _with_one(name, model, own):
-            verdicts.append(current().left() > 0 and agrees_at(model, sizes, module, example, input_names, output_names))
+            verdicts.append(agrees_at(model, sizes, module, example, input_names, output_names) if current().left() > 0 else None)
             if verdicts[-1] is not None:
                 break
         if True not in verdicts:
-            notes.append(f"{name} is 2 or more: at 1 the module {'computes something else' if False in verdicts else 'does not run'}")
+            seen = "computes something else" if False in verdicts else "was not seen to compute the same"
+            notes.append(f"{name} is 2 or more: at 1 the module {seen}")
             ranges[name] = replace(ranges[name], min=2)
     return ranges
 
