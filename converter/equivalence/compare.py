@@ -181,8 +181,8 @@ def peak(errors: Array) -> float:
 
 
 def compare_within(actual: Array, truth: Array, allowed: Mapping[str, float], *, dtype: np.dtype[Any], own: Array | None = None,
-           floor: float = FLOOR, ties: Array | None = None, typical: float = 0.0, moves: Array | None = None,
-           telling: bool = False) -> Comparison:
+                   floor: float = FLOOR, ties: Array | None = None, typical: float = 0.0, moves: Array | None = None,
+                   telling: bool = False) -> Comparison:
     """Compares an output with the truth under given allowances.
 
     Args:

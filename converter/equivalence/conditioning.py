@@ -29,7 +29,7 @@ PROBES = 4
 
 
 def measure_moves(model: Model, inputs: Mapping[str, Any], truth: Mapping[str, Array], check_time: Callable[[], None] = lambda: None,
-          dtype: DType | None = None) -> dict[str, Array]:
+                  dtype: DType | None = None) -> dict[str, Array]:
     """For each float output how far, at most, each row (axis 0) moves in `PROBES` runs of either kind with random directions.
 
     Args:

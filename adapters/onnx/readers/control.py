@@ -74,8 +74,8 @@ def _scan_of_a_batch(g: Reader, lengths: Item | None, *items: Item, body: onnx.G
 
 
 def _scan(g: Reader, *items: Item, body: onnx.GraphProto, num_scan_inputs: int, scan_input_axes: Sequence[int] | None = None,
-         scan_input_directions: Sequence[int] | None = None, scan_output_axes: Sequence[int] | None = None,
-         scan_output_directions: Sequence[int] | None = None) -> tuple[Value, ...]:
+          scan_input_directions: Sequence[int] | None = None, scan_output_axes: Sequence[int] | None = None,
+          scan_output_directions: Sequence[int] | None = None) -> tuple[Value, ...]:
     states, sequences = items[:len(items) - num_scan_inputs], [g.tensor(item) for item in items[len(items) - num_scan_inputs:]]
     for number, item in enumerate(sequences):
         axis = g.axis(scan_input_axes[number], item.rank) if scan_input_axes else 0

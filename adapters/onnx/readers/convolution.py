@@ -160,7 +160,7 @@ def average_pool(g: Reader, x: Item, *, kernel_shape: Ints, auto_pad: str = "NOT
 
 
 def _summed_average(g: Reader, x: Value, kernel: Ints, stride: tuple[int, ...], dilation: tuple[int, ...], padding: tuple[int, ...],
-                     ceil_mode: bool, count_include_pad: bool) -> Value:
+                    ceil_mode: bool, count_include_pad: bool) -> Value:
     """Sums of windows, by a convolution of ones channel by channel, over how many elements each has.
 
     Windows that end past the padding (`ceil_mode`) have no elements there; those that begin there are none.

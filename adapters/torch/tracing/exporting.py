@@ -43,7 +43,7 @@ TRANSFORMS = ("torch._functorch.predispatch", "torch.amp.autocast_mode")
 
 
 def exported_at(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, skip: int = 0,
-            ways: Sequence[bool] = (False, True)) -> tuple[ExportedProgram, dict[str, Any]]:
+                ways: Sequence[bool] = (False, True)) -> tuple[ExportedProgram, dict[str, Any]]:
     """The trace, and the example it was made at. `skip` leaves out as many ways to enlarge the example, and keeps one."""
     attempts: list[tuple[dict[str, Any], Any]] = []
     if dims == "static":

@@ -76,7 +76,7 @@ Roll = Callable[[GraphBuilder], tuple[Graph, dict[str, TensorSpec]]]
 
 
 def import_program(module: torch.nn.Module, exported: ExportedProgram, example: dict[str, Any], given: dict[str, Any], dims: Any, name: str,
-            notes: list[str], decided: Decisions, kept: Traced | None = None, roll: Roll | None = None) -> Traced:
+                   notes: list[str], decided: Decisions, kept: Traced | None = None, roll: Roll | None = None) -> Traced:
     """The neutral graph of a program.
 
     Args:
