@@ -11,6 +11,7 @@ import adapters.torch.patches.batching as batching
 import adapters.torch.patches.clamping as clamping
 import adapters.torch.patches.distributions as distributions
 import adapters.torch.patches.flex as flex
+import adapters.torch.patches.lengths as lengths
 import adapters.torch.patches.linear_algebra as linear_algebra
 import adapters.torch.patches.losses as losses
 import adapters.torch.patches.masks as masks
@@ -30,7 +31,7 @@ PATCHES = (
     losses.traceable_losses, linear_algebra.traceable_linear_algebra, answers.answers_as_tensors, tables.free_tables, views.quick_views,
     quotients.small_quotients, custom_operators.traceable_bodies, distributions.unchecked_distributions, batching.free_batches,
     flex.dense_flex_attention, associative.free_associative_scans,
-    clamping.clamped_slices, guards.places_kept,
+    clamping.clamped_slices, lengths.sized_tensors, guards.places_kept,
 )
 
 
