@@ -215,7 +215,8 @@ def plain_draw(seed: int, dtype: DType, shape: tuple[int, ...], role: Role, inde
 def draw(generator: Generator, dtype: DType, shape: tuple[int, ...], role: Role, index: int, sizes: Mapping[str, int]) -> Array:
     """The values of one input in case `index` that `plain_draw` does not give."""
     if role.mask:
-        return _mask(generator, shape, index).astype(dtype.numpy)
+        seen = _mask(generator, shape, index)
+        return (~seen if role.hides else seen).astype(dtype.numpy)
     if role.ordered or role.falling:
         free = replace(role, ordered=False, falling=False)
         recipe = plain_draw(generator.state, dtype, shape, free, index, sizes)
@@ -261,7 +262,7 @@ def _matrices(generator: Generator, dtype: DType, shape: tuple[int, ...], defini
 
 
 def _mask(generator: Generator, shape: tuple[int, ...], index: int) -> Array:
-    """Booleans. Along the last axis the first is true; row 0 is all true; others end early (even cases) or have holes.
+    """What is seen. Along the last axis the first is true; row 0 is all true; others end early (even cases) or have holes.
 
     In an extreme case the last of three rows or more has none.
     """

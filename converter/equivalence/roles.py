@@ -31,7 +31,8 @@ class Role:
     """What an input's values must be.
 
     `bounds` are upper bounds (sizes of tables, exclusive) with what the graph adds to the ids, which may come as floats, before it looks
-    them up, and `low` the least id, where it is not that of the tables; `domain` is an interval of floats; `offsets` is the size of the
+    them up, and `low` the least id, where it is not that of the tables; `hides` says that a mask is true where nothing is to be seen;
+    `domain` is an interval of floats; `offsets` is the size of the
     axis that they part into bags, in order, with its end as the last of them where `closed`; `divisor` says that none is 0;
     `matrix` that the last two axes hold matrices that can be inverted ("regular"), or factored ("definite"); `ordered` that
     values ascend along the last axis, `falling` that they descend; `wide` that an integer may be any
@@ -41,6 +42,7 @@ class Role:
     bounds: tuple[tuple[Dim, int], ...] = ()
     low: int | None = None
     mask: bool = False
+    hides: bool = False
     domain: tuple[float, float] | None = None
     offsets: Dim | None = None
     closed: bool = False
@@ -139,7 +141,26 @@ def _role(name: str, dtype: DType, consumers: Mapping[str, list[tuple[Node, int]
             if not followed and position not in facts_of(node.op).wide:
                 role = replace(role, wide=False)
             waiting += followed
-    return replace(role, wide=False) if role.bounds or role.mask or role.divisor or role.offsets is not None else role
+    if role.mask:
+        return replace(role, wide=False, hides=_hides(name, consumers))
+    return replace(role, wide=False) if role.bounds or role.divisor or role.offsets is not None else role
+
+
+def _hides(name: str, consumers: Mapping[str, list[tuple[Node, int]]]) -> bool:
+    """Whether a mask, where it is true, puts a large negative number in the place of what there is."""
+    waiting, seen = [(name, True)], set()
+    while waiting:
+        use = value, hidden = waiting.pop()
+        for node, position in consumers.get(value, ()) if use not in seen else ():
+            if node.op == "where" and position == 0:
+                covers = [isinstance(item, (int, float)) and item <= -LARGE for item in node.inputs[1:]]
+                if any(covers):
+                    return covers[0] is hidden
+            turned = node.op in ("logical_not", "bitwise_not") or node.op == "equal" and _literal(node) == 0
+            if turned or node.op == "not_equal" and _literal(node) == 0 or position in facts_of(node.op).carries:
+                waiting += [(str(output), hidden is not turned) for output in node.outputs[:1]]
+        seen.add(use)
+    return False
 
 
 def _read(role: Role, node: Node, position: int, use: _Use, dtype: DType, specs: Specs, ends: Ends) -> Role:

@@ -224,6 +224,27 @@ def test_masks_of_all_of_none_and_ragged() -> None:
     assert any(not np.array_equal(row, np.sort(row)[::-1]) for row in rows)  # some have holes
 
 
+@pytest.mark.parametrize(("dtype", "turns", "hides"), [
+    ("bool", (), True), ("bool", ("turned",), False), ("bool", ("turned", "turned"), True), ("int64", ("zero",), False),
+    ("int64", ("nonzero",), True), ("bool", ("cast",), True),
+])
+def test_a_mask_that_hides_where_it_is_true_leaves_something_to_see_in_every_row(dtype: str, turns: tuple[str, ...], hides: bool) -> None:
+    b = GraphBuilder("masked")
+    x, mask = b.input("x", "float32", ["batch", "time"]), b.input("mask", dtype, ["batch", "time"])
+    turned = {"zero": ("equal", (0,), {}), "nonzero": ("not_equal", (0,), {}), "cast": ("astype", (), {"dtype": converter.ir.DType.BOOL}),
+              "turned": ("logical_not", (), {})}
+    for turn in turns:
+        op, operands, attributes = turned[turn]
+        mask = b.op(op, mask, *operands, **attributes)
+    b.output("y", b.op("softmax", b.op("where", mask, float("-inf"), x), axis=-1))
+    planner = Planner(b.graph())
+    cases = [planner.case(index, {"batch": 5, "time": 9}).inputs["mask"].astype(bool) for index in range(6)]
+    seen = [~case if hides else case for case in cases]
+    assert all(case[:, 0].all() for case in seen[:3])
+    assert not any(case.all() for case in seen)
+    assert any(not case.any() for case in seen[3])
+
+
 def test_factored_matrices_have_no_rows_of_zeros() -> None:
     b = GraphBuilder("factored")
     b.output("lu", b.op("lu_factor", b.input("x", "float32", ["batch", 4, 4])))

@@ -312,7 +312,7 @@ def test_a_number_is_read_after_it_is_written() -> None:
 def _sort_into_levels(rows: torch.Tensor) -> torch.Tensor:
     """Each row times the number of its level, written level by level."""
     levels = (rows.sum(1) > 0).long()
-    merged = torch.zeros((len(rows), 2) + rows.shape[1:])
+    merged = torch.zeros((len(rows), 2, *rows.shape[1:]))
     for level in range(len(torch.zeros(2))):
         chosen = torch.where(levels == level)[0]
         merged[chosen] = rows[chosen].unsqueeze(1) * (level + 1.5)
@@ -322,4 +322,5 @@ def _sort_into_levels(rows: torch.Tensor) -> torch.Tensor:
 def test_the_length_of_a_tensor_stays_free_in_code_that_only_one_way_of_tracing_takes() -> None:
     built_in = len
     model = require_equal(_sort_into_levels, *((torch.randn(count, 3),) for count in (6, 3, 11)))
-    assert model.graph.inputs[0].spec.shape[0] != 6 and len is built_in
+    assert model.graph.inputs[0].spec.shape[0] != 6
+    assert len is built_in
