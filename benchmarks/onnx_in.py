@@ -37,7 +37,7 @@ import torch
 
 import converter
 from adapters.onnx.file_session import OnnxFileSession
-from adapters.onnx.reading.model import nodes_of
+from adapters.onnx.functions import nodes_of
 from adapters.onnx.registry import readers
 from benchmarks.onnx_exports import MODELS, Export, write
 from benchmarks.runtime import onnxruntime_call

@@ -139,7 +139,7 @@ def shortened(error: BaseException) -> str:
 
 def _nodes(path: Path) -> int:
     """How many nodes a file has, in its functions' and subgraphs' bodies as often as they stand there."""
-    from adapters.onnx.reading.model import nodes_of
+    from adapters.onnx.functions import nodes_of
 
     try:
         proto = onnx.load(path, load_external_data=False)

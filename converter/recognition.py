@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,10 +32,19 @@ class Checkpoint:
     def __init__(self, path: str | Path, key: str | None = None, *, allow_pickle: bool = False, names: NameOptions | None = None) -> None:
         self.path, self.key, self.allow_pickle, self.names = Path(path), key, allow_pickle, names or NameOptions()
 
-    @cached_property
+    @property
     def store(self) -> ParameterStore:
-        """The tensors. Raises as `load_parameters` does."""
-        return load_parameters(self.path, self.key, allow_pickle=self.allow_pickle, names=self.names)
+        """The tensors. Raises as `load_parameters` does; a file that is refused is read once too."""
+        if isinstance(self._opened, ConverterError):
+            raise copy(self._opened)
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> ParameterStore | ConverterError:
+        try:
+            return load_parameters(self.path, self.key, allow_pickle=self.allow_pickle, names=self.names)
+        except ConverterError as error:
+            return error
 
 
 @dataclass(frozen=True)

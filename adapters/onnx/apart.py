@@ -25,7 +25,7 @@ import numpy as np
 from converter.errors import ConverterError, FormatError, RunError
 from converter.ir import Array, DType
 
-SECONDS, SPEED = 10.0, 5e6
+SECONDS, SPEED = 6.0, 5e6
 """A file may take so long to load, or for a run, and as long as it takes to read it at so many bytes a second."""
 BUSY = 10
 """On a machine that is busy with others it may take so many times as long, as long as the processor was not its own for the time it has."""

@@ -11,7 +11,8 @@ import onnx
 import onnxruntime
 
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
-from converter.errors import FormatError, RunError
+from adapters.onnx.functions import check_functions
+from converter.errors import ConverterError, FormatError, RunError
 from converter.ir import Array
 
 
@@ -20,11 +21,12 @@ class OnnxFileSession:
 
     Not `optimised`, it runs the nodes that are there, and none that it fuses of them: those may round otherwise, to 8 bits too.
 
-    Raises `FormatError` when ONNX Runtime does not load the file.
+    Raises `FormatError` when ONNX Runtime does not load the file, and for functions that it would write out to very many nodes.
     """
 
     def __init__(self, path: str | Path, optimised: bool = True) -> None:
         self.path = Path(path)
+        _check_functions(self.path)
         try:
             self.session = _session(str(path), self.path, optimised)
         except Exception as error:  # onnxruntime's errors have no common class of their own
@@ -62,6 +64,17 @@ class OnnxFileSession:
         arrays = {name: np.asarray(array) for name, array in inputs.items() if name in self.inputs}
         results = run_session(_session(proto.SerializeToString(), self.path), wanted, arrays)
         return {name: result for name, result in zip(wanted, results, strict=True) if isinstance(result, np.ndarray)}
+
+
+def _check_functions(path: Path) -> None:
+    try:
+        proto = onnx.load_model(str(path), load_external_data=False)
+    except Exception:  # what is no ONNX file, ONNX Runtime refuses: it reads other kinds too
+        return
+    try:
+        check_functions(proto)
+    except ConverterError as error:
+        raise error.within(str(path)) from error
 
 
 def _session(model: str | bytes, path: Path, optimised: bool = True) -> onnxruntime.InferenceSession:

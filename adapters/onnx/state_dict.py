@@ -20,7 +20,8 @@ def load_state_dict(path: str | Path) -> ParameterStore | None:
         FormatError: not an ONNX file, a damaged one, or one without weights.
         UnsupportedError: initializers of dtypes that cannot be carried; all are listed.
     """
-    from adapters.onnx.reading.model import nodes_of, read_foreign
+    from adapters.onnx.functions import nodes_of
+    from adapters.onnx.reading.model import read_foreign
 
     path = Path(path)
     try:

@@ -33,7 +33,7 @@ MAX_INTEGER_BYTES = 256
 MAX_OPCODES = 10_000_000
 """Some 50 make a tensor. Each makes one value at most, so that this bounds memory to some hundred MB."""
 MAX_CONTAINERS = 2_000_000
-"""Dicts, sets and objects, of at most some 220 bytes each."""
+"""Dicts, sets and objects, of at most some 220 bytes each, and names of classes that are looked up."""
 MAX_MARKS = 1000
 """Containers being filled within each other."""
 MAX_NAME = 500
@@ -137,7 +137,7 @@ class _Reader:
     def count_container(self) -> None:
         self.containers += 1
         if self.containers > MAX_CONTAINERS:
-            raise Malformed(f"it has more than {MAX_CONTAINERS} dicts, sets and objects, which no state_dict needs")
+            raise Malformed(f"it has more than {MAX_CONTAINERS} dicts, sets, objects and names of classes, which no state_dict needs")
 
     def pop_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.below.pop()
@@ -183,6 +183,7 @@ class _Reader:
     def find(self, module: Any, name: Any) -> Any:
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
             raise Malformed("the name of a class is no name")
+        self.count_container()
         full = f"{module}.{name}"
         found = TABLE.get(full) or ARRAYS.get(full)
         if found is None and full.startswith(self.kept):

@@ -14,6 +14,7 @@ import torch
 from adapters.safetensors.read import load_safetensors
 from adapters.safetensors.write import save_safetensors
 from adapters.torch_files.unpickle import unpickle
+from converter.cli.inspect import describe
 from converter.errors import FormatError, UnsupportedError
 from converter.format import bind_parameters
 from converter.generator import BLOCK, Generator
@@ -49,7 +50,7 @@ def test_ids_as_keys_are_read() -> None:
 
 @pytest.mark.parametrize("code", [b"\x8f", b"}"])
 def test_containers_are_counted(code: bytes) -> None:
-    with pytest.raises(FormatError, match="dicts, sets and objects"):
+    with pytest.raises(FormatError, match="dicts, sets, objects"):
         read(b"\x80\x04(" + code * 2_000_001 + b"t.")
 
 
@@ -131,3 +132,27 @@ def test_old_checkpoints_with_odd_strides_are_read(tmp_path: Path) -> None:
     found = load_parameters(tmp_path / "w.pt")
     for name, tensor in tensors.items():
         assert np.array_equal(found.read(name), tensor.resolve_conj().numpy())
+
+
+def test_names_of_classes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.torch_files.unpickle.MAX_CONTAINERS", 1000)
+    assert len(read(b"\x80\x02(" + b"ccollections\nOrderedDict\n" * 1000 + b"t.")) == 1000
+    with pytest.raises(FormatError, match="names of classes"):
+        read(b"\x80\x02(" + b"ccollections\nOrderedDict\n" * 1001 + b"t.")
+
+
+@pytest.mark.parametrize("pickle", [b"\x80\x02(N.", b"\x80\x02}.", b"\x80\x02cos\nsystem\n)R."])
+def test_a_file_that_is_refused_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickle: bytes) -> None:
+    """By `inspect` too, which asks whether it is recognised before it tells what is in it."""
+    path, times = tmp_path / "w.pkl", []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        times.append(args)
+        return unpickle(*args, **kwargs)
+
+    path.write_bytes(pickle)
+    monkeypatch.setattr("adapters.torch_files.read.unpickle", counted)
+    with pytest.raises(FormatError) as told:
+        describe(str(path))
+    assert len(times) == 1
+    assert str(told.value).count("w.pkl") == 1

@@ -24,10 +24,11 @@ from converter.errors import FormatError, RunError
 X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
 
-def saved(path: Path, nodes: list[onnx.NodeProto], output: int = TensorProto.FLOAT, more: Any = (), **options: Any) -> Path:
-    info = helper.make_tensor_value_info
+def saved(path: Path, nodes: list[onnx.NodeProto], output: int = TensorProto.FLOAT, more: Any = (),
+          functions: list[onnx.FunctionProto] | None = None, **options: Any) -> Path:
+    info, imports = helper.make_tensor_value_info, [helper.make_opsetid("", 18), *[helper.make_opsetid("own", 1)] * bool(functions)]
     graph = helper.make_graph(nodes, "g", [info("x", TensorProto.FLOAT, ["n", 3])], [info("y", output, None)], list(more))
-    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path, **options)
+    onnx.save_model(helper.make_model(graph, opset_imports=imports, ir_version=8, functions=functions or []), path, **options)
     return path
 
 
@@ -112,6 +113,26 @@ def test_a_machine_that_is_busy_is_waited_for(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGSTOP)
     threading.Timer(1.0, os.kill, (child.pid, signal.SIGCONT)).start()
     assert session.run(X)["y"].shape == (2, 3)
+
+
+def calling(depth: int) -> list[onnx.FunctionProto]:
+    """Functions each of which calls the next one twice: the first stands for 2^depth nodes."""
+    own, standard = helper.make_opsetid("own", 1), helper.make_opsetid("", 18)
+    made = [helper.make_function("own", f"F{place}", ["a"], ["b"], [helper.make_node(f"F{place + 1}", ["a"], ["c"], domain="own"),
+                                                                    helper.make_node(f"F{place + 1}", ["c"], ["b"], domain="own")], [own])
+            for place in range(depth)]
+    return [*made, helper.make_function("own", f"F{depth}", ["a"], ["b"], [helper.make_node("Neg", ["a"], ["b"])], [standard])]
+
+
+def test_functions_that_stand_for_very_many_nodes(tmp_path: Path) -> None:
+    """They are refused before ONNX Runtime writes them out."""
+    nodes = [helper.make_node("F0", ["x"], ["y"], domain="own")]
+    few = OnnxFileApart(saved(tmp_path / "few.onnx", nodes, functions=calling(4)))
+    np.testing.assert_array_equal(few.run(X)["y"], X["x"])
+    path, start = saved(tmp_path / "many.onnx", nodes, functions=calling(24)), time.monotonic()
+    with pytest.raises(FormatError, match=r"functions grow too large.*at most 50000 nodes"):
+        OnnxFileApart(path, seconds=600)
+    assert time.monotonic() - start < 60
 
 
 def test_what_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
