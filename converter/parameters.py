@@ -20,10 +20,11 @@ class ParameterStore(ABC):
     """An ordered set of named tensors. Subclasses read from memory, a checkpoint, JSON, or HDF5.
 
     `key` is the entry of a checkpoint that they lie under, None where they are the whole of it; `notes` what a person should
-    know of where they come from.
+    know of where they come from; `kind` what the file is called, where it is none of those that its format is named for.
     """
 
     key: str | None = None
+    kind: str | None = None
     notes: tuple[str, ...] = ()
 
     @abstractmethod

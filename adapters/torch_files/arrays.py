@@ -19,6 +19,7 @@ from adapters.torch_files.archive import COPY
 from adapters.torch_files.content import Function, Kind, Malformed, OtherTensor, Record, refuse_others, require_span, sizes, text
 from converter.errors import FormatError
 from converter.ir import DType
+from converter.kinds import NPZ
 from converter.npz import read_npz
 from converter.parameters import InMemoryParameters
 
@@ -89,7 +90,9 @@ def load_npz(path: Path, key: str | None = None) -> InMemoryParameters:
         found = {name: held(values) for name, values in read_npz(path).items()}
     except Malformed as error:
         raise FormatError(DAMAGED, received=str(error), fix=COPY) from error
-    return in_memory(found)
+    store = in_memory(found)
+    store.kind = NPZ.title
+    return store
 
 
 def in_memory(tensors: Mapping[str, HeldArray | OtherTensor]) -> InMemoryParameters:

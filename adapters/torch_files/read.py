@@ -46,6 +46,7 @@ class CheckpointParameters(ParameterStore):
         key: the entry that the state_dict was found under, None where it is the whole file.
         notes: what a person should know of the file.
         layers: as `converter.state_dict.Found.layers`.
+        kind: what the file is, where it is no state_dict by itself.
 
     Raises:
         UnsupportedError: tensors that are sparse, quantized, nested or of a dtype that the format lacks; all are listed.
@@ -53,8 +54,8 @@ class CheckpointParameters(ParameterStore):
     """
 
     def __init__(self, archive: Archive | LegacyFile, tensors: Mapping[str, Any], key: str | None, notes: tuple[str, ...] = (),
-                 layers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self.key, self.notes, self._layers = key, notes, layers or {}
+                 layers: Mapping[str, Mapping[str, Any]] | None = None, kind: str | None = None) -> None:
+        self.key, self.notes, self._layers, self.kind = key, notes, layers or {}, kind
         self._archive = archive
         self._big = archive.big
         refuse_others(tensors)
@@ -226,24 +227,25 @@ def _load(archive: Archive, key: str | None) -> CheckpointParameters:
         if key is not None:
             raise FormatError("a TorchScript archive is one state_dict, without entries", received=f"key {key!r}", fix="leave the key out")
         found = script_state_dict(archive, content)
-        return CheckpointParameters(archive, found.tensors, found.key, found.notes)
+        return CheckpointParameters(archive, found.tensors, found.key, found.notes, kind="TorchScript archive")
     return CheckpointParameters(archive, *_chosen(content, foreign, key, archive.file.size))
 
 
 def _chosen(content: Any, foreign: Sequence[str], key: str | None,
-            size: int) -> tuple[Mapping[str, Any], str | None, tuple[str, ...], Any]:
-    """The state_dict of a file of `size` bytes, the entry that it is under, what to say of it, and of its layers."""
+            size: int) -> tuple[Mapping[str, Any], str | None, tuple[str, ...], Any, str | None]:
+    """The state_dict of a file of `size` bytes, the entry that it is under, what to say of it, and of its layers, and what the file is."""
 
     def find(content: Any, objects: Sequence[str], tensors: tuple[type, ...] = (TensorRef, OtherTensor)) -> Found:
         return find_state_dict(content, key, lambda value: isinstance(value, tensors),
                                lambda value: value.kind if isinstance(value, INERT) else None, objects)
 
+    kind = None
     try:
         found = find(content, foreign)
     except SeveralStateDicts:
         raise
     except FormatError as error:
-        found, foreign = _otherwise(content, foreign, key, find, error)
+        found, foreign, kind = _otherwise(content, foreign, key, find, error)
     tensors = dict(found.tensors)
     records = dict.fromkeys(value for value in tensors.values() if isinstance(value, ArrayRecord))
     _require_growth(sum(record.nbytes for record in records), size)
@@ -251,12 +253,13 @@ def _chosen(content: Any, foreign: Sequence[str], key: str | None,
     tensors.update((name, arrays[value]) for name, value in found.tensors.items() if isinstance(value, ArrayRecord))
     beside = (f"Python objects beside the state_dict, left alone: {', '.join(foreign[:_LISTED])}"
               + (f" and {len(foreign) - _LISTED} more" if len(foreign) > _LISTED else ""),) if foreign else ()
-    return tensors, found.key, (*found.notes, *beside), found.layers
+    return tensors, found.key, (*found.notes, *beside), found.layers, kind
 
 
 def _otherwise(content: Any, foreign: Sequence[str], key: str | None, find: Callable[..., Found],
-               error: FormatError) -> tuple[Found, Sequence[str]]:
-    """The state_dict of a whole module or, where there is none, of NumPy's arrays, which are its parameters where the name is usual.
+               error: FormatError) -> tuple[Found, Sequence[str], str]:
+    """The state_dict of a whole module or, where there is none, of NumPy's arrays, which are its parameters where the name is usual;
+    what is left of `foreign`, and what the file is.
 
     Raises `error` where there is neither.
     """
@@ -265,7 +268,7 @@ def _otherwise(content: Any, foreign: Sequence[str], key: str | None, find: Call
     left = [name for name in foreign if name not in modules.kinds]
     try:
         if modules.kinds:
-            return find(unfolded, left), left
+            return find(unfolded, left), left, "whole PyTorch module"
         found = find(content, foreign, (TensorRef, OtherTensor, ArrayRecord))
     except SeveralStateDicts:
         raise
@@ -274,7 +277,7 @@ def _otherwise(content: Any, foreign: Sequence[str], key: str | None, find: Call
     if key is None and found.key is not None and found.key.rpartition(".")[2] not in KEYS:
         raise FormatError("the checkpoint holds no tensors of PyTorch, but NumPy arrays", received=f"arrays under {found.key[:80]!r}",
                           fix=f"if these are the parameters, say so: --key {found.key}")
-    return found, foreign
+    return found, foreign, "NumPy arrays in a file of torch.save"
 
 
 def _load_pickle(path: Path, key: str | None) -> ParameterStore:
@@ -290,14 +293,14 @@ def _load_pickle(path: Path, key: str | None) -> ParameterStore:
     try:
         data: Any = file.view(0, file.size)
         content, foreign, _ = unpickle(memoryview(data), no_storage, where="the pickle")
-        tensors, found, notes, _ = _chosen(content, foreign, key, file.size)
+        tensors, found, notes, *_ = _chosen(content, foreign, key, file.size)
     except SeveralStateDicts:
         raise
     except FormatError as error:
         raise FormatError(PICKLED.title, received=error.received or error.message, expected="names and NumPy arrays",
                           fix=error.fix if "--key" in (error.fix or "") else PICKLED.fix) from error
     store = in_memory(tensors)
-    store.key, store.notes = found, notes
+    store.key, store.notes, store.kind = found, notes, "Python pickle of NumPy arrays"
     return store
 
 

@@ -72,7 +72,7 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
             if store.file_range(name) is None:  # both compare a storage with its checksum, where the file has one
                 store.read(name)
         entry = store.key
-        return {"file": file, "format": folder_title(path) if form is None else form.title,
+        return {"file": file, "format": folder_title(path) if form is None else store.kind or form.title,
                 "bytes": sum(item.stat().st_size for item in files), **({"key": entry} if entry else {}),
                 "recognised": None if found is None else _as_recognised(found), **({"reason": reason} if reason else {}),
                 "notes": list(store.notes), "parameters": _parameters(store)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -175,6 +176,47 @@ def test_inspect_says_in_one_line_why_a_folder_is_not_recognised(tmp_path: Path)
     (line,) = [line for line in shown.output.splitlines() if "Not recognised" in line]
     assert "missing: 'embeddings.word_embeddings.weight'" in line
     assert "\\n" not in line
+
+
+WEIGHT = {"fc.weight": np.ones((2, 3), np.float32)}
+
+
+def dumped(path: Path, content: object) -> None:
+    path.write_bytes(pickle.dumps(content, 2))
+
+
+def arrays(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **WEIGHT)
+
+
+def older(path: Path, content: object) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+READ: dict[str, tuple[Callable[[Path], object], str]] = {
+    "state_dict": (lambda path: torch.save(torch.nn.Linear(3, 2).state_dict(), path), "PyTorch state_dict"),
+    "older": (lambda path: older(path, torch.nn.Linear(3, 2).state_dict()), "PyTorch state_dict"),
+    "npz": (arrays, "NumPy arrays (.npz)"),
+    "pickle": (lambda path: dumped(path, WEIGHT), "Python pickle of NumPy arrays"),
+    "nested pickle": (lambda path: dumped(path, {"epoch": 3, "model": WEIGHT}), "Python pickle of NumPy arrays"),
+    "arrays": (lambda path: torch.save(WEIGHT, path), "NumPy arrays in a file of torch.save"),
+    "module": (lambda path: torch.save(torch.nn.Linear(3, 2), path), "whole PyTorch module"),
+    "older module": (lambda path: older(path, torch.nn.Linear(3, 2)), "whole PyTorch module"),
+    "script": (lambda path: torch.jit.script(torch.nn.Linear(3, 2)).save(str(path)), "TorchScript archive"),
+    "safetensors": (lambda path: save_file(WEIGHT, path), "safetensors state_dict"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", ["w.pt", "w.npz", "w.pkl", "w.bin", "w"])
+@pytest.mark.parametrize("kind", list(READ))
+def test_inspect_says_what_a_file_is_whatever_its_name_is(tmp_path: Path, kind: str, name: str) -> None:
+    write, title = READ[kind]
+    write(tmp_path / name)
+    shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / name)])
+    assert shown.exit_code == 0
+    assert f"{name}: {title}, " in shown.output
 
 
 def test_inspect_tells_of_a_program_without_loading_it(tmp_path: Path) -> None:
