@@ -69,7 +69,8 @@ def describe(file: str, digest: bool = True, key: str | None = None) -> dict[str
         store = checkpoint.store if found is None or found.store is None else found.store
         files = checkpoint_files(file) if found is None or not found.files else found.files
         for name in store.names() if digest else ():
-            if store.file_range(name) is None:  # both compare a storage with its checksum, where the file has one
+            # Both compare a storage with its checksum, where the file has one.
+            if store.alias_of(name) is None and store.file_range(name) is None:
                 store.read(name)
         entry = store.key
         return {"file": file, "format": folder_title(path) if form is None else store.kind or form.title,

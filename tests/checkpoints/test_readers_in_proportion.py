@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.safetensors.read import load_safetensors
+from adapters.safetensors.read import SafetensorsParameters, load_safetensors
 from adapters.safetensors.write import save_safetensors
 from adapters.torch_files.unpickle import unpickle
 from converter.cli.inspect import describe
@@ -156,3 +156,18 @@ def test_a_file_that_is_refused_is_read_once(tmp_path: Path, monkeypatch: pytest
         describe(str(path))
     assert len(times) == 1
     assert str(told.value).count("w.pkl") == 1
+
+
+def test_inspect_reads_a_tensor_of_many_names_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, times = {f"{number}.weight": "w" for number in range(50)}, []
+    path = safetensors(tmp_path / "w.safetensors", {"__metadata__": names, "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}},
+                       bytes(8))
+    own = SafetensorsParameters.read
+
+    def counted(store: SafetensorsParameters, name: str) -> Any:
+        times.append(name)
+        return own(store, name)
+
+    monkeypatch.setattr(SafetensorsParameters, "read", counted)
+    assert describe(str(path))["parameters"]["tensors"] == 1
+    assert times == ["w"]
