@@ -17,8 +17,8 @@ LONGEST = 500
 def require_readable(path: str | Path) -> Path:
     """`path`, of something that may be read.
 
-    Raises `FormatError` when nothing is there, or what can have no end (a device, or a pipe for what is not JSON), or a file of
-    which the first bytes say that it is of a kind that nothing here reads.
+    Raises `FormatError` when nothing is there, or what can have no end (a device, or a pipe for what is not JSON), an empty file, or
+    one of which the first bytes say that it is of a kind that nothing here reads.
     """
     path = Path(path)
     try:
@@ -30,10 +30,12 @@ def require_readable(path: str | Path) -> Path:
         raise FormatError("there is no such file", where=str(path), fix=f"beside it lies {', '.join(near)}" if near else None)
     if not path.is_file() and not path.is_dir():
         named = next((item for item in formats().values() if path.suffix.lower() in item.suffixes), None)
-        if not path.is_fifo() or named is not None and not named.streams:
+        if not path.is_fifo() or holds_program(path) or named is not None and not named.streams:
             raise FormatError("neither a file nor a folder", where=str(path), received="a pipe" if path.is_fifo() else "a device",
                               fix="write its content to a file first")
     if path.is_file():
+        if not path.stat().st_size:  # those of /proc say so too, some of which wait for ever
+            raise FormatError("the file is empty", where=str(path), fix="copy or download it again")
         _refuse_foreign(path)
     return path
 

@@ -40,6 +40,9 @@ PACKED = "_packed_params"
 
 LISTED = 8
 
+MOST_WITHIN = 100_000
+"""Values beside a state_dict that are looked through for tensors."""
+
 
 class SeveralStateDicts(FormatError):
     """A checkpoint with several state_dicts, of which none is the usual one. `keys` are their entries."""
@@ -162,8 +165,29 @@ class _Finder:
         if packed:
             raise FormatError("the state_dict's weights are quantised and packed by torch.ao", received=some(packed),
                               expected="dense, unquantised tensors", fix=QUANTISED)
-        note = f"entries of the state_dict that are no tensors, left out: {some([name[:60] for name in others])}"
-        return Found(tensors, key, (*getattr(content, "notes", ()), *((note,) if others else ())), getattr(content, "layers", {}))
+        notes = [*getattr(content, "notes", ())]
+        notes += [f"entries of the state_dict that are no tensors, left out: {some([name[:60] for name in others])}"] * bool(others)
+        within = {name: count for name, value in others.items() if (count := self.within(value))}
+        if within:
+            told = some([f"{name[:60]} ({count} tensor{'s' * (count > 1)})" for name, count in within.items()])
+            notes.append(f"tensors are left out that lie in lists or dicts among these: {told}")
+        return Found(tensors, key, tuple(notes), getattr(content, "layers", {}))
+
+    def within(self, content: Any) -> int:
+        """How many tensors lie in lists and dicts in each other; what is there twice is counted once."""
+        seen, waiting, count = set[int](), [content], 0
+        while waiting and len(seen) < MOST_WITHIN:
+            value = waiting.pop()
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            if self.is_tensor(value):
+                count += 1
+            elif isinstance(value, Mapping):
+                waiting += value.values()
+            elif isinstance(value, (list, tuple)):
+                waiting += value
+        return count
 
     def at(self, content: Any, steps: Sequence[str]) -> tuple[tuple[Any] | None, Any]:
         """The value under a key, in a tuple, the longest names tried first; None and where the search ended if it is not there."""

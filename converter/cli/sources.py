@@ -201,7 +201,9 @@ def _from_module(module: str, store: Any, source: str | None, update: Callable[[
 def _from_program(source: str, update: Callable[[str], None], given: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
     from converter.checkpoint import source_metadata
     from converter.discovery import framework_of_program, live, requiring
+    from converter.paths import require_readable
 
+    require_readable(source)
     for name in ("module", "architecture", "inputs", "fix", "input_file", "state", "key", "prefix", "rename", "allow_extra"):
         if given.get(name):
             option = name.replace("inputs", "input").replace("_", "-")

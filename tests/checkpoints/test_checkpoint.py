@@ -21,6 +21,7 @@ from adapters.torch_files.read import CheckpointParameters
 from converter.checkpoint import SelectedParameters, load_parameters, source_metadata
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.parameters import InMemoryParameters
+from converter.paths import open_path
 
 DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64,
           torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128, torch.float8_e4m3fn,
@@ -255,6 +256,15 @@ def test_what_may_have_no_end_is_not_read(tmp_path: Path, name: str) -> None:
     (tmp_path / "m.json").symlink_to("/dev/zero")
     with pytest.raises(FormatError, match="neither a file nor a folder"):
         converter.load(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.npz", "w.bin", "w", "m.json", "m.h5", "m.onnx", "p.pt2"])
+def test_an_empty_file_is_not_opened(tmp_path: Path, name: str) -> None:
+    """Files of /proc say that they are empty, and some of them wait for ever when they are read."""
+    (tmp_path / name).touch()
+    with pytest.raises(FormatError, match="the file is empty") as caught:
+        open_path(tmp_path / name)
+    assert caught.value.where == str(tmp_path / name)
 
 
 # Folders -----------------------------------------------------------------------------------------------------------------

@@ -155,3 +155,20 @@ def test_keys_with_dots_are_tried_whole_first(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "c.pt", "a")
     with pytest.raises(FormatError, match=r"has no entry 'a\.x'"):
         load_checkpoint(tmp_path / "c.pt", "a.x")
+
+
+@pytest.mark.parametrize(("beside", "told"), [
+    ({"history": [torch.ones(2), torch.ones(3)]}, "history (2 tensors)"),
+    ({"more": {"deep": [(torch.ones(1),)]}, "epoch": 3}, "more (1 tensor)"),
+    ({"same": [STATE["0.bias"]] * 3}, "same (1 tensor)"),
+])
+def test_tensors_within_what_is_left_out_are_told(tmp_path: Path, beside: dict[str, Any], told: str) -> None:
+    torch.save({**torch.nn.Linear(3, 2).state_dict(), **beside}, tmp_path / "w.pt")
+    store = load_checkpoint(tmp_path / "w.pt")
+    assert store.names() == ("weight", "bias")
+    assert any(note == f"tensors are left out that lie in lists or dicts among these: {told}" for note in store.notes)
+
+
+def test_what_holds_no_tensors_is_not_said_to(tmp_path: Path) -> None:
+    torch.save({**torch.nn.Linear(3, 2).state_dict(), "epoch": 3, "names": ["a", "b"]}, tmp_path / "w.pt")
+    assert load_checkpoint(tmp_path / "w.pt").notes == ("entries of the state_dict that are no tensors, left out: epoch, names",)

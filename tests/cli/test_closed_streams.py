@@ -34,6 +34,8 @@ def shell(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ("$C inspect $M >/dev/full", 2, "No space left"),
     ("mkfifo pipe; $C inspect pipe", 2, ""),
     ("mkfifo pipe.json; $C json-to-hdf5 pipe.json -o o.h5", 2, "pipe"),
+    ("mkfifo p.pt2; $C inspect p.pt2", 2, "pipe"),
+    ("mkfifo p.pt2; $C torch-to-json p.pt2 --allow-pickle -o o.json", 2, "pipe"),
     ("cat $M | $C json-to-hdf5 /dev/stdin -o o.h5", 0, "Wrote"),
 ])
 def test_a_stream(tmp_path: Path, line: str, code: int, said: str) -> None:
