@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -36,7 +37,9 @@ def parse_bytes(text: str, where: str) -> int:
 
 
 def shown_bytes(nbytes: float) -> str:
-    """`1.2 MB`: three digits, powers of 1000."""
+    """`1.2 MB`: three digits, powers of 1000; beyond what a float holds, the power of ten."""
+    if nbytes >= 1e30:
+        return f"10^{math.floor(math.log10(nbytes))} bytes"
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if nbytes < 999.5 or unit == "TB":
             return f"{nbytes:.0f} {unit}" if unit == "B" or 999.5 > nbytes >= 99.5 else f"{nbytes:.3g} {unit}"

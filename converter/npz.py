@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from converter.errors import ConverterError, FormatError
-from converter.side_files import is_regular
+from converter.side_files import require_plain
 
 Array = np.ndarray[Any, Any]
 
@@ -30,8 +30,7 @@ def read_npz(path: str | Path) -> dict[str, Array]:
             unpacks to much.
     """
     path = Path(path)
-    if path.exists() and not is_regular(path):
-        raise FormatError("not a plain file", where=str(path), expected="an .npz file", fix="give a file on the disk")
+    require_plain(path, "an .npz file")
     try:
         with path.open("rb") as file:
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
@@ -84,7 +83,19 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> Array
                 raise FormatError("an array that is longer or shorter than its header says", where=where,
                                   expected=f"{math.prod(shape) * dtype.itemsize} bytes", received=f"{info.file_size - stream.tell()}")
     with archive.open(info) as stream:
-        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+        return with_text(np.asarray(np.lib.format.read_array(stream, allow_pickle=False)), where)
+
+
+LAST_CHARACTER = 0x10FFFF
+
+
+def with_text(array: Array, where: str) -> Array:
+    """An array as it is. Raises `FormatError` for one of text with what is no character, which Python cannot hold."""
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        codes = np.ascontiguousarray(array).reshape(-1).view(array.dtype.byteorder.replace("|", "=") + "u4")
+        if int(codes.max()) > LAST_CHARACTER:
+            raise FormatError("a text with what is no character", where=where, received=f"the code {int(codes.max()):#x}")
+    return array
 
 
 def write_npz(file: BinaryIO, arrays: Mapping[str, Any]) -> None:

@@ -20,11 +20,21 @@ def is_regular(path: str | Path) -> bool:
         return False
 
 
-def read_small(path: str | Path, limit: int) -> bytes:
-    """A file's content. Raises `FormatError` where it is no plain file, cannot be read, or has more than `limit` bytes."""
+def require_plain(path: str | Path, expected: str | None = None) -> None:
+    """Raises `FormatError` for what is no plain file, or is empty: files of /proc say that they are, and may wait for ever."""
     path = Path(path)
-    if path.exists() and not is_regular(path):
-        raise FormatError("not a plain file", where=str(path), fix="give a file on the disk")
+    if not path.exists():
+        return
+    if not is_regular(path):
+        raise FormatError("not a plain file", where=str(path), expected=expected, fix="give a file on the disk")
+    if not path.stat().st_size:
+        raise FormatError("the file is empty", where=str(path), expected=expected)
+
+
+def read_small(path: str | Path, limit: int) -> bytes:
+    """A file's content. Raises `FormatError` where it is no plain file, empty, cannot be read, or has more than `limit` bytes."""
+    path = Path(path)
+    require_plain(path)
     try:
         with path.open("rb") as file:
             content = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)

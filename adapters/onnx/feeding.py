@@ -12,6 +12,8 @@ import onnxruntime
 from adapters.onnx.lowering.context import ONNX_DTYPES
 from converter.ir import Array, DType
 
+onnxruntime.set_default_logger_severity(4)  # what fails is said by the error, and a log line on stderr has control characters
+
 INEXACT_IN_FLOAT64 = ("MatMulScaleFusion",)
 """Optimizers of ONNX Runtime's that round a float64 model's numbers to float32: this one, the factor of a product."""
 

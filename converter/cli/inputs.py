@@ -13,8 +13,8 @@ import numpy as np
 from converter.dims import Dim, Expr, evaluate, substitute, symbols
 from converter.errors import ConverterError, FormatError
 from converter.ir import Array, DimRange, Example, TensorSpec
-from converter.npz import read_npz, unreadable
-from converter.side_files import is_regular
+from converter.npz import read_npz, unreadable, with_text
+from converter.side_files import require_plain
 
 PATTERN = re.compile(r"(?P<name>[^:\[\]{}]+):(?P<dtype>\w+)\[(?P<shape>[^\[\]]*)\](?:\{(?P<low>-?\d+)\.\.(?P<high>-?\d+)\})?\Z")
 EXAMPLE = "'tokens:int64[batch,time]', or 'tokens:int64[batch,time]{0..30000}' to draw from a range"
@@ -184,8 +184,7 @@ def read_recorded(path: str | Path) -> tuple[Example, ...]:
 def read_array(path: str | Path) -> Array:
     """The array of an .npy file. Raises `FormatError`; never unpickles."""
     path = Path(path)
-    if path.exists() and not is_regular(path):
-        raise FormatError("not a plain file", where=str(path), expected="an .npy file", fix="give a file on the disk")
+    require_plain(path, "an .npy file")
     try:
         content = np.load(path, allow_pickle=False)
     except Exception as error:
@@ -194,4 +193,4 @@ def read_array(path: str | Path) -> Array:
         content.close()
         raise FormatError("several arrays, where one is needed", where=str(path), expected="an .npy file",
                           fix="give the .npz by itself: --input-file")
-    return content
+    return with_text(content, str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -100,6 +101,7 @@ def command(files: tuple[str, ...], runtimes: tuple[str, ...], source: str | Non
     for name in runtimes:
         _check_runtime(name)
     limit, share = parse_bytes(memory, "--memory"), None if quantisation is None else _share(quantisation)
+    _check_outputs((html_file, junit_file), parts, (*files, source, *input_files, *(text.rpartition("=")[2] for text in dumped)))
     arrays = _arrays(input_files)
     with progress("reading", quiet) as update:
         try:
@@ -168,7 +170,26 @@ def _arrays(paths: Sequence[str]) -> list[dict[str, Any]] | None:
         if not inside:
             raise FormatError("no .npz file in the directory", where=str(path))
         files += inside
-    return [read_npz(file) for file in files] or None
+    found = [read_npz(file) for file in files]
+    for file, arrays in zip(files, found, strict=True):
+        if not arrays:
+            raise FormatError("no arrays", where=str(file), expected="inputs by their names")
+    return found or None
+
+
+def _check_outputs(reports: Sequence[str | None], parts: str | None, given: Sequence[str | None]) -> None:
+    """Refuses a report that would be written over what is judged, or over the other, and a directory with files of somebody's."""
+    taken = {os.path.realpath(path) for path in given if path is not None}
+    for path in filter(None, reports):
+        if os.path.exists(path) and not os.path.isfile(path):
+            continue  # a device or a pipe loses nothing
+        if os.path.realpath(path) in taken:
+            raise click.UsageError(f"The report {path} would be written over a file that is given here too.")
+        taken.add(os.path.realpath(path))
+    if parts is not None:
+        from converter.equivalence.reduction import require_free
+
+        require_free(parts)
 
 
 def _command(files: Sequence[str], **options: Any) -> str:

@@ -114,6 +114,23 @@ def between(model: Model, nodes: Sequence[int], value: str, specs: Mapping[str, 
         return part(graph.inputs + cut)
 
 
+MOST_TEXT = 1 << 20
+PARTS = ("inputs.npz", "model.json", "model.onnx", "README.txt")
+REPEAT = "To repeat it, in this directory:"
+
+
+def require_free(directory: str | Path) -> None:
+    """Raises `ConverterError` for a directory with files of the names of a part that no reduction wrote, which would be lost."""
+    folder = Path(directory)
+    there = [name for name in PARTS if (folder / name).is_file() and not (folder / name).is_symlink()]
+    if not there:
+        return
+    text = (folder / "README.txt").read_bytes()[:MOST_TEXT] if "README.txt" in there else b""
+    if REPEAT.encode() not in text:
+        raise ConverterError("files lie there that no reduction wrote, and that it would write over", where=str(folder),
+                             received=", ".join(there), fix="give another directory: --reduce DIR")
+
+
 def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text: str) -> list[Path]:
     """Writes a part as `model.json` and `model.onnx`, its inputs as `inputs.npz`, and `README.txt` with the command that repeats it.
 
@@ -126,7 +143,7 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
     Returns: the files. One that cannot be written (an operator that ONNX lacks) is named in the text instead.
 
     Raises:
-        ConverterError: the directory cannot be written to.
+        ConverterError: the directory cannot be written to, or has files of these names that no reduction wrote.
     """
     from converter.format.atomic import atomic_path
     from converter.loading import save
@@ -135,7 +152,8 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("inputs.npz", "model.json", "model.onnx", "README.txt"):
+        require_free(folder)
+        for name in PARTS:
             # The files are written in this directory, and not where links lead, nor into pipes.
             if (folder / name).is_symlink() or (folder / name).is_fifo():
                 (folder / name).unlink()
@@ -155,7 +173,7 @@ def write(reduced: Reduced, directory: str | Path, command: Sequence[str], text:
             notes.append(f"{name} was not written: {error.message}")
     nodes = len(reduced.nodes)
     lines = [text, "", f"{nodes} node{'s' * (nodes != 1)} of the graph, numbers {', '.join(map(str, reduced.nodes[:40]))}"
-             f"{' …' if nodes > 40 else ''}.", *notes, "", "To repeat it, in this directory:", "",
+             f"{' …' if nodes > 40 else ''}.", *notes, "", REPEAT, "",
              *(f"    {shlex.join(['convert', 'verify', path.name, *command])}" for path in files if path.suffix != ".npz"), ""]
     with atomic_path(folder / "README.txt") as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
