@@ -10,12 +10,12 @@ import onnx
 
 from adapters.onnx.initializers import embedded_array
 from adapters.onnx.load import text_of
-from adapters.onnx.reading.bodies import read_body
+from adapters.onnx.reading.bodies import Body, read_body
 from adapters.onnx.reading.items import Item, is_numeric
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import GraphBuilder, Value
-from converter.dims import symbol
+from converter.dims import Dim, symbol
 from converter.equal_sizes import taken_as_equal
 from converter.errors import UnsupportedError
 from converter.ir import DType
@@ -44,8 +44,14 @@ def if_(g: Reader, condition: Item, *, then_branch: onnx.GraphProto, else_branch
         bodies = [read_body(g, branch, []) for branch in (then_branch, else_branch)]
     captured = {name: value for body in bodies for name, value in body.captured.items()}
     graphs = [body.graph([], captured) for body in bodies]
-    if [value.spec for value in bodies[0].results] != [value.spec for value in bodies[1].results]:
-        raise g.refuse("branches whose results have other dtypes or shapes")
+    for place, (first, second) in enumerate(zip(*(body.results for body in bodies), strict=False)):
+        if first.spec != second.spec:
+            what = "dtype" if first.dtype is not second.dtype else "number of axes" if first.rank != second.rank else "sizes"
+            name = text_of(g.node.output[place])
+            raise g.refuse(f"branches, chosen by what only a run knows, whose results differ in their {what}: {name} is "
+                           f"{first.spec} of then_branch and {second.spec} of else_branch")
+    if len(bodies[0].results) != len(bodies[1].results):
+        raise g.refuse("branches that give other numbers of results")
     return g.add("cond", _scalar(g, condition), *captured.values(), then_branch=graphs[0], else_branch=graphs[1])
 
 
@@ -114,10 +120,14 @@ def loop(g: Reader, trips: Item | None, condition: Item | None, *items: Any, bod
     endless = condition is None or known is not None and bool(known.reshape(-1)[0])
     if endless and steps is not None and _stays_true(body):
         (count,) = g.sizes(trips, "a number of steps")
-        if not isinstance(count, int) or count > 0:
+        if isinstance(count, int) and count <= 0:
+            made = read_body(g, body, kinds).results[1 + len(begin):]
+            return (*begin, *(g.op("broadcast_to", g.like(0, value), shape=(0, *value.shape)) for value in made))
+        else:
             told = g.refusals.told()
             try:
                 inner = read_body(g, body, kinds)
+                _check_carried(g, begin, inner)
             except UnsupportedError:
                 if not isinstance(count, int) or count * max(1, len(body.node)) > MOST_STEPS:
                     raise
@@ -137,8 +147,10 @@ def loop(g: Reader, trips: Item | None, condition: Item | None, *items: Any, bod
         g.op("size_of", g.op("maximum", given, g.like(0, given)), size=count)
         number = g.op("arange", start=0, stop=count, step=1, dtype=DType.INT64)
         inner = read_body(g, body, kinds)
+        _check_carried(g, begin, inner)
         return g.add("scan", *begin, number, *inner.captured.values(), states=len(begin), sequences=1, body=inner.as_scan())
     inner = read_body(g, body, kinds)
+    _check_carried(g, begin, inner)
     first = g.op("full", shape=(), fill_value=True, dtype=DType.BOOL) if condition is None else _scalar(g, condition)
     number = g.op("full", shape=(), fill_value=0, dtype=DType.INT64)
     limit = g.op("full", shape=(), fill_value=(1 << 62), dtype=DType.INT64) if trips is None else g.cast(_scalar(g, trips), DType.INT64)
@@ -146,6 +158,20 @@ def loop(g: Reader, trips: Item | None, condition: Item | None, *items: Any, bod
     found = g.add("while_loop", number, first, *begin, limit, *inner.captured.values(), carried=2 + len(begin), condition=going,
                   body=body_graph)
     return found[2:]
+
+
+def _check_carried(g: Reader, begin: Sequence[Value], body: Body) -> None:
+    """Raises `UnsupportedError` for a value of another dtype or shape after a step than before it, at any sizes but 0."""
+    for place, (before, after) in enumerate(zip(begin, body.results[1:], strict=False)):
+        if before.dtype is not after.dtype or before.rank != after.rank or any(map(_never_equal, before.shape, after.shape)):
+            raise g.refuse(f"a loop that changes the dtype or the shape of what it carries: {text_of(g.node.output[place]) or place} is "
+                           f"{before.spec} before a step and {after.spec} after it")
+
+
+def _never_equal(left: Dim, right: Dim) -> bool:
+    difference = left - right
+    factors = [difference] if isinstance(difference, int) else list(difference.terms.values())
+    return all(factor > 0 for factor in factors) or all(factor < 0 for factor in factors)
 
 
 MOST_STEPS = 10_000

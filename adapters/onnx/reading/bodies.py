@@ -12,7 +12,6 @@ from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from converter.builder import GraphBuilder, Value
 from converter.dims import Dim
-from converter.errors import FormatError
 from converter.format.limits import MAX_GRAPH_DEPTH
 from converter.ir import DType, Graph, GraphInput, Node
 
@@ -75,7 +74,7 @@ def read_body(outer: Reader, graph: onnx.GraphProto, kinds: Sequence[Kind]) -> B
         raise outer.refuse("a body that takes another number of values")
     reader = Reader(GraphBuilder("body"), outer.versions, outer.store, outer)
     if reader.depth > MAX_GRAPH_DEPTH:
-        raise FormatError("graphs within graphs, too deep", expected=f"at most {MAX_GRAPH_DEPTH} levels")
+        raise outer.refuse(f"graphs within graphs, too deep: a neutral model has {MAX_GRAPH_DEPTH} levels of them at most")
     inputs = []
     for item, (dtype, shape) in zip(graph.input, kinds, strict=True):
         name = text_of(item.name)

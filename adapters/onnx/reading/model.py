@@ -135,6 +135,7 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model without functions of its own, and without those operators that ONNX itself writes as functions and have no reader."""
     if proto.functions:
         check_functions(proto)
+        _bring_to_one_version(proto)
         try:
             proto = onnx.inliner.inline_local_functions(proto)
         except Exception as error:  # whatever the library's C++ raises
@@ -157,6 +158,40 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.inliner.inline_selected_functions(filled, own, exclude=True, inline_schema_functions=True)
     except Exception:  # whatever the library's C++ raises
         return proto  # the operators are refused by name then
+
+
+def _bring_to_one_version(proto: onnx.ModelProto) -> None:
+    """Gives functions the file's own version of each domain's operators, where theirs are called alike in it.
+
+    Raises `UnsupportedError` that lists those where they are not.
+    """
+    versions = _versions(proto)
+    other = []
+    for function in proto.functions:
+        for item in function.opset_import:
+            domain = "" if item.domain in STANDARD else text_of(item.domain)
+            wanted = versions.get(domain, item.version)
+            names = {text_of(node.op_type) for node in nodes_of(function) if node.domain in STANDARD} if not domain else set()
+            changed = sorted(name for name in names if item.version != wanted and _call(name, item.version) != _call(name, wanted))
+            if changed:
+                reason = f"a function with version {item.version} of {', '.join(changed)[:200]}, in a file with version {wanted}"
+                other.append({"operator": f"{function.domain}.{function.name}"[:120], "reason": reason})
+            item.version = wanted
+    if other:
+        raise UnsupportedError(f"{len(other)} function{'s' * (len(other) > 1)} cannot be read", items=other,
+                               expected="operators that are called as those of the file's own version",
+                               fix="write functions out where the file is made, or convert it to one version")
+
+
+def _call(name: str, version: int) -> Any:
+    """What an operator of a version takes and gives, whatever its dtypes; what its attributes are by default."""
+    try:
+        schema = onnx.defs.get_schema(name, version)
+    except onnx.defs.SchemaError:
+        return None
+    attributes = sorted((key, str(item.type), item.required, item.default_value.SerializeToString())
+                        for key, item in schema.attributes.items())
+    return attributes, *([(item.name, str(item.option)) for item in side] for side in (schema.inputs, schema.outputs))
 
 
 def _has_function(node: onnx.NodeProto, versions: Mapping[str, int]) -> bool:
