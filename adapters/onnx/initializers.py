@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from adapters.onnx.load import FROM_ONNX, ExternalFiles, text_of
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.ir import Array, DType, TensorSpec
-from converter.mapped import FileRange, usable_range
+from converter.mapped import FileRange, MappedFile, usable_range
 from converter.parameters import ParameterStore
 
 FIELDS: Mapping[int, str] = {
@@ -51,8 +51,8 @@ class Initializers(ParameterStore):
         UnsupportedError: dtypes that cannot be carried; all are listed.
     """
 
-    def __init__(self, proto: onnx.ModelProto, path: Path) -> None:
-        self._path, self._beside = path, ExternalFiles(path)
+    def __init__(self, proto: onnx.ModelProto, path: Path, file: MappedFile) -> None:
+        self._path, self._beside = path, ExternalFiles(path, file)
         self._tensors: dict[str, onnx.TensorProto] = {}
         graph = proto.graph
         if sum(math.prod(item.dims) for item in graph.sparse_initializer) > MOST_SPARSE:

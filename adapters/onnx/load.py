@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import google.protobuf.message
 import numpy as np
 import onnx
 
 from adapters.onnx.lowering.context import ONNX_DTYPES
 from adapters.onnx.lowering.layouts import Layout
+from adapters.onnx.opening import OWN, open_proto, put_back
 from adapters.onnx.origin import COPY, DIGEST, DOCUMENT, LAYOUTS, NODES, fingerprint, notes_of
 from converter.dims import fixed
 from converter.errors import ConverterError, FormatError, ParameterError
@@ -59,39 +59,34 @@ def load_onnx(path: str | Path, *, verify: bool | None = None, values: Collectio
 
 
 def _load(path: Path, verify: bool | None, values: Collection[str]) -> Incoming:
-    proto = open_proto(path)
+    proto, file = open_proto(path)
     if not proto.HasField("graph") or not proto.ir_version:
         raise FormatError("not an ONNX file, or a damaged one: it holds no graph or no IR version")
-    origin = find_origin(proto)
+    origin = find_origin(proto, file)
     if origin is None:
         from adapters.onnx.reading.model import read_foreign
 
-        model = read_foreign(proto, path, values)
+        model = read_foreign(proto, path, file, values)
         return Incoming(model, tuple(model.metadata["source"].get("notes", ())))
     parts, layouts, tensors = origin
-    store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path)
+    store = OnnxParameters(parts.specs, parts.aliases, layouts, tensors, path, file)
     model = Model(parts.graph, store, parts.examples, parts.metadata, parts.constants)
     verify_digest(model, parts, verify)
     return Incoming(model)
 
 
-def open_proto(path: Path) -> onnx.ModelProto:
-    """What a file holds, without the values beside it. Raises `FormatError` for one that is no ONNX file."""
-    try:
-        return onnx.load_model(str(path), load_external_data=False)
-    except (google.protobuf.message.DecodeError, ValueError, UnicodeDecodeError) as error:
-        raise FormatError("not an ONNX file, or a damaged one", received=str(error)[:120]) from error
+Origin = tuple[Any, Mapping[str, tuple[tuple[str, ...], Layout]], dict[str, onnx.TensorProto]]
 
 
 def is_foreign(path: str | Path) -> bool:
     """Whether a file was not written here. Raises `FormatError` for one that is no ONNX file, or was edited since it was written here."""
-    return find_origin(open_proto(Path(path))) is None
+    return find_origin(*open_proto(Path(path))) is None
 
 
-def find_origin(proto: onnx.ModelProto) -> tuple[Any, Mapping[str, tuple[tuple[str, ...], Layout]], dict[str, onnx.TensorProto]] | None:
+def find_origin(proto: onnx.ModelProto, file: MappedFile) -> Origin | None:
     """The model that a file written here came from: its document, layouts and initializers. None for a file of another origin.
 
-    A file whose metadata somebody stripped is one of another origin where the graph was changed too.
+    `file` is what the message was read from. One whose metadata somebody stripped is of another origin where the graph was changed too.
 
     Raises:
         FormatError: what the file says of its origin is damaged, or its graph was edited since.
@@ -110,6 +105,9 @@ def find_origin(proto: onnx.ModelProto) -> tuple[Any, Mapping[str, tuple[tuple[s
               for item in training.initialization.initializer)
     tensors = unique_tensors((*unread, *proto.graph.initializer))
     stored = frozenset(name for name in parts.specs if name in tensors) | layouts.keys()
+    for tensor in proto.graph.initializer:
+        if tensor.name not in stored:
+            put_back(tensor, file)  # the fingerprint counts what it holds
     if any(fingerprint(proto.graph, stored, plain=plain) == notes.get(NODES) for plain in (False, True)):
         return parts, layouts, tensors
     if stripped:
@@ -164,9 +162,10 @@ class OnnxParameters(ParameterStore):
     """The parameters of a model in the initializers of its ONNX file, put back into their own layout as they are read."""
 
     def __init__(self, specs: Mapping[str, TensorSpec], aliases: Mapping[str, str],
-                 layouts: Mapping[str, tuple[tuple[str, ...], Layout]], tensors: Mapping[str, onnx.TensorProto], path: Path) -> None:
+                 layouts: Mapping[str, tuple[tuple[str, ...], Layout]], tensors: Mapping[str, onnx.TensorProto], path: Path,
+                 file: MappedFile) -> None:
         self._specs, self._aliases, self._tensors, self._path = dict(specs), dict(aliases), dict(tensors), path
-        self._layouts, self._beside = dict(layouts), ExternalFiles(path)
+        self._layouts, self._beside = dict(layouts), ExternalFiles(path, file)
         self._place = {source: name for name, (sources, _) in layouts.items() for source in sources}
         missing = [name for name in specs if self._place.get(name, aliases.get(name, name)) not in tensors]
         if missing:
@@ -252,11 +251,11 @@ class OnnxParameters(ParameterStore):
 
 
 class ExternalFiles:
-    """The files beside an ONNX file that hold values of its initializers, each as it was when it was first read."""
+    """The files beside an ONNX file that hold values of its initializers, each as it was when it was first read, and the file itself."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: MappedFile) -> None:
         self._path = path
-        self._files: dict[str, MappedFile] = {}
+        self._files = {OWN: file}
 
     def find(self, tensor: onnx.TensorProto) -> FileRange:
         """Where an initializer's values are. Raises `FormatError` for a place outside of the folder or of the file."""

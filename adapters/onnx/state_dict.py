@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapters.onnx.initializers import Initializers, hoist_constants
-from adapters.onnx.load import find_origin, open_proto
+from adapters.onnx.load import find_origin
+from adapters.onnx.opening import open_proto
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.parameters import ParameterStore, ParameterView, places_in
 
@@ -25,15 +26,15 @@ def load_state_dict(path: str | Path) -> ParameterStore | None:
 
     path = Path(path)
     try:
-        proto = open_proto(path)
-        if find_origin(proto) is not None:
+        proto, file = open_proto(path)
+        if find_origin(proto, file) is not None:
             return None
         origin = f"an ONNX file of {proto.producer_name[:60] or 'an unknown producer'}"
         hoist_constants(proto.graph)
-        raw = Initializers(proto, path)
+        raw = Initializers(proto, path, file)
         places = places_in(raw)
         try:
-            model = read_foreign(proto, path)
+            model = read_foreign(proto, path, file)
         except UnsupportedError as error:
             reasons = "; ".join(f"{item['operator']}: {item['reason']}" for item in error.items[:3])
             notes = (f"the initializers of {origin}, with the file's names and layouts: its graph cannot be read "

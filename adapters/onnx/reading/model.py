@@ -28,6 +28,7 @@ from converter.dims import Dim, Expr, fixed, substitute
 from converter.equal_sizes import taken_as_equal
 from converter.errors import FormatError, UnsupportedError
 from converter.ir import DimRange, DType, Graph, GraphOutput, Model, Node
+from converter.mapped import MappedFile
 from converter.passes.rewriting import simplify
 
 INDICES = frozenset({DType.INT64, DType.INT32, DType.BOOL})
@@ -37,7 +38,7 @@ OLDEST = 7
 """The oldest version of ONNX's operators that is read."""
 
 
-def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = ()) -> Model:
+def read_foreign(proto: onnx.ModelProto, path: Path, file: MappedFile, values: Collection[str] = ()) -> Model:
     """The neutral model that an ONNX file of another origin computes, its arithmetic lifted to layers.
 
     Where nodes make some of `values`, these keep their names, and nothing is lifted that could step over them.
@@ -52,7 +53,7 @@ def read_foreign(proto: onnx.ModelProto, path: Path, values: Collection[str] = (
     proto = inline_functions(proto)
     graph = proto.graph
     hoist_constants(graph)
-    initializers = Initializers(proto, path) if graph.initializer or graph.sparse_initializer else None
+    initializers = Initializers(proto, path, file) if graph.initializer or graph.sparse_initializer else None
 
     def walked(bound: Mapping[str, Dim]) -> tuple[Reader, dict[tuple[Dim, Dim], bool]]:
         reader = Reader(GraphBuilder(text_of(graph.name) or "model"), versions, ForeignParameters(initializers))
