@@ -12,6 +12,7 @@ import onnxruntime
 
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
 from adapters.onnx.functions import check_functions
+from adapters.onnx.opening import open_proto
 from converter.errors import ConverterError, FormatError, RunError
 from converter.ir import Array
 
@@ -68,7 +69,7 @@ class OnnxFileSession:
 
 def _check_functions(path: Path) -> None:
     try:
-        proto = onnx.load_model(str(path), load_external_data=False)
+        proto, _ = open_proto(path)
     except Exception:  # what is no ONNX file, ONNX Runtime refuses: it reads other kinds too
         return
     try:
