@@ -137,11 +137,12 @@ class Archive:
         return name in self.entries
 
     def pickle(self) -> memoryview:
-        """The bytes of the pickle. Raises `FormatError` for one larger than any state_dict needs."""
+        """The bytes of the pickle. Raises `FormatError` for one larger than any state_dict needs, or of another checksum."""
         entry = self.entries[PICKLE]
         if entry.size > MAX_PICKLE:
             raise FormatError("the pickle is too large", where=PICKLE, expected=f"at most {MAX_PICKLE} bytes", received=str(entry.size),
                               fix=f"where it holds NumPy arrays, {SAVE_ARRAYS}")
+        self._check(entry)
         return memoryview(self.file.read(entry.offset, entry.size).tobytes())
 
     def text(self, name: str) -> str | None:
@@ -149,6 +150,8 @@ class Archive:
         entry = self.entries.get(name)
         if entry is None:
             return None
+        if entry.size <= MAX_SMALL:
+            self._check(entry)
         return self.file.read(entry.offset, min(entry.size, MAX_SMALL)).tobytes().decode("ascii", "replace").strip()
 
     @property
@@ -170,16 +173,19 @@ class Archive:
 
     def check_storage(self, key: str) -> None:
         """Raises `FormatError` for a storage whose bytes are not those that its CRC-32 was taken of. Each is read once."""
-        if key in self._checked:
+        self._check(self.entries[f"data/{key}"])
+
+    def _check(self, entry: Entry) -> None:
+        if entry.name in self._checked or entry.deflated:
             return
-        entry = self.entries[f"data/{key}"]
         found = 0
         for piece in self.file.pieces(entry.offset, entry.size) if entry.crc else ():
             found = zlib.crc32(piece, found)
         if found != entry.crc:
-            raise FormatError("the bytes of a storage are not those that were written", where=_place(entry.name),
+            what = "a storage" if entry.name.startswith("data/") else "an entry"
+            raise FormatError(f"the bytes of {what} are not those that were written", where=_place(entry.name),
                               expected=f"CRC-32 {entry.crc:08x}", fix=COPY)
-        self._checked.add(key)
+        self._checked.add(entry.name)
 
     def refuse_others(self) -> None:
         """Raises `FormatError` for archives that are no checkpoints: torch.export's, and any other zip file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import converter
 from adapters.onnx.export import save_onnx
+from adapters.torch_files.read import load_checkpoint
 from converter.cli.main import cli
 from converter.errors import ConverterError, DigestError, FormatError
 from converter.format import load_architecture, save_graph, save_hdf5, save_json
@@ -154,3 +157,22 @@ def test_one_digest_of_a_document_in_every_encoding(tmp_path: Path) -> None:
         FORMATS[name](model(), tmp_path / name)
         found.add(json.loads((tmp_path / name).read_text())["digest"]["document"])
     assert len(found) == 1
+
+
+def test_every_bit_of_a_checkpoint_s_pickle(tmp_path: Path) -> None:
+    """Names, shapes and strides: its checksum is that of the archive."""
+    path = tmp_path / "w.pt"
+    torch.save(torch.nn.Linear(3, 2).state_dict(), path)
+    original = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        for name in ("data.pkl", "byteorder"):
+            content = archive.read(next(item for item in archive.namelist() if item.endswith(f"/{name}")))
+            start = original.index(content)
+            for place in range(start, start + len(content)):
+                flipped = bytearray(original)
+                flipped[place] ^= 1 << place % 8
+                path.write_bytes(flipped)
+                with pytest.raises(FormatError):
+                    load_checkpoint(path)
+    path.write_bytes(original)
+    assert load_checkpoint(path).names() == ("weight", "bias")
