@@ -10,7 +10,7 @@ import torch.utils._pytree as pytree
 
 from adapters.torch.dtypes import to_numpy, to_tensor
 from adapters.torch.rebuilding.rebuild import build
-from converter.errors import ConverterError, RunError
+from converter.errors import ConverterError, RunError, UnsupportedError
 from converter.footprint import check_memory
 from converter.ir import Array, Model
 from converter.sizes import check_inputs
@@ -24,7 +24,8 @@ class TorchSession:
         self.module = build(model, [name for name in model.parameters.names() if name in model.graph.uses])
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """The outputs by name. Raises `RunError` for inputs that do not fit the graph, and for values that do not fit in memory."""
+        """The outputs by name. Raises `RunError` for inputs that do not fit the graph, and for values that do not fit in memory;
+        `UnsupportedError` for an operator that PyTorch has, and not for this dtype."""
         arrays, sizes = check_inputs(self.model.graph, inputs)
         check_memory(self.model, sizes)
         with torch.no_grad():
@@ -33,6 +34,9 @@ class TorchSession:
                 result = self.module.forward(*(to_tensor(arrays[port.name]) for port in self.model.graph.inputs))
             except (ConverterError, MemoryError):
                 raise
+            except NotImplementedError as error:
+                raise UnsupportedError(f"PyTorch has no kernel for this here ({str(error).strip().partition(chr(10))[0][:300]})",
+                                       where=f"graph {self.model.graph.name!r}", fix="run the model in another runtime") from error
             except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
                 raise RunError(f"cannot run on these inputs ({type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]})",
                                where=f"graph {self.model.graph.name!r}") from error

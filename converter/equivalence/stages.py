@@ -187,7 +187,8 @@ def judge_runtime(judge: Judge, report: Report, prepared: list[Prepared], runtim
             outputs = {name: np.asarray(value) for name, value in session.run(item.case.inputs).items()}
         except Exception as error:  # as above
             _refuse_verdict(runtime, error)
-            report.add([failure(stage, runtime, "", f"cannot run: {first_line(error)}", item.case.label, item.case.sizes)])
+            report.add([failure(stage, runtime, "", f"cannot run: {first_line(error)}", item.case.label, item.case.sizes,
+                                open=isinstance(error, UnsupportedError))])
             continue
         report.seconds[runtime] += time.perf_counter() - start
         report.add(_names(stage, runtime, item, outputs, judge, ordered=True))

@@ -221,3 +221,19 @@ def test_a_runtime_without_words_for_a_model_says_nothing_of_it(tmp_path: Path, 
     assert all(item.passed for item in report.rows if item.subject == "numpy")
     converter.save(model, "m.json")
     assert "cannot load the model" in run("verify", "m.json", code=2).stderr
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64"])
+def test_a_dtype_that_an_operator_of_a_runtime_does_not_take_says_nothing_of_the_model(dtype: str) -> None:
+    """PyTorch has these dtypes, and no shifts of them."""
+    b = GraphBuilder("shifted")
+    x = b.input("x", dtype, ["n"])
+    b.output("y", b.op("bitwise_left_shift", x, x))
+    model = Model(b.graph(), InMemoryParameters({}))
+    with pytest.raises(converter.UnsupportedError, match=r"no kernel for this.*'UInt"):
+        converter.session(model, "torch").run({"x": np.ones(3, dtype)})
+    report = converter.verify(model, ["numpy", "torch"])
+    assert report.exit_code == 2, str(report)
+    assert {(item.subject, "no kernel" in item.reason) for item in report.left_open} == {("torch", True)}
+    assert report.failures == []
+    assert converter.verify(model, ["numpy"]).exit_code == 0
