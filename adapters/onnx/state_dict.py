@@ -14,8 +14,9 @@ from converter.parameters import ParameterStore, ParameterView, places_in
 def load_state_dict(path: str | Path) -> ParameterStore | None:
     """The weights of a file of another origin; None for one that was written here, and carries its model.
 
-    Those that its layers use, as `load_onnx` names and arranges them, then the initializers that nothing reads. Of a file with operators
-    that cannot be read, the initializers as they lie.
+    Those that its layers use, as `load_onnx` names and arranges them, then the initializers that nothing reads, and in a file of
+    PyTorch's exporters the buffers of numbers that are constants of the graph. Of a file with operators that cannot be read, the
+    initializers as they lie.
 
     Raises:
         FormatError: not an ONNX file, a damaged one, or one without weights.
@@ -23,6 +24,7 @@ def load_state_dict(path: str | Path) -> ParameterStore | None:
     """
     from adapters.onnx.functions import nodes_of
     from adapters.onnx.reading.model import read_foreign
+    from adapters.onnx.reading.parameters import MADE_UP, ForeignParameters
 
     path = Path(path)
     try:
@@ -41,7 +43,10 @@ def load_state_dict(path: str | Path) -> ParameterStore | None:
                      f"({reasons or error.message})"[:500],)
         else:
             read = {name for node in nodes_of(proto.graph) for name in node.input} | {output.name for output in proto.graph.output}
-            spare = {name: place for name, place in places.items() if name not in read}
+            held = model.parameters.initializers() if isinstance(model.parameters, ForeignParameters) else frozenset()
+            buffers = proto.producer_name == "pytorch"  # whose exporters call buffers of numbers, too, what the module calls them
+            spare = {name: place for name, place in places.items()
+                     if name not in read or buffers and name not in held and not MADE_UP.search(name)}
             places = spare | places_in(model.parameters, (name for name in model.parameters.names() if name not in model.constants))
             notes = (f"the weights of {origin}, by the names of its modules where it says them, without its {len(proto.graph.node)} nodes",)
         if not places:

@@ -94,3 +94,16 @@ def test_weights_of_a_graph_that_cannot_be_read_are_as_they_lie(tmp_path: Path) 
     held, told = state(path)
     assert "own.Novel: no reader" in told
     assert np.array_equal(held["w"], VALUES)
+
+
+@pytest.mark.parametrize(("producer", "names"), [("pytorch", {"table", "places"}), ("elsewhere", {"table"})])
+def test_buffers_of_numbers_are_in_the_state_dict_where_an_exporter_names_them(tmp_path: Path, producer: str, names: set[str]) -> None:
+    """The file of another tool does not say which of its integers a module holds, and which are numbers of its code."""
+    body = "turned = Gather <axis = 1> (x, places)  four = Reshape(turned, val_1)  y = MatMul(four, table)"
+    path, proto = saved(tmp_path / "m.onnx", body,
+                        f"float[4, 3] table = {NUMBERS}, int64[4] places = {{3, 1, 0, 2}}, int64[2] val_1 = {{-1, 4}}")
+    proto.producer_name = producer
+    onnx.save(proto, str(path))
+    held, _ = state(path)
+    assert set(held) == names
+    assert "places" not in names or held["places"].tolist() == [3, 1, 0, 2]

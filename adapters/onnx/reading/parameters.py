@@ -68,6 +68,26 @@ class ForeignParameters(ParameterStore):
         self.arranged[key], self._inverse = wanted, {}
         return True
 
+    def reshape(self, name: str, shape: tuple[int, ...], wanted: str, alone: bool) -> str:
+        """The name of a parameter that is another one of these in this shape; the other is gone where that was its only use, `alone`.
+
+        It is called as the other, or what is `wanted` where that was made up.
+        """
+        initializer, steps = self._places().get(name, (name, ()))
+        key = (initializer, (*steps, ("reshape", shape)))
+        if key in self.arranged:
+            return self.arranged[key]
+        found = wanted if wanted and wanted not in self and MADE_UP.search(name) else name if alone else f"{name}.{len(self.arranged)}"
+        if alone:
+            self.plain.pop(name, None)
+            self.arranged.pop((initializer, steps), None)
+        self.arranged[key], self._inverse = found, {}
+        return found
+
+    def initializers(self) -> frozenset[str]:
+        """The initializers that parameters are made of."""
+        return frozenset(self.plain) | {name for name, _ in self.arranged}
+
     def keep(self, used: set[str]) -> None:
         """Forgets the parameters that nothing uses."""
         self.plain = {name: None for name in self.plain if name in used}
