@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from adapters.onnx.load import FROM_ONNX
-from adapters.onnx.reading.items import Item
+from adapters.onnx.reading.items import Item, as_numbers, is_numeric
+from adapters.onnx.reading.parameters import MADE_UP
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
@@ -31,7 +34,16 @@ def batch_norm(g: Reader, x: Item, scale: Item, bias: Item, mean: Item, var: Ite
 
 @reads("InstanceNormalization")
 def instance_norm(g: Reader, x: Item, scale: Item, bias: Item, *, epsilon: float = 1e-5) -> Value:
+    """Exporters spell out a group norm as one whose weight is all ones and whose bias all zeros, made up for the purpose."""
+    if _is_filled(g, scale, 1) and _is_filled(g, bias, 0):
+        return g.op("instance_norm", x, eps=epsilon)
     return g.op("instance_norm", x, scale, bias, eps=epsilon)
+
+
+def _is_filled(g: Reader, item: Item, number: float) -> bool:
+    known = g.known(item)
+    made_up = item.initializer is None or MADE_UP.search(item.initializer) is not None
+    return made_up and known is not None and is_numeric(known) and bool(np.all(as_numbers(known, item.dtype) == number))
 
 
 @reads("LayerNormalization")

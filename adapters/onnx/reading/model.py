@@ -15,6 +15,7 @@ from adapters.onnx.initializers import Initializers, hoist_constants
 from adapters.onnx.load import FROM_ONNX, text_of
 from adapters.onnx.origin import PRODUCER
 from adapters.onnx.reading.equalities import solved
+from adapters.onnx.reading.flat_weights import flatten_weights
 from adapters.onnx.reading.items import SMALL, Item
 from adapters.onnx.reading.names import input_sizes
 from adapters.onnx.reading.order import sort_nodes
@@ -89,7 +90,7 @@ def read_foreign(proto: onnx.ModelProto, path: Path, file: MappedFile, values: C
     constants = frozenset(name for name in store.constants if name in used and name not in store.learned)
     specs = {names.get(name, name): spec for name, spec in reader.builder.specs.items()}
     built, _ = simplify(built, specs, store, constants, lift=not kept)
-    built = _named_values(_named_by_biases(built, store), kept)
+    built = _named_values(_named_by_biases(flatten_weights(reader, graph, built), store), kept)
     used = set(built.uses)
     store.keep(used)
     check(built, store)

@@ -106,6 +106,34 @@ def _weights_of_layer_norm(r: Rewriter, node: Node) -> Node | None:
     return None
 
 
+@rule("reshape", lifting=True)
+def _group_norm(r: Rewriter, node: Node) -> Node | None:
+    """Groups of channels side by side, each to mean 0 and variance 1, and apart again."""
+    normal = r.maker(node.inputs[0], "instance_norm")
+    grouped = r.maker(normal.inputs[0], "reshape") if normal is not None and not any(normal.inputs[1:]) else None
+    if normal is None or grouped is None:
+        return None
+    shape, groups = r.shape(grouped.inputs[0]), r.shape(normal.inputs[0])
+    if len(shape) < 2 or len(groups) < 3 or r.shape(node.outputs[0]) != shape or groups[0] != shape[0]:
+        return None
+    return r.like(node, "group_norm", (grouped.inputs[0],), {"num_groups": groups[1], **normal.attributes})
+
+
+@rule("multiply", "add", lifting=True)
+def _weights_of_group_norm(r: Rewriter, node: Node) -> Node | None:
+    """Times a weight, then plus a bias, each a number for each channel."""
+    for normal, vector in _both(node):
+        inner = r.maker(normal, "group_norm")
+        if inner is None or not isinstance(vector, str) or vector not in r.parameters or len(inner.inputs) != 1 + (node.op == "add"):
+            continue
+        channels, *rest = r.shape(normal)[1:]
+        along = (channels, *(1 for _ in rest))
+        if r.shape(vector) in (along, (1, *along)):
+            flat = r.emit("reshape", (vector,), {"shape": (channels,)}) if len(r.shape(vector)) > 1 else vector
+            return r.like(node, "group_norm", (*inner.inputs, flat), inner.attributes)
+    return None
+
+
 # Attention -----------------------------------------------------------------------------------------------------------------
 
 
