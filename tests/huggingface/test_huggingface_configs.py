@@ -139,7 +139,8 @@ def test_unknown_fields_are_said(tmp_path: Path) -> None:
     assert "notes" not in from_folder(tmp_path).metadata
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": ["bert"]}', "\x00", '{"a":' * 100000])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": ["bert"]}', '{"architectures": [["BertModel"]]}',
+                                     '{"architectures": [{}]}', "\x00", '{"a":' * 100000])
 def test_configs_that_are_not_well_formed(content: str, tmp_path: Path) -> None:
     save(made("Bert", "Model"), tmp_path)
     (tmp_path / "config.json").write_text(content)

@@ -181,7 +181,7 @@ def _guessed(config: Config, store: ParameterStore) -> str:
     classes = config.get("architectures")
     for model_type, family in families.items():
         known = {f"{family.classes[model_type]}{ending}" for ending in family.tasks.values()}
-        if isinstance(classes, list) and len(classes) == 1 and classes[0] in known:
+        if isinstance(classes, list) and len(classes) == 1 and isinstance(classes[0], str) and classes[0] in known:
             return model_type
     families = {model_type: family for model_type, family in families.items() if not family.says_type}
     names = store.names()
