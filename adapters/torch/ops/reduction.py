@@ -82,7 +82,7 @@ def _spread(g: Importer, op: str, x: Value, arguments: tuple[Any, ...], options:
     dim, keepdim, correction = None, bool(options.get("keepdim", False)), options.get("correction")
     correction = 1.0 if correction is None else correction
     overload = g.schema.overload_name
-    if overload == "default":
+    if not overload:
         unbiased = arguments[0] if arguments else options.get("unbiased", True)
         correction = 1.0 if unbiased else 0.0
     else:

@@ -154,6 +154,12 @@ def held_equal(ranges: Mapping[str, DimRange], pairs: Mapping[tuple[Dim, Dim], b
     found = dict(ranges)
     for (left, right), exact in pairs.items():
         names = sorted(symbols_of(left) | symbols_of(right))
+        needed = left if isinstance(left, int) else right
+        if exact and isinstance(needed, int) and len(names) == 1 and names[0] in (str(left), str(right)) and needed in found.get(names[0], ()):
+            if found[names[0]] != DimRange(needed, needed):
+                notes.append(f"{names[0]} has to be {needed}")
+            found[names[0]] = DimRange(needed, needed)  # also where the trace was made at another, which an operator took unseen
+            continue
         if not _is_known(left, right, exact, traced, found) or isinstance(left, Expr) and isinstance(right, Expr):
             continue
         spans = {name: _span(left, right, name, found[name], traced, exact) for name in names}

@@ -122,7 +122,9 @@ class Pairs:
             return item
         real, imag = (item, 0.0) if isinstance(item, Expr) else (complex(item).real, complex(item).imag)
         parts = (self.inner.full(shape=(), fill_value=part, dtype=REAL_OF[dtype]) for part in (real, imag))
-        return Pair(*parts, value=None if isinstance(item, Expr) else complex(item))
+        made = Pair(*parts, value=None if isinstance(item, Expr) else complex(item))
+        made.space = self
+        return made
 
     def _of_parts(self, operator: Operator, operands: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
         """The results by what is known of the operator, or None."""
