@@ -24,7 +24,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from converter.dims import Dim, symbols
+from converter import intervals
+from converter.dims import Dim
 from converter.ir import DimRange, DType, TensorSpec
 
 Term = Any
@@ -130,7 +131,7 @@ def refuse(f: Space, wrong: Term, x: Term) -> Term:
 
 def may_be_empty(f: Space, sizes: Iterable[Dim]) -> bool:
     """Whether one of the sizes may be 0."""
-    return any(size == 0 if isinstance(size, int) else any(f.dims[name].min < 1 for name in symbols(size)) for size in sizes)
+    return intervals.may_be_empty(sizes, f.dims)
 
 
 def largest(f: Space, x: Term, axes: Iterable[int]) -> Term:

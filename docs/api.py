@@ -15,7 +15,7 @@ SECTIONS = re.compile(r"^(Args|Returns|Raises|Warns|Yields):\s*(.*)$")
 
 WIDTH = 110
 
-MODULES = ("converter", "converter.ports", "converter.discovery", "converter.resolved", "converter.ports.refusals", "converter.ports.sizes",
+MODULES = ("converter", "converter.ports", "converter.discovery", "converter.resolved", "converter.ports.refusals", "converter.size_writer",
            "converter.ports.importing", "converter.conformance", "converter.opset", "converter.facts", "converter.formulas")
 """What users import, then what an adapter or an operator is written with."""
 

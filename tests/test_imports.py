@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "h5py")
 
 CORE = ("errors", "dims", "size_text", "conditions", "ir", "parameters", "sizes", "facts", "formulas", "opset", "attributes", "resolved",
-        "equal_sizes", "checking", "ops", "builder", "recorded", "generator", "mapped", "memory", "footprint")
+        "equal_sizes", "size_writer", "intervals", "checking", "ops", "builder", "recorded", "generator", "mapped", "memory", "footprint")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "tables": (),
@@ -30,7 +30,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "parameters": ("ir", "errors", "dims", "mapped"),
     "sizes": ("conditions", "dims", "errors", "ir"),
     "facts": (),
-    "formulas": ("dims", "ir"),
+    "size_writer": ("dims",),
+    "intervals": ("dims", "ir", "size_writer"),
+    "formulas": ("dims", "intervals", "ir"),
     "opset": ("errors", "facts", "formulas", "ops"),
     "attributes": ("dims", "errors", "ir", "opset", "size_text"),
     "resolved": ("attributes", "errors", "ir", "opset"),

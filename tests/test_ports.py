@@ -16,8 +16,8 @@ from converter.ir import Array, Graph, Node
 from converter.parameters import InMemoryParameters, ParameterView, places_in
 from converter.paths import open_path
 from converter.ports.refusals import Refusals, refuse_unknown
-from converter.ports.sizes import SizeWriter
 from converter.resolved import ResolvedNode
+from converter.size_writer import SizeWriter
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("a", "b", "time")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from converter.dims import Dim, Expr
 from converter.errors import UnsupportedError
-from converter.ports.sizes import SizeWriter
+from converter.size_writer import SizeWriter
 
 Interval = tuple[int, int]
 

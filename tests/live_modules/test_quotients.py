@@ -15,10 +15,10 @@ from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
 
 import converter
 from adapters.torch.dtypes import to_dim
-from adapters.torch.sizes.intervals import interval
 from adapters.torch.sizes.quotients import floor_divide, remainder, small_quotients
 from converter import dims
 from converter.dims import Dim
+from converter.intervals import interval
 from converter.ir import DimRange
 
 H, W = dims.symbol("h"), dims.symbol("w")

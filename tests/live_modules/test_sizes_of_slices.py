@@ -209,3 +209,25 @@ def test_a_size_that_a_condition_keeps_from_moving_alone_may_be_another_one() ->
     tied = {"k": np.zeros((3, 2, 3, 4), np.float32), "v": np.zeros((3, 2, 5, 4), np.float32), "mask": np.ones((3, 4), np.float32)}
     with pytest.raises(RunError, match="do not go together"):
         converter.session(model).run(dict(zip((port.name for port in model.graph.inputs), tied.values(), strict=True)))
+
+
+EMPTY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": lambda x: x[:, : x.shape[1] // 4].mean(1),
+    "mean of differences": lambda x: (x[:, 1:] - x[:, :-1]).abs().mean(),
+    "cummax": lambda x: x[:, : x.shape[1] // 4].cummax(1).values,
+    "logcumsumexp": lambda x: x[:, : x.shape[1] // 4].logcumsumexp(1),
+    "largest singular value": lambda x: torch.linalg.norm(x[:, : x.shape[1] // 4], 2, dim=(0, 1)),
+    "all": lambda x: (x[:, : x.shape[1] // 4] > 0).all(1),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_what_is_reduced_may_come_out_empty_though_no_input_is(name: str) -> None:
+    module, example = Apply(EMPTY[name]), torch.randn(2, 9)
+    model = converter.from_torch(module, (example,))
+    for runtime in ("reference", "numpy", "onnxruntime", "torch"):
+        session = converter.session(model, runtime=runtime)
+        for length in (1, 3, 4, 8):
+            x = torch.randn(3, length)
+            found, = session.run({model.graph.inputs[0].name: x.numpy()}).values()
+            np.testing.assert_allclose(found, module(x).numpy(), 1e-4, 1e-5, err_msg=f"{runtime} at {length}")

@@ -83,6 +83,7 @@ CASES = [
     Case("power", lambda x: x**3, c64("batch", 9), name="complex cube"),
     Case("power", lambda x: x**-1.5, c64("batch", 9), name="complex fraction"),
     Case("lerp", torch.lerp, c64("batch", 9), c64(9), c64(9), name="complex"),
+    Case("lerp", lambda x, y: torch.lerp(x, y, 0.4), c64("batch", 9), c64(9), name="complex, by a number"),
     Case("std", lambda x: x.std(1), c64("batch", 4), name="complex"),
     Case("prod", lambda x: x.prod(1), c64("batch", 4), name="complex"),
     Case("prod", lambda x: x.prod(0, keepdim=True), c64("batch", 4), name="complex kept"),

@@ -68,6 +68,8 @@ CASES = [
     Case("var", lambda x: x.var((0, 1), correction=1.5), f32("batch", "time", 3), name="dynamic count",
          sizes=({"batch": 3, "time": 5}, {"batch": 2, "time": 4})),
     Case("std", lambda x: x.std(-1, unbiased=False), f32("batch", 5), name="biased"),
+    Case("std", lambda x: x.std(unbiased=False), f32("batch", 5), name="biased, of all"),
+    Case("var", lambda x: tuple(torch.var_mean(x, False)), f32("batch", 5), name="biased, of all, with the mean"),
     Case("std", lambda x: tuple(torch.std_mean(x, -1)), f32("batch", 5), name="std_mean"),
     Case("var", lambda x: tuple(torch.var_mean(x, (0, 2), correction=0)), f32("batch", 5, "time"), name="var_mean"),
     Case("logsumexp", lambda x: torch.logsumexp(x * 100, 1), f32("batch", "time"), name="axis"),

@@ -14,12 +14,12 @@ import onnx
 
 from adapters.onnx.lowering.empty import IDENTITIES, reduced_empty
 from adapters.onnx.lowering.layouts import BYTES
-from converter import dims
+from converter import intervals
 from converter.builder import Value
 from converter.dims import Dim
 from converter.errors import UnsupportedError
 from converter.ir import Array, DType, Graph, Node, TensorSpec
-from converter.ports.sizes import SizeWriter
+from converter.size_writer import SizeWriter
 
 Tensor = Value
 """A value in the ONNX graph: its name there, and its neutral dtype and shape."""
@@ -148,8 +148,7 @@ class Emitter(SizeWriter[Tensor]):
 
     def may_be_empty(self, shape: Sequence[Dim]) -> bool:
         """Whether a tensor of that shape can be without elements at sizes that the graph allows."""
-        return any(size == 0 if isinstance(size, int) else any(
-            name not in self.graph.dims or self.graph.dims[name].min < 1 for name in dims.symbols(size)) for size in shape)
+        return intervals.may_be_empty(shape, self.graph.dims)
 
     def number(self, value: int) -> Tensor:
         return self.constant([value])

@@ -48,13 +48,6 @@ for _op, _type in {"sum": "ReduceSum", "mean": "ReduceMean", "prod": "ReduceProd
     lowers(_op)(_lowering)
 
 
-def _holds_elements(g: Lowering, size: Dim) -> bool:
-    """Whether an axis of that size is known to have an element."""
-    if isinstance(size, int):
-        return size > 0
-    return size.symbol is not None and size.symbol in g.graph.dims and g.graph.dims[size.symbol].min > 0
-
-
 def any_of(g: Lowering, x: Tensor, axis: Axes, keepdims: bool, largest: bool = True) -> Tensor:
     """Whether any (or, for `largest` False, every) element of a bool tensor holds."""
     op_type = "ReduceMax" if largest else "ReduceMin"
@@ -63,7 +56,7 @@ def any_of(g: Lowering, x: Tensor, axis: Axes, keepdims: bool, largest: bool = T
         return x
     # Reducing booleans came with opset 20, and ONNX Runtime refuses it for no elements, unlike integers.
     extra = () if len(axes) == x.rank else (g.constant(list(axes)),)
-    if g.opset >= 20 and all(_holds_elements(g, x.shape[place]) for place in axes):
+    if g.opset >= 20 and not g.may_be_empty([x.shape[place] for place in axes]):
         return g.node(op_type, x, *extra, spec=spec, keepdims=int(keepdims))
     result = g.node(op_type, g.cast(x, DType.INT32), *extra, spec=TensorSpec(DType.INT32, spec.shape), keepdims=int(keepdims))
     if largest:

@@ -10,7 +10,7 @@ from adapters.onnx.reading.items import Item
 from adapters.onnx.reading.reader import Reader
 from adapters.onnx.registry import reads
 from converter.builder import Value
-from converter.dims import Dim, symbols
+from converter.intervals import may_be_empty
 from converter.ir import DType
 
 
@@ -49,17 +49,13 @@ def _largest(op: str) -> Callable[..., Value]:
 
     def reduce(g: Reader, x: Value, where: dict[str, Any]) -> Value:
         axes = range(x.rank) if where["axis"] is None else where["axis"]
-        empty = [axis for axis in axes if x.shape[axis] == 0 or may_be_empty(g, x.shape[axis])]
+        empty = [axis for axis in axes if may_be_empty([x.shape[axis]], g.builder.dims)]
         if not empty:
             return g.op(op, x, **where)
         least = lowest(x.dtype, op == "min")
         return g.op(op, g.op("pad", x, pads=tuple((1, 0) if axis in empty else (0, 0) for axis in range(x.rank)), value=least), **where)
 
     return _reducer(reduce)
-
-
-def may_be_empty(g: Reader, size: Dim) -> bool:
-    return any(g.builder.dims[name].min == 0 for name in symbols(size) if name in g.builder.dims)
 
 
 def lowest(dtype: DType, most: bool) -> float:

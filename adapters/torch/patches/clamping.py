@@ -19,8 +19,8 @@ from torch.utils._sympy.functions import FloorDiv
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from adapters.torch.dtypes import to_dim
-from adapters.torch.sizes.intervals import interval
 from converter.errors import ConverterError
+from converter.intervals import interval
 from converter.ir import DimRange
 
 SLICE = torch.ops.aten.slice.Tensor

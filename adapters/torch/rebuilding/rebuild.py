@@ -37,8 +37,8 @@ from converter.dims import Dim, Expr, symbol
 from converter.ir import DType, Graph, Model, Node
 from converter.opset import facts_of, lookup
 from converter.ports.refusals import refuse_unknown
-from converter.ports.sizes import SizeWriter
 from converter.resolved import resolve
+from converter.size_writer import SizeWriter
 
 
 def to_module(model: Model) -> GraphModule:

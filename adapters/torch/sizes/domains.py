@@ -19,13 +19,13 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 from adapters.torch.dtypes import to_dim
 from adapters.torch.sizes.decisions import Decisions
 from adapters.torch.sizes.envelopes import holds_by_planes
-from adapters.torch.sizes.intervals import interval
 from adapters.torch.sizes.requirements import failing, fails_seldom, plain, requirements, tester
 from adapters.torch.tracing.unions import Condition, size_symbol, unite
 from converter.conditions import Condition as Requirement
 from converter.conditions import strongest
 from converter.dims import symbol as size
 from converter.errors import ConverterError
+from converter.intervals import interval
 from converter.ir import DimRange
 
 HIGHEST = 1 << 24

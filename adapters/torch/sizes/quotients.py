@@ -19,7 +19,7 @@ from adapters.torch.patches.exchanging import exchanged
 from converter import dims
 from converter.dims import Dim, Expr
 from converter.errors import ConverterError
-from converter.ports.sizes import SizeWriter
+from converter.size_writer import SizeWriter
 
 _FUNCTIONS: Mapping[str, Any] = {"+": sympy.Add, "-": operator.sub, "*": sympy.Mul, "//": FloorDiv, "%": PythonMod, "max": Max, "min": Min}
 _INNER = (FloorDiv, Mod, PythonMod)

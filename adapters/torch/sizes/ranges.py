@@ -154,11 +154,10 @@ def held_equal(ranges: Mapping[str, DimRange], pairs: Mapping[tuple[Dim, Dim], b
     found = dict(ranges)
     for (left, right), exact in pairs.items():
         names = sorted(symbols_of(left) | symbols_of(right))
-        needed = left if isinstance(left, int) else right
-        if exact and isinstance(needed, int) and len(names) == 1 and names[0] in (str(left), str(right)) and needed in found.get(names[0], ()):
-            if found[names[0]] != DimRange(needed, needed):
-                notes.append(f"{names[0]} has to be {needed}")
-            found[names[0]] = DimRange(needed, needed)  # also where the trace was made at another, which an operator took unseen
+        left, right = (right, left) if isinstance(left, int) else (left, right)
+        if exact and isinstance(right, int) and _is_unseen(left, right, traced, found):
+            found[names[0]] = DimRange(right, right)
+            notes.append(f"{names[0]} has to be {right}")
             continue
         if not _is_known(left, right, exact, traced, found) or isinstance(left, Expr) and isinstance(right, Expr):
             continue
@@ -185,6 +184,12 @@ def equations(ranges: Mapping[str, DimRange], pairs: Mapping[tuple[Dim, Dim], bo
         if not all(condition.holds(sizes) for sizes in others):
             found.append(condition)
     return found
+
+
+def _is_unseen(left: Dim, right: int, traced: Mapping[str, int], ranges: Mapping[str, DimRange]) -> bool:
+    """Whether a size was traced at another number than the one that it has to be: torch's operator does not ask."""
+    name = left.symbol if isinstance(left, Expr) else None
+    return name is not None and traced.get(name, right) != right and right in ranges.get(name, ())
 
 
 def _is_known(left: Dim, right: Dim, exact: bool, traced: Mapping[str, int], ranges: Mapping[str, DimRange]) -> bool:

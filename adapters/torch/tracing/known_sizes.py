@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from adapters.torch.sizes.intervals import interval
 from adapters.torch.tracing.importer import Importer
 from converter.conditions import Condition, compare
 from converter.dims import Dim, Expr, substitute, symbol, symbols
+from converter.intervals import interval
 from converter.opset import lookup
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
 from converter.dims import Dim, Expr
 from converter.ir import DimRange
-from converter.ports.sizes import SizeWriter
+from converter.size_writer import SizeWriter
 
 Interval = tuple[float, float]
 
@@ -21,6 +21,11 @@ def interval(value: Dim, ranges: Mapping[str, DimRange]) -> Interval:
     `(a - n + 1) / n` and `a / n`, so that `a - a // 2` is known to be positive.
     """
     return _Bounds(ranges).size(value)
+
+
+def may_be_empty(sizes: Iterable[Dim], ranges: Mapping[str, DimRange]) -> bool:
+    """Whether one of the sizes can be 0 where the symbols are in their ranges."""
+    return any(interval(size, ranges)[0] < 1 for size in sizes)
 
 
 class _Bounds(SizeWriter[Interval]):
