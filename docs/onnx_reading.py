@@ -42,11 +42,14 @@ $ convert onnx-to-torch theirs.onnx -o model.py        # a trainable nn.Module a
   nodes hold weights where nothing else of the file does. Attention with a mask to be added stays as it is written where that mask may
   hold infinities: a row of them is NaN there, and 0 of the layer.
 - **Nothing is assumed.** Operators that are not read are refused in one error, with how often each occurs. Functions of the file, and
-  operators that ONNX itself writes as functions, are written out. Branches that the sizes decide are gone; others are `cond`, loops are
-  `scan` or `while_loop`. A sequence that is an output is as many outputs, `name_0` and on, where its length is known.
+  operators that ONNX itself writes as functions, are written out. Branches that the sizes decide are gone; others are `cond`, whose
+  results have one dtype and shape whichever runs; loops are `scan` or `while_loop`, or written out where they change the shape of what
+  they carry and their number of steps is known. `model.py` has no branches and no loops: `converter.to_torch` gives a module that has. A
+  sequence that is an output is as many outputs, `name_0` and on, where its length is known.
 - **scikit-learn's models** (`ai.onnx.ml`, as skl2onnx writes them) are layers and tables: a forest is a walk of as many steps as its
   deepest tree has. The maps from labels to scores that `ZipMap` makes are the scores, in the ascending order of the labels, and the model's
   notes say so (`options={"zipmap": False}` writes none). Labels that are texts are refused.
+- **Weights stay in the file** until something reads them: opening one takes the memory of its nodes, as long as they are raw bytes.
 - **Nothing is trusted.** Values beside the file are read in its folder only; functions that call themselves or grow past a million nodes,
   values made twice and values that are nowhere are refused; a small file that asks for a large tensor is read, and nothing of it is made.
 """

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 
 from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
-from adapters.onnx.functions import check_functions
+from adapters.onnx.functions import check_functions, nodes_of
 from adapters.onnx.opening import open_proto
 from converter.errors import ConverterError, FormatError, RunError
 from converter.ir import Array
@@ -27,9 +27,9 @@ class OnnxFileSession:
 
     def __init__(self, path: str | Path, optimised: bool = True) -> None:
         self.path = Path(path)
-        _check_functions(self.path)
+        self._threads = _threads(self.path)
         try:
-            self.session = _session(str(path), self.path, optimised)
+            self.session = _session(str(path), self.path, optimised, self._threads)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise FormatError("ONNX Runtime does not load the file", where=str(path), received=str(error)[:300]) from error
         self.inputs = [item.name for item in self.session.get_inputs()]
@@ -63,23 +63,33 @@ class OnnxFileSession:
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
         wanted = [*self.outputs, *made]
         arrays = {name: np.asarray(array) for name, array in inputs.items() if name in self.inputs}
-        results = run_session(_session(proto.SerializeToString(), self.path), wanted, arrays)
+        results = run_session(_session(proto.SerializeToString(), self.path, threads=self._threads), wanted, arrays)
         return {name: result for name, result in zip(wanted, results, strict=True) if isinstance(result, np.ndarray)}
 
 
-def _check_functions(path: Path) -> None:
+BY_THREADS = frozenset({"DynamicQuantizeLSTM"})
+"""Operators that ONNX Runtime computes otherwise with another number of threads."""
+
+
+def _threads(path: Path) -> int:
+    """How many threads a file is run with: one where their number changes what it computes, else as many as there are, 0.
+
+    Raises `FormatError` for functions that would be written out to very many nodes.
+    """
     try:
         proto, _ = open_proto(path)
     except Exception:  # what is no ONNX file, ONNX Runtime refuses: it reads other kinds too
-        return
+        return 0
     try:
         check_functions(proto)
     except ConverterError as error:
         raise error.within(str(path)) from error
+    return int(any(node.op_type in BY_THREADS for graph in (proto.graph, *proto.functions) for node in nodes_of(graph)))
 
 
-def _session(model: str | bytes, path: Path, optimised: bool = True) -> onnxruntime.InferenceSession:
+def _session(model: str | bytes, path: Path, optimised: bool = True, threads: int = 0) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4

@@ -69,15 +69,15 @@ def _recurrent(g: Reader, kind: str, inputs: Sequence[Item | None], hidden_size:
         given = [g.op("full", shape=(count, batch, hidden_size), fill_value=0.0, dtype=value.dtype) if item is None
                  else g.op("permute_dims", item, axes=(1, 0, 2)) if layout else g.tensor(item) for item in present]
     ends: Item | Value | None = None
-    if lengths is not None and not _full(g, lengths, time):
+    if lengths is not None and not is_full(g, lengths, time):
         ends = g.cast(lengths, DType.INT64)
     if backwards:
-        value = _reversed(g, value, ends)
+        value = turned(g, value, ends)
     extra = () if ends is None else (ends,)
     y, *last = g.add(kind, value, *tensors, *given, *extra, bidirectional=count == 2, bias=bias is not None, lengths=ends is not None,
                      **options)
     if backwards:
-        y = _reversed(g, y, ends)
+        y = turned(g, y, ends)
     # [time, batch, directions · hidden] -> [time, directions, batch, hidden]
     y = g.op("reshape", y, shape=(time, batch, count, hidden_size))
     if layout:
@@ -98,12 +98,12 @@ def _layer(g: Reader, scope: str, weight: Item) -> int:
     return layer
 
 
-def _full(g: Reader, lengths: Item, time: Dim) -> bool:
+def is_full(g: Reader, lengths: Item, time: Dim) -> bool:
     known = g.known(lengths)
     return known is not None and all(item == time for item in known.reshape(-1))
 
 
-def _reversed(g: Reader, x: Value, ends: Item | Value | None) -> Value:
+def turned(g: Reader, x: Value, ends: Item | Value | None) -> Value:
     if ends is None:
         return g.op("flip", x, axis=(0,))
     time, batch = x.shape[:2]
@@ -120,7 +120,7 @@ def _step_by_step(g: Reader, kind: str, inputs: Sequence[Item | None], hidden_si
                   resets_late: bool = False) -> tuple[Value | None, ...]:
     count = 2 if direction == "bidirectional" else 1
     functions = activations_of(g, kind, count, activations, alphas, betas, clip)
-    return spelled_out(g, kind, inputs, hidden_size, direction, layout, functions, _reversed, resets_late)
+    return spelled_out(g, kind, inputs, hidden_size, direction, layout, functions, turned, resets_late)
 
 
 def _is_usual(kind: str, activations: Sequence[str] | None, direction: str, clip: float | None) -> bool:
