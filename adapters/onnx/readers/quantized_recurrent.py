@@ -77,7 +77,7 @@ def _run(g: Reader, into: Value, states: Sequence[Value], recurrence: Quantized,
     before, cell = (b.input(name, item.dtype, item.shape) for name, item in zip(("h", "c"), states, strict=True))
     part = b.input("x", into.dtype, into.shape[1:])
     matrix = Quantized(*(b.input(name, item.dtype, item.shape) for name, item in zip(("matrix", "scale"), more, strict=True)))
-    gates = b.op("add", part, matrix.product(step, dynamic_quantize(step, before)))
+    gates = b.op("add", part, matrix.product(step, dynamic_quantize(step, Item.of(before))))
     first, out, forget, new = (b.op("slice", gates, axes=(1,), starts=(at * hidden,), stops=((at + 1) * hidden,)) for at in range(4))
     f, inner, outer = functions
     after = b.op("add", b.op("multiply", f(b, forget), cell), b.op("multiply", f(b, first), inner(b, new)))

@@ -168,7 +168,7 @@ def _bring_to_one_version(proto: onnx.ModelProto) -> None:
     Raises `UnsupportedError` that lists those where they are not.
     """
     versions = _versions(proto)
-    other = []
+    other: list[dict[str, object]] = []
     for function in proto.functions:
         for item in function.opset_import:
             domain = "" if item.domain in STANDARD else text_of(item.domain)
