@@ -223,7 +223,7 @@ def test_what_onnx_has_too(name: str, tmp_path: Path) -> None:
     (Case("FusedGemm", [X, weights(8, 3), weights(3)], {"activation": "Softplus"}), "the activation Softplus"),
     (Case("FusedGemm", [X, weights(8, 3), weights(3)], {"activation": "HardSigmoid", "activation_beta": 0.1}), "without the one before"),
     (Case("CDist", [("batch", 3), ("time", 3)], {"metric": "cosine"}), "the distance cosine"),
-    (Case("DynamicQuantizeLSTM", [X, matrix(1, 8, 16), matrix(1, 4, 16)], {"hidden_size": 4}), "no reader"),
+    (Case("AttnLSTM", [X, matrix(1, 8, 16), matrix(1, 4, 16)], {"hidden_size": 4}), "no reader"),
 ])
 def test_what_is_not_read_is_named(case: Case, part: str, tmp_path: Path) -> None:
     not_read(case, part, tmp_path / "m.onnx")
