@@ -159,7 +159,7 @@ def test_what_a_path_is(tmp_path: Path) -> None:
     assert (open_path(weights).holds, getattr(open_path(weights).format, "name", None)) == ("parameters", "safetensors")
     with pytest.raises(FormatError, match="a checkpoint holds parameters and no computation"):
         converter.load(weights)
-    (tmp_path / "p.pt2").write_bytes(b"")
+    (tmp_path / "p.pt2").write_bytes(b"PK\3\4")
     assert open_path(tmp_path / "p.pt2").holds == "program"
     with pytest.raises(ConverterError, match=r"no format that can be read has the suffix '\.pt2'"):
         converter.load(tmp_path / "p.pt2")

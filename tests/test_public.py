@@ -259,7 +259,7 @@ def test_an_edited_onnx_graph_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not protobuf at all", b"\x08\x0a" + b"\xff" * 40])
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(content)
-    with pytest.raises(FormatError, match="ONNX"):
+    with pytest.raises(FormatError, match="ONNX" if content else "the file is empty"):
         converter.load(tmp_path / "m.onnx")
 
 
