@@ -111,6 +111,7 @@ def test_the_example_given_stays_possible() -> None:
     np.testing.assert_array_equal(reference.run(program.model, {"x": x.numpy()})["output"], (x + 1).numpy())
 
 
+@pytest.mark.long
 def test_a_generation_step_with_its_cache() -> None:
     """The cache's tensors are inputs and outputs by name, and their length is free."""
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM

@@ -52,7 +52,11 @@ POLICIES: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", POLICIES)
+LONG = ("checks asked for", "one hot", "beta", "bernoulli", "mixture")
+"""Of kinds that others stand for: parts of a distribution with one parameter or two, and choices."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in POLICIES])
 def test_the_same_as_torch(name: str) -> None:
     torch.manual_seed(0)
     policy = Policy(POLICIES[name])

@@ -58,7 +58,11 @@ CASES: dict[str, tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+LONG = ("slopes across", "documents")
+"""Seconds each, of kinds that others stand for: a score of what is held, a mask of what is given."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in CASES])
 def test_flex_attention(name: str) -> None:
     function, *calls = CASES[name]
     assert_same(function, *calls)

@@ -152,7 +152,11 @@ NETS: dict[str, tuple[Net, list[tuple[torch.Tensor, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
+LONG = ("backwards", "log partition", "selective scan", "layers in turn", "the first step differs")
+"""Seconds each, of kinds that others stand for: cells, maxima over a table, steps that are written to a buffer."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in NETS])
 def test_the_same_as_torch(name: str) -> None:
     net, at = NETS[name]
     assert_same(net, *at)

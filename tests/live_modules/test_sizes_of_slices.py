@@ -113,8 +113,10 @@ CASES: dict[str, Case] = {
 }
 
 
-LONG = ("parts of three, each its own way", "up to four parts", "parts of six")
-"""Seconds each, of kinds that others stand for: a split, a chunk, and how many parts there are."""
+LONG = ("parts of three, each its own way", "up to four parts", "parts of six", "how many parts", "how many of four", "the larger half",
+        "up to four parts of all rows", "four parts from the end", "start past the end", "both from the end", "by steps from the end",
+        "to a shorter one's length", "past another's length", "pooled to half as many", "taken off")
+"""Seconds each, of kinds that others stand for: a split, a chunk, how many parts there are, slices by steps and from the end."""
 
 
 @pytest.mark.filterwarnings("ignore")

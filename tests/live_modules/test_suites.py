@@ -15,7 +15,7 @@ from campaigns.suite_cases import Call, SuiteCase, call_case, core_overloads, fu
 from campaigns.suite_checks import IMPOSSIBLE, PASS, RANDOM, REFUSED, RUNTIMES, WRONG, check, failure, judge, traced_otherwise
 from converter.errors import RunError, UnsupportedError
 
-MODULES = ("Linear", "GRUCell", "BatchNorm1d", "GaussianNLLLoss", "MultiLabelMarginLoss", "L1Loss")
+MODULES = ("Linear", "GRUCell", "BatchNorm1d", "MultiLabelMarginLoss")
 OPERATORS = ("clamp", "fft.rfft", "view_as_complex", "nn.functional.avg_pool1d")
 CALLS = {
     "aten._pdist_forward.default": ((torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), 2.0), {}),
@@ -44,7 +44,8 @@ def some(cases: Any, count: int = 3) -> list[SuiteCase]:
     return found[::max(1, len(found) // count)][:count]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [*MODULES, pytest.param("GaussianNLLLoss", marks=pytest.mark.long),
+                                  pytest.param("L1Loss", marks=pytest.mark.long)])
 def test_modules(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
