@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -361,6 +362,9 @@ class requiring:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         # Only a library that is absent: a module of our own that is missing, or a name within one, is a defect.
         if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in ("converter", "adapters"):
+            if "." in error.name and sys.modules.get(error.name.partition(".")[0]) is not None:
+                raise MissingDependencyError(f"there is no module {error.name!r}", fix="correct the adapter that names it, or what it "
+                                             "imports; or install the version that has it") from error
             wanted = f"{PACKAGE}[{self.extra}]" if self.extra else error.name
             raise MissingDependencyError(f"the library {error.name.partition('.')[0]!r} is not installed",
                                          fix=f"pip install '{wanted}'") from error

@@ -79,6 +79,11 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert "'onnx' is not installed" in str(caught.value)
 
 
+def test_a_module_that_a_plug_in_lacks_is_no_missing_library() -> None:
+    with pytest.raises(MissingDependencyError, match=r"^there is no module 'json\.listing'"):
+        discovery.resolve("json.listing:save", None)
+
+
 def test_a_missing_module_of_our_own_is_no_missing_library() -> None:
     with pytest.raises(ModuleNotFoundError):
         resolve("converter.nowhere:function", "onnx")
