@@ -36,6 +36,12 @@ def function(name: str, nodes: list[Node]) -> onnx.FunctionProto:
     return helper.make_function("own", name, ["a"], ["b"], nodes, VERSIONS)
 
 
+def mapped() -> onnx.ModelProto:
+    """What ONNX itself writes as a function, on an input that says nothing of what it is."""
+    body = helper.make_graph([node("Shape", ["a"], ["s"])], "body", [value("a", [2])], [value("s", [1])])
+    return proto([node("SequenceMap", ["q"], ["y"], body=body)], inputs=[onnx.ValueInfoProto(name="q")])
+
+
 def called(*functions: onnx.FunctionProto) -> onnx.ModelProto:
     return proto([node("f", ["x"], ["y"], domain="own")], functions=list(functions))
 
@@ -195,6 +201,11 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "a constant of no dtype": (lambda: constant(dims=[3], data_type=77), "cannot be read"),
     "thirty branches within each other": (lambda: nested(30), "too deep"),
     "a thousand graphs within each other": (lambda: deep_bytes(1000), "damaged"),
+    "a sequence without a type that is mapped": (lambda: mapped(), "inputs cannot be read"),
+    "an axis that becomes very long": (
+        lambda: proto([node("Resize", ["x", "", "", "s"], ["y"])], {"s": np.array([2, 1 << 50])}, inputs=[value("x", [2, 3])]),
+        "an axis that becomes",
+    ),
     "no graph": (lambda: changed(lambda m: m.ClearField("graph")), "no graph"),
     "an operator's name that is not UTF-8": (
         lambda: proto([node("Qqq", ["x"], ["y"])]).SerializeToString().replace(b"Qqq", b"Q\xffq"),

@@ -19,6 +19,9 @@ from converter.builder import Value
 from converter.dims import Dim, Expr
 from converter.ir import Array, DType
 
+MOST = 1 << 22
+"""Places along an axis of which each says where it lies in the input."""
+
 
 def coordinates(size: int, out: int, scale: float, mode: str, span: tuple[float, float]) -> Array:
     """float64[out]: where each place of the result lies in the input."""
@@ -129,6 +132,8 @@ def resize(g: Reader, x: Item, *operands: Item | None, mode: str = "nearest", an
     outside: list[tuple[int, Array]] = []
     for axis in changed:
         size, out = int(str(shape[axis])), int(str(outs[axis]))
+        if out > MOST:
+            raise g.refuse(f"an axis that becomes {out} long, where at most {MOST} are read")
         factor = factors[axis]
         scale = out / size if factor is None else factor
         if coordinate_transformation_mode == "align_corners" and scale * size != out:

@@ -146,6 +146,8 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     known = readers()
     if not any(_has_function(node, versions) for node in nodes_of(proto.graph) if node.domain in STANDARD and node.op_type not in known):
         return proto
+    if any(item.type.WhichOneof("value") is None for item in proto.graph.input):
+        return proto  # on an input without a type the inliner ends the process; such inputs are refused by name
     # The inliner leaves out defaults that a node does not name.
     filled = onnx.ModelProto()
     filled.CopyFrom(proto)
