@@ -238,10 +238,11 @@ def _settle(emitted: _Emitted, sizes: _Sizes, domain: Domain, given: dict[str, A
     module, example, inputs, outputs = emitted.module, emitted.example, emitted.inputs, emitted.outputs
     added = set(emitted.graph.requires) - set(domain.requires)
     unsure = [*conditions_of(sizes.unsure, sizes.named, sizes.at), *ends_of(sizes.ranges, emitted.graph.dims)]
+    alike = _equal_in_the_example(sizes.axes, sizes.at)
     trials = Trials(emitted.model, module, given, inputs, outputs)
-    if not trials.agree({}):  # the example was brought to other sizes before it was traced, most often for the better
+    if (unsure or alike) and not trials.agree({}):  # the example was brought to other sizes for the trace, most often for the better
         trials = Trials(emitted.model, module, example, inputs, outputs)
-    mattering = [*trials.that_matter(unsure), *trials.tied(_equal_in_the_example(sizes.axes, sizes.at))]
+    mattering = [*trials.that_matter(unsure), *trials.tied(alike)]
     domain = narrowed_by(domain, mattering, sizes.at, emitted.graph.dims)
     requires = strongest({*domain.requires, *added})
     notes += [f"requires {condition}: an operator {'needs them to be equal' if condition.relation == '==' else 'takes no others'}"
