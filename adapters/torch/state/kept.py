@@ -16,6 +16,7 @@ import torch.utils._pytree as pytree
 from adapters.torch.state.held_values import PLAIN, bind_name, names_in_reach, same_values
 from adapters.torch.state.memory import Memory, Slot
 from adapters.torch.tracing.caches import register_caches
+from adapters.torch.tracing.effort import current
 from adapters.torch.tracing.inputs import call
 from converter.errors import UnsupportedError
 from converter.ports import Concern
@@ -51,7 +52,10 @@ def find_state(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
 
     try:
         with torch.no_grad():
+            effort = current()
+            began = effort.spent
             first = again()
+            effort.note_run(effort.spent - began, (args, kwargs))
             changed = memory.changed()
             if not changed:
                 return State()

@@ -22,9 +22,11 @@ from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import sympy
 import torch
+import torch.utils._pytree as pytree
 
 from converter.errors import UnsupportedError
 
@@ -42,6 +44,9 @@ BACKSTOP = 10.0
 
 TICK = 0.05
 """Seconds between looks at the clock."""
+
+RUNS = 3
+"""A trial takes about so many runs of the module: one, and the graph's in the reference."""
 
 _SYMBOLIC = (str(Path(sympy.__file__).parent), *(str(Path(torch.__file__).parent / part) for part in (
     "utils/_sympy", "fx/experimental/symbolic_shapes", "fx/experimental/sym_node")))
@@ -74,6 +79,7 @@ class Effort:
         self.seconds, self.progress = seconds, progress
         self._computed, self._wall = _clock(), time.monotonic
         self._began = self._computed(), self._wall()
+        self._run = 0.0, 1
 
     @property
     def spent(self) -> float:
@@ -85,9 +91,22 @@ class Effort:
         """Seconds until a share of the budget is spent."""
         return self.seconds * share - self.spent
 
+    def note_run(self, seconds: float, example: Any) -> None:
+        """Keeps what a run of the module takes on an example, by which the cost of others is told."""
+        self._run = seconds / max(_elements(example), 1), _elements(example)
+
+    def cost(self, arguments: Any, runs: int = 1) -> float:
+        """Seconds that runs of the module on arguments take, at least: they cannot be interrupted."""
+        each, least = self._run
+        return runs * each * max(_elements(arguments), least)
+
     def tell(self, text: str) -> None:
         """Reports progress."""
         self.progress(f"{text} ({self.spent:.0f} of {self.seconds:.0f} s)" if self.spent >= 1 else text)
+
+
+def _elements(arguments: Any) -> int:
+    return sum(leaf.numel() for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
 
 
 _CURRENT: ContextVar[Effort | None] = ContextVar("effort", default=None)

@@ -11,6 +11,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from adapters.torch.state.memory import evaluation, unchanged
+from adapters.torch.tracing.effort import current, require_time
 from adapters.torch.tracing.exporting import quiet
 from adapters.torch.tracing.inputs import Unnamed, call, call_arguments, resize_arguments
 from adapters.torch.tracing.retracing import sizes_of
@@ -131,7 +132,8 @@ class Changes:
 
 
 def takes(module: torch.nn.Module, arguments: Mapping[str, Any]) -> bool:
-    """Whether the module itself runs on the arguments."""
+    """Whether the module itself runs on the arguments. Raises `EffortSpent` where there is no time left for it."""
+    require_time(current().cost(arguments))
     args, kwargs = call_arguments(module, arguments)
     try:
         with evaluation(module), quiet(), unchanged(module), torch.no_grad():

@@ -18,7 +18,6 @@ from adapters.torch.sizes.decisions import Decisions
 from adapters.torch.sizes.domains import Domain, conditions_of, domain_of, narrowed_by
 from adapters.torch.sizes.guards import guards_of
 from adapters.torch.sizes.ranges import ends_of, equations, held_equal, opened, possible_ranges, traced_ranges, with_empty
-from adapters.torch.tracing.effort import current
 from adapters.torch.tracing.exporting import names_axes
 from adapters.torch.tracing.importer import Importer
 from adapters.torch.tracing.inputs import flat_names, identifier
@@ -225,7 +224,7 @@ def _simplify(emitted: _Emitted, sizes: _Sizes, roll: Roll | None, notes: list[s
     free = replace(emitted, graph=replace(graph, dims={size: span for size, span in graph.dims.items() if size in bound}))
 
     def agrees(name: str, size: int) -> bool:
-        return current().left() > 0 and agrees_at(free.model, {name: size}, free.module, free.example, free.inputs, free.outputs) is True
+        return agrees_at(free.model, {name: size}, free.module, free.example, free.inputs, free.outputs) is True
 
     dims = possible_ranges(free.graph, specs, {*sizes.named.values(), *(whole.dims.keys() - builder.dims.keys())}, notes, agrees)
     dims = held_equal(dims, emitted.equal, sizes.at, notes)

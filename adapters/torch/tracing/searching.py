@@ -60,11 +60,11 @@ def freest(module: torch.nn.Module, arguments: dict[str, Any], dims: Any, ranges
         rest = [item for item in short if item not in own]
         if not rest:
             break
-        example, limits = free_sizes.other_sizes(module, base.example, best.program.model.graph, best.program.input_names, rest)
-        own |= limits
-        if example is None:
-            break
         try:
+            example, limits = free_sizes.other_sizes(module, base.example, best.program.model.graph, best.program.input_names, rest)
+            own |= limits
+            if example is None:
+                break
             found = _better(best, attempt(example, kept=base), arguments)
         except EffortSpent as error:
             more = (Concern(str(error)),)

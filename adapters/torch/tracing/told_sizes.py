@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from adapters.torch.sizes.domains import Domain
-from adapters.torch.tracing.effort import current
+from adapters.torch.tracing.effort import EffortSpent
 from adapters.torch.tracing.free_sizes import Names, Shortfall, takes
 from adapters.torch.tracing.inputs import Unnamed
 from adapters.torch.tracing.retracing import at_sizes, sizes_of
@@ -102,8 +102,11 @@ def _taken(module: torch.nn.Module, arguments: Mapping[str, Any], graph: Graph, 
     own = sizes_of(arguments, graph, names)
     for sizes in islice(tried, TRIED):
         example = at_sizes(arguments, graph, names, {**own, **sizes})
-        if example is not None and current().left() > 0 and takes(module, example):
-            return sizes
+        try:
+            if example is not None and takes(module, example):
+                return sizes
+        except EffortSpent:
+            return None
     return None
 
 

@@ -22,7 +22,7 @@ from adapters.torch.dtypes import to_numpy
 from adapters.torch.sizes.domains import Domain
 from adapters.torch.sizes.requirements import failing
 from adapters.torch.state.memory import unchanged
-from adapters.torch.tracing.effort import Effort, current
+from adapters.torch.tracing.effort import RUNS, Effort, current
 from adapters.torch.tracing.inputs import call, call_arguments
 from adapters.torch.tracing.retracing import at_sizes, points, sizes_of
 from adapters.torch.tracing.unions import Condition, size_symbol
@@ -53,7 +53,8 @@ LARGEST, TIMES = 4096, 16
 
 def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, example: Mapping[str, Any],
               input_names: tuple[str | None, ...], output_names: tuple[str | None, ...]) -> bool | None:
-    """Runs the module and its graph on an example brought to the given sizes. None where the module does not run, or they are too large.
+    """Runs the module and its graph on an example brought to the given sizes. None where the module does not run, they are too large, or
+    there is no time left for it.
 
     Args:
         sizes: of some of the graph's symbols; the others keep the example's.
@@ -64,7 +65,7 @@ def agrees_at(model: Model, sizes: Mapping[str, int], module: torch.nn.Module, e
     if _elements(model, {**own, **sizes}) > max(LARGEST, TIMES * _elements(model, own)):
         return None
     changed = at_sizes(example, model.graph, input_names, {**own, **sizes})
-    if changed is None:
+    if changed is None or current().left() <= current().cost(changed, RUNS):
         return None
     leaves = pytree.tree_leaves(changed)
     inputs = {name: np.array(to_numpy(leaf)) for name, leaf in zip(input_names, leaves, strict=True) if name is not None}
@@ -127,7 +128,7 @@ def try_ones(domain: Domain, model: Model, module: torch.nn.Module, example: Map
             continue
         verdicts: list[bool | None] = []
         for sizes in _with_one(name, model, own):
-            verdicts.append(agrees_at(model, sizes, module, example, input_names, output_names) if current().left() > 0 else None)
+            verdicts.append(agrees_at(model, sizes, module, example, input_names, output_names))
             if verdicts[-1] is not None:
                 break
         if True not in verdicts:
@@ -169,14 +170,14 @@ class Trials:
         self.graph = model.graph
         self.own = sizes_of(example, model.graph, input_names)
         self._agrees = partial(agrees_at, module=module, example=example, input_names=input_names, output_names=output_names)
-        self._model, self._effort = model, Effort(min(SECONDS, current().left()))
+        self._model, self._effort, self._cost = model, Effort(min(SECONDS, current().left())), current().cost(example, RUNS)
         self._known: dict[tuple[tuple[str, int], ...], bool | None] = {}
 
     def agree(self, sizes: Mapping[str, int]) -> bool | None:
         """Whether both compute the same. None where the module does not run, or there is no more time."""
         key = tuple(sorted(sizes.items()))
         if key not in self._known:
-            if self._effort.left() <= 0:
+            if self._effort.left() <= self._cost:
                 return None
             self._known[key] = self._agrees(self._model, sizes)
         return self._known[key]
