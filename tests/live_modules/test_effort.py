@@ -47,7 +47,7 @@ def test_a_bound_holds_inside_of_simplification() -> None:
     assert time.thread_time() - started < 5
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.2])
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
 def test_a_bound_ends_beside_a_profiler_or_a_measurement_of_coverage(seconds: float) -> None:
     ended = []
 
