@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 import converter
 from adapters.torch.tracing.effort import Effort, EffortSpent, bounded, budget, current, require_time
+from adapters.torch.tracing.free_sizes import takes
 from adapters.torch.tracing.trace import trace
+from adapters.torch.tracing.trials import agrees_at
 from converter import ConversionWarning, UnsupportedError
 
 
@@ -112,6 +114,22 @@ def test_a_budget_is_for_the_conversion_that_began_it() -> None:
     with budget(Effort(5.0)) as own:
         assert current() is own
     assert current() is not own
+
+
+def test_a_module_is_not_run_where_its_run_takes_more_than_is_left() -> None:
+    module, example = nn.Linear(3, 3), {"input": torch.randn(2, 3)}
+    program = trace(module, (example["input"],))
+
+    def agrees(batch: int) -> bool | None:
+        return agrees_at(program.model, {"batch": batch}, module, example, program.input_names, program.output_names)
+
+    with budget(Effort(60.0)) as effort:
+        effort.note_run(2.0, example)
+        assert agrees(4) is True
+        assert agrees(40) is None  # twenty times as much as the example, and the graph's run with it
+        assert takes(module, {"input": torch.randn(20, 3)})
+        with pytest.raises(EffortSpent, match="no more free sizes"):
+            takes(module, {"input": torch.randn(60, 3)})
 
 
 @pytest.mark.parametrize(("axes", "spec"), [(1, "float32[batch, 3]"), (0, "float32[2, 3]")])
