@@ -147,6 +147,11 @@ class GraphBuilder:
             low, high = (low, middle) if fits else (middle + 1, high)
         return low
 
+    @property
+    def made(self) -> tuple[Node, ...]:
+        """All nodes so far, those that no output needs too."""
+        return tuple(self._nodes)
+
     def graph(self) -> Graph:
         """The graph so far, without nodes that no output needs, and with unused outputs dropped."""
         nodes = live_nodes(self._nodes, self._inputs, self._outputs)

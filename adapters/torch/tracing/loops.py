@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from adapters.torch.tracing.trials import agrees_at
 from converter.builder import GraphBuilder
 from converter.dims import Expr
 from converter.errors import ConverterError, UnsupportedError
-from converter.ir import DimRange, Graph, TensorSpec
+from converter.ir import DimRange, Graph, Node, TensorSpec
 from converter.passes.rolling import Unrolled, repeated, rolled
 
 LENGTHS = ((5, 6, 8), (9, 10, 12), (17, 18, 20))
@@ -44,21 +44,20 @@ class _Seen(ConverterError):
     """Ends a trace of which only the nodes are wanted."""
 
 
-def with_scans(module: Any, arguments: dict[str, Any], graph: Graph, names: Names, short: Sequence[Shortfall],
-               attempt: Attempt) -> Traced | None:
+def with_scans(module: Any, traced: Traced, short: Sequence[Shortfall], attempt: Attempt) -> Traced | None:
     """A trace whose loops over a fixed size are scans of free length; None where there are none, or none that can be rolled.
 
     Args:
-        arguments: an example that the module takes.
-        graph: of a trace at it; `names` are its inputs in the order of the flattened call.
+        traced: at an example that the module takes.
         short: the sizes that are to be free and are not.
     """
+    graph, names = traced.program.model.graph, traced.program.input_names
     for items in _together([item for item in short if isinstance(item.size, int) and _may_loop(graph, item.at)]):
         axes = {axis for item in items for axis in item.axes} | _as_long(graph, items[0].at)
-        examples = _examples(module, arguments, names, axes)
+        examples = _examples(module, traced.example, names, axes)
         if examples is None:
             continue
-        found = _rolled(examples, axes, _symbol(items), attempt)
+        found = _rolled(traced.made if items[0].at < examples[0][0] else (), examples, axes, _symbol(items), attempt)
         if found is not None:
             checked = _checked(module, examples[-1][1], found, _symbol(items), examples[-1][0])
             if checked is not None:
@@ -68,8 +67,12 @@ def with_scans(module: Any, arguments: dict[str, Any], graph: Graph, names: Name
 
 def _may_loop(graph: Graph, length: int) -> bool:
     """Whether some line of code made as many nodes as a loop of this length does."""
-    lines = Counter((node.op, node.source) for node in graph.nodes)
-    return any(count >= max(length - SHORTER, 1) for count in lines.values())
+    return any(count >= max(length - SHORTER, 1) for count in _lines(graph.nodes).values())
+
+
+def _lines(nodes: Iterable[Node]) -> Counter[tuple[str, str | None]]:
+    """How many nodes of an operator each line of code made."""
+    return Counter((node.op, node.source) for node in nodes)
 
 
 def _together(items: Sequence[Shortfall]) -> Iterator[tuple[Shortfall, ...]]:
@@ -106,7 +109,9 @@ def _examples(module: Any, arguments: dict[str, Any], names: Names, axes: set[Ax
     return None
 
 
-def _rolled(examples: Sequence[tuple[int, dict[str, Any]]], axes: set[Axis], length: str, attempt: Attempt) -> Traced | None:
+def _rolled(shorter: tuple[Node, ...], examples: Sequence[tuple[int, dict[str, Any]]], axes: set[Axis], length: str,
+            attempt: Attempt) -> Traced | None:
+    """A trace at the last example with its loops rolled. `shorter` are the nodes at a shorter length, which a loop has fewer of."""
     unrolled: list[Unrolled] = []
 
     def look(at: int) -> Roll:
@@ -129,12 +134,18 @@ def _rolled(examples: Sequence[tuple[int, dict[str, Any]]], axes: set[Axis], len
             pass
         except ConverterError:
             return None
-        if len(unrolled) != position + 1 or not repeated(unrolled):
+        if len(unrolled) != position + 1 or not (position or _grows(shorter, unrolled[0])) or not repeated(unrolled):
             return None
     try:
         return attempt(examples[-1][1], roll=last)
     except ConverterError:
         return None
+
+
+def _grows(shorter: Iterable[Node], unrolled: Unrolled) -> bool:
+    """Whether some line made more nodes than at a shorter length, as a loop does."""
+    before = _lines(shorter)
+    return any(count > before[line] for line, count in _lines(unrolled.builder.made).items())
 
 
 def _checked(module: Any, example: Mapping[str, Any], found: Traced, length: str, traced: int) -> Traced | None:

@@ -31,7 +31,7 @@ from converter.conditions import strongest
 from converter.dims import Dim, symbol
 from converter.equal_sizes import taken_as_equal
 from converter.errors import UnsupportedError
-from converter.ir import DimRange, DType, Graph, Model, TensorSpec
+from converter.ir import DimRange, DType, Graph, Model, Node, TensorSpec
 from converter.passes.rewriting import simplify
 from converter.ports import Concern
 
@@ -59,7 +59,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Traced:
-    """A program, the example it was traced at, what its module decided there, and where it gave sizes up."""
+    """A program, the example it was traced at, what its module decided there, where it gave sizes up, and the nodes as they were made."""
 
     program: Program
     example: dict[str, Any]
@@ -69,6 +69,7 @@ class Traced:
     took_integers: bool
     places: Mapping[Axis, Place] = field(default_factory=dict)
     decided: Decisions = field(default_factory=Decisions)
+    made: tuple[Node, ...] = ()
 
 
 Roll = Callable[[GraphBuilder], tuple[Graph, dict[str, TensorSpec]]]
@@ -95,7 +96,7 @@ def import_program(module: torch.nn.Module, exported: ExportedProgram, example: 
     _report_changed(exported, notes)
     program = Program(module, exported, emitted.with_metadata(), emitted.inputs, emitted.outputs, tuple(notes))
     took_integers = any(not isinstance(decision.answer, bool) for decision in sizes.decided.found)
-    return Traced(program, example, domain, sizes.at, sizes.axes, took_integers, decided=sizes.decided)
+    return Traced(program, example, domain, sizes.at, sizes.axes, took_integers, decided=sizes.decided, made=emitted.builder.made)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _with_scans(module: torch.nn.Module, arguments: dict[str, Any], attempt: Att
     """The trace, or one whose loops over a size that is not free are scans."""
     short = _short(best, arguments, dims, ranges)
     try:
-        rolled = loops.with_scans(module, best.example, best.program.model.graph, best.program.input_names, short, attempt)
+        rolled = loops.with_scans(module, best, short, attempt)
     except EffortSpent:
         rolled = None
     return best if rolled is None else _better(best, rolled, arguments)

@@ -61,8 +61,8 @@ def repeated(graphs: Sequence[Unrolled]) -> bool:
 
 
 def _listing(builder: GraphBuilder) -> Listing:
-    return Listing(list(builder._nodes), dict(builder.specs), tuple(output.value for output in builder._outputs),
-                   unstacked(builder._nodes, builder.specs))
+    return Listing(list(builder.made), dict(builder.specs), tuple(output.value for output in builder._outputs),
+                   unstacked(builder.made, builder.specs))
 
 
 def _common(listings: Sequence[Listing], lengths: Sequence[int]) -> Iterator[list[Repeat]]:
