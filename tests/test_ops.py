@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -103,9 +104,10 @@ RUNNERS: dict[str, Runner] = {
     "reference": run_reference, "numpy": run_session("numpy"), "onnxruntime": run_session("onnxruntime"), "torch": run_session("torch"),
     "json": run_reloaded(".json"), "hdf5": run_reloaded(".h5"),
 }
+ROWS = 5
 SPARING = {"reference": 0, "json": 1, "hdf5": 1, "torch": 2, "numpy": 2}
-"""These runners take the first rows of each operator alone, and the others are marked as long: the reference kernels are tested
-in float64 anyway, and the format and the rebuilding see every operator. NumPy takes all rows of those that it has kernels for."""
+"""The first rows of each operator, and of these the first that a runner takes; all others are marked as long: the reference kernels are
+tested in float64 anyway, and the format and the rebuilding see every operator. NumPy takes all of those that it has kernels for."""
 
 
 def of_row(index: int, *further: Any, id: str, long: bool = False) -> Any:
@@ -113,20 +115,27 @@ def of_row(index: int, *further: Any, id: str, long: bool = False) -> Any:
     return pytest.param(index, *further, id=id, marks=[pytest.mark.xdist_group(f"case{index}"), *([pytest.mark.long] if long else [])])
 
 
+def places() -> list[int]:
+    """The position of each row among those of its operator."""
+    seen: Counter[str] = Counter()
+    found = []
+    for case in CASES:
+        found.append(seen[case.operator])
+        seen[case.operator] += 1
+    return found
+
+
 def rows() -> list[Any]:
-    return [of_row(index, id=label(case)) for index, case in enumerate(CASES)]
+    return [of_row(index, id=label(case), long=place >= ROWS) for index, (case, place) in enumerate(zip(CASES, places(), strict=True))]
 
 
 def runs() -> list[Any]:
     """(row, runner), a row's runs together."""
-    seen: dict[str, int] = {}
     found = []
-    for index, case in enumerate(CASES):
-        position = seen[case.operator] = seen.get(case.operator, -1) + 1
+    for index, (case, place) in enumerate(zip(CASES, places(), strict=True)):
         for runner in RUNNERS:
-            fast = runner == "numpy" and case.operator in kernels()
-            long = position >= SPARING.get(runner, len(CASES)) and runner not in case.xfail and not fast
-            found.append(of_row(index, runner, id=f"{label(case)}-{runner}", long=long))
+            most = ROWS if runner == "numpy" and case.operator in kernels() else SPARING.get(runner, ROWS)
+            found.append(of_row(index, runner, id=f"{label(case)}-{runner}", long=place >= most and runner not in case.xfail))
     return found
 
 

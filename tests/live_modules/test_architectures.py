@@ -22,8 +22,8 @@ from converter import reference
 from converter.errors import RunError
 
 FEW = ("bert/BertForMaskedLM", "llama-cache/LlamaForCausalLM", "mixtral/MixtralModel", "vit/ViTModel")
-LONG = ("gpt2/GPT2LMHeadModel", "convnext/ConvNextModel")
-"""Of the kinds that Llama and ViT stand for."""
+LONG = ("gpt2/GPT2LMHeadModel", "convnext/ConvNextModel", "llama-cache/LlamaForCausalLM")
+"""Of the kinds that Mixtral and ViT stand for."""
 CHOICE = os.environ.get("ARCHITECTURES", "")
 SUBJECTS = list(architectures(*(() if CHOICE == "all" else CHOICE.split() or (*FEW, *LONG))))
 

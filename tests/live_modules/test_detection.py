@@ -157,14 +157,14 @@ def regions(images: int, count: int, height: int, width: int, channels: int = 4)
     return torch.randn(images, channels, height, width), rois
 
 
-@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("aligned", [pytest.param(False, marks=pytest.mark.long), True])
 def test_roi_align(aligned: bool) -> None:
     torch.manual_seed(0)
     assert_computes(Regions(aligned), [regions(2, 5, 8, 9), regions(3, 7, 6, 11)],
                     lambda x, rois: loops_roi_align(x, rois, 0.5, (3, 2), 2, aligned))
 
 
-@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("aligned", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_roi_align_with_as_many_samples_as_a_region_needs(aligned: bool) -> None:
     torch.manual_seed(0)
     assert_computes(Regions(aligned, -1), [regions(2, 5, 8, 9), regions(3, 7, 6, 11), regions(1, 1, 4, 5)],
@@ -183,7 +183,7 @@ class Pooled(nn.Module):
         return torch.stack([values, places.to(values.dtype)])
 
 
-@pytest.mark.parametrize("ratio", [2, 0])
+@pytest.mark.parametrize("ratio", [2, pytest.param(0, marks=pytest.mark.long)])
 def test_ps_roi_align(ratio: int) -> None:
     torch.manual_seed(0)
     support_torchvision.models()

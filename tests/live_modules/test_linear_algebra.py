@@ -159,7 +159,7 @@ def test_live_modules(kind: type[Any], runtime: str, tmp_path: Path) -> None:
                 assert verdict, f"size {size}: {verdict.reason}"
 
 
-@pytest.mark.parametrize("opset", [18, 23])
+@pytest.mark.parametrize("opset", [18, pytest.param(23, marks=pytest.mark.long)])
 def test_files_are_valid(opset: int, tmp_path: Path) -> None:
     """Loops and all, for the oldest and the newest opset."""
     for kind in MODULES:
