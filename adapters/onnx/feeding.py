@@ -12,7 +12,8 @@ import onnxruntime
 from adapters.onnx.lowering.context import ONNX_DTYPES
 from converter.ir import Array, DType
 
-onnxruntime.set_default_logger_severity(4)  # what fails is said by the error, and a log line on stderr has control characters
+SILENT = 4
+"""The severity that no line of ONNX Runtime's log has: what fails is said by the error, and its log lines hold control characters."""
 
 INEXACT_IN_FLOAT64 = ("MatMulScaleFusion",)
 """Optimizers of ONNX Runtime's that round a float64 model's numbers to float32: this one, the factor of a product."""
@@ -26,14 +27,16 @@ _OF_ONNX = {ONNX_DTYPES[dtype]: dtype for dtype in SMALL_FLOATS if dtype in ONNX
 
 def run_session(session: onnxruntime.InferenceSession, names: Sequence[str], arrays: Mapping[str, Array]) -> list[Any]:
     """The outputs `names` of one run: arrays, and lists of arrays for sequences. Raises what ONNX Runtime raises."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = SILENT
     small = {_of_type(item.type) for item in session.get_outputs()} | {DType.of(array.dtype) for array in arrays.values()}
     if SMALL_FLOATS.isdisjoint(small):
         return [result if isinstance(result, list) and all(isinstance(part, np.ndarray) for part in result) else np.asarray(result)
-                for result in session.run(list(names), dict(arrays))]
+                for result in session.run(list(names), dict(arrays), options)]
     # An OrtValue is a view of an array's memory that does not keep the array alive.
     held = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
     feeds = {name: _to_value(array) for name, array in held.items()}
-    return [_from_value(value) for value in session.run_with_ort_values(list(names), feeds)]
+    return [_from_value(value) for value in session.run_with_ort_values(list(names), feeds, options)]
 
 
 def _of_type(text: str) -> DType | None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
+from adapters.onnx.feeding import INEXACT_IN_FLOAT64, SILENT, run_session
 from adapters.onnx.functions import check_functions, nodes_of
 from adapters.onnx.opening import open_proto
 from converter.errors import ConverterError, FormatError, RunError
@@ -92,7 +92,7 @@ def _session(model: str | bytes, path: Path, optimised: bool = True, threads: in
     options.intra_op_num_threads = threads
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
+    options.log_severity_level = SILENT
     if isinstance(model, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

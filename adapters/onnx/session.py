@@ -11,7 +11,7 @@ from typing import Any
 import onnxruntime
 
 from adapters.onnx.export import DEFAULT_OPSET, build
-from adapters.onnx.feeding import INEXACT_IN_FLOAT64, run_session
+from adapters.onnx.feeding import INEXACT_IN_FLOAT64, SILENT, run_session
 from adapters.onnx.lowering.border import from_border, to_border
 from adapters.onnx.writing import total_bytes, write_external, write_model
 from converter.errors import ConverterError, MissingDependencyError, RunError, UnsupportedError
@@ -31,7 +31,7 @@ class OnnxRuntimeSession:
         `UnsupportedError` for a model that has no ONNX form, or one that ONNX Runtime has no kernels for."""
         check_providers(providers, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what fails is said by the error
+        options.log_severity_level = SILENT
         if threads is not None:
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         self.model = model

@@ -108,8 +108,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         if name in result:
             raise FormatError(f"the safetensors header holds {name[:80]!r} twice")
+        for text in (name, value):
+            if isinstance(text, str) and not _is_utf8(text):
+                raise FormatError("the safetensors header holds half of a surrogate pair, which no UTF-8 text can hold",
+                                  received=ascii(text)[:80], fix="write the file again with other names")
         result[name] = value
     return result
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _entries(header: dict[str, Any], available: int) -> dict[str, tuple[TensorSpec, int, int]]:

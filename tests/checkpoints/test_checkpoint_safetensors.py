@@ -129,3 +129,11 @@ def test_a_header_longer_than_the_file_is_refused(tmp_path: Path, length: int) -
 
 def test_an_empty_checkpoint(tmp_path: Path) -> None:
     assert load_safetensors(write(tmp_path, {})).names() == ()
+
+
+@pytest.mark.parametrize("header", ['{"\\ud800": %s}', '{"w": %s, "__metadata__": {"\\udfff": "w"}}', '{"w": %s, "__metadata__": {"v": "\\udfff"}}'])
+def test_half_of_a_surrogate_pair_is_no_name_that_other_formats_can_hold(tmp_path: Path, header: str) -> None:
+    text = (header % '{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}').encode()
+    (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(FormatError, match="half of a surrogate pair"):
+        load_safetensors(tmp_path / "w.safetensors")
