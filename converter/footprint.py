@@ -50,7 +50,7 @@ class Footprint:
         made = sum(count * nbytes(spec, sizes, float_dtype) for spec, named, count in self.kinds if named <= sizes.keys())
         if made <= (stated_limit() or SMALL):
             return
-        needed, node = self.peak(lambda spec: _known(spec, sizes, float_dtype))
+        needed, node = self.peak(lambda spec: known_bytes(spec, sizes, float_dtype))
         limit = memory_limit()
         if needed > limit:
             raise RunError("the run does not fit in memory", where=f"node {node}" if node else f"graph {self.graph.name!r}",
@@ -114,5 +114,6 @@ def nbytes(spec: TensorSpec, sizes: Mapping[str, int], float_dtype: DType | None
     return promote(spec.dtype, float_dtype).itemsize * math.prod(max(0, evaluate(size, sizes)) for size in spec.shape)
 
 
-def _known(spec: TensorSpec, sizes: Mapping[str, int], float_dtype: DType | None) -> int:
+def known_bytes(spec: TensorSpec, sizes: Mapping[str, int], float_dtype: DType | None = None) -> int:
+    """`nbytes`; 0 where only the data say."""
     return nbytes(spec, sizes, float_dtype) if all(symbols(size) <= sizes.keys() for size in spec.shape) else 0

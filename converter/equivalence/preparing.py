@@ -13,11 +13,15 @@ from converter.equivalence.inputs import PLAIN, RECORDED, Case, Planner, given
 from converter.equivalence.report import Report, Row, Stage, Unjudged, failure
 from converter.equivalence.truth import Judge, Prepared, Recorded, Refused, first_line
 from converter.errors import EndlessLoopError, RunError
-from converter.footprint import peak_bytes
+from converter.footprint import SMALL, known_bytes, peak_bytes
 from converter.ir import Model
+from converter.memory import shown_bytes
 from converter.sizes import bind
 
 EXTRA_CASES = 64
+FEWEST = 2
+"""Cases that are drawn however large their inputs and outputs are."""
+
 SPOILED = 3
 GROWTHS = 6
 REDRAWS = 3
@@ -68,6 +72,11 @@ def prepare(judge: Judge, report: Report, own: list[Case], seed: int, count: int
             report.add([_unusable(index, error)])
     known += [(case, None) for case in own]
     planner = Planner(model.graph, model.parameters, seed, typical=_typical(model))
+    most = _affordable(judge, planner, count + EXTRA_CASES if count else 0)
+    if most < count:
+        limit = shown_bytes(max(SMALL, judge.memory))
+        report.notes.append(f"{most} cases are drawn, not {count}: the inputs and outputs of more take over {limit} (--memory)")
+        count = most
     drawn = _planned(planner, range(count))
     results = judge.prepare_all([*known, *((case, None) for case in drawn.values())])
     for (case, _), item in zip(known, results, strict=False):
@@ -82,7 +91,7 @@ def prepare(judge: Judge, report: Report, own: list[Case], seed: int, count: int
     report.tried = count
     found += _drawn(judge, report, planner, range(count), drawn, results[len(known):], found)
     if count:
-        _extra(judge, report, planner, found, count)
+        _extra(judge, report, planner, found, range(count, most))
     if nonfinite:
         found += _spoiled(judge, report, planner, [item.case for item in found if item.case.profile == PLAIN])
     return found
@@ -115,6 +124,18 @@ def _planned(planner: Planner, indices: Iterable[int]) -> dict[int, Case]:
         with contextlib.suppress(RunError):
             found[index] = planner.case(index)
     return found
+
+
+def _affordable(judge: Judge, planner: Planner, count: int) -> int:
+    """How many of the first `count` cases have inputs and outputs that fit in `judge.memory` together; at least `FEWEST`."""
+    ports = [port.spec for port in (*judge.model.graph.inputs, *judge.model.graph.outputs)]
+    total = 0
+    for index in range(count):
+        sizes = planner.sizes(index)
+        total += sum(known_bytes(spec, sizes) for spec in ports)
+        if total > max(SMALL, judge.memory) and index >= FEWEST:
+            return index
+    return count
 
 
 def _drawn(judge: Judge, report: Report, planner: Planner, indices: Iterable[int], cases: Mapping[int, Case],
@@ -230,10 +251,10 @@ def _source_runs(judge: Judge, case: Case) -> bool:
     return True
 
 
-def _extra(judge: Judge, report: Report, planner: Planner, found: list[Prepared], count: int) -> None:
+def _extra(judge: Judge, report: Report, planner: Planner, found: list[Prepared], indices: range) -> None:
     """More drawn cases, while some output has given too few values, of some profile, to tell how far rounding strays."""
-    profiles = {planner.profile(case) for case in range(count)}
-    rest = list(range(count, count + EXTRA_CASES))
+    profiles = {planner.profile(case) for case in range(indices.start)}
+    rest = list(indices)
     while rest:
         missing = _missing(judge, found, profiles)
         # As many cases at once as the fewest that can do, going by what a case of the profile gave so far.

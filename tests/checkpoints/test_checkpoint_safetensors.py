@@ -131,7 +131,8 @@ def test_an_empty_checkpoint(tmp_path: Path) -> None:
     assert load_safetensors(write(tmp_path, {})).names() == ()
 
 
-@pytest.mark.parametrize("header", ['{"\\ud800": %s}', '{"w": %s, "__metadata__": {"\\udfff": "w"}}', '{"w": %s, "__metadata__": {"v": "\\udfff"}}'])
+@pytest.mark.parametrize("header", [
+    '{"\\ud800": %s}', '{"w": %s, "__metadata__": {"\\udfff": "w"}}', '{"w": %s, "__metadata__": {"v": "\\udfff"}}'])
 def test_half_of_a_surrogate_pair_is_no_name_that_other_formats_can_hold(tmp_path: Path, header: str) -> None:
     text = (header % '{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}').encode()
     (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))

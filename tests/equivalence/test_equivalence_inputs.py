@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from converter.builder import GraphBuilder
+from converter.equivalence import preparing
 from converter.equivalence.generator import Generator, stream_seed
 from converter.equivalence.inputs import EXTREME, Planner, generate
+from converter.equivalence.verify import verify
 from converter.errors import RunError
-from converter.ir import DimRange, Graph
+from converter.ir import DimRange, Graph, Model
 from converter.parameters import InMemoryParameters
 
 
@@ -196,3 +198,16 @@ def test_inputs_that_are_too_large_are_not_drawn(shape: list[int | str]) -> None
     builder.output("y", builder.op("exp", builder.input("x", "float32", shape)))
     with pytest.raises(RunError, match="too large to draw"):
         Planner(builder.graph()).case(0)
+
+
+def test_fewer_cases_are_drawn_where_inputs_and_outputs_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "SMALL", 1000)
+    builder = GraphBuilder("large")
+    builder.output("y", builder.op("exp", builder.input("x", "float32", [60])))
+    model = Model(builder.graph(), InMemoryParameters({}))
+    for memory, count in ((0, 2), (1500, 3), (2000, 4)):
+        report = verify(model, ["numpy"], memory=memory, locate=False)
+        assert report
+        assert report.tried == count
+        assert any(note.startswith(f"{count} cases are drawn, not 6") for note in report.notes)
+    assert verify(model, ["numpy"], locate=False).tried == 6
