@@ -11,8 +11,9 @@ a value that cancelled to almost nothing is not judged by itself alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -108,7 +109,23 @@ def _wide(values: Array) -> Array:
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64, copy=False)
 
 
-def scales(truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> dict[str, Array]:
+class ByScale(Mapping[str, Array]):
+    """An array for each scale, worked out where it is asked for and not kept: a tensor of many axes has as many scales."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Array:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def scales(truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> ByScale:
     """The scale of every element under each way of taking it, by name: `"output"`, `"axis 0"`, …
 
     `typical` is the root mean square of the output over many cases, which stands in for that of an output of fewer than
@@ -123,19 +140,26 @@ def scales(truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> dict[str
     whole = max(peak * float(np.sqrt(squares.mean())) if magnitude.size else 0.0, float(finfo.smallest_normal))
     if magnitude.size < SLICE:
         whole = max(whole, typical)
-    result = {WHOLE: np.maximum(magnitude, whole)}
-    for axis, size in enumerate(magnitude.shape):
-        if size > 1 and magnitude.size // size >= SLICE:
-            others = tuple(other for other in range(magnitude.ndim) if other != axis)
-            rms = peak * np.sqrt(squares.mean(axis=others, keepdims=True))
-            result[f"axis {axis}"] = np.maximum(magnitude, np.maximum(rms, max(GUARD * whole, float(finfo.smallest_normal))))
-    return result
+
+    def along(axis: int) -> Array:
+        others = tuple(other for other in range(magnitude.ndim) if other != axis)
+        rms = peak * np.sqrt(squares.mean(axis=others, keepdims=True))
+        return np.asarray(np.maximum(magnitude, np.maximum(rms, max(GUARD * whole, float(finfo.smallest_normal)))))
+
+    makers: dict[str, Callable[[], Array]] = {WHOLE: lambda: np.asarray(np.maximum(magnitude, whole))}
+    makers |= {f"axis {axis}": partial(along, axis) for axis, size in enumerate(magnitude.shape)
+               if size > 1 and magnitude.size // size >= SLICE}
+    return ByScale(makers)
 
 
-def ulps(actual: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> dict[str, Array]:
+def ulps(actual: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> ByScale:
     """Element-wise errors in ulps of each scale."""
-    error, eps = distances(actual, truth, dtype), eps_of(dtype)
-    return {name: error / (eps * scale) for name, scale in scales(truth, dtype, typical).items()}
+    error, eps, whole = distances(actual, truth, dtype), eps_of(dtype), scales(truth, dtype, typical)
+
+    def of(name: str) -> Array:
+        return np.asarray(error / (eps * whole[name]))
+
+    return ByScale({name: partial(of, name) for name in whole})
 
 
 def find_lost(own: Array, truth: Array, dtype: np.dtype[Any], typical: float = 0.0) -> Array:

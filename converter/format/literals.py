@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Any
 
 from converter.errors import FormatError
@@ -12,6 +13,7 @@ from converter.format.fields import describe, members
 from converter.format.limits import MAX_INTEGER_DIGITS, SAFE_INTEGER
 
 SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf, "-0.0": -0.0}
+LARGEST = int(sys.float_info.max)
 _PART = r"(?:(?:0|[1-9]\d*)(?:\.\d+)?(?:e[+-]?\d+)?|Infinity|NaN)"
 _INTEGER = re.compile(rf"-?[1-9]\d{{0,{MAX_INTEGER_DIGITS - 1}}}", re.ASCII)
 _COMPLEX = re.compile(rf"(-?{_PART})([+-]{_PART})j", re.ASCII)
@@ -54,6 +56,9 @@ def number_from_document(value: Any, where: str) -> bool | int | float | complex
             if text in SPECIAL:
                 return SPECIAL[text]
             if _INTEGER.fullmatch(text) and abs(int(text)) > SAFE_INTEGER:
+                if abs(int(text)) > LARGEST:
+                    raise FormatError("an integer that no dtype holds", where=where, expected="at most that of float64, about 1.8e308",
+                                      received=f"{len(text.lstrip('-'))} digits")
                 return int(text)
             match = _COMPLEX.fullmatch(text)
             if match:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -256,3 +257,12 @@ def test_an_allowance_that_zeros_would_pass_compares_nothing() -> None:
     assert found.compared == 0
     assert compare_within(zeros, truth, wide, dtype=zeros.dtype).compared == 64
     assert compare_within(truth.astype(np.float32), truth, {"output": 4.0}, dtype=zeros.dtype, telling=True).compared == 64
+
+
+def test_a_tensor_of_many_axes_takes_the_memory_of_a_few_arrays() -> None:
+    truth = np.random.default_rng(0).normal(size=(2,) * 17)
+    tracemalloc.start()
+    compare_within(truth.astype(np.float32), truth, {}, dtype=np.dtype(np.float32))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 12 * truth.nbytes  # with an array or two for each axis: 35 and more

@@ -200,6 +200,7 @@ REFUSED = {
     "file missing": (in_file("w.h5"), "is missing"),
     "file with a long name": (in_file("w" * 1000), "cannot be found|missing"),
     "input that is a list": (put(*G, "nodes", 0, "inputs", 0, []), "not a number"),
+    "input of 400 digits": (put(*G, "nodes", 1, "inputs", 1, {"literal": "9" * 400}), "no dtype holds"),
     "input that is no literal": (put(*G, "nodes", 1, "inputs", 1, {"literal": "one"}), "not a literal"),
     "literal with more": (put(*G, "nodes", 1, "inputs", 1, {"literal": "NaN", "a": 1}), "unknown field 'a'"),
     "literal small enough for JSON": (put(*G, "nodes", 1, "inputs", 1, {"literal": "12"}), "not a literal"),

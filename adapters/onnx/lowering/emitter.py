@@ -120,7 +120,8 @@ class Emitter(SizeWriter[Tensor]):
 
     def constant(self, values: Any, dtype: DType = DType.INT64) -> Tensor:
         """A constant tensor (an initializer); equal ones are shared. Default dtype: int64, for shapes and axes."""
-        array = np.asarray(values, BYTES.get(dtype, dtype).numpy)
+        with np.errstate(over="ignore"):  # a number beyond the dtype's is an infinity, as in every runtime
+            array = np.asarray(values, BYTES.get(dtype, dtype).numpy)
         key = (dtype, array.shape, array.tobytes())
         if key not in self._shared:
             name = self.unique(f"constant_{len(self.constants)}")
