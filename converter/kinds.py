@@ -217,7 +217,7 @@ def _parts(folder: Path, names: Sequence[str]) -> Kind | None:
 def _adapter(folder: Path, names: Sequence[str]) -> Kind | None:
     if "adapter_config.json" not in names:
         return None
-    return Kind("a PEFT adapter (LoRA), which is no model by itself",
+    return Kind("a PEFT adapter, which is no model by itself",
                 "give its base too, where a whole model is made: convert torch-to-json FOLDER --base FOLDER_OF_THE_BASE -o model.json; or "
                 "merge it where peft is installed: PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained('merged')")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.errors import FormatError, UnsafePickleError
@@ -122,7 +122,12 @@ def find_state_dict(content: Any, key: str | None, is_tensor: IsTensor, kind_of:
         beside = [other for other in finder.candidates(content, DEEPEST) if other.partition(".")[0] == first]
         if len(beside) > 1 and last.rpartition(".")[2] not in KEYS:
             raise SeveralStateDicts(beside)
-    return finder.found(candidates[name], name or None)
+    found = finder.found(candidates[name], name or None)
+    others = [other for other in candidates if other != name]
+    if name and others:
+        found = replace(found, notes=(*found.notes, f"other entries hold state_dicts too, which are left out: {some(others)} "
+                                                    f"(--key {others[0]} takes that one)"))
+    return found
 
 
 class _Finder:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 import converter
 from adapters.torch_files.read import CheckpointParameters
 from converter.checkpoint import SelectedParameters, load_parameters, source_metadata
+from converter.cli.main import cli
 from converter.errors import ConverterError, FormatError, UnsupportedError
 from converter.parameters import InMemoryParameters
 from converter.paths import open_path
@@ -350,3 +352,13 @@ def test_leaving_out_a_tied_tensor_keeps_the_others_tied() -> None:
     assert store.read("c").tolist() == [1, 1]
     with pytest.raises(ConverterError, match="no parameter 'a'"):
         store.read("a")
+
+
+def test_other_state_dicts_beside_the_usual_one_are_named(tmp_path: Path) -> None:
+    torch.save({"params": {"w": torch.ones(2)}, "params_ema": {"w": torch.zeros(2)}, "optimizer": {"m": torch.ones(2)}}, tmp_path / "c.pt")
+    for command in (["inspect", "c.pt"], ["torch-to-safetensors", "c.pt", "-o", "w.safetensors"]):
+        result = CliRunner().invoke(cli, [argument.replace("c.pt", str(tmp_path / "c.pt")).replace("w.s", str(tmp_path / "w.s"))
+                                          for argument in command])
+        assert result.exit_code == 0
+        assert "'params'" in result.output
+        assert "left out: params_ema (--key params_ema takes that one)" in " ".join(result.output.split())

@@ -64,7 +64,7 @@ def _adapted(checkpoint: Checkpoint, base: str | None, task: str | None, take: s
     if base is None:
         named = read_object(checkpoint.path / "adapter_config.json").get("base_model_name_or_path")
         of_it = f"its base, {named[:200]}" if isinstance(named, str) else "its base"
-        raise FormatError("a PEFT adapter (LoRA), which is no model by itself", where=str(checkpoint.path),
+        raise FormatError("a PEFT adapter, which is no model by itself", where=str(checkpoint.path),
                           fix=f"give the folder of {of_it}: --base FOLDER (in Python: base=)")
     folder = require_readable(base)
     if not (folder / "config.json").is_file():
