@@ -79,24 +79,24 @@ def _product(left: Interval, right: Interval) -> Interval:
 
 
 def _remainder(left: Interval, right: Interval) -> Interval:
-    if right[0] <= 0:
-        return -math.inf, math.inf
-    return left if left[0] >= 0 and left[1] < right[0] else (0.0, right[1] - 1)
+    if left[0] >= 0 and left[1] < right[0]:
+        return left
+    return min(0, right[0] + 1), max(0, min(left[1], right[1] - 1) if left[0] >= 0 and right[0] >= 0 else right[1] - 1)
 
 
 def _quotient(left: Interval, right: Interval) -> Interval:
-    if right[0] <= 0:
-        return -math.inf, math.inf
-    ends = [_floor(a, b) for a in left for b in right]
+    """By every divisor but 0, by which nothing is divided: the ends lie at the largest and the smallest ones of either sign."""
+    divisors = [divisor for divisor in {*right, *(one for one in (-1, 1) if right[0] <= one <= right[1])} if divisor]
+    ends = [_floor(a, b) for a in left for b in divisors] or [0]
     return min(ends), max(ends)
 
 
 def _floor(over: float, under: float) -> float:
-    if math.isinf(over):
-        return over if not math.isinf(under) else 0.0 if over > 0 else -math.inf
     if math.isinf(under):
-        return 0.0 if over >= 0 else -1.0
-    return float(int(over) // int(under))
+        return 0 if not over or (over > 0) == (under > 0) else -math.inf if math.isinf(over) else -1
+    if math.isinf(over):
+        return over if under > 0 else -over
+    return int(over) // int(under)
 
 
 _FUNCTIONS: Mapping[str, Callable[[Interval, Interval], Interval]] = {

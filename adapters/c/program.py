@@ -121,7 +121,7 @@ def _pointers(graph: Graph, inputs: Sequence[Buffer], outputs: Sequence[Buffer])
 def _size_argument(g: Writer, name: str, low: int, high: int) -> Port:
     """The argument that is a free size, which the writer knows from here on."""
     argument = g.symbols[name] = g.names.fresh(name)
-    g.known[name] = (low, high)
+    g.known[name] = DimRange(low, high)
     return Port(argument, f"ptrdiff_t {argument}", f"{name}: a size, {low} to {high}")
 
 
@@ -129,8 +129,8 @@ def _checks(g: Writer, graph: Graph, sizes: Mapping[str, Dim], arguments: Sequen
     """Statements that leave the function where its sizes are none of the graph's."""
     wrong = []
     for item in arguments:
-        argument, (low, high), allowed = g.symbols[item], g.known[item], graph.dims.get(item)
-        wrong.append(f"{argument} < {low} || {argument} > {high}")
+        argument, span, allowed = g.symbols[item], g.known[item], graph.dims.get(item)
+        wrong.append(f"{argument} < {span.min} || {argument} > {span.max}")
         if allowed is not None and allowed.step > 1:
             wrong.append(f"({argument} - {allowed.min}) % {allowed.step} != 0")
     for condition in graph.requires:
@@ -170,7 +170,7 @@ def _maxima(g: Writer, prefix: str, buffers: Sequence[Buffer], arguments: Sequen
     """The macros of the header that say how large tensors and sizes may be."""
     return [
         *((f"{prefix}_{buffer.name.upper()}_MAX", g.most(buffer.size)) for buffer in buffers),
-        *((f"{prefix}_{g.symbols[item].upper()}_MAX", g.known[item][1]) for item in arguments),
+        *((f"{prefix}_{g.symbols[item].upper()}_MAX", g.most(symbol(item))) for item in arguments),
     ]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapters.c.names import Names, comment
-from adapters.c.sizes import CSizes, Interval, interval
+from adapters.c.sizes import CSizes, most
 from adapters.c.types import ctype, number
 from adapters.c.views import Buffer, View, collapsed, row_major
 from converter.conditions import Condition
 from converter.dims import Dim, product
-from converter.ir import Array, DType, Operand, TensorSpec
+from converter.ir import Array, DimRange, DType, Operand, TensorSpec
 from converter.resolved import ResolvedNode
 
 BAD_SIZE, BAD_DATA, ENDLESS = 1, 2, 3
@@ -55,7 +55,7 @@ class Writer:
 
     names: Names = field(default_factory=Names)
     symbols: dict[str, str] = field(default_factory=dict)
-    known: dict[str, Interval] = field(default_factory=dict)
+    known: dict[str, DimRange] = field(default_factory=dict)
     stated: dict[str, int] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
     helpers: set[str] = field(default_factory=set)
@@ -82,12 +82,12 @@ class Writer:
 
     def most(self, value: Dim) -> int:
         """The most that a size can be."""
-        return max(0, interval(value, self.known)[1])
+        return most(value, self.known)
 
     def bind(self, symbol: str, most: int) -> str:
         """A new size that the data decide; gives the variable."""
         name = self.symbols[symbol] = self.names.fresh(symbol)
-        self.known[symbol] = (0, most)
+        self.known[symbol] = DimRange(0, most)
         self.bound.append(name)
         return name
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import random
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -149,4 +151,14 @@ def test_bounds_hold_and_see_through_quotients() -> None:
         assert low <= min(values)
         assert max(values) <= high
     assert interval(remainder(0 - H, 7), {"h": DimRange(1)}) == (0, 6)
+    for low, high, least, most in product(range(-4, 5), range(-4, 5), range(-3, 4), range(-3, 4)):
+        if low > high or least > most or least == most == 0:
+            continue
+        ranges = {"h": DimRange(low + 9, high + 9), "w": DimRange(least + 9, most + 9)}
+        for function, of in ((floor_divide, operator.floordiv), (remainder, operator.mod)):
+            values = [of(h, w) for h in range(low, high + 1) for w in range(least, most + 1) if w]
+            bounds = interval(function(H - 9, W - 9), ranges)
+            assert bounds[0] <= min(values)
+            assert max(values) <= bounds[1]
+            assert function is remainder or bounds == (min(values), max(values))
     assert interval(H - floor_divide(H, 2), {"h": DimRange(1)})[0] == 1

@@ -12,7 +12,7 @@ from adapters.c.registry import lowers
 from adapters.c.views import Buffer, View
 from adapters.c.writer import ENDLESS, Lowered, Writer
 from converter.dims import Dim, symbol
-from converter.ir import TensorSpec
+from converter.ir import DimRange, TensorSpec
 from converter.ops.control import MAX_STEPS
 
 
@@ -89,7 +89,7 @@ def scan(f: Lowering, node: Lowered, sizes: dict[str, Dim], *operands: View) -> 
     rows = [g.new(spec, name) for spec, name in zip(node.specs[count:], (*node.names[count:], *["rows"] * len(node.specs)), strict=False)]
     step = g.variable("n")
     index = symbol(f"step_{step}")
-    g.symbols[f"step_{step}"], g.known[f"step_{step}"] = step, (0, max(0, g.most(length) - 1))
+    g.symbols[f"step_{step}"], g.known[f"step_{step}"] = step, DimRange(0, max(0, g.most(length) - 1))
     g.begin(f"for (ptrdiff_t {step} = 0; {step} < {g.size(length)}; ++{step}) {{", [*states, *scanned, *rest], [*states, *rows])
     results = f.body(body, [*states, *(_row(item, index) for item in scanned), *rest], sizes)
     read = (*node.resolved.node.outputs, *[None] * len(node.specs))

@@ -22,7 +22,7 @@ def size_of(g: Writer, node: Lowered, x: View) -> View:
             f"{y.buffer.name}[0] = {value};",
             f"if ({y.buffer.name}[0] < {g.size(least)} || {y.buffer.name}[0] > {g.size(most)}) {{ return 2; }}",
             *(
-                [f"if ({y.buffer.name}[0] > {g.known[symbol_of(node)][1]}) {{ return 1; }}", f"{name} = (ptrdiff_t){y.buffer.name}[0];"]
+                [f"if ({y.buffer.name}[0] > {g.known[symbol_of(node)].max}) {{ return 1; }}", f"{name} = (ptrdiff_t){y.buffer.name}[0];"]
                 if name
                 else []
             ),

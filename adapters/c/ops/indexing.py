@@ -103,7 +103,7 @@ def masked_select(g: Writer, node: Lowered, x: View, mask: View) -> View:
     at = g.loops(mask.shape, [spread])
     inner = g.variable("i")
     source = f"{x.buffer.name}[{g.size(x.offset)} + {rows} * {g.size(width)}"
-    limit = g.known[_symbol(node)][1]
+    limit = g.known[_symbol(node)].max
     g.emit(
         [
             f"{name} = 0;",
@@ -138,7 +138,7 @@ def nonzero(g: Writer, node: Lowered, x: View) -> View:
     assert name is not None
     y = g.new(node.spec, node.names[0])
     at = g.loops(x.shape, [x], whole=True)
-    limit = g.known[_symbol(node)][1]
+    limit = g.known[_symbol(node)].max
     g.emit(
         [
             f"{name} = 0;",

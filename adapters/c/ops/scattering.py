@@ -142,7 +142,7 @@ def bincount(g: Writer, node: Lowered, x: View, weights: View | None = None) -> 
     name = bind(g, node, (1 << 31) - 1)
     assert name is not None
     y = g.new(node.spec, node.names[0])
-    limit = g.known[size.symbol][1]
+    limit = g.known[size.symbol].max
     first = g.loops(x.shape, [x])
     number = g.variable("k")
     unsigned = x.dtype.value.startswith("u")

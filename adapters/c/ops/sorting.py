@@ -70,7 +70,7 @@ def _runs(g: Writer, node: Lowered, x: View, rows: Dim, width: Dim, order: View 
     name = bind(g, node, g.most(rows))
     assert name is not None
     size: Any = node.attributes["size"]
-    limit = g.known[size.symbol][1]
+    limit = g.known[size.symbol].max
     hints = (*node.names, "inverse", "counts")
     values, inverse, counts = (g.new(spec, hints[place]) for place, spec in enumerate(node.specs))
     base = x.buffer.name if x.offset == 0 else f"({x.buffer.name} + {g.size(x.offset)})"
