@@ -85,15 +85,25 @@ def omissions(module: torch.nn.Module, arguments: Mapping[str, Any], graph: Grap
 
 
 def _unmet(condition: Condition, own: Mapping[str, int], graph: Graph) -> Iterator[dict[str, int]]:
-    """Sizes near those of an example at which one condition is not met and the others are."""
+    """Sizes at which one condition is not met and the others are: near those of an example first, then some times as large or small."""
     symbols = sorted(condition.symbols & own.keys())
+    for changed in _changes({name: own[name] for name in symbols}):
+        sizes = {**{name: own[name] for name in symbols}, **changed}
+        within = all(size > 0 and size in graph.dims.get(name, DimRange()) for name, size in sizes.items())
+        if within and unmet([item for item in graph.requires if item.symbols <= own.keys()], {**own, **sizes}) == [condition]:
+            yield sizes
+
+
+def _changes(own: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Other sizes in the place of some: of one, of all but one, and of all in their proportion."""
     for more in (1, -1, 2, 3, 5):
-        for name in symbols:
-            for changed in ({name: own[name] + more}, {other: own[name] + more for other in symbols if other != name}):
-                sizes = {**{other: own[other] for other in symbols}, **changed}
-                within = all(size > 0 and size in graph.dims.get(other, DimRange()) for other, size in sizes.items())
-                if within and unmet([item for item in graph.requires if item.symbols <= own.keys()], {**own, **sizes}) == [condition]:
-                    yield sizes
+        for name in own:
+            yield {name: own[name] + more}
+            yield {other: own[name] + more for other in own if other != name}
+    for factor in (2, 0.5, 4, 0.25):
+        scaled = {name: int(size * factor) for name, size in own.items()}
+        yield from ({name: size} for name, size in scaled.items())
+        yield scaled
 
 
 def _taken(module: torch.nn.Module, arguments: Mapping[str, Any], graph: Graph, names: Names,
