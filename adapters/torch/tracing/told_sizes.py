@@ -100,7 +100,7 @@ def _changes(own: Mapping[str, int]) -> Iterator[dict[str, int]]:
         for name in own:
             yield {name: own[name] + more}
             yield {other: own[name] + more for other in own if other != name}
-    for factor in (2, 0.5, 4, 0.25):
+    for factor in (0.5, 2, 0.25, 4):
         scaled = {name: int(size * factor) for name, size in own.items()}
         yield from ({name: size} for name, size in scaled.items())
         yield scaled
