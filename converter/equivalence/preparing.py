@@ -128,11 +128,12 @@ def _planned(planner: Planner, indices: Iterable[int]) -> dict[int, Case]:
 
 def _affordable(judge: Judge, planner: Planner, count: int) -> int:
     """How many of the first `count` cases have inputs and outputs that fit in `judge.memory` together; at least `FEWEST`."""
-    ports = [port.spec for port in (*judge.model.graph.inputs, *judge.model.graph.outputs)]
+    graph = judge.model.graph
+    specs = [*(port.spec for port in graph.inputs), *(port.spec for port in graph.outputs)]
     total = 0
     for index in range(count):
         sizes = planner.sizes(index)
-        total += sum(known_bytes(spec, sizes) for spec in ports)
+        total += sum(known_bytes(spec, sizes) for spec in specs)
         if total > max(SMALL, judge.memory) and index >= FEWEST:
             return index
     return count
