@@ -17,7 +17,7 @@ from converter.ir import Array, Graph, Model, TensorSpec
 from converter.matching import fit, match_names
 from converter.naming import NameOptions
 from converter.parameters import InMemoryParameters, ParameterStore
-from converter.paths import format_of_file, model_format, refuse_model, require_readable
+from converter.paths import format_of_file, misnamed, model_format, refuse_model, require_readable
 from converter.ports import Incoming, Rebuilder, Saver, Session, SessionFactory, Tracer
 
 OPEN_SHOWN = 24
@@ -57,8 +57,14 @@ def load(path: PathLike, *, check: bool = True) -> Model:
 
 
 def read(form: discovery.Format, path: PathLike, *, verify: bool | None = None, values: Collection[str] = ()) -> Incoming:
-    """A model as it came in, with what its format's loader says of it."""
-    found = discovery.read(form, path, verify=verify, values=values)
+    """A model as it came in, with what its format's loader says of it.
+
+    Raises `FormatError` for what the format cannot read, and names the format that the first bytes tell, where it is another.
+    """
+    try:
+        found = discovery.read(form, path, verify=verify, values=values)
+    except FormatError as error:
+        raise misnamed(Path(path), form) or error from error.__cause__
     return found if isinstance(found, Incoming) else Incoming(found)
 
 

@@ -64,6 +64,15 @@ def refuse_json(path: Path, error: Exception, what: str = "not JSON") -> FormatE
     return FormatError(what, where=str(path), received=kind.title, fix=kind.fix)
 
 
+def misnamed(path: Path, form: Format) -> FormatError | None:
+    """The error for a file that could not be read as `form`, where its first bytes say that it is of another format."""
+    kind = kind_of_file(path)
+    if kind is None or kind.format in (None, form.name, form.variant_of):
+        return None
+    return FormatError(f"{kind.title}, under the name of another kind of file", where=str(path), expected=form.title,
+                       fix=f"use {kind.format}-to-…, or name it after its format")
+
+
 def format_of_file(path: Path) -> Format:
     """The format of a file: of parameters, by its first bytes where these say it, else by its suffix.
 

@@ -88,6 +88,16 @@ def test_json_under_another_name(tmp_path: Path) -> None:
         load_parameters(tmp_path / "x.bin")
 
 
+@pytest.mark.parametrize(("command", "output"), [("json-to-hdf5", "o.h5"), ("hdf5-to-json", "o.json"), ("onnx-to-json", "o.json")])
+def test_a_checkpoint_under_the_name_of_a_model_is_named(tmp_path: Path, command: str, output: str) -> None:
+    path = tmp_path / f"w.{command.partition('-')[0]}"
+    torch.save({"w": torch.ones(2)}, path)
+    result = CliRunner().invoke(cli, [command, str(path), "-o", str(tmp_path / output)])
+    assert result.exit_code == 2
+    assert "a file that torch.save wrote, under the name of another kind of file" in result.output
+    assert "use torch-to-" in result.output
+
+
 def test_content_decides_among_checkpoints(tmp_path: Path) -> None:
     save_file({"w": np.ones(2, np.float32)}, tmp_path / "a.bin")
     torch.save({"w": torch.ones(2)}, tmp_path / "b.safetensors")
